@@ -1,0 +1,208 @@
+//! The backplane: what instances share. It stores what is said, tells every instance that hosts
+//! the room, and knows who is here.
+//!
+//! [`Backplane`] is the contract; [`Local`] (in memory, one instance) and [`Redis`] both keep it,
+//! and `tests/it/contract.rs` holds both to it:
+//!
+//! - A message is acknowledged only once the log holds it, under the id it has from then on.
+//! - A room's entries form a chain: each names its predecessor. They reach the hub in that order,
+//!   each once; where one is lost for good, a gap is delivered in its place.
+//! - A room is heard from the moment [`Backplane::subscribe`] returns.
+
+mod local;
+mod redis;
+mod roster;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use local::Local;
+pub use redis::{ConnectError, Redis, RedisAddress};
+
+use crate::message::{Entry, MessageId, Origin, RoomName, UserName};
+use crate::protocol::{Page, Ref};
+
+/// Something to be said, before it has an id.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Where.
+    pub room: RoomName,
+    /// By whom.
+    pub from: UserName,
+    /// What.
+    pub text: String,
+    /// Under which ref, which makes a repetition the same message for five minutes.
+    pub reference: Option<Ref>,
+    /// On which connection.
+    pub via: Option<Origin>,
+}
+
+/// A message is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: MessageId,
+    /// Whether it had been stored before, under the same ref.
+    pub duplicate: bool,
+}
+
+/// Why the backplane did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackplaneError {
+    /// It cannot be reached, so nothing was done. The asker may try again.
+    Unavailable,
+    /// It stopped answering: whether it was done is unknown. The asker may try again, and a
+    /// message's ref makes that safe.
+    NoAnswer,
+    /// It refuses, and says why; an operator acts next.
+    Refused(String),
+}
+
+impl fmt::Display for BackplaneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable => f.write_str("Redis is unavailable, try again"),
+            Self::NoAnswer => f.write_str("Redis stopped answering, so this is uncertain"),
+            Self::Refused(why) => write!(f, "Redis refuses: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BackplaneError {}
+
+/// A part of a room's log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Excerpt {
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// Whether the log has more in the direction that was asked for.
+    pub more: bool,
+}
+
+/// How a connection left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It said goodbye: its user is gone at once.
+    Clean,
+    /// It broke off: its user is gone after a grace, unless they are back by then.
+    Dropped,
+}
+
+/// Called once with the outcome of a publication.
+pub type Receipt = Box<dyn FnOnce(Result<Stored, BackplaneError>) + Send>;
+
+/// What instances share. Deliveries go to the hub that the backplane was made with.
+pub trait Backplane: Send + Sync {
+    /// Stores a message and publishes it, in the order of the calls. Does not wait; `receipt` is
+    /// called exactly once, within [`ANSWER_WITHIN`], by a thread that must not be kept waiting.
+    fn publish(&self, draft: Draft, receipt: Receipt);
+
+    /// Returns once every later message of the room will reach the hub, which must have a member
+    /// in it by then.
+    fn subscribe(&self, room: &RoomName) -> Result<(), BackplaneError>;
+
+    /// The room may have lost its last member here; a while later, unless the hub hosts it again,
+    /// it is no longer heard.
+    fn unsubscribe(&self, room: &RoomName);
+
+    /// Reads up to `limit` entries of the room's log.
+    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError>;
+
+    /// A connection of this user entered the room. If it is the first anywhere, the room is told.
+    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError>;
+
+    /// A connection of this user left the room. If it was the last anywhere, the room is told.
+    /// Does not wait.
+    fn depart(&self, room: &RoomName, user: &UserName, departure: Departure);
+
+    /// Who is in the room, on all instances, in alphabetical order.
+    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError>;
+
+    /// Tells the room that this user is typing. Best effort; does not wait.
+    fn typing(&self, room: &RoomName, user: &UserName);
+
+    /// Whether a message could be published and heard now; if not, why.
+    fn ready(&self) -> Result<(), String>;
+
+    /// How many publications wait for their receipt.
+    fn in_flight(&self) -> usize;
+
+    /// Ends it: publications in flight get their receipts, this instance's users are given up to
+    /// the others, subscriptions and connections are closed and the threads joined.
+    fn close(&self);
+}
+
+/// Within this time every call is answered, also when the other side is frozen.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a [`Ref`] is remembered.
+pub const REFS_LAST: Duration = Duration::from_secs(5 * 60);
+
+/// What both backplanes keep to.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// The newest messages kept per room.
+    pub history_length: usize,
+    /// A room in which nothing was said for so long forgets its past.
+    pub history_ttl: Duration,
+    /// How long a user is present without being renewed.
+    pub presence_ttl: Duration,
+    /// How long a user may be away without being missed.
+    pub presence_grace: Duration,
+}
+
+/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the log's
+/// newest id, for when there are none.
+pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
+    if entries.is_empty() {
+        return tail == Some(since);
+    }
+    let mut last = since;
+    entries.iter().all(|entry| {
+        let follows = entry.prev == Some(last);
+        last = entry.message.id;
+        follows
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    fn id(number: u64) -> MessageId {
+        MessageId { millis: 1, number }
+    }
+
+    fn entry(prev: Option<u64>, number: u64) -> Entry {
+        Entry {
+            message: Message {
+                id: id(number),
+                from: "a".parse().expect("a name"),
+                text: String::new(),
+                at: 1,
+            },
+            prev: prev.map(id),
+            via: None,
+        }
+    }
+
+    #[test]
+    fn a_chain_continues_only_if_every_link_fits() {
+        assert!(continues(
+            id(1),
+            &[entry(Some(1), 2), entry(Some(2), 3)],
+            None
+        ));
+        assert!(!continues(id(1), &[entry(Some(2), 3)], None));
+        assert!(!continues(
+            id(1),
+            &[entry(Some(1), 2), entry(Some(3), 4)],
+            None
+        ));
+        assert!(!continues(id(1), &[entry(None, 2)], None));
+        assert!(continues(id(1), &[], Some(id(1))));
+        assert!(!continues(id(1), &[], Some(id(2))));
+        assert!(!continues(id(1), &[], None));
+    }
+}

@@ -1,0 +1,255 @@
+//! The Redis backplane: any number of instances on one Redis.
+//!
+//! Three threads. The [`publisher`] owns the one connection for commands and pipelines whatever is
+//! waiting; the [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub; the
+//! keeper ([`presence`]) renews who is here and announces who is gone. The `.lua` files beside are
+//! the atomic steps. Nothing outside this folder knows the `redis` crate.
+
+mod presence;
+mod publisher;
+mod subscriber;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{fmt, io};
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use self::presence::Keeper;
+use self::publisher::Publisher;
+use self::subscriber::Subscriber;
+use self::wire::{Keys, Scripts};
+use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
+use crate::hub::Hub;
+use crate::message::{RoomName, UserName};
+use crate::protocol::Page;
+
+/// How long a connection may take, with its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a batch of commands may take. With [`CONNECT_TIMEOUT`] it stays below
+/// [`super::ANSWER_WITHIN`]: a command may wait for one batch and one attempt to connect.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The ceiling of the first and of the longest wait between two attempts to connect.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_CAP: Duration = Duration::from_secs(1);
+
+/// Where a Redis is and how to log in there. Shows itself without the password.
+#[derive(Clone)]
+pub struct RedisAddress {
+    client: Client,
+    shown: String,
+}
+
+impl RedisAddress {
+    /// Reads `redis://[user][:password@]host[:port][/db]`, or `unix:` and a path.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let info = url.into_connection_info().map_err(|error| {
+            let why = error.detail().unwrap_or("this is not the URL of a Redis");
+            format!("{why}; it should look like redis://127.0.0.1:6379")
+        })?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(10))
+            .with_interval(Duration::from_secs(5));
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive)
+            .set_user_timeout(Duration::from_secs(10));
+        let login = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        let shown = format!("{}, database {}", info.addr(), login.db());
+        let info = info.set_tcp_settings(tcp).set_redis_settings(login);
+        let client = Client::open(info).map_err(|error| error.to_string())?;
+        Ok(Self { client, shown })
+    }
+
+    fn connect(&self) -> Result<Connection, RedisError> {
+        let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+        connection.set_write_timeout(Some(COMMAND_TIMEOUT))?;
+        connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
+        Ok(connection)
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Why a Redis cannot be used at start. The operator acts next.
+#[derive(Debug)]
+pub struct ConnectError {
+    address: String,
+    why: String,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot use Redis at {}: {}", self.address, self.why)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// A sentence for people; the crate's own text where it says it best.
+fn describe(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return "it accepts connections but does not answer".to_owned();
+    }
+    if error.is_connection_refusal() {
+        return "nothing listens there (connection refused)".to_owned();
+    }
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            format!(
+                "it refuses the login: {}",
+                error.detail().unwrap_or("wrong user or password")
+            )
+        }
+        ErrorKind::Parse => "what answers there does not speak the Redis protocol".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Many instances, one Redis.
+pub struct Redis {
+    publisher: Arc<Publisher>,
+    subscriber: Subscriber,
+    keeper: Keeper,
+    keys: Keys,
+    scripts: Scripts,
+    retention: Retention,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Redis {
+    /// Connects, checks that this Redis can do what is needed, and starts the threads. Deliveries
+    /// go to `hub`; keys and channels begin with `prefix`.
+    pub fn start(
+        address: &RedisAddress,
+        prefix: &str,
+        hub: &Arc<Hub>,
+        retention: Retention,
+    ) -> Result<Self, ConnectError> {
+        let fail = |why: String| ConnectError {
+            address: address.to_string(),
+            why,
+        };
+        let scripts = Scripts::new();
+        let connection = address
+            .connect()
+            .and_then(|mut connection| {
+                scripts.load(&mut connection)?;
+                Ok(connection)
+            })
+            .map_err(|error| fail(describe(&error)))?;
+        let keys = Keys::new(prefix, hub.instance());
+        let spawned = |error: io::Error| fail(format!("no thread for it: {error}"));
+        let publisher = Arc::new(
+            Publisher::start(address.clone(), connection, scripts.clone()).map_err(spawned)?,
+        );
+        let subscriber =
+            Subscriber::start(address.clone(), hub, &publisher, &keys).map_err(spawned)?;
+        let keeper = Keeper::start(hub, &publisher, &subscriber, &keys, &scripts, &retention)
+            .map_err(spawned)?;
+        subscriber.wait_until_heard().map_err(fail)?;
+        Ok(Self {
+            publisher,
+            subscriber,
+            keeper,
+            keys,
+            scripts,
+            retention,
+            in_flight: Arc::default(),
+        })
+    }
+}
+
+impl Backplane for Redis {
+    fn publish(&self, draft: Draft, receipt: Receipt) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let in_flight = Arc::clone(&self.in_flight);
+        self.publisher.submit(
+            &self.scripts.publish(&self.keys, &draft, &self.retention),
+            Box::new(move |answer| {
+                receipt(answer.and_then(|value| {
+                    let (id, duplicate) = wire::publish_answer(&value)?;
+                    Ok(Stored { id, duplicate })
+                }));
+                in_flight.fetch_sub(1, Ordering::AcqRel);
+            }),
+        );
+    }
+
+    fn subscribe(&self, room: &RoomName) -> Result<(), BackplaneError> {
+        self.subscriber.hear(room)
+    }
+
+    fn unsubscribe(&self, room: &RoomName) {
+        self.subscriber.may_forget(room);
+    }
+
+    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
+        // One more than asked for tells whether there is more.
+        let command = wire::read(&self.keys, room, page, limit.saturating_add(1));
+        let mut entries = wire::entries(&self.publisher.call(&command)?)?;
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        if matches!(page, Page::Newest | Page::Before(_)) {
+            entries.reverse();
+        }
+        Ok(Excerpt { entries, more })
+    }
+
+    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
+        self.keeper.arrive(room, user)
+    }
+
+    fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
+        self.keeper.depart(room, user, departure);
+    }
+
+    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError> {
+        let answer = self
+            .publisher
+            .call(&self.scripts.members(&self.keys, room))?;
+        wire::users(&answer)
+    }
+
+    fn typing(&self, room: &RoomName, user: &UserName) {
+        self.publisher.forget(&wire::typing(&self.keys, room, user));
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if !self.publisher.is_connected() {
+            return Err("Redis does not answer".to_owned());
+        }
+        if !self.subscriber.is_heard() {
+            return Err("the subscription is not alive".to_owned());
+        }
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        self.subscriber.close();
+        self.keeper.close();
+        self.publisher.close();
+    }
+}

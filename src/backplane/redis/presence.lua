@@ -1,0 +1,76 @@
+-- Who is in one room, over all instances. Everything that changes it is here, in one atomic step
+-- with its announcement, so that a user is announced once however many instances act at a time.
+--
+-- KEYS[1] sorted set: user -> when the last of their instances lets them expire (ms, Redis's clock)
+-- KEYS[2] hash: user -> "instance:expiry" of each instance that they are connected to, by spaces
+-- ARGV    operation, channel, instance, milliseconds to live, users...
+--
+--   arrive   the users are connected to the instance, from now on or still (a renewal)
+--   depart   they no longer are
+--   retire   they no longer are, but are given a while to come back elsewhere
+--   sweep    those whose instances all failed to renew them are gone
+--   members  returns who is present
+
+local users, holders = KEYS[1], KEYS[2]
+local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function read(user)
+  local held = {}
+  for name, expiry in string.gmatch(redis.call('HGET', holders, user) or '', '(%x+):(%d+)') do
+    if tonumber(expiry) > now then
+      held[name] = tonumber(expiry)
+    end
+  end
+  return held
+end
+
+local function write(user, held)
+  local latest, parts = 0, {}
+  for name, expiry in pairs(held) do
+    latest = math.max(latest, expiry)
+    parts[#parts + 1] = string.format('%s:%d', name, expiry)
+  end
+  if latest == 0 then
+    redis.call('HDEL', holders, user)
+    if redis.call('ZREM', users, user) == 1 then
+      redis.call('PUBLISH', channel, 'l\n' .. user)
+    end
+  else
+    redis.call('HSET', holders, user, table.concat(parts, ' '))
+    if redis.call('ZADD', users, string.format('%d', latest), user) == 1 then
+      redis.call('PUBLISH', channel, 'j\n' .. user)
+    end
+  end
+end
+
+if operation == 'members' then
+  return redis.call('ZRANGEBYSCORE', users, '(' .. string.format('%d', now), '+inf')
+end
+
+if operation == 'sweep' then
+  for _, user in ipairs(redis.call('ZRANGEBYSCORE', users, '-inf', string.format('%d', now), 'LIMIT', 0, 500)) do
+    write(user, read(user))
+  end
+  return
+end
+
+for index = 5, #ARGV do
+  local user = ARGV[index]
+  local held = read(user)
+  if operation == 'arrive' then
+    held[instance] = now + ttl
+  elseif operation == 'depart' then
+    held[instance] = nil
+  elseif held[instance] then
+    held[instance] = now + ttl
+  end
+  write(user, held)
+end
+
+-- Nobody renews a room that nobody is in: without this, its keys would stay for ever.
+if operation == 'arrive' then
+  redis.call('PEXPIRE', users, ttl * 4)
+  redis.call('PEXPIRE', holders, ttl * 4)
+end

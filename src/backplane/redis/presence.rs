@@ -1,0 +1,262 @@
+//! Presence over all instances, and the keeper: the thread that renews who is here, lets graces
+//! run out, and announces whoever an instance left behind when it was killed.
+//!
+//! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
+//! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::publisher::Publisher;
+use super::subscriber::Subscriber;
+use super::wire::{self, Keys, PresenceStep, Scripts};
+use crate::backplane::roster::Roster;
+use crate::backplane::{ANSWER_WITHIN, BackplaneError, Departure, Retention};
+use crate::hub::{Delivery, Hub};
+use crate::lock::lock;
+use crate::message::{RoomName, UserName};
+
+/// How often the keeper looks whether something is due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often the rooms hosted here are swept for users whom nobody renewed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A difference between what was announced and what is so counts when it is still there after
+/// this time: a notice may be on its way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The most users that one step renews: a script keeps Redis from everything else.
+const USERS_AT_ONCE: usize = 256;
+
+/// The handle that everyone shares.
+pub(super) struct Keeper {
+    presence: Arc<Presence>,
+    stop: Sender<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// This instance's part of presence, and the way to the shared one.
+struct Presence {
+    publisher: Arc<Publisher>,
+    hub: Arc<Hub>,
+    keys: Keys,
+    scripts: Scripts,
+    ttl: Duration,
+    grace: Duration,
+    roster: Mutex<Roster>,
+}
+
+impl Keeper {
+    pub(super) fn start(
+        hub: &Arc<Hub>,
+        publisher: &Arc<Publisher>,
+        subscriber: &Subscriber,
+        keys: &Keys,
+        scripts: &Scripts,
+        retention: &Retention,
+    ) -> io::Result<Self> {
+        let presence = Arc::new(Presence {
+            publisher: Arc::clone(publisher),
+            hub: Arc::clone(hub),
+            keys: keys.clone(),
+            scripts: scripts.clone(),
+            ttl: retention.presence_ttl,
+            grace: retention.presence_grace,
+            roster: Mutex::new(Roster::new(retention.presence_grace)),
+        });
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let rounds = Rounds {
+            presence: Arc::clone(&presence),
+            subscription: subscriber.epochs(),
+            epochs: (0, 0),
+            renew_at: Instant::now(),
+            sweep_at: Instant::now() + retention.presence_ttl / 3,
+            compare_at: Instant::now() + retention.presence_ttl / 3,
+            look_again: false,
+        };
+        let thread = thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || rounds.run(&stopped))?;
+        Ok(Self {
+            presence,
+            stop,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// A connection of `user` entered `room`.
+    pub(super) fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        {
+            let mut roster = lock(&self.presence.roster);
+            if !roster.arrive(room, user) {
+                // Known already: the first connection's step is done or queued before any of ours.
+                return Ok(());
+            }
+            let ttl = self.presence.ttl;
+            let step = self
+                .presence
+                .step(room, PresenceStep::Arrive { ttl }, [user]);
+            self.presence.publisher.submit(
+                &step,
+                Box::new(move |answer| {
+                    let _ = tell.send(answer.map(|_| ()));
+                }),
+            );
+        }
+        told.recv_timeout(ANSWER_WITHIN)
+            .unwrap_or(Err(BackplaneError::NoAnswer))
+    }
+
+    /// A connection of `user` left `room`.
+    pub(super) fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
+        let mut roster = lock(&self.presence.roster);
+        if roster.depart(room, user, departure, Instant::now()) {
+            self.presence.gone(room, user);
+        }
+    }
+
+    /// Gives this instance's users up to the others, who announce those that do not come back
+    /// within the grace, and joins the thread.
+    pub(super) fn close(&self) {
+        let _ = self.stop.send(());
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+        let retire = PresenceStep::Retire {
+            grace: self.presence.grace,
+        };
+        let steps = self
+            .presence
+            .of_everyone(&lock(&self.presence.roster), retire);
+        self.presence.publisher.call_all(&steps);
+    }
+}
+
+impl Presence {
+    fn step<'a>(
+        &self,
+        room: &RoomName,
+        step: PresenceStep,
+        users: impl IntoIterator<Item = &'a UserName>,
+    ) -> redis::Cmd {
+        self.scripts.presence(&self.keys, room, step, users)
+    }
+
+    /// Whoever is lost here, because Redis is away, expires there.
+    fn gone(&self, room: &RoomName, user: &UserName) {
+        self.publisher.submit(
+            &self.step(room, PresenceStep::Depart, [user]),
+            Box::new(|_| {}),
+        );
+    }
+
+    /// The step for every user in `roster`.
+    fn of_everyone(&self, roster: &Roster, step: PresenceStep) -> Vec<redis::Cmd> {
+        let mut steps = Vec::new();
+        for room in roster.rooms() {
+            for users in roster.users(room).chunks(USERS_AT_ONCE) {
+                steps.push(self.step(room, step, users));
+            }
+        }
+        steps
+    }
+}
+
+/// The keeper's rounds.
+struct Rounds {
+    presence: Arc<Presence>,
+    /// How often the subscription was made.
+    subscription: Box<dyn Fn() -> u64 + Send>,
+    /// The publisher's and the subscription's epochs when last looked at.
+    epochs: (u64, u64),
+    renew_at: Instant,
+    sweep_at: Instant,
+    compare_at: Instant,
+    look_again: bool,
+}
+
+impl Rounds {
+    fn run(mut self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            self.tick(Instant::now());
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        {
+            let mut roster = lock(&self.presence.roster);
+            for (room, user) in roster.expire(now) {
+                self.presence.gone(&room, &user);
+            }
+        }
+        let third = self.presence.ttl / 3;
+        let epochs = (self.presence.publisher.epoch(), (self.subscription)());
+        if epochs != self.epochs {
+            // Redis was away, and may have let users expire whom nobody could renew, or have
+            // forgotten everyone. Every instance renews its users at once; only when all had the
+            // time for it is anyone taken for gone.
+            self.epochs = epochs;
+            self.renew_at = now;
+            self.sweep_at = now + third;
+            self.compare_at = now + third;
+        }
+        if !self.presence.publisher.is_connected() {
+            return;
+        }
+        if now >= self.renew_at {
+            self.renew_at = now + third;
+            self.renew();
+        }
+        if now >= self.sweep_at {
+            self.sweep_at = now + SWEEP_EVERY;
+            self.sweep();
+        }
+        if now >= self.compare_at {
+            self.compare_at = now + if self.look_again { third } else { LOOK_AGAIN };
+            self.look_again = !self.look_again;
+            self.compare();
+        }
+    }
+
+    fn renew(&self) {
+        let ttl = self.presence.ttl;
+        // Queued under the roster's lock, or a renewal could overtake a departure.
+        let roster = lock(&self.presence.roster);
+        for step in self
+            .presence
+            .of_everyone(&roster, PresenceStep::Arrive { ttl })
+        {
+            self.presence.publisher.submit(&step, Box::new(|_| {}));
+        }
+    }
+
+    fn sweep(&self) {
+        for room in self.presence.hub.rooms() {
+            let sweep = self.presence.step(&room, PresenceStep::Sweep, []);
+            self.presence.publisher.forget(&sweep);
+        }
+    }
+
+    /// Shows the hub who is present, so that it can announce what it missed.
+    fn compare(&self) {
+        let presence = &self.presence;
+        for rooms in presence.hub.rooms().chunks(USERS_AT_ONCE) {
+            let reads: Vec<_> = rooms
+                .iter()
+                .map(|room| presence.scripts.members(&presence.keys, room))
+                .collect();
+            let answers = presence.publisher.call_all(&reads);
+            for (room, answer) in rooms.iter().zip(answers) {
+                if let Ok(users) = answer.and_then(|value| wire::users(&value)) {
+                    presence.hub.deliver(room, Delivery::Present(users));
+                }
+            }
+        }
+    }
+}

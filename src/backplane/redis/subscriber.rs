@@ -1,0 +1,687 @@
+//! The subscriber: the Pub/Sub connection, and the thread that owns it.
+//!
+//! It alone delivers messages to the hub, each room's in one order without a hole. The log is the
+//! truth and Pub/Sub a hint: a room is *current* while each message heard names the last one
+//! delivered as its predecessor. When one does not, or after a cut, the room is *behind*: what is
+//! heard of it is ignored until its log has been read from where it was left. What the log no
+//! longer holds becomes a gap.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{debug, info, warn};
+use redis::{Cmd, Connection, PushKind, RedisError, Value};
+
+use super::publisher::Publisher;
+use super::wire::{self, Keys, Payload};
+use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
+use crate::backoff::Backoff;
+use crate::backplane::{ANSWER_WITHIN, BackplaneError};
+use crate::hub::{Delivery, Hub};
+use crate::lock::lock;
+use crate::message::{Entry, MessageId, RoomName};
+use crate::protocol::Page;
+
+/// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
+/// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`].
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a room without members is still heard, for whoever comes right back.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// After so long a silence a probe is sent; it must be back within [`PROBE_WITHIN`].
+const PROBE_AFTER: Duration = Duration::from_millis(500);
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long to wait before a room is read again whose log could not be read.
+const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
+
+/// The most channels in one SUBSCRIBE, the most rooms that catch up at a time, and the most
+/// entries read of each at once.
+const CHANNELS_AT_ONCE: usize = 1000;
+const ROOMS_AT_ONCE: usize = 128;
+const ENTRIES_AT_ONCE: usize = 200;
+
+const PROBE: &str = "probe";
+const WAKE: &str = "wake";
+
+enum Ask {
+    /// Hear this room; say so on the channel once it is heard.
+    Hear(RoomName, Sender<()>),
+    /// This room may have lost its last member.
+    MayForget(RoomName),
+    Stop,
+}
+
+/// The handle that everyone shares.
+pub(super) struct Subscriber {
+    asks: Sender<Ask>,
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    wake: Cmd,
+    /// Told once, when the first subscription stands.
+    stands: Receiver<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What others may know of the subscription.
+#[derive(Default)]
+struct Shared {
+    /// The rooms that are heard now. The thread takes a room out before it looks whether the hub
+    /// still hosts it, and whoever joins enters the hub before looking here; so one of the two
+    /// always sees the other.
+    heard: Mutex<HashSet<RoomName>>,
+    alive: AtomicBool,
+    /// How often the subscription was made.
+    epoch: AtomicU64,
+}
+
+impl Subscriber {
+    pub(super) fn start(
+        address: RedisAddress,
+        hub: &Arc<Hub>,
+        publisher: &Arc<Publisher>,
+        keys: &Keys,
+    ) -> io::Result<Self> {
+        let (asks, asked) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared::default());
+        let (started, stands) = crossbeam_channel::bounded(1);
+        let listener = Listener {
+            address,
+            hub: Arc::clone(hub),
+            publisher: Arc::clone(publisher),
+            keys: keys.clone(),
+            shared: Arc::clone(&shared),
+            asked,
+            rooms: HashMap::new(),
+            wanted: Vec::new(),
+            unconfirmed: 0,
+            behind: HashSet::new(),
+            catch_up_at: Instant::now(),
+            forgetting: Vec::new(),
+            probe: Probe::default(),
+            started: Some(started),
+            lost_at: None,
+            stopping: false,
+        };
+        let thread = thread::Builder::new()
+            .name("subscriber".into())
+            .spawn(move || listener.run())?;
+        Ok(Self {
+            asks,
+            shared,
+            publisher: Arc::clone(publisher),
+            wake: wire::to_myself(keys, WAKE),
+            stands,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    fn ask(&self, ask: Ask) {
+        let _ = self.asks.send(ask);
+        self.publisher.forget(&self.wake);
+    }
+
+    /// Returns once the room is heard; see [`Backplane::subscribe`](crate::backplane::Backplane).
+    pub(super) fn hear(&self, room: &RoomName) -> Result<(), BackplaneError> {
+        if lock(&self.shared.heard).contains(room) {
+            return Ok(());
+        }
+        let (tell, told) = crossbeam_channel::bounded(1);
+        self.ask(Ask::Hear(room.clone(), tell));
+        told.recv_timeout(ANSWER_WITHIN)
+            .map_err(|_| BackplaneError::Unavailable)
+    }
+
+    /// Looks a while later whether the room still has a member.
+    pub(super) fn may_forget(&self, room: &RoomName) {
+        // No hurry, so no wake-up.
+        let _ = self.asks.send(Ask::MayForget(room.clone()));
+    }
+
+    /// Whether the subscription was proven alive lately.
+    pub(super) fn is_heard(&self) -> bool {
+        self.shared.alive.load(Ordering::Acquire)
+    }
+
+    /// Tells how often the subscription was made.
+    pub(super) fn epochs(&self) -> Box<dyn Fn() -> u64 + Send> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || shared.epoch.load(Ordering::Acquire))
+    }
+
+    /// At start: waits until the subscription stands.
+    pub(super) fn wait_until_heard(&self) -> Result<(), String> {
+        self.stands
+            .recv_timeout(CONFIRM_WITHIN)
+            .map_err(|_| "it does not confirm a subscription (is SUBSCRIBE allowed?)".to_owned())
+    }
+
+    /// Unsubscribes, closes the connection and joins the thread.
+    pub(super) fn close(&self) {
+        self.ask(Ask::Stop);
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread knows of one room that it hears or wants to hear.
+struct Heard {
+    room: RoomName,
+    /// When the subscription was asked for; `None` once it is confirmed.
+    asked: Option<Instant>,
+    /// Where the room's chain stands.
+    chain: Chain,
+    /// Who waits for the room to be heard.
+    waiting: Vec<Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    /// Nothing was delivered yet: it begins at the log's end, once that is known.
+    Unknown,
+    /// What follows this id (`None`: the log was empty) has to be read from the log.
+    Behind(Option<MessageId>),
+    /// Everything up to this id was delivered, and what follows will be heard.
+    Current(Option<MessageId>),
+}
+
+impl Chain {
+    fn cut(&mut self) {
+        if let Self::Current(last) = *self {
+            *self = Self::Behind(last);
+        }
+    }
+}
+
+/// Whether the subscription is alive: TCP cannot tell, and nor can PING.
+#[derive(Default)]
+struct Probe {
+    heard: Option<Instant>,
+    sent: Option<Instant>,
+}
+
+/// Why the subscription ended.
+enum Cut {
+    Failed(RedisError),
+    NotConfirmed(RoomName),
+    NoSignOfLife,
+    Stopping,
+}
+
+impl From<RedisError> for Cut {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The thread's own state.
+struct Listener {
+    address: RedisAddress,
+    hub: Arc<Hub>,
+    publisher: Arc<Publisher>,
+    keys: Keys,
+    shared: Arc<Shared>,
+    asked: Receiver<Ask>,
+    /// By channel.
+    rooms: HashMap<String, Heard>,
+    /// The channels among them that have to be subscribed to.
+    wanted: Vec<String>,
+    /// How many subscriptions Redis has yet to confirm.
+    unconfirmed: usize,
+    /// The channels that are confirmed and not current.
+    behind: HashSet<String>,
+    catch_up_at: Instant,
+    /// Rooms that may have no member any more, and when to look.
+    forgetting: Vec<(Instant, RoomName)>,
+    probe: Probe,
+    started: Option<Sender<()>>,
+    lost_at: Option<Instant>,
+    stopping: bool,
+}
+
+impl Listener {
+    fn run(mut self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        loop {
+            let cut = match self.connect() {
+                Ok(mut connection) => {
+                    let cut = self.listen(&mut connection, &mut backoff);
+                    if matches!(cut, Cut::Stopping) {
+                        let _ = redis::cmd("UNSUBSCRIBE")
+                            .set_no_response(true)
+                            .exec(&mut connection);
+                        return;
+                    }
+                    cut
+                }
+                Err(error) => Cut::Failed(error),
+            };
+            self.lost(&cut);
+            if self.pause(backoff.next()) {
+                return;
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<Connection, RedisError> {
+        let connection = self.address.connect()?;
+        connection.set_read_timeout(Some(GLANCE))?;
+        Ok(connection)
+    }
+
+    fn lost(&mut self, cut: &Cut) {
+        lock(&self.shared.heard).clear();
+        self.shared.alive.store(false, Ordering::Release);
+        self.behind.clear();
+        for heard in self.rooms.values_mut() {
+            heard.chain.cut();
+        }
+        if let Cut::NotConfirmed(room) = cut {
+            // Redis may refuse this one for good; whoever waits for it is told by their deadline.
+            self.rooms.remove(&self.keys.channel(room));
+        }
+        let why = match cut {
+            Cut::Failed(error) => describe(error),
+            Cut::NotConfirmed(room) => format!("room {room:?} was not confirmed"),
+            Cut::NoSignOfLife => "no sign of life".to_owned(),
+            Cut::Stopping => return,
+        };
+        if self.lost_at.is_none() {
+            self.lost_at = Some(Instant::now());
+            warn!("the subscription is cut ({why}): it will be caught up with");
+        } else {
+            debug!("no subscription yet: {why}");
+        }
+    }
+
+    /// Waits before the next attempt, and takes note of what is asked meanwhile. True to stop.
+    fn pause(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            match self.asked.recv_deadline(until) {
+                Ok(ask) => self.note(ask),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+            if self.stopping {
+                return true;
+            }
+        }
+    }
+
+    /// Takes note of what is asked, without talking to Redis.
+    fn note(&mut self, ask: Ask) {
+        match ask {
+            Ask::Hear(room, tell) => {
+                if lock(&self.shared.heard).contains(&room) {
+                    let _ = tell.send(());
+                    return;
+                }
+                let channel = self.keys.channel(&room);
+                let wanted = &mut self.wanted;
+                let heard = self.rooms.entry(channel).or_insert_with_key(|channel| {
+                    wanted.push(channel.clone());
+                    Heard {
+                        room,
+                        asked: None,
+                        chain: Chain::Unknown,
+                        waiting: Vec::new(),
+                    }
+                });
+                heard.waiting.push(tell);
+            }
+            Ask::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
+            Ask::Stop => self.stopping = true,
+        }
+    }
+
+    /// One subscription's life.
+    fn listen(&mut self, connection: &mut Connection, backoff: &mut Backoff) -> Cut {
+        match self.listening(connection, backoff) {
+            Ok(never) => match never {},
+            Err(cut) => cut,
+        }
+    }
+
+    fn listening(
+        &mut self,
+        connection: &mut Connection,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, Cut> {
+        self.probe = Probe {
+            heard: None,
+            sent: Some(Instant::now()),
+        };
+        self.forget_unhosted();
+        connection.subscribe_resp3(self.keys.control())?;
+        self.wanted = self.rooms.keys().cloned().collect();
+        self.unconfirmed = 0;
+        self.subscribe(connection)?;
+        loop {
+            match connection.recv_response() {
+                Ok(Value::Push { kind, data }) => {
+                    if self.hear(&kind, &data) {
+                        backoff.reset();
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if error.is_timeout() => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.take_asks(connection)?;
+            self.look_after(connection)?;
+            self.catch_up_if_due();
+        }
+    }
+
+    /// Does what was asked meanwhile.
+    fn take_asks(&mut self, connection: &mut Connection) -> Result<(), Cut> {
+        if self.asked.is_empty() {
+            return Ok(());
+        }
+        while let Ok(ask) = self.asked.try_recv() {
+            self.note(ask);
+        }
+        if self.stopping {
+            return Err(Cut::Stopping);
+        }
+        self.subscribe(connection)
+    }
+
+    /// Subscribes to the channels that are wanted.
+    fn subscribe(&mut self, connection: &mut Connection) -> Result<(), Cut> {
+        let now = Instant::now();
+        let wanted = std::mem::take(&mut self.wanted);
+        for channel in &wanted {
+            if let Some(heard) = self.rooms.get_mut(channel) {
+                heard.asked = Some(now);
+                self.unconfirmed += 1;
+            }
+        }
+        for some in wanted.chunks(CHANNELS_AT_ONCE) {
+            connection.subscribe_resp3(some)?;
+        }
+        Ok(())
+    }
+
+    /// Deadlines: confirmations, the probe, rooms to forget.
+    fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
+        let now = Instant::now();
+        self.probe(now)?;
+        if self.shared.alive.load(Ordering::Acquire) {
+            return self.forget_due(connection, now);
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, now: Instant) -> Result<(), Cut> {
+        let Probe { heard, sent } = self.probe;
+        if let Some(sent) = sent {
+            if now.duration_since(sent) > PROBE_WITHIN {
+                return Err(Cut::NoSignOfLife);
+            }
+        } else if heard.is_none_or(|heard| now.duration_since(heard) > PROBE_AFTER)
+            // Without the publisher no probe goes out, and so none can come back.
+            && self.publisher.is_connected()
+        {
+            self.overdue(now)?;
+            self.probe.sent = Some(now);
+            self.publisher.forget(&wire::to_myself(&self.keys, PROBE));
+        }
+        Ok(())
+    }
+
+    fn overdue(&self, now: Instant) -> Result<(), Cut> {
+        let late = |heard: &&Heard| {
+            heard
+                .asked
+                .is_some_and(|asked| now.duration_since(asked) > CONFIRM_WITHIN)
+        };
+        match self.rooms.values().find(late) {
+            Some(heard) => Err(Cut::NotConfirmed(heard.room.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes in what Redis pushed. True when the subscription itself was confirmed.
+    fn hear(&mut self, kind: &PushKind, data: &[Value]) -> bool {
+        let Some(Value::BulkString(channel)) = data.first() else {
+            return false;
+        };
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            return false;
+        };
+        self.probe = Probe {
+            heard: Some(Instant::now()),
+            sent: None,
+        };
+        match (kind, data.get(1)) {
+            (PushKind::Message, Some(Value::BulkString(payload))) => {
+                if let Some(heard) = self.rooms.get_mut(channel) {
+                    match wire::payload(payload) {
+                        Some(Payload::Message(entry)) => {
+                            if !follow(&self.hub, heard, entry) {
+                                self.behind.insert(channel.to_owned());
+                                self.catch_up_at = Instant::now();
+                            }
+                        }
+                        Some(Payload::Notice(notice)) => {
+                            self.hub.deliver(&heard.room, Delivery::Notice(notice));
+                        }
+                        None => warn!("{channel}: something that is not Hubbub's was published"),
+                    }
+                }
+                false
+            }
+            (PushKind::Subscribe, _) => {
+                if let Some(heard) = self.rooms.get_mut(channel) {
+                    if heard.asked.take().is_some() {
+                        self.unconfirmed -= 1;
+                    }
+                    self.behind.insert(channel.to_owned());
+                    self.catch_up_at = Instant::now();
+                    false
+                } else {
+                    self.stands();
+                    true
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// The control channel is confirmed: the subscription stands.
+    fn stands(&mut self) {
+        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+        self.shared.alive.store(true, Ordering::Release);
+        if let Some(started) = self.started.take() {
+            let _ = started.send(());
+        }
+        if let Some(lost) = self.lost_at.take() {
+            info!(
+                "subscribed again after {:.1} s; {} rooms to catch up with",
+                lost.elapsed().as_secs_f64(),
+                self.rooms.len()
+            );
+        }
+    }
+
+    fn catch_up_if_due(&mut self) {
+        if self.behind.is_empty() || Instant::now() < self.catch_up_at {
+            return;
+        }
+        // After a cut the confirmations come in a flood: read the rooms' logs many at a time.
+        if self.unconfirmed > 0 && self.behind.len() < ROOMS_AT_ONCE {
+            return;
+        }
+        let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
+        if !self.catch_up(&some) {
+            self.catch_up_at = Instant::now() + CATCH_UP_AGAIN;
+        }
+    }
+
+    /// Reads the rooms' logs from where each was left, and delivers. False if Redis did not answer.
+    fn catch_up(&mut self, channels: &[String]) -> bool {
+        let commands: Vec<Cmd> = channels
+            .iter()
+            .filter_map(|channel| self.rooms.get(channel))
+            .flat_map(|heard| {
+                let after = match heard.chain {
+                    Chain::Unknown => MessageId {
+                        millis: u64::MAX,
+                        number: u64::MAX,
+                    },
+                    Chain::Behind(last) | Chain::Current(last) => last.unwrap_or(MessageId::ZERO),
+                };
+                [
+                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
+                    wire::read(&self.keys, &heard.room, Page::Newest, 1),
+                ]
+            })
+            .collect();
+        let answers = self.publisher.call_all(&commands);
+        let mut complete = true;
+        for (channel, answer) in channels.iter().zip(answers.chunks_exact(2)) {
+            let Some(heard) = self.rooms.get_mut(channel) else {
+                continue;
+            };
+            let read = |answer: &Result<Value, BackplaneError>| match answer {
+                Ok(value) => wire::entries(value),
+                Err(error) => Err(error.clone()),
+            };
+            match (read(&answer[0]), read(&answer[1])) {
+                (Ok(missed), Ok(newest)) => {
+                    let tail = newest.first().map(|entry| entry.message.id);
+                    if fill(&self.hub, heard, missed, tail) {
+                        self.behind.remove(channel);
+                        lock(&self.shared.heard).insert(heard.room.clone());
+                        for waiting in heard.waiting.drain(..) {
+                            let _ = waiting.send(());
+                        }
+                    }
+                }
+                (Err(_), _) | (_, Err(_)) => complete = false,
+            }
+        }
+        complete
+    }
+
+    fn forget_due(&mut self, connection: &mut Connection, now: Instant) -> Result<(), Cut> {
+        if self.forgetting.first().is_none_or(|(at, _)| *at > now) {
+            return Ok(());
+        }
+        let due = self.forgetting.partition_point(|(at, _)| *at <= now);
+        let rooms: Vec<_> = self.forgetting.drain(..due).collect();
+        for (_, room) in rooms {
+            // In this order: see `Shared::heard`.
+            let was_heard = lock(&self.shared.heard).remove(&room);
+            if self.hub.hosts(&room) {
+                if was_heard {
+                    lock(&self.shared.heard).insert(room);
+                }
+                continue;
+            }
+            let channel = self.keys.channel(&room);
+            if let Some(heard) = self.rooms.remove(&channel) {
+                self.behind.remove(&channel);
+                self.unconfirmed -= usize::from(heard.asked.is_some());
+                connection.unsubscribe_resp3(&channel)?;
+                // Whoever asked in between is heard anew.
+                if !heard.waiting.is_empty() {
+                    self.wanted.push(channel.clone());
+                    self.rooms.insert(
+                        channel,
+                        Heard {
+                            asked: None,
+                            chain: Chain::Unknown,
+                            ..heard
+                        },
+                    );
+                }
+            }
+        }
+        self.subscribe(connection)
+    }
+
+    /// Before subscribing anew: rooms without members need not be heard.
+    fn forget_unhosted(&mut self) {
+        let hub = &self.hub;
+        self.rooms
+            .retain(|_, heard| !heard.waiting.is_empty() || hub.hosts(&heard.room));
+    }
+}
+
+/// Delivers a message that was heard, if it is the room's next. False if something before it was
+/// missed, which then is in the log, and so is the message.
+fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
+    let Chain::Current(last) = heard.chain else {
+        // Being caught up with: the log has it.
+        return true;
+    };
+    let id = entry.message.id;
+    if last.is_some_and(|last| id <= last) && entry.prev.is_some() {
+        return true;
+    }
+    // A log may begin anew (it expired, or was deleted). Nothing was missed by that: until now
+    // every message was heard. But a first message with an id no higher than the last is either
+    // one that the catching up delivered already or the first of a log whose clock went back;
+    // reading the log tells.
+    let begins_anew = entry.prev.is_none() && last.is_none_or(|last| id > last);
+    if entry.prev == last || begins_anew {
+        heard.chain = Chain::Current(Some(id));
+        hub.deliver(&heard.room, Delivery::Message(entry));
+        return true;
+    }
+    heard.chain.cut();
+    false
+}
+
+/// Delivers what the log holds behind the room's chain: `missed`, oldest first, with `tail` the
+/// log's newest id. True once the room is current.
+fn fill(hub: &Hub, heard: &mut Heard, missed: Vec<Entry>, tail: Option<MessageId>) -> bool {
+    let mut last = match heard.chain {
+        Chain::Current(_) => return true,
+        Chain::Unknown => {
+            heard.chain = Chain::Current(tail);
+            return true;
+        }
+        Chain::Behind(last) => last,
+    };
+    let lost = |after, before| {
+        warn!("room {:?}: messages are lost", heard.room);
+        hub.deliver(&heard.room, Delivery::Gap { after, before });
+    };
+    let whole_page = missed.len() == ENTRIES_AT_ONCE;
+    if missed.is_empty() && tail != last {
+        // The log is gone, or began anew with a clock that went back.
+        lost(last, None);
+        heard.chain = match tail {
+            None => Chain::Current(None),
+            Some(_) => Chain::Behind(None),
+        };
+        return tail.is_none();
+    }
+    for entry in missed {
+        if entry.prev != last {
+            lost(last, Some(entry.message.id));
+        }
+        last = Some(entry.message.id);
+        hub.deliver(&heard.room, Delivery::Message(entry));
+    }
+    heard.chain = if whole_page {
+        Chain::Behind(last)
+    } else {
+        Chain::Current(last)
+    };
+    !whole_page
+}

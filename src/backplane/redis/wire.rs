@@ -1,0 +1,336 @@
+//! What goes to Redis and what comes back: keys, commands, and the reading of replies and of
+//! published payloads. Nothing here waits or connects.
+
+use std::sync::Arc;
+
+use log::warn;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use redis::{Cmd, Connection, RedisResult, Script, Value, cmd};
+
+use crate::backplane::{BackplaneError, Draft, REFS_LAST, Retention};
+use crate::message::{Entry, InstanceId, Message, MessageId, Notice, Origin, RoomName, UserName};
+use crate::protocol::Page;
+
+/// What would make a key ambiguous, or move a cluster's hash tag.
+const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
+
+/// The names of everything that one installation has in Redis. The room stands in braces, so that
+/// a cluster keeps all of a room on one node
+/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>).
+#[derive(Clone)]
+pub(super) struct Keys {
+    prefix: Arc<str>,
+    instance: InstanceId,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, instance: InstanceId) -> Self {
+        Self {
+            prefix: prefix.into(),
+            instance,
+        }
+    }
+
+    /// The room's channel, with which its keys begin.
+    pub(super) fn channel(&self, room: &RoomName) -> String {
+        let room = utf8_percent_encode(room.as_str(), KEY_SYNTAX);
+        format!("{}:{{{room}}}", self.prefix)
+    }
+
+    /// The channel on which an instance hears only itself: wake-ups and probes.
+    pub(super) fn control(&self) -> String {
+        format!("{}:instance:{}", self.prefix, self.instance)
+    }
+
+    fn log(&self, room: &RoomName) -> String {
+        format!("{}:log", self.channel(room))
+    }
+
+    fn reference(&self, draft: &Draft) -> Option<String> {
+        let reference = draft.reference.as_ref()?;
+        Some(format!(
+            "{}:refs:{}:{}",
+            self.channel(&draft.room),
+            utf8_percent_encode(draft.from.as_str(), KEY_SYNTAX),
+            utf8_percent_encode(reference.as_str(), KEY_SYNTAX),
+        ))
+    }
+}
+
+/// The atomic steps, loaded into Redis once per connection and run by their hash.
+#[derive(Clone)]
+pub(super) struct Scripts {
+    publish: Arc<Script>,
+    presence: Arc<Script>,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            publish: Arc::new(Script::new(include_str!("publish.lua"))),
+            presence: Arc::new(Script::new(include_str!("presence.lua"))),
+        }
+    }
+
+    /// A script that Redis does not know cannot be mended inside a pipeline, so they are loaded
+    /// ahead (<https://redis.io/docs/latest/commands/script-load/>).
+    pub(super) fn load(&self, connection: &mut Connection) -> RedisResult<()> {
+        for script in [&self.publish, &self.presence] {
+            script.prepare_invoke().load(connection)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish(&self, keys: &Keys, draft: &Draft, retention: &Retention) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(self.publish.get_hash());
+        let log = keys.log(&draft.room);
+        match keys.reference(draft) {
+            Some(reference) => command.arg(2).arg(log).arg(reference),
+            None => command.arg(1).arg(log),
+        };
+        command
+            .arg(keys.channel(&draft.room))
+            .arg(draft.from.as_str())
+            .arg(&draft.text)
+            .arg(draft.via.map(|via| via.to_string()).unwrap_or_default())
+            .arg(retention.history_length)
+            .arg(retention.history_ttl.as_millis() as u64)
+            .arg(REFS_LAST.as_millis() as u64);
+        command
+    }
+
+    pub(super) fn presence<'a>(
+        &self,
+        keys: &Keys,
+        room: &RoomName,
+        step: PresenceStep,
+        users: impl IntoIterator<Item = &'a UserName>,
+    ) -> Cmd {
+        let (operation, millis) = match step {
+            PresenceStep::Arrive { ttl } => ("arrive", ttl.as_millis()),
+            PresenceStep::Depart => ("depart", 0),
+            PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
+            PresenceStep::Sweep => ("sweep", 0),
+            PresenceStep::Members => ("members", 0),
+        };
+        let channel = keys.channel(room);
+        let mut command = cmd("EVALSHA");
+        command
+            .arg(self.presence.get_hash())
+            .arg(2)
+            .arg(format!("{channel}:members"))
+            .arg(format!("{channel}:holders"))
+            .arg(operation)
+            .arg(&channel)
+            .arg(keys.instance.to_string())
+            .arg(millis as u64);
+        for user in users {
+            command.arg(user.as_str());
+        }
+        command
+    }
+
+    pub(super) fn members(&self, keys: &Keys, room: &RoomName) -> Cmd {
+        self.presence(keys, room, PresenceStep::Members, [])
+    }
+}
+
+/// The operations of `presence.lua`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PresenceStep {
+    Arrive { ttl: std::time::Duration },
+    Depart,
+    Retire { grace: std::time::Duration },
+    Sweep,
+    Members,
+}
+
+/// Reads a page of a room's log: newest first for `Newest` and `Before`, oldest first for `After`.
+pub(super) fn read(keys: &Keys, room: &RoomName, page: Page, limit: usize) -> Cmd {
+    let log = keys.log(room);
+    // There is nothing before the first id nor after the last: an empty range says so.
+    let (name, from, to) = match page {
+        Page::Newest => ("XREVRANGE", "+".to_owned(), "-".to_owned()),
+        Page::Before(id) => match id.previous() {
+            Some(end) => ("XREVRANGE", end.to_string(), "-".to_owned()),
+            None => ("XREVRANGE", "0-0".to_owned(), "1-0".to_owned()),
+        },
+        Page::After(id) => match id.next() {
+            Some(start) => ("XRANGE", start.to_string(), "+".to_owned()),
+            None => ("XRANGE", "1-0".to_owned(), "0-0".to_owned()),
+        },
+    };
+    let mut command = cmd(name);
+    command.arg(log).arg(from).arg(to).arg("COUNT").arg(limit);
+    command
+}
+
+pub(super) fn typing(keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {
+    let mut command = cmd("PUBLISH");
+    command
+        .arg(keys.channel(room))
+        .arg(format!("t\n{}", user.as_str()));
+    command
+}
+
+/// What to publish to this instance's own control channel.
+pub(super) fn to_myself(keys: &Keys, payload: &str) -> Cmd {
+    let mut command = cmd("PUBLISH");
+    command.arg(keys.control()).arg(payload);
+    command
+}
+
+fn unexpected(what: &str) -> BackplaneError {
+    BackplaneError::Refused(format!("{what} was not answered as expected"))
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Reads what `publish.lua` returns.
+pub(super) fn publish_answer(value: &Value) -> Result<(MessageId, bool), BackplaneError> {
+    let parts = || match value {
+        Value::Array(parts) => match &parts[..] {
+            [id, Value::Int(duplicate)] => Some((text(id)?.parse().ok()?, *duplicate == 1)),
+            _ => None,
+        },
+        _ => None,
+    };
+    parts().ok_or_else(|| unexpected("publish.lua"))
+}
+
+/// Reads a list of user names.
+pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
+    let Value::Array(names) = value else {
+        return Err(unexpected("presence.lua"));
+    };
+    let mut users: Vec<UserName> = names
+        .iter()
+        .filter_map(|name| text(name)?.parse().ok())
+        .collect();
+    users.sort();
+    Ok(users)
+}
+
+/// Reads what XRANGE and XREVRANGE return. What Hubbub did not write is left out, and so shows as
+/// a gap.
+pub(super) fn entries(value: &Value) -> Result<Vec<Entry>, BackplaneError> {
+    let Value::Array(items) = value else {
+        return Err(unexpected("XRANGE"));
+    };
+    let entries = items.iter().filter_map(|item| {
+        let entry = entry(item);
+        if entry.is_none() {
+            warn!("a room's log has an entry that is not Hubbub's; it is left out");
+        }
+        entry
+    });
+    Ok(entries.collect())
+}
+
+fn entry(item: &Value) -> Option<Entry> {
+    let Value::Array(item) = item else {
+        return None;
+    };
+    let [id, Value::Array(fields)] = &item[..] else {
+        return None;
+    };
+    let (mut from, mut said, mut via, mut prev) = (None, None, None, None);
+    for pair in fields.chunks_exact(2) {
+        let value = text(&pair[1]);
+        match text(&pair[0])? {
+            "from" => from = value,
+            "text" => said = value,
+            "via" => via = value,
+            "prev" => prev = value,
+            _ => {}
+        }
+    }
+    assemble(text(id)?, prev?, via?, from?, said?)
+}
+
+fn assemble(id: &str, prev: &str, via: &str, from: &str, text: &str) -> Option<Entry> {
+    let id: MessageId = id.parse().ok()?;
+    Some(Entry {
+        message: Message {
+            id,
+            from: from.parse().ok()?,
+            text: text.to_owned(),
+            at: id.millis,
+        },
+        prev: if prev.is_empty() {
+            None
+        } else {
+            Some(prev.parse().ok()?)
+        },
+        via: Origin::parse(via),
+    })
+}
+
+/// What a room's channel carries.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    Message(Entry),
+    Notice(Notice),
+}
+
+/// Reads what the scripts publish; `None` for what is not theirs. The fields stand on lines of
+/// their own, the text last, since it alone may hold line breaks.
+pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
+    let payload = std::str::from_utf8(bytes).ok()?;
+    let (kind, rest) = payload.split_once('\n')?;
+    Some(match kind {
+        "m" => {
+            let mut fields = rest.splitn(5, '\n');
+            let mut field = || fields.next();
+            Payload::Message(assemble(field()?, field()?, field()?, field()?, field()?)?)
+        }
+        "j" => Payload::Notice(Notice::Joined(rest.parse().ok()?)),
+        "l" => Payload::Notice(Notice::Left(rest.parse().ok()?)),
+        "t" => Payload::Notice(Notice::Typing(rest.parse().ok()?)),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Ref;
+
+    #[test]
+    fn keys_are_unambiguous_whatever_the_names_are() {
+        let keys = Keys::new("hubbub", InstanceId::random());
+        let channel = |room: &str| keys.channel(&room.parse().expect("a name"));
+        assert_eq!(channel("lobby"), "hubbub:{lobby}");
+        assert_eq!(channel("}x{:%"), "hubbub:{%7Dx%7B%3A%25}");
+        let reference = |user: &str, reference: &str| {
+            keys.reference(&Draft {
+                room: RoomName::lobby(),
+                from: user.parse().expect("a name"),
+                text: String::new(),
+                reference: Some(Ref::try_from(reference.to_owned()).expect("a ref")),
+                via: None,
+            })
+        };
+        assert_ne!(reference("a:b", "c"), reference("a", "b:c"));
+    }
+
+    #[test]
+    fn a_payload_keeps_line_breaks_in_the_text_alone() {
+        let Some(Payload::Message(entry)) = payload(b"m\n5-1\n5-0\n\nalice\none\ntwo\n") else {
+            panic!("a message")
+        };
+        assert_eq!(entry.message.text, "one\ntwo\n");
+        assert_eq!(entry.prev.map(|id| id.to_string()).as_deref(), Some("5-0"));
+        assert_eq!(entry.via, None);
+        for foreign in ["", "m", "m\n5-1", "x\ny", "m\n5-1\nq\n\nalice\nhi"] {
+            assert_eq!(payload(foreign.as_bytes()), None, "{foreign:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line: parse, dispatch, and turn an error into one line on stderr and an exit code.
+//!
+//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C.
+
+mod serve;
+mod talk;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::client::ServerUrl;
+use crate::message::{DEFAULT_ROOM, MessageId, RoomName, UserName};
+
+/// A chat server in one small binary: WebSocket outside, Redis between instances.
+#[derive(Parser)]
+#[command(
+    name = "hubbub",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
+                  130 a second Ctrl-C during the teardown."
+)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve chat (also the default without a command)
+    Serve(Box<serve::Options>),
+    /// Chat from a terminal or a pipe: lines on stdin are said, lines heard are printed
+    Join(talk::Join),
+    /// Say one thing; exits 0 only once the server has stored it
+    Say(talk::Say),
+    /// Print what is said in a room, each message once, also through restarts
+    Tail(talk::Tail),
+}
+
+/// Where a client connects to.
+#[derive(Args)]
+struct Where {
+    /// The server
+    #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
+    url: ServerUrl,
+    /// The room
+    #[arg(long, env = "HUBBUB_ROOM", value_name = "ROOM", default_value = DEFAULT_ROOM)]
+    room: RoomName,
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => return explain(&error),
+    };
+    let outcome = match line.command {
+        None => serve::run(line.serve),
+        Some(Command::Serve(options)) => serve::run(*options),
+        Some(Command::Join(options)) => talk::join(options),
+        Some(Command::Say(options)) => talk::say(&options),
+        Some(Command::Tail(options)) => talk::tail(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error),
+    }
+}
+
+fn fail(error: impl Display) -> ExitCode {
+    complain(format_args!("hubbub: {error}"));
+    ExitCode::FAILURE
+}
+
+/// One line on stderr. Where that cannot be written to, there is nobody to tell.
+fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// clap's error as one line; its help and version as they are.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = write!(io::stdout(), "{error}");
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let paragraph: Vec<_> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let sentence = paragraph.join(" ");
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    fail(format_args!("{sentence} (hubbub --help tells more)"))
+}

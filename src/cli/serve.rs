@@ -1,0 +1,166 @@
+//! `hubbub serve`: options, signals, logging, and the start line.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use nix::sys::signal::{SigSet, Signal};
+use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
+
+use super::LevelFilter;
+use crate::backplane::{RedisAddress, Retention};
+use crate::config::{Config, Limit, limit};
+use crate::server::Server;
+
+/// The exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT.
+const INTERRUPTED: i32 = 130;
+
+fn within<T>(limit: Limit) -> RangedU64ValueParser<T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync,
+{
+    RangedU64ValueParser::new().range(limit.range)
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next());
+    found.ok_or_else(|| "it should look like 127.0.0.1:8080".to_owned())
+}
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Where to listen; port 0 chooses a free one
+    #[arg(long, env = "HUBBUB_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: SocketAddr,
+    /// The Redis that instances share, as redis://[user:password@]host[:port][/db]; without it one
+    /// instance serves alone, in memory
+    #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, hide_env_values = true)]
+    redis: Option<RedisAddress>,
+    /// What keys and channels in Redis begin with
+    #[arg(
+        long,
+        env = "HUBBUB_PREFIX",
+        value_name = "TEXT",
+        default_value = "hubbub"
+    )]
+    prefix: String,
+    /// How long a teardown may take
+    #[arg(long, env = "HUBBUB_DRAIN", value_name = "SECONDS", default_value_t = limit::DRAIN.default, value_parser = within::<u64>(limit::DRAIN))]
+    drain: u64,
+    /// What is logged to stderr: off, error, warn, info, debug or trace
+    #[arg(
+        long,
+        env = "HUBBUB_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    log_level: LevelFilter,
+    /// The largest message
+    #[arg(long, env = "HUBBUB_MAX_MESSAGE", value_name = "BYTES", default_value_t = limit::MAX_MESSAGE.default as usize, value_parser = within::<usize>(limit::MAX_MESSAGE), help_heading = "Limits")]
+    max_message: usize,
+    /// How much may wait for a user who reads slowly
+    #[arg(long, env = "HUBBUB_OUTBOX_BYTES", value_name = "BYTES", default_value_t = limit::OUTBOX_BYTES.default as usize, value_parser = within::<usize>(limit::OUTBOX_BYTES), help_heading = "Limits")]
+    outbox_bytes: usize,
+    /// How many rooms one connection may be in
+    #[arg(long, env = "HUBBUB_ROOMS_PER_CONNECTION", value_name = "COUNT", default_value_t = limit::ROOMS.default as usize, value_parser = within::<usize>(limit::ROOMS), help_heading = "Limits")]
+    rooms_per_connection: usize,
+    /// How often an idle peer is pinged; one that is silent for 10 s longer is gone
+    #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Limits")]
+    ping_interval: u64,
+    /// How many messages of a room are kept
+    #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
+    history_length: usize,
+    /// How long a room in which nothing is said remembers
+    #[arg(long, env = "HUBBUB_HISTORY_TTL", value_name = "SECONDS", default_value_t = limit::HISTORY_TTL.default, value_parser = within::<u64>(limit::HISTORY_TTL), help_heading = "Memory")]
+    history_ttl: u64,
+    /// How long the users of an instance that was killed still seem present
+    #[arg(long, env = "HUBBUB_PRESENCE_TTL", value_name = "SECONDS", default_value_t = limit::PRESENCE_TTL.default, value_parser = within::<u64>(limit::PRESENCE_TTL), help_heading = "Memory")]
+    presence_ttl: u64,
+    /// How long a user whose connection broke off is not missed
+    #[arg(long, env = "HUBBUB_PRESENCE_GRACE", value_name = "SECONDS", default_value_t = limit::PRESENCE_GRACE.default, value_parser = within::<u64>(limit::PRESENCE_GRACE), help_heading = "Memory")]
+    presence_grace: u64,
+}
+
+impl Options {
+    fn config(self) -> Config {
+        Config {
+            listen: self.listen,
+            redis: self.redis,
+            prefix: self.prefix,
+            drain: Duration::from_secs(self.drain),
+            max_message: self.max_message,
+            outbox_bytes: self.outbox_bytes,
+            ping_interval: Duration::from_secs(self.ping_interval),
+            rooms_per_connection: self.rooms_per_connection,
+            retention: Retention {
+                history_length: self.history_length,
+                history_ttl: Duration::from_secs(self.history_ttl),
+                presence_ttl: Duration::from_secs(self.presence_ttl),
+                presence_grace: Duration::from_secs(self.presence_grace),
+            },
+        }
+    }
+}
+
+pub(super) fn run(options: Options) -> Result<(), String> {
+    let level = options.log_level;
+    // The handler's thread first, then the mask: so it alone gets signals, and no other thread is
+    // interrupted while it reads.
+    let (tell, stop) = crossbeam_channel::bounded(1);
+    let asked_before = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if asked_before.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED);
+        }
+        let _ = tell.send(());
+    })
+    .map_err(|error| format!("cannot handle signals: {error}"))?;
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    signals
+        .thread_block()
+        .map_err(|error| format!("cannot mask signals: {error}"))?;
+
+    log_to_stderr(level);
+    let server = Server::bind(options.config()).map_err(|error| error.to_string())?;
+    announce(&server);
+    server
+        .run(&stop)
+        .map_err(|error| format!("cannot serve: {error}"))
+}
+
+/// The start line on stdout, which scripts wait for and read the address from.
+fn announce(server: &Server) {
+    let address = server.address();
+    let url = match address.port() {
+        8080 => String::new(),
+        _ => format!(" --url http://{address}"),
+    };
+    let _ = writeln!(
+        io::stdout(),
+        "listening on http://{address} with {}; join with: hubbub join YOUR_NAME{url}",
+        server.runs_on()
+    );
+    log::info!("listening on http://{address} with {}", server.runs_on());
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    let config = ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_mode(ThreadLogMode::Names)
+        .set_thread_level(LevelFilter::Error)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        // Below info, other crates would log what users say.
+        .add_filter_allow_str("hubbub")
+        .build();
+    // A second logger in one process is the only failure.
+    let _ = WriteLogger::init(level, config, io::stderr());
+}

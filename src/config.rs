@@ -1,0 +1,171 @@
+//! The options of a server: plain data with a validated range for each.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::backplane::{RedisAddress, Retention};
+
+/// What a server does, and within which limits.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// The Redis that instances share; without it the embedded backplane serves one instance.
+    pub redis: Option<RedisAddress>,
+    /// What all keys and channels in Redis begin with.
+    pub prefix: String,
+    /// How long a teardown may take.
+    pub drain: Duration,
+    /// The largest message, in bytes.
+    pub max_message: usize,
+    /// How many bytes may wait for one user.
+    pub outbox_bytes: usize,
+    /// How often an idle peer is pinged.
+    pub ping_interval: Duration,
+    /// How many rooms one connection may be in.
+    pub rooms_per_connection: usize,
+    /// What is kept of messages and of users.
+    pub retention: Retention,
+}
+
+/// An option's name, its range in the unit that the command line uses, and its default.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// The flag, without dashes.
+    pub name: &'static str,
+    /// What it may be.
+    pub range: RangeInclusive<u64>,
+    /// What it is unless said otherwise.
+    pub default: u64,
+}
+
+/// The limits of every numeric option.
+pub mod limit {
+    use super::Limit;
+
+    /// Seconds.
+    pub const DRAIN: Limit = limit("drain", 1, 600, 10);
+    /// Bytes.
+    pub const MAX_MESSAGE: Limit = limit("max-message", 1, 16 << 20, 64 << 10);
+    /// Bytes.
+    pub const OUTBOX_BYTES: Limit = limit("outbox-bytes", 64 << 10, 1 << 30, 1 << 20);
+    /// Seconds.
+    pub const PING_INTERVAL: Limit = limit("ping-interval", 1, 3600, 25);
+    /// Rooms.
+    pub const ROOMS: Limit = limit("rooms-per-connection", 1, 10_000, 32);
+    /// Messages.
+    pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
+    /// Seconds.
+    pub const HISTORY_TTL: Limit = limit("history-ttl", 1, 366 * 86_400, 86_400);
+    /// Seconds.
+    pub const PRESENCE_TTL: Limit = limit("presence-ttl", 3, 3600, 30);
+    /// Seconds.
+    pub const PRESENCE_GRACE: Limit = limit("presence-grace", 0, 600, 5);
+
+    const fn limit(name: &'static str, least: u64, most: u64, default: u64) -> Limit {
+        Limit {
+            name,
+            range: least..=most,
+            default,
+        }
+    }
+}
+
+/// How many messages of the largest size an outbox must hold: JSON may write one byte as six, and
+/// half of the outbox must take a whole one.
+const OUTBOX_MESSAGES: usize = 16;
+
+/// The longest prefix, in bytes.
+const MAX_PREFIX: usize = 64;
+
+/// Options that are each valid but do not fit together. The operator acts next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The prefix is empty, too long, or has characters that keys give a meaning.
+    Prefix,
+    /// A few messages of the largest size would fill the outbox.
+    OutboxSmallerThanMessage,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix => write!(
+                f,
+                "--prefix must be 1 to {MAX_PREFIX} letters, digits, dots, dashes, underscores or colons"
+            ),
+            Self::OutboxSmallerThanMessage => f.write_str(
+                "--outbox-bytes must be at least 16 times --max-message, or a few messages would fill it",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Whether the options fit together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let good = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+        if self.prefix.is_empty()
+            || self.prefix.len() > MAX_PREFIX
+            || !self.prefix.chars().all(good)
+        {
+            return Err(ConfigError::Prefix);
+        }
+        if self.outbox_bytes < self.max_message.saturating_mul(OUTBOX_MESSAGES) {
+            return Err(ConfigError::OutboxSmallerThanMessage);
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = |limit: Limit| Duration::from_secs(limit.default);
+        let count = |limit: Limit| limit.default as usize;
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            redis: None,
+            prefix: "hubbub".to_owned(),
+            drain: seconds(limit::DRAIN),
+            max_message: count(limit::MAX_MESSAGE),
+            outbox_bytes: count(limit::OUTBOX_BYTES),
+            ping_interval: seconds(limit::PING_INTERVAL),
+            rooms_per_connection: count(limit::ROOMS),
+            retention: Retention {
+                history_length: count(limit::HISTORY_LENGTH),
+                history_ttl: seconds(limit::HISTORY_TTL),
+                presence_ttl: seconds(limit::PRESENCE_TTL),
+                presence_grace: seconds(limit::PRESENCE_GRACE),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_what_does_not_fit_is_refused() {
+        let config = Config::default();
+        assert_eq!(config.check(), Ok(()));
+        for prefix in ["", "a b", "{x}", &"x".repeat(65)] {
+            let prefix = prefix.to_owned();
+            let config = Config {
+                prefix,
+                ..Config::default()
+            };
+            assert_eq!(config.check(), Err(ConfigError::Prefix));
+        }
+        let outbox_bytes = config.max_message * 2;
+        let config = Config {
+            outbox_bytes,
+            ..config
+        };
+        assert_eq!(config.check(), Err(ConfigError::OutboxSmallerThanMessage));
+    }
+}

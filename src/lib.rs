@@ -1,0 +1,30 @@
+//! Hubbub: a chat server in one small binary. WebSocket outside, Redis Pub/Sub between instances,
+//! threads and blocking I/O inside.
+//!
+//! The modules are listed bottom-up: each uses only those above it, and `tests/it/tidy.rs` holds
+//! them to it. To follow one message through the house, read [`connection`] (`read_pump`),
+//! [`session`] (`send`), [`backplane`] (publisher, `publish.lua`, subscriber), [`hub`] (`deliver`),
+//! [`outbox`], and [`connection`] again (`write_pump`).
+
+// Tools.
+mod backoff;
+mod lock;
+// What is said.
+pub mod message;
+pub mod protocol;
+// Who has still to be sent what.
+pub mod frame;
+pub mod outbox;
+pub mod hub;
+// What instances share.
+pub mod backplane;
+// One instance, one user, one socket.
+pub mod config;
+pub mod session;
+pub mod websocket;
+pub mod http;
+pub mod connection;
+pub mod server;
+// The other side.
+pub mod client;
+pub mod cli;

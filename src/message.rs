@@ -1,0 +1,378 @@
+//! The nouns: who speaks, where, what, and under which id.
+//!
+//! A [`UserName`] or [`RoomName`] is valid because it exists, and a [`MessageId`] is born in the
+//! backplane's log: ids of one room grow, and their order is the room's order.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name, in characters.
+pub const MAX_NAME_CHARS: usize = 64;
+
+/// Why a user or room name was refused. Whoever chose the name acts next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameError {
+    /// Nothing between the slashes.
+    Empty,
+    /// More than [`MAX_NAME_CHARS`] characters.
+    TooLong,
+    /// A slash: names are path segments.
+    Slash,
+    /// A control character, a line or paragraph separator, or one that turns the direction of text.
+    Control,
+    /// White space at an end, where nobody would see it.
+    Space,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it must not be empty"),
+            Self::TooLong => write!(f, "it must not be longer than {MAX_NAME_CHARS} characters"),
+            Self::Slash => f.write_str("it must not contain a slash"),
+            Self::Control => f.write_str("it must not contain control characters"),
+            Self::Space => f.write_str("it must not begin or end with white space"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+fn check_name(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.chars().count() > MAX_NAME_CHARS {
+        return Err(NameError::TooLong);
+    }
+    if name.contains('/') {
+        return Err(NameError::Slash);
+    }
+    if name.chars().any(disturbs_a_line) {
+        return Err(NameError::Control);
+    }
+    if name.trim() != name {
+        return Err(NameError::Space);
+    }
+    Ok(())
+}
+
+/// Whether a terminal or a page would show something else than a character in its place: control
+/// characters, line separators, and the marks that override or isolate the direction of text.
+pub(crate) fn disturbs_a_line(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as it was given: no case is folded and no Unicode form changed.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                check_name(name)?;
+                Ok(Self(name.into()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(name: String) -> Result<Self, NameError> {
+                name.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    };
+}
+
+name! {
+    /// Who speaks: 1 to 64 characters, none of them a slash or a control character.
+    UserName
+}
+
+name! {
+    /// Where: the same rules as for a [`UserName`].
+    RoomName
+}
+
+/// The room of those who name none.
+pub const DEFAULT_ROOM: &str = "lobby";
+
+impl RoomName {
+    /// [`DEFAULT_ROOM`].
+    pub fn lobby() -> Self {
+        Self(DEFAULT_ROOM.into())
+    }
+}
+
+/// A message's place in its room's log: the millisecond in which the log took it, and its number
+/// within that millisecond. Written `1700000000000-0`, as
+/// [Redis stream ids](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids) are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MessageId {
+    /// Milliseconds since the Unix epoch.
+    pub millis: u64,
+    /// Counts up within one millisecond.
+    pub number: u64,
+}
+
+impl MessageId {
+    /// Smaller than the id of any message.
+    pub const ZERO: Self = Self {
+        millis: 0,
+        number: 0,
+    };
+
+    /// The smallest id above this one; `None` above the greatest.
+    pub fn next(self) -> Option<Self> {
+        match self.number.checked_add(1) {
+            Some(number) => Some(Self { number, ..self }),
+            None => Some(Self {
+                millis: self.millis.checked_add(1)?,
+                number: 0,
+            }),
+        }
+    }
+
+    /// The greatest id below this one; `None` below [`MessageId::ZERO`].
+    pub fn previous(self) -> Option<Self> {
+        match self.number.checked_sub(1) {
+            Some(number) => Some(Self { number, ..self }),
+            None => Some(Self {
+                millis: self.millis.checked_sub(1)?,
+                number: u64::MAX,
+            }),
+        }
+    }
+}
+
+/// Text that is not a [`MessageId`]. Whoever sent it acts next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidId;
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message id is two numbers with a dash between them, as in 1700000000000-0")
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+impl FromStr for MessageId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let number = |digits: &str| {
+            // `u64::from_str` would also take a plus sign.
+            if digits.bytes().all(|b| b.is_ascii_digit()) {
+                digits.parse().map_err(|_| InvalidId)
+            } else {
+                Err(InvalidId)
+            }
+        };
+        let (millis, rest) = text.split_once('-').ok_or(InvalidId)?;
+        Ok(Self {
+            millis: number(millis)?,
+            number: number(rest)?,
+        })
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.number)
+    }
+}
+
+/// One message, as its readers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its place in the room's order.
+    pub id: MessageId,
+    /// Who said it.
+    pub from: UserName,
+    /// What was said, as it was said.
+    pub text: String,
+    /// When the log took it: milliseconds since the Unix epoch.
+    pub at: u64,
+}
+
+/// Names one connection of one instance, so that a sender's own lines can be told from another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Drawn at random when the instance starts.
+    pub instance: InstanceId,
+    /// Counts up within the instance.
+    pub connection: ConnectionId,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.instance, self.connection)
+    }
+}
+
+impl Origin {
+    /// Reads what `Display` wrote; `None` for anything else, which then is nobody's own line.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (instance, connection) = text.split_once('.')?;
+        Some(Self {
+            instance: InstanceId(u64::from_str_radix(instance, 16).ok()?),
+            connection: ConnectionId(connection.parse().ok()?),
+        })
+    }
+}
+
+/// Names an instance among those that share a Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InstanceId(u64);
+
+impl InstanceId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Names a connection within its instance; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A message with what the log knows about it beside its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What readers see.
+    pub message: Message,
+    /// The entry before it in the room's log; `None` for the first. This is the chain by which a
+    /// hole is found.
+    pub prev: Option<MessageId>,
+    /// The connection it was said on.
+    pub via: Option<Origin>,
+}
+
+/// Something that happened in a room and is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A user's first connection, on any instance, entered the room.
+    Joined(UserName),
+    /// A user's last connection left the room.
+    Left(UserName),
+    /// A user is typing.
+    Typing(UserName),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_to_sixty_four_characters_without_slash_or_control() {
+        for good in ["a", "Zoë", "名前", "a b", "{x}:%", "..", &"é".repeat(64)] {
+            assert!(good.parse::<UserName>().is_ok(), "{good:?}");
+        }
+        for (bad, why) in [
+            ("", NameError::Empty),
+            (&*"é".repeat(65), NameError::TooLong),
+            ("a/b", NameError::Slash),
+            ("a\nb", NameError::Control),
+            ("a\u{7f}", NameError::Control),
+            ("a\u{85}b", NameError::Control),
+            ("a\u{202e}b", NameError::Control),
+            (" a", NameError::Space),
+        ] {
+            assert_eq!(bad.parse::<RoomName>(), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_ordered_by_time_then_number_and_survive_being_written() {
+        let id: MessageId = "1700000000000-12".parse().expect("an id");
+        assert_eq!(id.to_string(), "1700000000000-12");
+        assert!(id > "1700000000000-9".parse().expect("an id"));
+        assert!(id > MessageId::ZERO);
+        assert_eq!(id.next().and_then(MessageId::previous), Some(id));
+        assert_eq!(MessageId::ZERO.previous(), None);
+        for bad in [
+            "",
+            "1",
+            "1-",
+            "-1",
+            "1-2-3",
+            "+1-2",
+            "a-b",
+            "99999999999999999999-0",
+        ] {
+            assert_eq!(bad.parse::<MessageId>(), Err(InvalidId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_origin_survives_being_written() {
+        let origin = Origin {
+            instance: InstanceId::random(),
+            connection: ConnectionId(17),
+        };
+        assert_eq!(Origin::parse(&origin.to_string()), Some(origin));
+        assert_eq!(Origin::parse("elsewhere"), None);
+    }
+}

@@ -1,0 +1,217 @@
+//! The server: bind, accept, tear down.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use log::{info, warn};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::backplane::{Backplane, ConnectError, Local, Redis};
+use crate::config::{Config, ConfigError};
+use crate::connection::{Connections, busy};
+use crate::hub::Hub;
+use crate::message::InstanceId;
+use crate::session::Instance;
+
+/// How many connections may wait to be accepted. The standard library asks for 128.
+const BACKLOG: i32 = 4096;
+
+/// The kernel would otherwise hoard megabytes for a user who does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Catches a peer that is gone without a word, and one that acknowledges and never reads.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the acceptor pauses when the table of open files is full.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a teardown looks whether sends are still in flight.
+const IN_FLIGHT_GLANCE: Duration = Duration::from_millis(2);
+
+/// What a teardown keeps of its time for the backplane.
+const BACKPLANE_SHARE: Duration = Duration::from_secs(4);
+
+/// When those who are sent away should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a server does not start. The operator acts next.
+#[derive(Debug)]
+pub enum StartError {
+    /// Options that do not fit together.
+    Config(ConfigError),
+    /// Redis is not there, or not as it should be.
+    Redis(ConnectError),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system gives no thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Redis(error) => error.fmt(f),
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: something else does already")
+            }
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A server that listens.
+pub struct Server {
+    instance: Arc<Instance>,
+    connections: Arc<Connections>,
+    listener: Arc<TcpListener>,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Checks the options, binds the address and connects to the backplane, in this order, so that
+    /// whatever is wrong shows before anything is announced.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let listen = config.listen;
+        let listener = listen_on(listen).map_err(|error| StartError::Listen(listen, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| StartError::Listen(listen, error))?;
+        let hub = Arc::new(Hub::new(InstanceId::random()));
+        let retention = config.retention.clone();
+        let backplane: Box<dyn Backplane> = match &config.redis {
+            None => {
+                Box::new(Local::start(Arc::clone(&hub), retention).map_err(StartError::Thread)?)
+            }
+            Some(redis) => Box::new(
+                Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
+            ),
+        };
+        let instance = Arc::new(Instance::new(config, hub, backplane));
+        Ok(Self {
+            connections: Arc::new(Connections::new(Arc::clone(&instance))),
+            instance,
+            listener: Arc::new(listener),
+            address,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it runs on, for people.
+    pub fn runs_on(&self) -> String {
+        match &self.instance.config.redis {
+            None => "the embedded backplane".to_owned(),
+            Some(redis) => format!("Redis at {redis}"),
+        }
+    }
+
+    /// Serves until `stop` says something, then tears everything down.
+    pub fn run(self, stop: &Receiver<()>) -> io::Result<()> {
+        let acceptor = thread::Builder::new().name("acceptor".into()).spawn({
+            let listener = Arc::clone(&self.listener);
+            let connections = Arc::clone(&self.connections);
+            let instance = Arc::clone(&self.instance);
+            move || accept(&listener, &connections, &instance)
+        })?;
+        // A sender that is dropped also ends it.
+        let _ = stop.recv();
+        self.tear_down(acceptor);
+        Ok(())
+    }
+
+    /// Nothing new; sends in flight answered; everyone told and closed; then the backplane.
+    fn tear_down(&self, acceptor: JoinHandle<()>) {
+        let begun = Instant::now();
+        let drain = self.instance.config.drain;
+        let deadline = begun + drain.saturating_sub(BACKPLANE_SHARE).max(drain / 2);
+        info!("closing: {} connections are open", self.connections.count());
+        self.instance.close();
+        self.stop_accepting(acceptor);
+        while self.instance.backplane.in_flight() > 0 && Instant::now() < deadline {
+            thread::sleep(IN_FLIGHT_GLANCE);
+        }
+        self.connections
+            .close_all("the server is restarting", RETRY_AFTER);
+        if !self.connections.wait_until_none(deadline) {
+            warn!("{} connections are broken off", self.connections.count());
+            self.connections.break_all();
+            self.connections.wait_until_none(begun + drain);
+        }
+        self.instance.backplane.close();
+        info!("closed in {:.1} s", begun.elapsed().as_secs_f64());
+    }
+
+    fn stop_accepting(&self, acceptor: JoinHandle<()>) {
+        // Shutting a listener down wakes `accept` on Linux; a connection to ourselves does
+        // elsewhere.
+        if SockRef::from(&*self.listener)
+            .shutdown(Shutdown::Both)
+            .is_err()
+        {
+            let mut address = self.address;
+            if address.ip().is_unspecified() {
+                address.set_ip([127, 0, 0, 1].into());
+            }
+            let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+        }
+        let _ = acceptor.join();
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of the last run that linger must not keep this one from starting.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn accept(listener: &TcpListener, connections: &Arc<Connections>, instance: &Instance) {
+    loop {
+        let accepted = listener.accept();
+        if instance.is_closing() {
+            return;
+        }
+        let started = accepted.and_then(|(socket, peer)| {
+            prepare(&socket)?;
+            let socket = Arc::new(socket);
+            connections.start(&socket, peer).inspect_err(|_| {
+                // The acceptor waits for nobody.
+                let _ = socket.set_nonblocking(true);
+                let _ = busy().write(&socket);
+            })
+        });
+        if let Err(error) = started {
+            // Nothing is wrong with a peer that is gone before it was accepted.
+            if error.kind() != io::ErrorKind::ConnectionAborted {
+                warn!("cannot take a connection: {error}");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}

@@ -1,0 +1,540 @@
+//! One user's conversation: commands in, events into their outbox. Knows no socket.
+//!
+//! A session runs on its connection's reading thread, and that thread alone. It may wait for the
+//! backplane and for its own user, never for another's. When it ends, however it ends, its user is
+//! out of every room it was in.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use log::info;
+
+use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::lock::lock;
+use crate::message::{ConnectionId, Entry, Message, MessageId, Origin, RoomName, UserName};
+use crate::outbox::{Outbox, code};
+use crate::protocol::{Command, ErrorCode, Event, Limits, Page, Ref, Rendering, json, text};
+
+/// How many sends of one connection may wait for their receipt; then it is read no further.
+const SENDS_IN_FLIGHT: usize = 64;
+
+/// The most messages in one page of history, and how many without a limit.
+const PAGE_MOST: usize = 200;
+const PAGE_DEFAULT: usize = 50;
+
+/// What all sessions of an instance share.
+pub struct Instance {
+    /// Its options.
+    pub config: Config,
+    /// Its rooms.
+    pub hub: Arc<Hub>,
+    /// What it shares with the other instances.
+    pub backplane: Box<dyn Backplane>,
+    /// Whether it is being torn down, and so takes nothing new.
+    closing: AtomicBool,
+}
+
+impl Instance {
+    /// An instance that takes what comes.
+    pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
+        Self {
+            config,
+            hub,
+            backplane,
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing new is taken.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether it is being torn down.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}
+
+/// How many sends wait for their receipt.
+#[derive(Default)]
+struct InFlight {
+    count: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl InFlight {
+    /// Waits for a place; receipts are bounded in time, so this is too.
+    fn enter(&self) {
+        let mut count = lock(&self.count);
+        while *count >= SENDS_IN_FLIGHT {
+            count = self
+                .fewer
+                .wait(count)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *count += 1;
+    }
+
+    fn exit(&self) {
+        *lock(&self.count) -= 1;
+        self.fewer.notify_one();
+    }
+}
+
+/// One user's conversation.
+pub struct Session {
+    instance: Arc<Instance>,
+    connection: ConnectionId,
+    user: UserName,
+    outbox: Arc<Outbox>,
+    rooms: HashSet<RoomName>,
+    /// In the text rendering: the one room.
+    room: RoomName,
+    in_flight: Arc<InFlight>,
+    departure: Departure,
+}
+
+impl Session {
+    /// Begins a conversation; `room` is the one of the text rendering.
+    pub fn begin(
+        instance: Arc<Instance>,
+        connection: ConnectionId,
+        user: UserName,
+        room: RoomName,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        let limits = Limits {
+            max_message: instance.config.max_message,
+            rooms: instance.config.rooms_per_connection,
+            page: PAGE_MOST,
+        };
+        outbox.send(&Event::Welcome {
+            user: user.clone(),
+            instance: instance.hub.instance().to_string(),
+            limits,
+        });
+        Self {
+            instance,
+            connection,
+            user,
+            outbox,
+            rooms: HashSet::new(),
+            room,
+            in_flight: Arc::default(),
+            departure: Departure::Dropped,
+        }
+    }
+
+    /// In the text rendering, enters the one room; without it there is no conversation.
+    pub fn enter(&mut self, since: Option<MessageId>, history: Option<usize>) {
+        let room = self.room.clone();
+        if let Err(error) = self.join(room, since, history) {
+            self.outbox.send(&Event::Error {
+                code: ErrorCode::Unavailable,
+                message: format!("cannot enter the room: {error}"),
+                reference: None,
+                room: Some(self.room.clone()),
+                retry: true,
+            });
+            self.outbox
+                .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
+        }
+    }
+
+    /// Takes one message that the client sent.
+    pub fn take(&mut self, frame: &str) {
+        let parsed = match self.outbox.rendering() {
+            Rendering::Text => text::parse(frame, &self.room),
+            Rendering::Json => json::parse(frame),
+        };
+        match parsed {
+            Ok(command) => self.run(command),
+            Err(rejection) => self.answer(&rejection.into()),
+        }
+    }
+
+    /// Notes that the client said goodbye, so that nobody waits for it to come back.
+    pub fn says_goodbye(&mut self) {
+        self.departure = Departure::Clean;
+    }
+
+    fn run(&mut self, command: Command) {
+        match command {
+            Command::Join {
+                room,
+                since,
+                history,
+            } => {
+                if let Err(error) = self.join(room.clone(), since, history) {
+                    self.cannot(&format!("cannot join {room}"), &room, &error);
+                }
+            }
+            Command::Leave { room } => {
+                if self.is_in(&room) {
+                    self.rooms.remove(&room);
+                    self.part(&room, Departure::Clean);
+                    self.answer(&Event::Parted { room });
+                }
+            }
+            Command::Send {
+                room,
+                text,
+                reference,
+            } => self.send(room, text, reference),
+            Command::History { room, page, limit } => {
+                if self.is_in(&room) {
+                    self.history(&room, page, limit.unwrap_or(PAGE_DEFAULT));
+                }
+            }
+            Command::Members { room } => {
+                if self.is_in(&room) {
+                    match self.instance.backplane.members(&room) {
+                        Ok(members) => self.answer(&Event::Members { room, members }),
+                        Err(error) => self.cannot("cannot tell who is here", &room, &error),
+                    }
+                }
+            }
+            Command::Typing { room } => {
+                if self.rooms.contains(&room) {
+                    self.instance.backplane.typing(&room, &self.user);
+                }
+            }
+            Command::Help => self.answer(&Event::Help),
+        }
+    }
+
+    /// What a user asks for is paced by how fast they read.
+    fn answer(&self, event: &Event) {
+        if self.outbox.wait_for_room() {
+            self.outbox.send(event);
+        }
+    }
+
+    fn cannot(&self, what: &str, room: &RoomName, error: &BackplaneError) {
+        self.answer(&refused(what, Some(room), None, error));
+    }
+
+    fn is_in(&self, room: &RoomName) -> bool {
+        if self.rooms.contains(room) {
+            return true;
+        }
+        self.answer(&Event::Error {
+            code: ErrorCode::NotJoined,
+            message: format!("not in the room {room}; join it first"),
+            reference: None,
+            room: Some(room.clone()),
+            retry: false,
+        });
+        false
+    }
+
+    fn send(&self, room: RoomName, text: String, reference: Option<Ref>) {
+        let reject = |code, message: &str, reference: Option<Ref>, retry| {
+            self.answer(&Event::Error {
+                code,
+                message: format!("not sent: {message}"),
+                reference,
+                room: Some(room.clone()),
+                retry,
+            });
+        };
+        if text.is_empty() {
+            return reject(
+                ErrorCode::Empty,
+                "there is nothing to say",
+                reference,
+                false,
+            );
+        }
+        if !self.rooms.contains(&room) {
+            let message = format!("not in the room {room}; join it first");
+            return reject(ErrorCode::NotJoined, &message, reference, false);
+        }
+        if self.instance.is_closing() {
+            let message = "the server is closing, try again";
+            return reject(ErrorCode::Closing, message, reference, true);
+        }
+        self.in_flight.enter();
+        let draft = Draft {
+            room: room.clone(),
+            from: self.user.clone(),
+            text,
+            reference: reference.clone(),
+            via: Some(Origin {
+                instance: self.instance.hub.instance(),
+                connection: self.connection,
+            }),
+        };
+        let outbox = Arc::clone(&self.outbox);
+        let in_flight = Arc::clone(&self.in_flight);
+        self.instance.backplane.publish(
+            draft,
+            Box::new(move |outcome| {
+                outbox.send(&match outcome {
+                    Ok(Stored { id, duplicate }) => Event::Sent {
+                        reference,
+                        room,
+                        id,
+                        duplicate,
+                    },
+                    Err(error) => refused("not sent", Some(&room), reference, &error),
+                });
+                in_flight.exit();
+            }),
+        );
+    }
+
+    fn history(&self, room: &RoomName, page: Page, limit: usize) {
+        let limit = limit.min(PAGE_MOST);
+        match self.instance.backplane.read(room, page, limit) {
+            Ok(excerpt) => {
+                let mut messages = messages(excerpt.entries);
+                let cut = self.cut_to_size(&mut messages, page);
+                self.answer(&Event::History {
+                    room: room.clone(),
+                    messages,
+                    more: excerpt.more || cut,
+                });
+            }
+            Err(error) => self.cannot("cannot read the history", room, &error),
+        }
+    }
+
+    /// Leaves out the messages farthest from where the page was asked for, if together they are
+    /// more than an outbox takes at once. True if any were.
+    fn cut_to_size(&self, messages: &mut Vec<Message>, page: Page) -> bool {
+        let whole = messages.len();
+        let mut budget = self.outbox.half_budget();
+        let mut fits = |message: &Message| {
+            let size = weigh(message);
+            let fits = size <= budget;
+            budget = budget.saturating_sub(size);
+            fits
+        };
+        match page {
+            Page::After(_) => {
+                let keep = messages.iter().take_while(|m| fits(m)).count();
+                messages.truncate(keep.max(1));
+            }
+            Page::Newest | Page::Before(_) => {
+                let keep = messages.iter().rev().take_while(|m| fits(m)).count();
+                messages.drain(..whole - keep.max(1).min(whole));
+            }
+        }
+        messages.len() < whole
+    }
+
+    /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
+    fn join(
+        &mut self,
+        room: RoomName,
+        since: Option<MessageId>,
+        history: Option<usize>,
+    ) -> Result<(), BackplaneError> {
+        let most = self.instance.config.rooms_per_connection;
+        let refusal = if self.rooms.contains(&room) {
+            Some((
+                ErrorCode::AlreadyJoined,
+                format!("in the room {room} already"),
+            ))
+        } else if self.rooms.len() >= most {
+            let message = format!("a connection may be in {most} rooms at a time");
+            Some((ErrorCode::TooManyRooms, message))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refusal {
+            self.answer(&Event::Error {
+                code,
+                message,
+                reference: None,
+                room: Some(room),
+                retry: false,
+            });
+            return Ok(());
+        }
+        let hub = &self.instance.hub;
+        hub.admit(&room, self.connection, &self.user, &self.outbox);
+        match self.read_past(&room, since, history) {
+            Ok(()) => {
+                info!("{} joined {room:?}", self.who());
+                self.rooms.insert(room);
+                Ok(())
+            }
+            Err(error) => {
+                self.part(&room, Departure::Clean);
+                Err(error)
+            }
+        }
+    }
+
+    fn read_past(
+        &self,
+        room: &RoomName,
+        since: Option<MessageId>,
+        history: Option<usize>,
+    ) -> Result<(), BackplaneError> {
+        let backplane = &self.instance.backplane;
+        backplane.subscribe(room)?;
+        backplane.arrive(room, &self.user)?;
+        let newest =
+            backplane.read(room, Page::Newest, history.unwrap_or(0).clamp(1, PAGE_MOST))?;
+        let tail = newest.entries.last().map(|entry| entry.message.id);
+        let (mut past, mut more, recovered) = match since {
+            None if history.unwrap_or(0) == 0 => (Vec::new(), false, false),
+            None => (newest.entries, false, false),
+            Some(since) => {
+                // An id above all that is kept is of a log that is gone: then all that is kept
+                // is what the client has not seen.
+                let from = since.min(tail.map_or(MessageId::ZERO, |tail| tail));
+                let from = if from == since {
+                    since
+                } else {
+                    MessageId::ZERO
+                };
+                let missed = backplane.read(room, Page::After(from), PAGE_MOST)?;
+                let recovered = continues(since, &missed.entries, tail);
+                (missed.entries, missed.more, recovered)
+            }
+        };
+        let members = backplane.members(room)?;
+        let mut last = past.last().map_or(tail, |entry| Some(entry.message.id));
+        let (first, mut rest) = self.split_to_size(past);
+        let event = Event::Room {
+            room: room.clone(),
+            members,
+            messages: messages(first),
+            recovered,
+            last,
+        };
+        let Event::Room { members, .. } = &event else {
+            unreachable!("it was made a line above")
+        };
+        let begin = || {
+            if since.is_some() && !recovered && self.outbox.rendering() == Rendering::Text {
+                self.outbox.send(&Event::Gap {
+                    room: room.clone(),
+                    after: since,
+                    before: None,
+                });
+            }
+            self.outbox.send(&event);
+        };
+        if rest.is_empty() && !more {
+            self.instance
+                .hub
+                .release(room, self.connection, last, members, begin);
+            return Ok(());
+        }
+        // More than fits one frame: what follows is sent as single messages, page by page, as
+        // fast as the client reads, while what is said meanwhile is held back.
+        begin();
+        loop {
+            for entry in rest {
+                self.answer(&Event::Message {
+                    room: room.clone(),
+                    message: entry.message,
+                    via: None,
+                });
+            }
+            if !more || !self.outbox.is_open() {
+                break;
+            }
+            let page = Page::After(last.unwrap_or(MessageId::ZERO));
+            let next = backplane.read(room, page, PAGE_MOST)?;
+            if let (Some(last), Some(entry)) = (last, next.entries.first())
+                && entry.prev != Some(last)
+            {
+                // Trimmed while it was being read.
+                self.answer(&Event::Gap {
+                    room: room.clone(),
+                    after: Some(last),
+                    before: Some(entry.message.id),
+                });
+            }
+            last = next
+                .entries
+                .last()
+                .map_or(last, |entry| Some(entry.message.id));
+            more = next.more;
+            past = next.entries;
+            rest = std::mem::take(&mut past);
+        }
+        self.instance
+            .hub
+            .release(room, self.connection, last, members, || {});
+        Ok(())
+    }
+
+    /// What fits a first frame, and what does not.
+    fn split_to_size(&self, mut past: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+        let mut budget = self.outbox.half_budget() / 2;
+        let fits = past
+            .iter()
+            .take_while(|entry| {
+                let size = weigh(&entry.message);
+                let fits = size <= budget;
+                budget = budget.saturating_sub(size);
+                fits
+            })
+            .count();
+        let rest = past.split_off(fits);
+        (past, rest)
+    }
+
+    fn part(&self, room: &RoomName, departure: Departure) {
+        self.instance.hub.leave(room, self.connection);
+        self.instance.backplane.depart(room, &self.user, departure);
+        self.instance.backplane.unsubscribe(room);
+    }
+
+    fn who(&self) -> String {
+        format!("{:?}", self.user)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for room in std::mem::take(&mut self.rooms) {
+            self.part(&room, self.departure);
+            info!("{} left {room:?}", self.who());
+        }
+    }
+}
+
+/// How many bytes a message takes of an outbox, about: JSON writes some bytes as two or six.
+fn weigh(message: &Message) -> usize {
+    let text = message.text.bytes().map(|byte| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    });
+    text.sum::<usize>() + message.from.as_str().len() + 128
+}
+
+fn messages(entries: Vec<Entry>) -> Vec<Message> {
+    entries.into_iter().map(|entry| entry.message).collect()
+}
+
+fn refused(
+    what: &str,
+    room: Option<&RoomName>,
+    reference: Option<Ref>,
+    error: &BackplaneError,
+) -> Event {
+    let (code, retry) = match error {
+        BackplaneError::Unavailable | BackplaneError::NoAnswer => (ErrorCode::Unavailable, true),
+        BackplaneError::Refused(_) => (ErrorCode::Refused, false),
+    };
+    Event::Error {
+        code,
+        message: format!("{what}: {error}"),
+        reference,
+        room: room.cloned(),
+        retry,
+    }
+}
