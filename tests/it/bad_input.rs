@@ -1,0 +1,222 @@
+//! What no client should send gets a clear error and changes nothing for anyone else.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use tungstenite::Message;
+
+use crate::support::DEADLINE;
+use crate::support::client::{Client, get, raw, request};
+use crate::support::hubbub::Hubbub;
+
+const UPGRADE: &str = "Host: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Somebody who is there before, and still is afterwards.
+fn bystanders(hubbub: &Hubbub) -> (Client, Client) {
+    let mut bob = hubbub.join("bob");
+    let carol = hubbub.join("carol");
+    assert_eq!(bob.hears(), "* carol joined");
+    (bob, carol)
+}
+
+fn undisturbed((bob, carol): &mut (Client, Client)) {
+    bob.says("undisturbed?");
+    assert_eq!(carol.hears(), "bob: undisturbed?");
+}
+
+#[test]
+fn bad_requests_are_answered_with_a_status_and_a_sentence() {
+    let hubbub = Hubbub::alone();
+    let mut others = bystanders(&hubbub);
+    let address = hubbub.address();
+    let long = "x".repeat(65);
+    for (target, status, sentence) in [
+        (&*format!("/chat/{long}"), 400, "longer than 64"),
+        ("/chat/", 400, "empty"),
+        ("/chat", 400, "belongs behind /chat/"),
+        ("/chat/a%2Fb", 400, "slash"),
+        ("/chat/a%0Ab", 400, "control"),
+        ("/chat/%ff", 400, "UTF-8"),
+        ("/chat/alice?room=", 400, "bad room name"),
+        ("/chat/alice?room=a%2Fb", 400, "bad room name"),
+        ("/chat/alice?since=yesterday", 400, "bad since"),
+        ("/chat/alice?history=-1", 400, "bad history"),
+        ("/chat/alice/bob", 404, "/chat/"),
+        ("/nowhere", 404, "/chat/"),
+    ] {
+        let Err((found, why)) = Client::connect(address, target, None) else {
+            panic!("{target} was let in")
+        };
+        assert_eq!(found, status, "{target}: {why}");
+        assert!(why.contains(sentence), "{target}: {why}");
+    }
+    let Err((400, why)) = Client::connect(address, "/chat/alice", Some("soap")) else {
+        panic!("an unknown subprotocol was taken")
+    };
+    assert!(why.contains("hubbub.v1"), "{why}");
+    undisturbed(&mut others);
+}
+
+#[test]
+fn what_is_not_the_right_http_is_refused() {
+    let hubbub = Hubbub::alone();
+    let mut others = bystanders(&hubbub);
+    let address = hubbub.address();
+    for (head, status, sentence) in [
+        ("hello?\r\n\r\n".to_owned(), 400, "not an HTTP/1.1 request"),
+        (
+            "GET / HTTP/1.0\r\n\r\n".to_owned(),
+            400,
+            "not an HTTP/1.1 request",
+        ),
+        (
+            format!("POST /chat/alice HTTP/1.1\r\n{UPGRADE}\r\n"),
+            405,
+            "only GET",
+        ),
+        (
+            "DELETE / HTTP/1.1\r\n\r\n".to_owned(),
+            405,
+            "only GET, HEAD",
+        ),
+        (
+            "GET /chat/alice HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            426,
+            "WebSocket",
+        ),
+        (
+            format!("GET /chat/alice HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Version: 8\r\n\r\n"),
+            426,
+            "version 13",
+        ),
+        (
+            "GET /chat/alice HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n"
+                .to_owned(),
+            400,
+            "bad WebSocket request",
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)),
+            431,
+            "8 KiB",
+        ),
+    ] {
+        let (found, body) = request(address, &head);
+        assert_eq!(found, status, "{head:.80}: {body}");
+        assert!(body.contains(sentence), "{head:.80}: {body}");
+    }
+    // A TLS client, and one that sends nothing at all.
+    assert!(raw(address, b"\x16\x03\x01\x02\x00\x01\x00").starts_with(b"HTTP/1.1 400"));
+    drop(TcpStream::connect(address));
+    undisturbed(&mut others);
+}
+
+#[test]
+fn plain_requests_are_answered() {
+    let hubbub = Hubbub::alone();
+    let address = hubbub.address();
+    assert_eq!(get(address, "/livez"), (200, "alive".to_owned()));
+    assert_eq!(get(address, "/readyz"), (200, "ready".to_owned()));
+    let (status, home) = get(address, "/");
+    assert_eq!(status, 200);
+    assert!(home.contains("hubbub join"), "{home}");
+    let head = raw(address, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = String::from_utf8(head).expect("text");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+}
+
+#[test]
+fn a_head_that_never_ends_is_given_up_after_ten_seconds() {
+    let hubbub = Hubbub::alone();
+    let mut others = bystanders(&hubbub);
+    let mut stream = TcpStream::connect(hubbub.address()).expect("a connection");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    stream.write_all(b"GET /chat/al").expect("a part");
+    let begun = Instant::now();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    // The limit itself is the fact here; the upper end is DEADLINE.
+    assert!(begun.elapsed().as_secs() >= 9, "{:?}", begun.elapsed());
+    undisturbed(&mut others);
+}
+
+#[test]
+fn frames_that_break_the_protocol_end_their_own_connection() {
+    let hubbub = Hubbub::alone();
+    let mut others = bystanders(&hubbub);
+    let violates = |bytes: &[u8]| {
+        let mut client = hubbub.join_room("mallory", "elsewhere");
+        let mut socket = client.socket();
+        socket.write_all(bytes).expect("it can be sent");
+        client.is_closed()
+    };
+    assert_eq!(violates(b"\x81\x02hi"), Some(1002), "not masked");
+    assert_eq!(violates(b"\xc1\x80\0\0\0\0"), Some(1002), "a reserved bit");
+    assert_eq!(
+        violates(b"\x83\x80\0\0\0\0"),
+        Some(1002),
+        "a reserved opcode"
+    );
+    assert_eq!(
+        violates(b"\x80\x80\0\0\0\0"),
+        Some(1002),
+        "a continuation of nothing"
+    );
+    assert_eq!(
+        violates(b"\x09\x80\0\0\0\0"),
+        Some(1002),
+        "a fragmented ping"
+    );
+    assert_eq!(
+        violates(b"\x81\x82\0\0\0\0\xff\xfe"),
+        Some(1007),
+        "not UTF-8"
+    );
+    assert_eq!(violates(b"\x82\x82\0\0\0\0hi"), Some(1003), "binary");
+    assert_eq!(
+        violates(b"\x81\xff\0\0\0\0\0\x01\0\x01\0\0\0\0"),
+        Some(1009),
+        "65,537 bytes announced"
+    );
+    undisturbed(&mut others);
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
+    let hubbub = Hubbub::with(&["--max-message", "1000"]);
+    let mut bob = hubbub.join("bob");
+    let mut alice = hubbub.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.says(&"a".repeat(1000));
+    assert_eq!(bob.hears(), format!("alice: {}", "a".repeat(1000)));
+    alice.says(&"a".repeat(1001));
+    assert_eq!(alice.is_closed(), Some(1009));
+    bob.says("marker");
+    let mut carol = hubbub.join("carol");
+    bob.says("hello");
+    assert_eq!(carol.hears(), "bob: hello");
+}
+
+#[test]
+fn control_frames_and_fragments_are_taken() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    let mut alice = hubbub.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.sends(Message::Ping("are you there".into()));
+    assert_eq!(alice.reads(), Message::Pong("are you there".into()));
+    // "hel" + ping + "lo", with the mask of zeros.
+    let mut socket = alice.socket();
+    socket
+        .write_all(b"\x01\x83\0\0\0\0hel\x89\x80\0\0\0\0\x80\x82\0\0\0\0lo")
+        .expect("fragments");
+    assert_eq!(bob.hears(), "alice: hello");
+    assert!(matches!(alice.reads(), Message::Pong(_)));
+}

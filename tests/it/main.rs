@@ -1,0 +1,16 @@
+//! The integration tests: real servers on port 0, a real `redis-server` each, real sockets.
+//!
+//! Tests wait for facts, with a generous deadline; to show that something does not arrive, they
+//! send a marker after it.
+
+mod support;
+
+mod bad_input;
+mod chat;
+mod contract;
+mod rooms;
+mod start;
+mod teardown;
+mod terminal;
+mod tidy;
+mod wire;

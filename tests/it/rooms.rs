@@ -1,0 +1,106 @@
+//! The JSON rendering: many rooms on one connection.
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+
+#[test]
+fn one_connection_is_in_several_rooms_and_hears_itself() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut alice = Client::json(here.address(), "alice");
+    let mut bob = Client::json(there.address(), "bob");
+    for room in ["red", "blue"] {
+        let entered = alice.joins(room);
+        assert_eq!(entered["members"], json!(["alice"]));
+        assert_eq!(entered["recovered"], json!(false));
+    }
+    assert_eq!(bob.joins("blue")["members"], json!(["alice", "bob"]));
+    let joined = alice.event_of("joined");
+    assert_eq!(
+        (&joined["room"], &joined["user"]),
+        (&json!("blue"), &json!("bob"))
+    );
+    alice.asks(&json!({"type": "send", "room": "blue", "text": "hi", "ref": "r1"}));
+    let heard = bob.event_of("message");
+    assert_eq!(heard["from"], "alice");
+    assert_eq!(heard["text"], "hi");
+    // The acknowledgement and the message come by two roads, in either order.
+    let (mut sent, mut message) = (json!(null), json!(null));
+    while sent.is_null() || message.is_null() {
+        let event = alice.event();
+        match event["type"].as_str() {
+            Some("sent") => sent = event,
+            Some("message") => message = event,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent["ref"], "r1");
+    assert_eq!(sent["duplicate"], false);
+    assert_eq!(sent["id"], heard["id"]);
+    assert_eq!(message, heard);
+    alice.asks(&json!({"type": "leave", "room": "blue"}));
+    assert_eq!(alice.event_of("parted")["room"], "blue");
+    assert_eq!(bob.event_of("left")["user"], "alice");
+    alice.asks(&json!({"type": "members", "room": "red"}));
+    assert_eq!(alice.event_of("members")["members"], json!(["alice"]));
+}
+
+#[test]
+fn what_cannot_be_done_is_an_error_and_the_connection_stays() {
+    let hubbub = Hubbub::with(&["--rooms-per-connection", "2"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    let mut refused = |request: &str| {
+        alice.says(request);
+        let event = alice.event();
+        assert_eq!(event["type"], "error", "{event}");
+        (event["code"].as_str().unwrap_or_default().to_owned(), event)
+    };
+    assert_eq!(refused("hello").0, "bad_request");
+    assert_eq!(refused(r#"{"type":"dance","room":"a"}"#).0, "unknown_type");
+    assert_eq!(refused(r#"{"type":"join","room":"a/b"}"#).0, "bad_room");
+    assert_eq!(refused(r#"{"type":"join"}"#).0, "bad_request");
+    assert_eq!(refused(r#"{"type":"leave","room":"a"}"#).0, "not_joined");
+    assert_eq!(refused(r#"{"type":"members","room":"a"}"#).0, "not_joined");
+    assert_eq!(refused(r#"{"type":"history","room":"a"}"#).0, "not_joined");
+    let (code, event) = refused(r#"{"type":"send","room":"a","text":"x","ref":"r"}"#);
+    assert_eq!((code.as_str(), &event["ref"]), ("not_joined", &json!("r")));
+    alice.joins("a");
+    alice.joins("b");
+    alice.asks(&json!({"type": "join", "room": "a"}));
+    assert_eq!(alice.event_of("error")["code"], "already_joined");
+    alice.asks(&json!({"type": "join", "room": "c"}));
+    assert_eq!(alice.event_of("error")["code"], "too_many_rooms");
+    alice.asks(&json!({"type": "send", "room": "a", "text": ""}));
+    assert_eq!(alice.event_of("error")["code"], "empty");
+    alice.asks(&json!({"type": "send", "room": "a", "text": "x", "later": [1, {"x": 2}]}));
+    alice.event_of("sent");
+}
+
+#[test]
+fn typing_is_told_to_the_others_alone() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut alice = Client::json(here.address(), "alice");
+    let mut bob = Client::json(there.address(), "bob");
+    let mut carol = here.join("carol");
+    alice.joins("lobby");
+    bob.joins("lobby");
+    alice.asks(&json!({"type": "typing", "room": "lobby"}));
+    assert_eq!(bob.event_of("typing")["user"], "alice");
+    bob.asks(&json!({"type": "send", "room": "lobby", "text": "marker"}));
+    loop {
+        let event = alice.event();
+        assert_ne!(event["type"], "typing");
+        if event["type"] == "message" {
+            break;
+        }
+    }
+    let heard = carol.hears_until("marker");
+    assert!(
+        heard.iter().all(|line| !line.contains("typing")),
+        "{heard:?}"
+    );
+}

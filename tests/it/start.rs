@@ -1,0 +1,136 @@
+//! Starting: one line that says where, or one line that says what is wrong.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::hubbub::{Hubbub, command, run};
+use crate::support::redis::{Redis, free_port};
+
+/// The start fails with one line on stderr that has all these words, and nothing on stdout.
+fn refuses(arguments: &[&str], words: &[&str]) {
+    let begun = Instant::now();
+    let output = run(&[&["--log-level", "off"], arguments].concat());
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: {stderr}");
+    }
+    // Five seconds is the promise to whoever waits for a start.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?}");
+}
+
+const ANY: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
+#[test]
+fn a_redis_that_is_not_there_ends_the_start() {
+    let url = format!("redis://127.0.0.1:{}", free_port());
+    refuses(
+        &[&ANY[..], &["--redis", &url]].concat(),
+        &["cannot use Redis", "refused"],
+    );
+}
+
+#[test]
+fn a_redis_that_wants_another_password_ends_the_start_and_the_password_is_not_shown() {
+    let redis = Redis::start_with(&["--requirepass", "secret"]);
+    for user in ["", ":wrongpass@"] {
+        let url = format!("redis://{user}127.0.0.1:{}", redis.port());
+        let output = run(&["--listen", "127.0.0.1:0", "--redis", &url]);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("login") || stderr.contains("NOAUTH"),
+            "{stderr}"
+        );
+        assert!(!stderr.contains("wrongpass"), "{stderr}");
+    }
+    let url = format!("redis://:secret@127.0.0.1:{}", redis.port());
+    let hubbub = Hubbub::with(&["--redis", &url]);
+    assert!(!hubbub.log().contains("secret"));
+}
+
+#[test]
+fn what_is_no_redis_ends_the_start() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", silent.local_addr().expect("its address"));
+    refuses(
+        &[&ANY[..], &["--redis", &url]].concat(),
+        &["does not answer"],
+    );
+    let other = Hubbub::alone();
+    let url = format!("redis://{}", other.address());
+    refuses(
+        &[&ANY[..], &["--redis", &url]].concat(),
+        &["cannot use Redis"],
+    );
+    let redis = Redis::start();
+    redis.freeze();
+    refuses(
+        &[&ANY[..], &["--redis", &redis.url()]].concat(),
+        &["does not answer"],
+    );
+}
+
+#[test]
+fn a_taken_port_and_bad_options_end_the_start() {
+    let other = Hubbub::alone();
+    let taken = other.address().to_string();
+    refuses(&["--listen", &taken], &["cannot listen", &taken]);
+    refuses(&["--listen", "nowhere"], &["--listen", "127.0.0.1:8080"]);
+    refuses(&["--listen", "192.0.2.1:80"], &["cannot listen"]);
+    refuses(&["--frobnicate"], &["--frobnicate", "--help"]);
+    refuses(&["--max-message", "0"], &["--max-message", "1..="]);
+    refuses(&["--max-message", "many"], &["--max-message"]);
+    refuses(&["--max-message", "1000000"], &["--outbox-bytes"]);
+    refuses(&["--prefix", "a b"], &["--prefix"]);
+    refuses(&["--redis", "nonsense"], &["redis://127.0.0.1:6379"]);
+    refuses(&["--redis", "redis://"], &["--redis"]);
+    refuses(&["--log-level", "loud"], &["--log-level"]);
+    refuses(&["dance"], &["dance"]);
+}
+
+#[test]
+fn options_are_taken_from_the_environment() {
+    let output = command()
+        .env("HUBBUB_LISTEN", "nowhere")
+        .output()
+        .expect("hubbub can be started");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(stderr.contains("nowhere"), "{stderr}");
+}
+
+#[test]
+fn help_and_version_are_on_stdout() {
+    for (flag, word) in [("--help", "Usage: hubbub"), ("--version", "hubbub ")] {
+        let output = run(&[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        let stdout = String::from_utf8(output.stdout).expect("text");
+        assert!(stdout.contains(word), "{stdout}");
+    }
+}
+
+#[test]
+fn the_log_tells_who_came_and_went_and_why_with_a_date_and_a_thread() {
+    let hubbub = Hubbub::alone();
+    let mut alice = hubbub.join("al%1bice".replace("%1b", "").as_str());
+    alice.says("a secret text");
+    alice.leaves();
+    let log = crate::support::until("the goodbye is logged", || {
+        let log = hubbub.log();
+        log.contains("disconnected").then_some(log)
+    });
+    for words in [
+        "\"alice\" connected from 127.0.0.1:",
+        "\"alice\" joined \"lobby\"",
+        "\"alice\" left \"lobby\"",
+        "the client said goodbye",
+        "(reader-1)",
+        "T",
+    ] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    assert!(log.starts_with("20"), "no date: {log}");
+    assert!(!log.contains("secret text"), "{log}");
+}

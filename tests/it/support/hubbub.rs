@@ -1,0 +1,141 @@
+//! A `hubbub serve` process on a port of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::client::Client;
+use super::redis::Redis;
+use super::until;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Hubbub {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+/// The binary under test.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hubbub"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    command()
+        .args(arguments)
+        .output()
+        .expect("hubbub can be started")
+}
+
+impl Hubbub {
+    /// On the embedded backplane.
+    pub(crate) fn alone() -> Self {
+        Self::with(&[])
+    }
+
+    /// On a shared Redis.
+    pub(crate) fn on(redis: &Redis) -> Self {
+        Self::with(&["--redis", &redis.url()])
+    }
+
+    pub(crate) fn on_with(redis: &Redis, arguments: &[&str]) -> Self {
+        Self::with(&[&["--redis", &redis.url()], arguments].concat())
+    }
+
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("hubbub-{}-{count}.log", std::process::id()));
+        let stderr = fs::File::create(&log).expect("a log for hubbub");
+        let mut child = command()
+            // Through the environment, so that a test may say otherwise.
+            .env("HUBBUB_LISTEN", "127.0.0.1:0")
+            .args(["--log-level", "debug"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("hubbub can be started");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it was piped");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("a start line");
+        let address = line
+            .split_once("listening on http://")
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        let Some(address) = address else {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            panic!("hubbub did not start: {line:?}\n{log}");
+        };
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("its log")
+    }
+
+    /// Joins the lobby in the text rendering.
+    pub(crate) fn join(&self, user: &str) -> Client {
+        self.join_room(user, "lobby")
+    }
+
+    /// Joins a room in the text rendering, and has heard who is online.
+    pub(crate) fn join_room(&self, user: &str, room: &str) -> Client {
+        let mut client = Client::text(self.address, &format!("/chat/{user}?room={room}"));
+        let first = client.hears();
+        assert!(first.starts_with("* online: "), "{first}");
+        client
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("a signal to hubbub");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        until("hubbub ends", || self.child.try_wait().expect("its status"))
+    }
+
+    /// Ends it as kill -9 does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Hubbub {
+    fn drop(&mut self) {
+        self.kill();
+        if !std::thread::panicking() {
+            let _ = fs::remove_file(&self.log);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What tests are made of: processes and clients.
+
+pub(crate) mod client;
+pub(crate) mod hubbub;
+pub(crate) mod redis;
+
+use std::time::{Duration, Instant};
+
+/// How long a fact may take to come true on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Between two looks at a fact that nobody announces.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Waits until `fact` is there.
+pub(crate) fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = fact() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(GLANCE);
+    }
+}

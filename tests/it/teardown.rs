@@ -1,0 +1,124 @@
+//! Ctrl-C: everyone is told, nothing in flight is lost, every thread ends, exit 0.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+
+/// Well within the ten seconds that `--drain` allows.
+const WELL_WITHIN: Duration = Duration::from_secs(8);
+
+#[test]
+fn peers_see_a_close_frame_and_the_exit_code_is_zero() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut hubbub = Hubbub::alone();
+        let mut alice = hubbub.join("alice");
+        let mut bob = Client::json(hubbub.address(), "bob");
+        hubbub.signal(signal);
+        assert_eq!(alice.is_closed(), Some(1012));
+        assert_eq!(
+            bob.event_of("closing")["reason"],
+            "the server is restarting"
+        );
+        assert_eq!(bob.is_closed(), Some(1012));
+        assert_eq!(hubbub.ends().code(), Some(0));
+        let log = hubbub.log();
+        assert!(log.contains("closed in"), "{log}");
+    }
+}
+
+#[test]
+fn five_hundred_users_are_closed_well_within_the_limit() {
+    let redis = Redis::start();
+    let mut hubbub = Hubbub::on(&redis);
+    let mut users: Vec<_> = (0..500)
+        .map(|n| hubbub.join_room(&format!("u{n}"), &format!("r{}", n % 50)))
+        .collect();
+    let begun = Instant::now();
+    hubbub.signal(Signal::SIGINT);
+    for user in &mut users {
+        assert_eq!(user.is_closed(), Some(1012));
+    }
+    assert_eq!(hubbub.ends().code(), Some(0));
+    assert!(begun.elapsed() < WELL_WITHIN, "{:?}", begun.elapsed());
+    let channels: Vec<String> = redis.run(&["PUBSUB", "CHANNELS", "*"]);
+    assert_eq!(channels, Vec::<String>::new(), "it unsubscribed");
+}
+
+#[test]
+fn sends_in_flight_are_answered() {
+    let redis = Redis::start();
+    let mut hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    // Frozen, so that they surely are in flight when the signal comes.
+    redis.freeze();
+    for n in 0..20 {
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "x", "ref": n.to_string()}));
+    }
+    alice.sends(tungstenite::Message::Ping("taken?".into()));
+    while !matches!(alice.reads(), tungstenite::Message::Pong(_)) {}
+    hubbub.signal(Signal::SIGTERM);
+    redis.thaw();
+    for n in 0..20 {
+        let answer = alice.event();
+        let answer = if answer["type"] == "message" {
+            alice.event_of("sent")
+        } else {
+            answer
+        };
+        let kind = answer["type"].as_str().unwrap_or_default();
+        assert!(
+            matches!(kind, "sent" | "error" | "message"),
+            "{n}: {answer}"
+        );
+    }
+    assert_eq!(alice.is_closed(), Some(1012));
+    assert_eq!(hubbub.ends().code(), Some(0));
+}
+
+#[test]
+fn a_frozen_redis_does_not_hold_the_teardown_up() {
+    let redis = Redis::start();
+    let mut hubbub = Hubbub::on(&redis);
+    let mut users: Vec<_> = (0..50).map(|n| hubbub.join(&format!("u{n}"))).collect();
+    redis.freeze();
+    users[0].says("into the void");
+    let begun = Instant::now();
+    hubbub.signal(Signal::SIGINT);
+    for user in &mut users {
+        assert_eq!(user.is_closed(), Some(1012));
+    }
+    assert_eq!(hubbub.ends().code(), Some(0));
+    assert!(begun.elapsed() < WELL_WITHIN, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_peer_that_does_not_answer_the_close_frame_does_not_hold_it_up() {
+    let mut hubbub = Hubbub::alone();
+    let silent: Vec<_> = (0..20).map(|n| hubbub.join(&format!("u{n}"))).collect();
+    let half = std::net::TcpStream::connect(hubbub.address()).expect("a connection");
+    let begun = Instant::now();
+    hubbub.signal(Signal::SIGINT);
+    assert_eq!(hubbub.ends().code(), Some(0));
+    assert!(begun.elapsed() < WELL_WITHIN, "{:?}", begun.elapsed());
+    drop((silent, half));
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut hubbub = Hubbub::with(&["--drain", "60"]);
+    let redis_is_not_needed = hubbub.join("alice");
+    hubbub.signal(Signal::SIGINT);
+    crate::support::until("the teardown begins", || {
+        hubbub.log().contains("closing: ").then_some(())
+    });
+    // Alice does not answer, so the teardown is still going on.
+    hubbub.signal(Signal::SIGINT);
+    assert_eq!(hubbub.ends().code(), Some(130));
+    drop(redis_is_not_needed);
+}

@@ -1,0 +1,220 @@
+//! `hubbub join`, `say` and `tail`, as a shell uses them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+
+use crate::support::hubbub::{Hubbub, command, run};
+use crate::support::redis::Redis;
+use crate::support::until;
+
+/// A terminal client with pipes.
+struct Terminal {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("hubbub can be started");
+        Self {
+            stdin: child.stdin.take(),
+            stdout: BufReader::new(child.stdout.take().expect("it was piped")),
+            child,
+        }
+    }
+
+    fn types(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it is still typing");
+        writeln!(stdin, "{line}").expect("it can be typed");
+    }
+
+    fn prints(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("a line");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// Ends the input and waits for the end; what was printed until then.
+    fn ends(mut self) -> (ExitStatus, Vec<String>) {
+        self.stdin = None;
+        let rest = (&mut self.stdout).lines().map(|line| line.expect("a line"));
+        let rest = rest.collect();
+        (self.child.wait().expect("its end"), rest)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn join_says_what_is_typed_and_prints_what_is_heard() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut alice = Terminal::start(&["join", "alice", "--url", &here.url()]);
+    assert_eq!(alice.prints(), "* online: alice");
+    let mut bob = Terminal::start(&["join", "bob", "--url", &there.url()]);
+    assert_eq!(bob.prints(), "* online: alice, bob");
+    assert_eq!(alice.prints(), "* bob joined");
+    alice.types("hello");
+    assert_eq!(bob.prints(), "alice: hello");
+    bob.types("/who");
+    assert_eq!(bob.prints(), "* online: alice, bob");
+    bob.types("hello");
+    assert_eq!(
+        alice.prints(),
+        "bob: hello",
+        "and not her own line before it"
+    );
+    let (status, rest) = bob.ends();
+    assert!(status.success());
+    assert_eq!(rest, Vec::<String>::new());
+    assert_eq!(alice.prints(), "* bob left");
+}
+
+#[test]
+fn what_is_piped_into_join_is_all_stored_before_it_ends() {
+    let hubbub = Hubbub::alone();
+    let mut alice = Terminal::start(&["join", "alice", "--url", &hubbub.url()]);
+    for n in 0..500 {
+        alice.types(&n.to_string());
+    }
+    alice.types("/history 1");
+    let (status, rest) = alice.ends();
+    assert!(status.success());
+    assert!(
+        rest.iter().any(|line| line == "* the last message:"),
+        "{rest:?}"
+    );
+    let tail = run(&[
+        "tail",
+        "--url",
+        &hubbub.url(),
+        "--history",
+        "200",
+        "--count",
+        "200",
+    ]);
+    let printed = String::from_utf8(tail.stdout).expect("text");
+    let expected: String = (300..500).map(|n| format!("alice: {n}\n")).collect();
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn say_succeeds_only_once_it_is_stored() {
+    let mut redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let url = hubbub.url();
+    assert!(
+        run(&["say", "alice", "stored", "--url", &url])
+            .status
+            .success()
+    );
+    redis.kill();
+    let refused = run(&["say", "alice", "lost", "--url", &url, "--timeout", "2"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = String::from_utf8(refused.stderr).expect("text");
+    assert!(why.starts_with("hubbub: not sent"), "{why}");
+    assert_eq!(why.lines().count(), 1);
+}
+
+#[test]
+fn say_waits_for_a_server_that_comes_back() {
+    let mut redis = Redis::that_remembers();
+    let hubbub = Hubbub::on(&redis);
+    let mut bob = hubbub.join("bob");
+    redis.kill();
+    let url = hubbub.url();
+    let say = std::thread::spawn(move || {
+        run(&["say", "alice", "patient", "--url", &url, "--timeout", "20"])
+    });
+    until("it has been tried in vain", || {
+        hubbub.log().contains("\"alice\" connected").then_some(())
+    });
+    redis.start_again();
+    assert!(say.join().expect("it ends").status.success());
+    assert_eq!(
+        bob.hears_until("patient").last().map(String::as_str),
+        Some("alice: patient")
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_or_refuses_is_one_line_and_exit_one() {
+    let nobody = format!("http://127.0.0.1:{}", crate::support::redis::free_port());
+    let hubbub = Hubbub::alone();
+    let url = hubbub.url();
+    for arguments in [
+        &["join", "alice", "--url", &nobody][..],
+        &["say", "alice", "hi", "--timeout", "1", "--url", &nobody],
+        &["tail", "--count", "1", "--timeout", "1", "--url", &nobody],
+        &["tail", "--count", "1", "--timeout", "1", "--url", &url],
+        &["join", "a/b", "--url", &url],
+        &["say", "alice", "--url", "wss://example"],
+        &["say", "alice", "", "--url", &url],
+        &["tail", "--since", "yesterday", "--url", &url],
+    ] {
+        let output = run(arguments);
+        let why = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {why}");
+        let last = why.lines().last().unwrap_or_default();
+        assert!(last.starts_with("hubbub: "), "{arguments:?}: {why}");
+    }
+}
+
+#[test]
+fn tail_through_restarts_of_redis_and_of_the_instance_prints_each_line_once() {
+    let mut redis = Redis::that_remembers();
+    let port = crate::support::redis::free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let at_the_same_place = ["--listen", &*listen];
+    let mut here = Hubbub::on_with(&redis, &at_the_same_place);
+    let there = Hubbub::on(&redis);
+    let say = |text: &str| {
+        let said = run(&[
+            "say",
+            "alice",
+            text,
+            "--url",
+            &there.url(),
+            "--timeout",
+            "20",
+        ]);
+        assert!(said.status.success(), "{said:?}");
+    };
+    let mut tail = Terminal::start(&["tail", "--url", &here.url(), "--count", "6"]);
+    until("tail is there", || {
+        here.log().contains("\"tail\" joined").then_some(())
+    });
+    say("one");
+    assert_eq!(tail.prints(), "alice: one");
+    redis.kill();
+    redis.start_again();
+    say("two");
+    say("three");
+    here.kill();
+    say("four");
+    here = Hubbub::on_with(&redis, &at_the_same_place);
+    say("five");
+    here.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(here.ends().code(), Some(0));
+    let _here = Hubbub::on_with(&redis, &at_the_same_place);
+    say("six");
+    let (status, rest) = tail.ends();
+    assert!(status.success());
+    let expected: Vec<_> = ["two", "three", "four", "five", "six"]
+        .iter()
+        .map(|text| format!("alice: {text}"))
+        .collect();
+    assert_eq!(rest, expected);
+}

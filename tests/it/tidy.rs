@@ -1,0 +1,150 @@
+//! The house keeps its order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust source below `folder`, with its text.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// The top-level module that a file under `src` belongs to.
+fn module_of(path: &Path) -> String {
+    let inside = path.strip_prefix(root().join("src")).expect("under src");
+    let first = inside.components().next().expect("a name");
+    let name = first.as_os_str().to_string_lossy();
+    name.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules in the order in which `lib.rs` lists them.
+fn layers() -> BTreeMap<String, usize> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).expect("lib.rs");
+    text.lines()
+        .filter_map(|line| {
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            line.strip_prefix("mod ")?.strip_suffix(';')
+        })
+        .enumerate()
+        .map(|(index, name)| (name.to_owned(), index))
+        .collect()
+}
+
+/// The names right behind each `crate::` in code, leaving out comments.
+fn used(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    code.split("crate::")
+        .skip(1)
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn a_module_uses_only_those_listed_above_it() {
+    let layers = layers();
+    assert!(layers.len() > 10, "lib.rs could not be read: {layers:?}");
+    let mut wrong = Vec::new();
+    for (path, text) in sources(&root().join("src")) {
+        let module = module_of(&path);
+        let Some(own) = layers.get(&module) else {
+            continue;
+        };
+        assert!(!text.contains("super::super::"), "{}", path.display());
+        for name in used(&text) {
+            match layers.get(&name) {
+                Some(other) if other <= own => {}
+                _ => wrong.push(format!("{} uses {name}", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether code, leaving out comments, begins a path with this crate.
+fn begins_paths_with(text: &str, foreign: &str) -> bool {
+    let path = format!("{foreign}::");
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .any(|line| {
+            line.match_indices(&path).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            })
+        })
+}
+
+#[test]
+fn a_foreign_crate_has_one_room() {
+    let rooms = [
+        ("redis", "backplane"),
+        ("tungstenite", "websocket"),
+        ("httparse", "http"),
+        ("socket2", "server"),
+        ("clap", "cli"),
+        ("simplelog", "cli"),
+        ("ctrlc", "cli"),
+        ("nix", "cli"),
+        ("serde_json", "protocol"),
+    ];
+    let sources = sources(&root().join("src"));
+    for (foreign, room) in rooms {
+        let mut users: Vec<_> = sources
+            .iter()
+            .filter(|(_, text)| begins_paths_with(text, foreign))
+            .map(|(path, _)| module_of(path))
+            .collect();
+        users.dedup();
+        assert_eq!(users, [room], "{foreign}");
+    }
+}
+
+#[test]
+fn the_top_level_holds_what_was_given_and_nothing_else() {
+    let given = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "LICENSE",
+        "src",
+        "tests",
+        "scripts",
+    ];
+    for entry in fs::read_dir(root()).expect("the repository") {
+        let name = entry.expect("an entry").file_name();
+        let name = name.to_string_lossy();
+        // `target` is cargo's, and ignored.
+        let known = given.contains(&&*name) || name.starts_with('.') || name == "target";
+        assert!(known, "{name} has no place at the top level");
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for folder in ["src", "tests"] {
+        for (path, text) in sources(&root().join(folder)) {
+            assert!(text.starts_with("//! "), "{} does not", path.display());
+        }
+    }
+}
