@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# The shell integration test: two instances, one Redis, and clients as a shell script would use
+# them. Asserts on lines. HUBBUB names the binary (default target/debug/hubbub).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+hubbub=${HUBBUB:-target/debug/hubbub}
+
+folder=$(mktemp -d)
+processes=()
+passed=0
+clean_up() {
+  kill "${processes[@]}" 2>/dev/null || true
+  wait 2>/dev/null || true
+  rm -rf "$folder"
+}
+trap clean_up EXIT
+
+fail() {
+  echo "chat_test: FAILED: $1" >&2
+  tail -n 20 "$folder"/*.out "$folder"/*.err 2>/dev/null >&2 || true
+  exit 1
+}
+pass() {
+  passed=$((passed + 1))
+  echo "chat_test: $1"
+}
+wait_for() {
+  for _ in $(seq 400); do
+    grep -q -- "$2" "$1" 2>/dev/null && return
+    sleep 0.05
+  done
+  fail "waited in vain for '$2' in $(basename "$1")"
+}
+# The lines of a file, without those that begin with a star, are exactly these.
+expect_said() {
+  local file=$1
+  shift
+  diff <(grep -v '^\*' "$file") <(printf '%s\n' "$@") || fail "$(basename "$file") differs"
+}
+start_instance() {
+  "$hubbub" --listen 127.0.0.1:0 --redis "redis+unix://$folder/redis.sock" \
+    >"$folder/$1.out" 2>"$folder/$1.err" &
+  processes+=($!)
+  wait_for "$folder/$1.out" 'listening on'
+  url=$(grep -o 'http://[^ ]*' "$folder/$1.out" | head -n 1)
+}
+
+redis-server --port 0 --unixsocket "$folder/redis.sock" --save '' >"$folder/redis.out" &
+processes+=($!)
+wait_for "$folder/redis.out" 'eady to accept connections'
+start_instance one && one=$url
+start_instance two && two=$url
+
+# --- say and tail, across instances
+"$hubbub" tail --url "$two" --count 3 --timeout 20 >"$folder/tail.out" 2>"$folder/tail.err" &
+tail=$!
+wait_for "$folder/tail.err" 'listening to lobby'
+"$hubbub" say carol 'one two' --url "$one"
+echo 'from a pipe' | "$hubbub" say carol --url "$two"
+"$hubbub" say carol three words unquoted --url "$one"
+wait "$tail" || fail 'tail did not end well'
+expect_said "$folder/tail.out" 'carol: one two' 'carol: from a pipe' 'carol: three words unquoted'
+pass 'say and tail, across instances'
+
+# --- history
+"$hubbub" tail --url "$one" --history 2 --count 2 --timeout 20 >"$folder/past.out" 2>/dev/null
+expect_said "$folder/past.out" 'carol: from a pipe' 'carol: three words unquoted'
+pass 'history'
+
+# --- join in a pipe: lines are said, answers awaited, and the end of the input is the end
+printf '%s\n' 'hello' '/who' '//slash' | "$hubbub" join dave --url "$one" --room den >"$folder/dave.out"
+grep -q 'online: dave' "$folder/dave.out" || fail '/who was not answered'
+"$hubbub" tail --url "$two" --room den --history 9 --count 2 --timeout 20 >"$folder/den.out" 2>/dev/null
+expect_said "$folder/den.out" 'dave: hello' 'dave: /slash'
+pass 'join in a pipe'
+
+# --- exit codes
+"$hubbub" tail --url "$one" --room empty --count 1 --timeout 1 2>"$folder/late.err" && fail 'tail reached a count that was not there'
+grep -q 'count was not reached' "$folder/late.err" || fail 'tail does not say why'
+"$hubbub" say eve hi --url http://127.0.0.1:9 --timeout 1 2>"$folder/gone.err" && fail 'say succeeded without a server'
+grep -q 'not sent: cannot reach' "$folder/gone.err" || fail 'say does not say why'
+"$hubbub" join 'a/b' --url "$one" </dev/null 2>"$folder/name.err" && fail 'a bad name was taken'
+grep -q 'slash' "$folder/name.err" || fail 'join does not say why'
+pass 'exit codes and errors'
+
+# --- a client that is not ours
+python=/usr/bin/python3
+if "$python" -c 'import websockets' 2>/dev/null; then
+  "$hubbub" tail --url "$two" --count 1 --timeout 20 >"$folder/other.out" 2>"$folder/other.err" &
+  tail=$!
+  wait_for "$folder/other.err" 'listening to lobby'
+  "$python" - "${one/http:/ws:}/chat/frank" <<'PY' || fail 'websockets, from Python'
+import asyncio, sys, websockets
+
+async def main():
+    async with websockets.connect(sys.argv[1]) as ws:
+        first = await asyncio.wait_for(ws.recv(), 20)
+        assert first == '* online: frank, tail', first
+        await ws.ping()
+        await ws.send('hello from Python')
+        await ws.send('/history 1')
+        assert await asyncio.wait_for(ws.recv(), 20) == '* the last message:'
+        assert await asyncio.wait_for(ws.recv(), 20) == 'frank: hello from Python'
+
+asyncio.run(main())
+PY
+  wait "$tail" || fail 'tail did not hear Python'
+  expect_said "$folder/other.out" 'frank: hello from Python'
+  pass 'a Python client'
+else
+  echo 'chat_test: no websockets for Python here; that part is left out'
+fi
+
+echo "chat_test: $passed passed"

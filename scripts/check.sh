@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Checks what needs no running: format, lints, and the documentation's links. Warnings are errors.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo fmt --check
+cargo clippy --locked --all-targets -- --deny warnings
+RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --document-private-items --quiet
+for script in scripts/*.sh .ci/run; do
+  bash -n "$script"
+done
+echo 'check: fine'

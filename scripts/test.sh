@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The one command that passes the tests on a fresh machine: installs what they need, then runs the
+# checks, the unit, documentation and integration tests, and the shell test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Installs Debian packages, as root or with sudo; elsewhere says what is needed.
+install() {
+  local sudo=''
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo='sudo'
+  fi
+  if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! command -v sudo >/dev/null; }; then
+    echo "test: please install: $*" >&2
+    return 1
+  fi
+  $sudo apt-get update -qq || echo 'test: the package lists are as old as they are' >&2
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+if ! command -v redis-server >/dev/null; then
+  # Debian starts one at once, which the tests do not need; they start their own.
+  install redis-server || exit 1
+fi
+# Another WebSocket client than our own, for the shell test; without it, that part is left out.
+if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
+  install python3-websockets || true
+fi
+
+scripts/check.sh
+cargo test --locked
+cargo build --locked
+HUBBUB=target/debug/hubbub scripts/chat_test.sh
+echo 'test: all passed'
