@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use self::presence::Keeper;
@@ -112,14 +113,15 @@ fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "nothing listens there (connection refused)".to_owned();
     }
-    match error.kind() {
-        ErrorKind::AuthenticationFailed => {
-            format!(
-                "it refuses the login: {}",
-                error.detail().unwrap_or("wrong user or password")
-            )
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+            let why = error.detail().unwrap_or("wrong user or password");
+            format!("it refuses the login: {why}")
         }
-        ErrorKind::Parse => "what answers there does not speak the Redis protocol".to_owned(),
+        (ErrorKind::Parse, _) => "what answers there does not speak the Redis protocol".to_owned(),
+        (ErrorKind::RESP3NotSupported, _) => {
+            "it is too old; Redis 6.2 or newer is needed".to_owned()
+        }
         _ => error.to_string(),
     }
 }
