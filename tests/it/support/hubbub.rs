@@ -93,10 +93,6 @@ impl Hubbub {
         format!("http://{}", self.address)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("its log")
