@@ -239,10 +239,7 @@ impl Backplane for Redis {
         if !self.publisher.is_connected() {
             return Err("Redis does not answer".to_owned());
         }
-        if !self.subscriber.is_heard() {
-            return Err("the subscription is not alive".to_owned());
-        }
-        Ok(())
+        self.subscriber.ready()
     }
 
     fn in_flight(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Whoever has a command puts it in the queue; the thread pipelines all that is waiting and gives
 //! each command its own answer, in order. Every command is answered exactly once and within
-//! [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN), also when Redis is frozen: a batch that
+//! [`ANSWER_WITHIN`], also when Redis is frozen: a batch that
 //! fails to be answered in time costs the connection, and while there is none, commands are
 //! refused at once.
 

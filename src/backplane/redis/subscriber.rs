@@ -44,6 +44,9 @@ const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// How long to wait before a room is read again whose log could not be read.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 
+/// For so long a room may be behind before the instance is not ready.
+const BEHIND_IS_NORMAL: Duration = Duration::from_secs(1);
+
 /// The most channels in one SUBSCRIBE, the most rooms that catch up at a time, and the most
 /// entries read of each at once.
 const CHANNELS_AT_ONCE: usize = 1000;
@@ -80,6 +83,8 @@ struct Shared {
     /// always sees the other.
     heard: Mutex<HashSet<RoomName>>,
     alive: AtomicBool,
+    /// Since when rooms wait for their log to be readable.
+    behind_since: Mutex<Option<Instant>>,
     /// How often the subscription was made.
     epoch: AtomicU64,
 }
@@ -147,9 +152,18 @@ impl Subscriber {
         let _ = self.asks.send(Ask::MayForget(room.clone()));
     }
 
-    /// Whether the subscription was proven alive lately.
-    pub(super) fn is_heard(&self) -> bool {
-        self.shared.alive.load(Ordering::Acquire)
+    /// Whether the subscription was proven alive lately and its rooms can be caught up with; if
+    /// not, why.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        if !self.shared.alive.load(Ordering::Acquire) {
+            return Err("the subscription is not alive".to_owned());
+        }
+        match *lock(&self.shared.behind_since) {
+            Some(since) if since.elapsed() > BEHIND_IS_NORMAL => {
+                Err("rooms are behind, and their logs cannot be read".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells how often the subscription was made.
@@ -525,8 +539,13 @@ impl Listener {
             return;
         }
         let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
-        if !self.catch_up(&some) {
+        let complete = self.catch_up(&some);
+        let mut behind_since = lock(&self.shared.behind_since);
+        if complete {
+            *behind_since = None;
+        } else {
             self.catch_up_at = Instant::now() + CATCH_UP_AGAIN;
+            behind_since.get_or_insert_with(Instant::now);
         }
     }
 
