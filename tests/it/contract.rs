@@ -1,57 +1,34 @@
 //! What every backplane must keep, tried on both.
 
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, mpsc};
 
-use hubbub::backplane::{
-    Backplane, BackplaneError, Departure, Draft, Local, Redis as RedisBackplane, RedisAddress,
-    Retention, Stored, continues,
-};
+use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
 use hubbub::hub::Hub;
-use hubbub::message::{ConnectionId, InstanceId, MessageId, RoomName, UserName};
-use hubbub::outbox::{Queue, outbox};
-use hubbub::protocol::{Event, Page, Ref, Rendering, json};
+use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
+use hubbub::outbox::outbox;
+use hubbub::protocol::{Event, Page, Ref, Rendering};
 
+use crate::support::house::{self, Reader};
 use crate::support::redis::Redis;
 use crate::support::{DEADLINE, until};
 
-/// A hub with a backplane, and one member whose outbox shows what is delivered.
+/// How many messages a room's log keeps.
+const KEPT: usize = 100;
+
+/// A hub with a backplane.
 struct House {
     hub: Arc<Hub>,
     backplane: Box<dyn Backplane>,
 }
 
-fn retention() -> Retention {
-    Retention {
-        history_length: 100,
-        history_ttl: Duration::from_secs(60),
-        presence_ttl: Duration::from_secs(30),
-        presence_grace: Duration::ZERO,
-    }
-}
-
 /// Runs the same test on both.
 fn on_both(test: impl Fn(&House)) {
-    let hub = Arc::new(Hub::new(InstanceId::random()));
-    let local = Local::start(Arc::clone(&hub), retention()).expect("a thread");
-    let house = House {
-        hub,
-        backplane: Box::new(local),
-    };
-    test(&house);
-    house.backplane.close();
-
     let redis = Redis::start();
-    let hub = Arc::new(Hub::new(InstanceId::random()));
-    let address = RedisAddress::parse(&redis.url()).expect("an address");
-    let shared = RedisBackplane::start(&address, "test", &hub, retention()).expect("Redis");
-    let house = House {
-        hub,
-        backplane: Box::new(shared),
-    };
-    test(&house);
-    house.backplane.close();
+    for (hub, backplane) in [house::local(KEPT), house::shared(&redis, KEPT)] {
+        let house = House { hub, backplane };
+        test(&house);
+        house.backplane.close();
+    }
 }
 
 fn user(name: &str) -> UserName {
@@ -64,16 +41,13 @@ fn room(name: &str) -> RoomName {
 
 impl House {
     /// A member of the room from now on.
-    fn listen(&self, room: &RoomName, connection: u64) -> Listener {
+    fn listen(&self, room: &RoomName, connection: u64) -> Reader {
         let (outbox, queue) = outbox(Rendering::Json, 1 << 20);
         let connection = ConnectionId(connection);
         self.hub.admit(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
         self.hub.release(room, connection, None, &[], || {});
-        Listener {
-            queue,
-            heard: Vec::new(),
-        }
+        Reader::of(queue)
     }
 
     fn say(
@@ -106,46 +80,11 @@ impl House {
     }
 }
 
-struct Listener {
-    queue: Queue,
-    heard: Vec<Event>,
-}
-
-impl Listener {
-    /// The next event.
-    fn hears(&mut self) -> Event {
-        let deadline = Instant::now() + DEADLINE;
-        while self.heard.is_empty() {
-            let mut bytes = Vec::new();
-            self.queue.collect(&mut bytes, deadline);
-            assert!(!bytes.is_empty(), "nothing is heard");
-            self.heard = payloads(&bytes)
-                .map(|payload| json::parse_event(payload).expect("an event"))
-                .collect();
-            self.heard.reverse();
-        }
-        self.heard.pop().expect("it is not empty")
+fn hears_message(reader: &mut Reader) -> (MessageId, String) {
+    match reader.hears() {
+        Event::Message { message, .. } => (message.id, message.text),
+        other => panic!("{other:?}"),
     }
-
-    fn hears_message(&mut self) -> (MessageId, String) {
-        match self.hears() {
-            Event::Message { message, .. } => (message.id, message.text),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-/// The payloads of short and middling unmasked frames.
-fn payloads(mut bytes: &[u8]) -> impl Iterator<Item = &str> {
-    std::iter::from_fn(move || {
-        let (start, length) = match *bytes.get(1)? {
-            126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
-            length => (2, usize::from(length)),
-        };
-        let payload = &bytes[start..start + length];
-        bytes = &bytes[start + length..];
-        Some(std::str::from_utf8(payload).expect("text"))
-    })
 }
 
 #[test]
@@ -161,7 +100,7 @@ fn what_is_acknowledged_is_delivered_under_its_id_and_in_order() {
             })
             .collect();
         for (n, stored) in stored.iter().enumerate() {
-            assert_eq!(listener.hears_message(), (stored.id, n.to_string()));
+            assert_eq!(hears_message(&mut listener), (stored.id, n.to_string()));
             assert!(!stored.duplicate);
         }
         assert!(stored.windows(2).all(|pair| pair[0].id < pair[1].id));
@@ -258,8 +197,8 @@ fn a_repeated_ref_stores_nothing_new() {
         let elsewhere = house.say(&other, "once", Some("r")).expect("it is stored");
         assert!(!elsewhere.duplicate, "a ref is of one room");
         let marker = house.say(&lobby, "marker", None).expect("it is stored");
-        assert_eq!(listener.hears_message().0, first.id);
-        assert_eq!(listener.hears_message().0, marker.id);
+        assert_eq!(hears_message(&mut listener).0, first.id);
+        assert_eq!(hears_message(&mut listener).0, marker.id);
     });
 }
 
@@ -270,7 +209,7 @@ fn only_hosted_rooms_are_delivered_and_a_room_can_come_back() {
         let mut listener = house.listen(&lobby, 1);
         house.say(&other, "unheard", None).expect("it is stored");
         house.say(&lobby, "heard", None).expect("it is stored");
-        assert_eq!(listener.hears_message().1, "heard");
+        assert_eq!(hears_message(&mut listener).1, "heard");
         house.hub.leave(&lobby, ConnectionId(1));
         house.backplane.unsubscribe(&lobby);
         house.say(&lobby, "between", None).expect("it is stored");
@@ -279,7 +218,7 @@ fn only_hosted_rooms_are_delivered_and_a_room_can_come_back() {
         // "between" was said to nobody; whether it still reaches a member who joins without an id
         // depends on what was forgotten by then.
         until("the one after it is heard", || {
-            (back.hears_message().1 == "after").then_some(())
+            (hears_message(&mut back).1 == "after").then_some(())
         });
     });
 }
@@ -300,7 +239,7 @@ fn presence_is_told_once_whatever_the_number_of_connections() {
         }
         house.say(&lobby, "marker", None).expect("it is stored");
         assert!(matches!(listener.hears(), Event::Joined { user, .. } if user == alice));
-        assert_eq!(listener.hears_message().1, "marker");
+        assert_eq!(hears_message(&mut listener).1, "marker");
         house.backplane.depart(&lobby, &alice, Departure::Dropped);
         assert!(matches!(listener.hears(), Event::Left { user, .. } if user == alice));
         assert_eq!(house.backplane.members(&lobby).expect("members"), []);
@@ -318,7 +257,7 @@ fn a_long_log_is_trimmed_to_about_its_length() {
         }
         let (ids, more) = house.ids(&lobby, Page::Newest, 1000);
         // Redis trims whole nodes of a hundred.
-        assert!((100..=200).contains(&ids.len()), "{}", ids.len());
+        assert!((KEPT..=KEPT + 100).contains(&ids.len()), "{}", ids.len());
         assert!(!more);
     });
 }

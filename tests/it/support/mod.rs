@@ -1,7 +1,10 @@
 //! What tests are made of: processes and clients.
 
+pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod house;
 pub(crate) mod hubbub;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,181 @@
+//! The past: pages, resuming, and the text rendering's part of it.
+
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+
+/// Runs the same test on both backplanes.
+fn on_both(arguments: &[&str], test: impl Fn(&Hubbub)) {
+    test(&Hubbub::with(arguments));
+    let redis = Redis::start();
+    test(&Hubbub::on_with(&redis, arguments));
+}
+
+fn say(client: &mut Client, room: &str, text: &str) -> Value {
+    client.asks(&json!({"type": "send", "room": room, "text": text}));
+    client.event_of("sent")["id"].clone()
+}
+
+fn texts(messages: &Value) -> Vec<&str> {
+    let messages = messages.as_array().expect("messages");
+    messages
+        .iter()
+        .map(|m| m["text"].as_str().expect("text"))
+        .collect()
+}
+
+#[test]
+fn pages_lead_to_the_start_of_the_log_and_back() {
+    on_both(&[], |hubbub| {
+        let mut alice = Client::json(hubbub.address(), "alice");
+        alice.joins("lobby");
+        for n in 0..25 {
+            say(&mut alice, "lobby", &n.to_string());
+        }
+        let mut page = |request: Value| {
+            alice.asks(&request);
+            alice.event_of("history")
+        };
+        let newest = page(json!({"type": "history", "room": "lobby", "limit": 10}));
+        assert_eq!(texts(&newest["messages"])[0], "15");
+        assert_eq!(newest["more"], true);
+        let before = &newest["messages"][0]["id"];
+        let older =
+            page(json!({"type": "history", "room": "lobby", "before": before, "limit": 10}));
+        assert_eq!(texts(&older["messages"])[0], "5");
+        let before = &older["messages"][0]["id"];
+        let oldest =
+            page(json!({"type": "history", "room": "lobby", "before": before, "limit": 10}));
+        assert_eq!(texts(&oldest["messages"]), ["0", "1", "2", "3", "4"]);
+        assert_eq!(oldest["more"], false);
+        let after = &oldest["messages"][4]["id"];
+        let back = page(json!({"type": "history", "room": "lobby", "after": after, "limit": 20}));
+        assert_eq!(texts(&back["messages"]).len(), 20);
+        assert_eq!(back["more"], false);
+    });
+}
+
+#[test]
+fn a_join_brings_the_past_that_it_asks_for() {
+    on_both(&[], |hubbub| {
+        let mut alice = Client::json(hubbub.address(), "alice");
+        alice.joins("lobby");
+        for n in 0..5 {
+            say(&mut alice, "lobby", &n.to_string());
+        }
+        let mut bob = Client::json(hubbub.address(), "bob");
+        bob.asks(&json!({"type": "join", "room": "lobby", "history": 3}));
+        let entered = bob.event_of("room");
+        assert_eq!(texts(&entered["messages"]), ["2", "3", "4"]);
+        assert_eq!(entered["last"], entered["messages"][2]["id"]);
+        let mut carol = Client::text(hubbub.address(), "/chat/carol?history=2");
+        assert_eq!(carol.hears(), "* online: alice, bob, carol");
+        assert_eq!(carol.hears(), "alice: 3");
+        assert_eq!(carol.hears(), "alice: 4");
+        carol.says("/history 1");
+        assert_eq!(carol.hears(), "* the last message:");
+        assert_eq!(carol.hears(), "alice: 4");
+        carol.says("/history");
+        assert_eq!(carol.hears(), "* the last 5 messages:");
+    });
+}
+
+#[test]
+fn who_comes_back_with_an_id_gets_exactly_what_was_missed() {
+    on_both(&["--history-length", "20"], |hubbub| {
+        let mut alice = Client::json(hubbub.address(), "alice");
+        alice.joins("lobby");
+        let ids: Vec<_> = (0..10)
+            .map(|n| say(&mut alice, "lobby", &n.to_string()))
+            .collect();
+        let resume = |since: &Value| {
+            let mut bob = Client::json(hubbub.address(), "bob");
+            bob.asks(&json!({"type": "join", "room": "lobby", "since": since}));
+            bob.event_of("room")
+        };
+        let missed = resume(&ids[6]);
+        assert_eq!(texts(&missed["messages"]), ["7", "8", "9"]);
+        assert_eq!(missed["recovered"], true);
+        let nothing = resume(&ids[9]);
+        assert_eq!(
+            (texts(&nothing["messages"]).len(), &nothing["recovered"]),
+            (0, &json!(true))
+        );
+        assert_eq!(nothing["last"], ids[9]);
+        // An id that the log never had, before all of it and behind all of it.
+        let ancient = resume(&json!("1-0"));
+        assert_eq!(
+            (texts(&ancient["messages"]).len(), &ancient["recovered"]),
+            (10, &json!(false))
+        );
+        let future = resume(&json!("9999999999999-0"));
+        assert_eq!(
+            (texts(&future["messages"]).len(), &future["recovered"]),
+            (10, &json!(false))
+        );
+        for n in 10..400 {
+            say(&mut alice, "lobby", &n.to_string());
+        }
+        let trimmed = resume(&ids[9]);
+        assert_eq!(trimmed["recovered"], false);
+        assert_eq!(texts(&trimmed["messages"]).last(), Some(&"399"));
+        let since = ids[9].as_str().expect("an id");
+        let mut carol = Client::text(hubbub.address(), &format!("/chat/carol?since={since}"));
+        assert!(carol.hears().contains("missing"));
+    });
+}
+
+#[test]
+fn a_past_larger_than_an_outbox_arrives_whole_and_the_live_follows() {
+    let limits = ["--outbox-bytes", "1048576", "--max-message", "65536"];
+    on_both(&limits, |hubbub| {
+        let mut alice = Client::json(hubbub.address(), "alice");
+        alice.joins("lobby");
+        let first = say(&mut alice, "lobby", "first");
+        // Four megabytes, most of it written as six bytes for one.
+        let large = "\u{1}x".repeat(9_000);
+        for _ in 0..60 {
+            say(&mut alice, "lobby", &large);
+        }
+        let mut bob = Client::json(hubbub.address(), "bob");
+        bob.asks(&json!({"type": "join", "room": "lobby", "since": first}));
+        let entered = bob.event_of("room");
+        assert_eq!(entered["recovered"], true);
+        let mut count = texts(&entered["messages"]).len();
+        say(&mut alice, "lobby", "live");
+        loop {
+            let message = bob.event_of("message");
+            if message["text"] == "live" {
+                break;
+            }
+            assert_eq!(message["text"], large);
+            count += 1;
+        }
+        assert_eq!(count, 60);
+        bob.asks(&json!({"type": "history", "room": "lobby", "limit": 60}));
+        let page = bob.event_of("history");
+        assert_eq!(page["more"], true, "cut to what an outbox takes");
+        assert!(!texts(&page["messages"]).is_empty());
+    });
+}
+
+#[test]
+fn a_room_in_which_nothing_is_said_forgets() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--history-ttl", "1"]);
+    let mut alice = hubbub.join("alice");
+    alice.says("soon forgotten");
+    crate::support::until("it is forgotten", || {
+        alice.says("/history");
+        (alice.hears() == "* nothing has been said here yet").then_some(())
+    });
+    let mut bob = hubbub.join("bob");
+    assert_eq!(
+        alice.hears_until("joined").last().map(String::as_str),
+        Some("* bob joined")
+    );
+    alice.says("anew");
+    assert_eq!(bob.hears(), "alice: anew", "and no gap before it");
+}

@@ -1,0 +1,198 @@
+//! Who is here: one `joined` and one `left` per user, whatever connections and instances do.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+use crate::support::until;
+
+#[test]
+fn tabs_on_several_instances_are_one_user() {
+    let redis = Redis::start();
+    let instances = [Hubbub::on(&redis), Hubbub::on(&redis)];
+    let mut bob = instances[0].join("bob");
+    let mut tabs: Vec<_> = (0..4).map(|n| instances[n % 2].join("alice")).collect();
+    let last = tabs.pop().expect("four");
+    for tab in tabs {
+        tab.leaves();
+    }
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* alice joined");
+    assert_eq!(bob.hears(), "* online: alice, bob");
+    last.leaves();
+    assert_eq!(bob.hears(), "* alice left");
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: bob");
+}
+
+#[test]
+fn a_quick_reconnect_shows_nothing_and_a_slow_one_does() {
+    let redis = Redis::start();
+    let grace = ["--presence-grace", "2"];
+    let (here, there) = (
+        Hubbub::on_with(&redis, &grace),
+        Hubbub::on_with(&redis, &grace),
+    );
+    let mut bob = here.join("bob");
+    here.join("alice").resets();
+    let alice = there.join("alice");
+    let mut carol = there.join("carol");
+    assert_eq!(bob.hears(), "* alice joined");
+    assert_eq!(
+        bob.hears(),
+        "* carol joined",
+        "and nothing of the reconnect"
+    );
+    let reset_at = Instant::now();
+    alice.resets();
+    assert_eq!(bob.hears(), "* alice left");
+    assert_eq!(carol.hears(), "* alice left");
+    assert!(
+        reset_at.elapsed() >= Duration::from_secs(2),
+        "after the grace"
+    );
+}
+
+#[test]
+fn the_users_of_a_killed_instance_are_gone_within_the_expiry_and_told_once() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let (here, there) = (Hubbub::on_with(&redis, &ttl), Hubbub::on_with(&redis, &ttl));
+    let mut killed = Hubbub::on_with(&redis, &ttl);
+    let mut bob = here.join("bob");
+    let mut carol = there.join("carol");
+    assert_eq!(bob.hears(), "* carol joined");
+    let _alice = killed.join("alice");
+    let _dave = killed.join("dave");
+    // One of its users is also connected elsewhere, and so stays.
+    let _carol_too = killed.join("carol");
+    for client in [&mut bob, &mut carol] {
+        assert_eq!(client.hears(), "* alice joined");
+        assert_eq!(client.hears(), "* dave joined");
+    }
+    killed.kill();
+    for client in [&mut bob, &mut carol] {
+        let mut left = [client.hears(), client.hears()];
+        left.sort();
+        assert_eq!(left, ["* alice left", "* dave left"]);
+    }
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: bob, carol");
+    // Long enough for a second survivor to announce it again, if it would.
+    let mut eve = there.join("eve");
+    assert_eq!(bob.hears(), "* eve joined");
+    assert_eq!(carol.hears(), "* eve joined");
+    eve.says("marker");
+    assert_eq!(bob.hears(), "eve: marker");
+}
+
+#[test]
+fn who_is_here_is_never_staler_than_the_expiry() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let survivor = Hubbub::on_with(&redis, &ttl);
+    let mut killed = Hubbub::on_with(&redis, &ttl);
+    let _alice = killed.join("alice");
+    killed.kill();
+    let at = Instant::now();
+    let mut bob = Client::json(survivor.address(), "bob");
+    bob.joins("lobby");
+    until("alice is no longer shown", || {
+        bob.asks(&json!({"type": "members", "room": "lobby"}));
+        (bob.event_of("members")["members"] == json!(["bob"])).then_some(())
+    });
+    // Three seconds of expiry, and a busy machine.
+    assert!(at.elapsed() < Duration::from_secs(8), "{:?}", at.elapsed());
+}
+
+#[test]
+fn users_of_an_instance_that_restarts_come_back_unnoticed() {
+    let redis = Redis::start();
+    let (mut here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut bob = there.join("bob");
+    let mut alice = here.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    here.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(alice.is_closed(), Some(1012));
+    let mut alice = there.join("alice");
+    assert_eq!(here.ends().code(), Some(0));
+    alice.says("back already");
+    assert_eq!(bob.hears(), "alice: back already");
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: alice, bob");
+}
+
+#[test]
+fn a_redis_that_restarts_with_or_without_its_data_does_not_make_anyone_come_or_go() {
+    for remembers in [true, false] {
+        let mut redis = if remembers {
+            Redis::that_remembers()
+        } else {
+            Redis::start()
+        };
+        let ttl = ["--presence-ttl", "6"];
+        let (here, there) = (Hubbub::on_with(&redis, &ttl), Hubbub::on_with(&redis, &ttl));
+        let mut bob = here.join("bob");
+        let alice = there.join("alice");
+        assert_eq!(bob.hears(), "* alice joined");
+        redis.kill();
+        redis.start_again();
+        until("both are known again", || {
+            bob.says("/who");
+            let line = bob.hears();
+            assert!(
+                !line.ends_with(" left") && !line.ends_with(" joined"),
+                "{line}"
+            );
+            (line == "* online: alice, bob").then_some(())
+        });
+        alice.leaves();
+        assert_eq!(
+            bob.hears_until("left").last().map(String::as_str),
+            Some("* alice left")
+        );
+    }
+}
+
+#[test]
+fn a_notice_that_was_missed_is_made_up_for() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let here = Hubbub::on_with(&redis, &ttl);
+    let mut bob = here.join("bob");
+    // Somebody who is in the shared state without a notice, as when it fell into a cut.
+    let later = format!("{}", 9_999_999_999_999_i64);
+    let _: i64 = redis.run(&["ZADD", "hubbub:{lobby}:members", &later, "ghost"]);
+    let _: i64 = redis.run(&[
+        "HSET",
+        "hubbub:{lobby}:holders",
+        "ghost",
+        &format!("abc:{later}"),
+    ]);
+    assert_eq!(bob.hears(), "* ghost joined");
+    let _: i64 = redis.run(&["ZREM", "hubbub:{lobby}:members", "ghost"]);
+    assert_eq!(bob.hears(), "* ghost left");
+}
+
+#[test]
+fn a_crowd_is_counted_and_its_comings_are_not_announced() {
+    let hubbub = Hubbub::alone();
+    let mut first = hubbub.join("first");
+    let mut crowd: Vec<_> = (0..260).map(|n| hubbub.join(&format!("u{n:03}"))).collect();
+    first.says("/who");
+    let heard = first.hears_until("users");
+    assert_eq!(
+        heard.last().map(String::as_str),
+        Some("* online: 261 users")
+    );
+    assert_eq!(heard.len() - 1, 255, "the room had 256 users then");
+    let mut last = crowd.pop().expect("260");
+    last.says("hello");
+    assert_eq!(first.hears(), "u259: hello");
+    last.leaves();
+    crowd[0].says("marker");
+    assert_eq!(first.hears(), "u000: marker");
+}

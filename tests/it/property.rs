@@ -1,0 +1,209 @@
+//! Any interleaving of publishing, connecting, reading, breaking off and cutting gives each client
+//! the room's one order, without a hole and without a double.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use hubbub::backplane::Draft;
+use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
+use hubbub::outbox::outbox;
+use hubbub::protocol::{Event, Rendering};
+use hubbub::session::{Instance, Session};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use serde_json::json;
+
+use crate::support::DEADLINE;
+use crate::support::house::{self, Reader};
+use crate::support::redis::Redis;
+
+const CLIENTS: usize = 3;
+
+/// More than any case publishes, so that nothing is trimmed.
+const KEPT: usize = 1000;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Several messages are published at once.
+    Publish(usize),
+    /// A client connects, resuming if it was there before.
+    Connect(usize),
+    /// A client reads so many events, if they are there.
+    Read(usize, usize),
+    /// A client breaks off; what it has not read is lost to it.
+    BreakOff(usize),
+    /// The subscription is cut.
+    Cut,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..CLIENTS;
+    let step = prop_oneof![
+        4 => (1..6_usize).prop_map(Step::Publish),
+        3 => client.clone().prop_map(Step::Connect),
+        3 => (client.clone(), 1..8_usize).prop_map(|(client, count)| Step::Read(client, count)),
+        2 => client.prop_map(Step::BreakOff),
+        1 => Just(Step::Cut),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Default)]
+struct Client {
+    link: Option<(Session, Reader)>,
+    seen: Vec<MessageId>,
+    recovered: bool,
+}
+
+impl Client {
+    fn connect(&mut self, instance: &Arc<Instance>, user: &UserName, room: &RoomName) {
+        if self.link.is_some() {
+            return;
+        }
+        let (outbox, queue) = outbox(Rendering::Json, 1 << 20);
+        let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut session = Session::begin(
+            Arc::clone(instance),
+            connection,
+            user.clone(),
+            room.clone(),
+            outbox,
+        );
+        let since = self.seen.last().map(ToString::to_string);
+        let join = json!({"type": "join", "room": room.as_str(), "since": since});
+        session.take(&join.to_string());
+        self.link = Some((session, Reader::of(queue)));
+        self.recovered |= since.is_some();
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), TestCaseError> {
+        let resuming = !self.seen.is_empty();
+        match event {
+            Event::Room {
+                messages,
+                recovered,
+                last,
+                ..
+            } => {
+                prop_assert!(recovered || !resuming, "nothing was trimmed");
+                self.seen.extend(messages.iter().map(|message| message.id));
+                if !resuming && self.seen.is_empty() {
+                    // Where this client's part of the order begins.
+                    self.seen.extend(last);
+                }
+            }
+            Event::Message { message, .. } => self.seen.push(message.id),
+            Event::Gap { .. } => return Err(TestCaseError::fail("nothing was lost")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, count: usize) -> Result<(), TestCaseError> {
+        for _ in 0..count {
+            let event = match &mut self.link {
+                Some((_, reader)) => reader.has(),
+                None => None,
+            };
+            match event {
+                Some(event) => self.take(event)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_until(&mut self, end: MessageId) -> Result<(), TestCaseError> {
+        while self.seen.last() != Some(&end) {
+            let (_, reader) = self.link.as_mut().expect("it is connected");
+            let event = reader.hears();
+            self.take(event)?;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes without waiting in between; the ids, in the order of the calls.
+fn publish(instance: &Instance, room: &RoomName, count: usize) -> Vec<MessageId> {
+    let (tell, told) = mpsc::channel();
+    for _ in 0..count {
+        let tell = tell.clone();
+        let draft = Draft {
+            room: room.clone(),
+            from: "publisher".parse().expect("a name"),
+            text: "text".to_owned(),
+            reference: None,
+            via: None,
+        };
+        let receipt = Box::new(move |outcome| {
+            let _ = tell.send(outcome);
+        });
+        instance.backplane.publish(draft, receipt);
+    }
+    (0..count)
+        .map(|_| {
+            let outcome = told.recv_timeout(DEADLINE).expect("a receipt");
+            outcome.expect("it is stored").id
+        })
+        .collect()
+}
+
+fn one_order(
+    instance: &Arc<Instance>,
+    steps: Vec<Step>,
+    cut: impl Fn(),
+) -> Result<(), TestCaseError> {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let room: RoomName = format!("room-{number}").parse().expect("a name");
+    let user: UserName = "client".parse().expect("a name");
+    let mut clients: [Client; CLIENTS] = Default::default();
+    let mut order = Vec::new();
+    for step in steps {
+        match step {
+            Step::Publish(count) => order.extend(publish(instance, &room, count)),
+            Step::Connect(client) => clients[client].connect(instance, &user, &room),
+            Step::Read(client, count) => clients[client].read(count)?,
+            Step::BreakOff(client) => clients[client].link = None,
+            Step::Cut => cut(),
+        }
+    }
+    for client in &mut clients {
+        client.connect(instance, &user, &room);
+    }
+    order.extend(publish(instance, &room, 1));
+    let end = order[order.len() - 1];
+    for client in &mut clients {
+        client.read_until(end)?;
+        let begin = order.iter().position(|id| Some(id) == client.seen.first());
+        let begin = begin.expect("it saw something of this room");
+        prop_assert_eq!(&client.seen[..], &order[begin..]);
+    }
+    Ok(())
+}
+
+fn run(cases: u32, instance: &Arc<Instance>, cut: impl Fn()) {
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    runner
+        .run(&steps(), |steps| one_order(instance, steps, &cut))
+        .unwrap_or_else(|error| panic!("{error}"));
+    instance.backplane.close();
+}
+
+#[test]
+fn every_client_sees_one_order_on_the_embedded_backplane() {
+    run(300, &house::instance(house::local(KEPT)), || {});
+}
+
+#[test]
+fn every_client_sees_one_order_through_redis_and_its_cuts() {
+    let redis = Redis::start();
+    run(60, &house::instance(house::shared(&redis, KEPT)), || {
+        let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    });
+}

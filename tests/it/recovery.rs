@@ -1,0 +1,339 @@
+//! Nothing is lost and nobody is guessed at: cuts, restarts, stalls and floods, with the checker
+//! looking at what every member saw.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Instant;
+
+use hubbub::message::MessageId;
+use serde_json::json;
+
+use crate::support::checker::{Seen, Speaker, Witness, check, faults};
+use crate::support::client::{Client, get};
+use crate::support::hubbub::Hubbub;
+use crate::support::proxy::{Link, Proxy};
+use crate::support::redis::Redis;
+use crate::support::until;
+
+type Acknowledged = BTreeMap<MessageId, String>;
+
+/// Says so many lines, with `meanwhile` after each.
+fn say_lines(
+    speaker: &Speaker,
+    name: &str,
+    count: usize,
+    mut meanwhile: impl FnMut(usize),
+) -> Acknowledged {
+    (0..count)
+        .map(|n| {
+            let text = format!("{name} {n}");
+            let id = speaker.says(&text);
+            meanwhile(n);
+            (id, text)
+        })
+        .collect()
+}
+
+/// Two instances, a member on each, and a speaker on the second; `trouble` happens while it
+/// speaks. Afterwards both members must have seen everything.
+fn through(redis: &mut Redis, trouble: impl FnMut(usize, &mut Redis)) {
+    let (here, there) = (Hubbub::on(redis), Hubbub::on(redis));
+    let one = Witness::enter(&here.url(), "one", "lobby");
+    let two = Witness::enter(&there.url(), "two", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut trouble = trouble;
+    let mut said = say_lines(&speaker, "line", 60, |n| trouble(n, redis));
+    said.insert(speaker.says("the end"), "the end".to_owned());
+    one.has_seen("the end");
+    two.has_seen("the end");
+    check(&[&one, &two], &said);
+    assert_eq!(
+        one.reconnects() + two.reconnects(),
+        0,
+        "nobody was disconnected"
+    );
+    assert!(!one.seen().contains(&Seen::Gap), "nothing was lost");
+}
+
+#[test]
+fn a_cut_subscription_is_healed_without_a_trace() {
+    through(&mut Redis::start(), |n, redis| {
+        if n % 10 == 5 {
+            let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        }
+    });
+}
+
+#[test]
+fn all_connections_to_redis_cut_at_once_are_healed() {
+    through(&mut Redis::start(), |n, redis| {
+        if n % 20 == 10 {
+            let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_restarts_with_its_data_loses_nothing() {
+    through(&mut Redis::that_remembers(), |n, redis| {
+        if n % 30 == 15 {
+            redis.kill();
+            redis.start_again();
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_pauses_delays_and_loses_nothing() {
+    through(&mut Redis::start(), |n, redis| {
+        if n == 20 {
+            let _: String = redis.run(&["CLIENT", "PAUSE", "3000"]);
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_freezes_delays_and_loses_nothing() {
+    through(&mut Redis::start(), |n, redis| {
+        if n == 20 {
+            redis.freeze();
+            thread::sleep(std::time::Duration::from_secs(4)); // longer than any deadline
+            redis.thaw();
+        }
+    });
+}
+
+#[test]
+fn a_link_that_stalls_is_cut_or_swallows_is_healed() {
+    let redis = Redis::start();
+    let proxy = Proxy::before(redis.port());
+    let here = Hubbub::with(&["--redis", &proxy.url()]);
+    let there = Hubbub::on(&redis);
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = Acknowledged::new();
+    for link in [Link::Stalled, Link::Swallowed] {
+        proxy.set(link);
+        said.append(&mut say_lines(&speaker, &format!("{link:?}"), 20, |_| {}));
+        // Nobody tells this instance; it has to find out by itself.
+        until("it notices", || {
+            (get(here.address(), "/readyz").0 == 503).then_some(())
+        });
+        said.append(&mut say_lines(
+            &speaker,
+            &format!("{link:?} still"),
+            20,
+            |_| {},
+        ));
+        proxy.set(Link::Open);
+        until("it recovers", || {
+            (get(here.address(), "/readyz").0 == 200).then_some(())
+        });
+    }
+    proxy.cut();
+    said.append(&mut say_lines(&speaker, "cut", 20, |_| {}));
+    proxy.mend();
+    said.append(&mut say_lines(&speaker, "mended", 20, |_| {}));
+    let end = speaker.says("the end");
+    said.insert(end, "the end".to_owned());
+    witness.has_seen("the end");
+    check(&[&witness], &said);
+    assert_eq!(witness.reconnects(), 0);
+}
+
+/// The negative control: where gap filling cannot work, the checker finds the hole.
+#[test]
+fn without_gap_filling_the_checker_finds_the_hole() {
+    let redis = Redis::start();
+    let _: String = redis.run(&["ACL", "SETUSER", "chat", "on", ">pass", "~*", "&*", "+@all"]);
+    let url = format!("redis://chat:pass@127.0.0.1:{}", redis.port());
+    let here = Hubbub::with(&["--redis", &url]);
+    let there = Hubbub::on(&redis);
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = say_lines(&speaker, "before", 5, |_| {});
+    witness.has_seen("before 4");
+    // From now on this instance can no longer read the log that would heal it.
+    let _: String = redis.run(&["ACL", "SETUSER", "chat", "-xrange"]);
+    let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    said.append(&mut say_lines(&speaker, "during", 5, |_| {}));
+    until("the instance says that it is not well", || {
+        let (status, why) = get(here.address(), "/readyz");
+        (status == 503 && why.contains("behind")).then_some(())
+    });
+    let found = faults(&witness.seen(), &said);
+    assert_eq!(found.len(), 5, "{found:#?}");
+    let _: String = redis.run(&["ACL", "SETUSER", "chat", "+xrange"]);
+    witness.has_seen("during 4");
+    check(&[&witness], &said);
+}
+
+#[test]
+fn what_was_trimmed_meanwhile_is_announced_as_a_gap() {
+    let redis = Redis::start();
+    let proxy = Proxy::before(redis.port());
+    let keep = ["--history-length", "10"];
+    let here = Hubbub::with(&[&["--redis", &proxy.url()], &keep[..]].concat());
+    let there = Hubbub::on_with(&redis, &keep);
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let mut lines = here.join("reader");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    speaker.says("before");
+    witness.has_seen("before");
+    proxy.cut();
+    // More than the log keeps, also with the node of a hundred that Redis trims by.
+    let said = say_lines(&speaker, "lost or kept", 300, |_| {});
+    proxy.mend();
+    speaker.says("after");
+    let seen = witness.has_seen("after");
+    assert_eq!(faults(&seen, &said), Vec::<String>::new());
+    assert_eq!(seen.iter().filter(|seen| **seen == Seen::Gap).count(), 1);
+    let gap = seen.iter().position(|seen| *seen == Seen::Gap);
+    assert_eq!(gap, Some(1), "right behind what was seen before: {seen:?}");
+    assert_eq!(witness.reconnects(), 0);
+    let heard = lines.hears_until("after");
+    let told = "* some messages are missing here and cannot be recovered";
+    assert!(heard.iter().any(|line| line == told), "{heard:?}");
+}
+
+#[test]
+fn a_log_that_is_flushed_mid_chat_leads_to_no_hang_no_double_and_no_crash() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let one = Witness::enter(&here.url(), "one", "lobby");
+    let two = Witness::enter(&there.url(), "two", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = say_lines(&speaker, "line", 40, |n| {
+        if n % 10 == 5 {
+            let _: String = redis.run(&["FLUSHALL"]);
+        }
+    });
+    said.insert(speaker.says("the end"), "the end".to_owned());
+    one.has_seen("the end");
+    two.has_seen("the end");
+    check(&[&one, &two], &said);
+}
+
+#[test]
+fn a_redis_that_forgot_everything_is_told_as_a_gap_and_chat_goes_on() {
+    let mut redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let one = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let before = speaker.says("before");
+    one.has_seen("before");
+    redis.kill();
+    redis.start_again();
+    let after = speaker.says("after");
+    let seen = one.has_seen("after");
+    assert_eq!(
+        seen,
+        [
+            Seen::Message(before, "before".to_owned()),
+            Seen::Gap,
+            Seen::Message(after, "after".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn while_redis_is_away_a_send_is_refused_in_time_and_can_be_repeated() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut alice = Client::json(here.address(), "alice");
+    alice.joins("lobby");
+    let send = json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r1"});
+    redis.freeze();
+    for _ in 0..3 {
+        let asked = Instant::now();
+        alice.asks(&send);
+        let refused = alice.event_of("error");
+        assert!(asked.elapsed().as_secs_f64() < 3.0, "{:?}", asked.elapsed());
+        assert_eq!(
+            (&refused["code"], &refused["retry"], &refused["ref"]),
+            (&json!("unavailable"), &json!(true), &json!("r1"))
+        );
+    }
+    let (status, why) = get(here.address(), "/readyz");
+    assert_eq!(status, 503, "{why}");
+    redis.thaw();
+    until("it is ready again", || {
+        (get(here.address(), "/readyz").0 == 200).then_some(())
+    });
+    // The first attempt was in the pipe when Redis froze, so it was stored after all: from
+    // whichever instance it is repeated, it is the same message.
+    let mut elsewhere = Client::json(there.address(), "alice");
+    elsewhere.joins("lobby");
+    elsewhere.asks(&send);
+    let first = elsewhere.event_of("sent");
+    alice.asks(&send);
+    let again = alice.event_of("sent");
+    assert_eq!(first["id"], again["id"]);
+    assert_eq!(again["duplicate"], true);
+    elsewhere.asks(&json!({"type": "history", "room": "lobby"}));
+    let kept = elsewhere.event_of("history");
+    assert_eq!(kept["messages"].as_array().map(Vec::len), Some(1), "{kept}");
+}
+
+#[test]
+fn joining_while_redis_is_away_is_refused_and_works_once_it_is_back() {
+    let mut redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    redis.kill();
+    alice.asks(&json!({"type": "join", "room": "lobby"}));
+    let refused = alice.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    let mut bob = Client::text(hubbub.address(), "/chat/bob");
+    assert!(
+        bob.hears()
+            .starts_with("! cannot enter the room: Redis is unavailable")
+    );
+    assert_eq!(bob.is_closed(), Some(1013));
+    redis.start_again();
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    assert_eq!(alice.joins("lobby")["members"], json!(["alice"]));
+}
+
+#[test]
+fn a_thousand_rooms_are_healed_after_a_cut() {
+    const ROOMS: usize = 1000;
+    let redis = Redis::start();
+    let many = ["--rooms-per-connection", "1000"];
+    let (here, there) = (
+        Hubbub::on_with(&redis, &many),
+        Hubbub::on_with(&redis, &many),
+    );
+    let mut member = Client::json(here.address(), "member");
+    let mut speaker = Client::json(there.address(), "speaker");
+    let room = |n: usize| format!("room-{n}");
+    for n in 0..ROOMS {
+        member.joins(&room(n));
+        speaker.joins(&room(n));
+    }
+    for round in 0..3 {
+        let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        for n in 0..ROOMS {
+            let text = format!("round {round}");
+            speaker.asks(&json!({"type": "send", "room": room(n), "text": text}));
+        }
+        let mut heard = vec![0; ROOMS];
+        for _ in 0..ROOMS {
+            let message = member.event_of("message");
+            assert_eq!(message["text"], format!("round {round}"));
+            let name = message["room"].as_str().expect("a room");
+            let n: usize = name["room-".len()..].parse().expect("its number");
+            heard[n] += 1;
+        }
+        assert!(
+            heard.iter().all(|&count| count == 1),
+            "each room's message once"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Parts of the house in this process: a hub, a backplane and sessions, without sockets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hubbub::backplane::{Backplane, Local, Redis as RedisBackplane, RedisAddress, Retention};
+use hubbub::config::Config;
+use hubbub::hub::Hub;
+use hubbub::message::InstanceId;
+use hubbub::outbox::Queue;
+use hubbub::protocol::{Event, json};
+use hubbub::session::Instance;
+
+use super::DEADLINE;
+use super::redis::Redis;
+
+fn retention(history_length: usize) -> Retention {
+    Retention {
+        history_length,
+        history_ttl: Duration::from_secs(60),
+        presence_ttl: Duration::from_secs(30),
+        presence_grace: Duration::ZERO,
+    }
+}
+
+pub(crate) fn local(history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
+    let hub = Arc::new(Hub::new(InstanceId::random()));
+    let local = Local::start(Arc::clone(&hub), retention(history_length)).expect("a thread");
+    (hub, Box::new(local))
+}
+
+pub(crate) fn shared(redis: &Redis, history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
+    let hub = Arc::new(Hub::new(InstanceId::random()));
+    let address = RedisAddress::parse(&redis.url()).expect("an address");
+    let shared =
+        RedisBackplane::start(&address, "test", &hub, retention(history_length)).expect("Redis");
+    (hub, Box::new(shared))
+}
+
+pub(crate) fn instance((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<Instance> {
+    Arc::new(Instance::new(Config::default(), hub, backplane))
+}
+
+/// The other end of an outbox in the JSON rendering.
+pub(crate) struct Reader {
+    queue: Queue,
+    /// The next one last.
+    waiting: Vec<Event>,
+}
+
+impl Reader {
+    pub(crate) fn of(queue: Queue) -> Self {
+        Self {
+            queue,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next event.
+    pub(crate) fn hears(&mut self) -> Event {
+        self.hears_by(Instant::now() + DEADLINE).expect("an event")
+    }
+
+    /// The next event, if it is there already.
+    pub(crate) fn has(&mut self) -> Option<Event> {
+        self.hears_by(Instant::now())
+    }
+
+    fn hears_by(&mut self, deadline: Instant) -> Option<Event> {
+        if self.waiting.is_empty() {
+            let mut bytes = Vec::new();
+            self.queue.collect(&mut bytes, deadline);
+            self.waiting = payloads(&bytes)
+                .into_iter()
+                .map(|payload| json::parse_event(payload).expect("an event"))
+                .collect();
+            self.waiting.reverse();
+        }
+        self.waiting.pop()
+    }
+}
+
+/// The payloads of unmasked text frames.
+fn payloads(mut bytes: &[u8]) -> Vec<&str> {
+    let mut payloads = Vec::new();
+    while let [0x81, length, ..] = *bytes {
+        let (start, length) = match length {
+            126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
+            127 => {
+                let eight = bytes[2..10].try_into().expect("eight bytes");
+                (10, u64::from_be_bytes(eight) as usize)
+            }
+            short => (2, usize::from(short)),
+        };
+        let payload = &bytes[start..start + length];
+        payloads.push(std::str::from_utf8(payload).expect("text"));
+        bytes = &bytes[start + length..];
+    }
+    payloads
+}

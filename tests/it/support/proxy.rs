@@ -1,0 +1,121 @@
+//! A proxy between an instance and its Redis, which stalls, cuts and half-opens the link.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+/// What happens to what Redis sends. What it is sent always passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It passes.
+    Open,
+    /// It waits, and passes later.
+    Stalled,
+    /// It disappears, as behind a firewall that forgot the connection.
+    Swallowed,
+}
+
+struct Shared {
+    /// The downstream state of every link.
+    link: Mutex<Link>,
+    changed: Condvar,
+    open: Mutex<Vec<TcpStream>>,
+    accepting: AtomicU8,
+}
+
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    pub(crate) fn before(redis_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            link: Mutex::new(Link::Open),
+            changed: Condvar::new(),
+            open: Mutex::default(),
+            accepting: AtomicU8::new(1),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if accepting.accepting.load(Ordering::SeqCst) == 0 {
+                    continue;
+                }
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", redis_port)) {
+                    join(&client, &server, &accepting);
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub(crate) fn set(&self, link: Link) {
+        *self.shared.link.lock().expect("no panic") = link;
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends every link, and refuses new ones until [`Proxy::mend`].
+    pub(crate) fn cut(&self) {
+        self.shared.accepting.store(0, Ordering::SeqCst);
+        self.end_all();
+    }
+
+    pub(crate) fn mend(&self) {
+        self.shared.accepting.store(1, Ordering::SeqCst);
+    }
+
+    fn end_all(&self) {
+        for stream in self.shared.open.lock().expect("no panic").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.set(Link::Open);
+        self.end_all();
+    }
+}
+
+fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
+    let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
+    {
+        let mut open = shared.open.lock().expect("no panic");
+        open.push(clone(client));
+        open.push(clone(server));
+    }
+    let (up_from, up_to) = (clone(client), clone(server));
+    thread::spawn(move || pump(up_from, up_to, || true));
+    let (down_from, down_to) = (clone(server), clone(client));
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        pump(down_from, down_to, || {
+            let mut link = shared.link.lock().expect("no panic");
+            while *link == Link::Stalled {
+                link = shared.changed.wait(link).expect("no panic");
+            }
+            *link == Link::Open
+        });
+    });
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if passes() && to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
