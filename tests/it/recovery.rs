@@ -170,6 +170,35 @@ fn without_gap_filling_the_checker_finds_the_hole() {
 }
 
 #[test]
+fn a_message_that_was_not_heard_is_found_by_the_next_one() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    assert_eq!(alice.hears(), "* bob joined");
+    bob.says("one");
+    assert_eq!(alice.hears(), "bob: one");
+    // In the log, and published to nobody.
+    let log = "hubbub:{lobby}:log";
+    let newest: Vec<(String, Vec<String>)> = redis.run(&["XREVRANGE", log, "+", "-", "COUNT", "1"]);
+    let fields = [
+        "from",
+        "carol",
+        "text",
+        "unheard",
+        "via",
+        "",
+        "prev",
+        &newest[0].0,
+    ];
+    let _: String = redis.run(&[&["XADD", log, "*"], &fields[..]].concat());
+    bob.says("two");
+    assert_eq!(alice.hears(), "carol: unheard");
+    assert_eq!(alice.hears(), "bob: two");
+    assert_eq!(bob.hears(), "carol: unheard");
+}
+
+#[test]
 fn what_was_trimmed_meanwhile_is_announced_as_a_gap() {
     let redis = Redis::start();
     let proxy = Proxy::before(redis.port());
