@@ -158,6 +158,52 @@ fn a_redis_that_restarts_with_or_without_its_data_does_not_make_anyone_come_or_g
 }
 
 #[test]
+fn an_outage_longer_than_the_expiry_does_not_make_anyone_come_or_go() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let (here, there) = (Hubbub::on_with(&redis, &ttl), Hubbub::on_with(&redis, &ttl));
+    let mut bob = here.join("bob");
+    let alice = there.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    redis.freeze();
+    std::thread::sleep(Duration::from_secs(5)); // both users expire
+    redis.thaw();
+    until("bob can speak again", || {
+        bob.says("/who");
+        let line = bob.hears();
+        assert!(!line.ends_with(" left"), "{line}");
+        (line == "* online: alice, bob").then_some(())
+    });
+    // The expiry once more: now whoever was not renewed would be gone.
+    std::thread::sleep(Duration::from_secs(4));
+    alice.leaves();
+    assert_eq!(bob.hears(), "* alice left", "and nothing before it");
+}
+
+#[test]
+fn comings_and_goings_are_published_once() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let client = redis::Client::open(redis.url()).expect("an address");
+    let mut connection = client.get_connection().expect("a connection");
+    let mut ear = connection.as_pubsub();
+    ear.subscribe("hubbub:{lobby}").expect("a subscription");
+    let mut published = || -> String {
+        let message = ear.get_message().expect("a message");
+        message.get_payload().expect("text")
+    };
+    let tabs = [here.join("alice"), there.join("alice"), here.join("alice")];
+    let bob = there.join("bob");
+    for tab in tabs {
+        tab.leaves();
+    }
+    let expected = ["j\nalice", "j\nbob", "l\nalice"];
+    assert_eq!([published(), published(), published()], expected);
+    bob.leaves();
+    assert_eq!(published(), "l\nbob");
+}
+
+#[test]
 fn a_notice_that_was_missed_is_made_up_for() {
     let redis = Redis::start();
     let ttl = ["--presence-ttl", "3"];
