@@ -70,7 +70,8 @@ impl Local {
         });
         let thread = thread::Builder::new().name("backplane".into()).spawn({
             let shared = Arc::clone(&shared);
-            move || run(&shared, &queue)
+            let jobs = jobs.clone();
+            move || run(&shared, &queue, &jobs)
         })?;
         Ok(Self {
             shared,
@@ -85,7 +86,7 @@ impl Local {
     }
 }
 
-fn run(shared: &Shared, queue: &Receiver<Job>) {
+fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut next_graces = Instant::now() + GRACES;
     let mut next_forgetting = Instant::now() + FORGETTING;
     loop {
@@ -101,7 +102,7 @@ fn run(shared: &Shared, queue: &Receiver<Job>) {
         }
         let now = Instant::now();
         if now >= next_graces {
-            shared.miss_who_is_gone(now);
+            shared.miss_who_is_gone(now, jobs);
             next_graces = now + GRACES;
         }
         if now >= next_forgetting {
@@ -126,11 +127,11 @@ impl Shared {
         stored
     }
 
-    fn miss_who_is_gone(&self, now: Instant) {
-        let gone = lock(&self.roster).expire(now);
-        for (room, user) in gone {
-            self.hub
-                .deliver(&room, Delivery::Notice(Notice::Left(user)));
+    fn miss_who_is_gone(&self, now: Instant, jobs: &Sender<Job>) {
+        // Queued behind what the roster caused before, and under its lock.
+        let mut roster = lock(&self.roster);
+        for (room, user) in roster.expire(now) {
+            let _ = jobs.send(Job::Notice(room, Notice::Left(user)));
         }
     }
 

@@ -152,15 +152,16 @@ pub struct Retention {
 }
 
 /// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the log's
-/// newest id, for when there are none.
+/// newest id, for when there are none. [`MessageId::ZERO`] stands for the time before the first
+/// message.
 pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
+    let mut last = Some(since).filter(|&since| since != MessageId::ZERO);
     if entries.is_empty() {
-        return tail == Some(since);
+        return tail == last;
     }
-    let mut last = since;
     entries.iter().all(|entry| {
-        let follows = entry.prev == Some(last);
-        last = entry.message.id;
+        let follows = entry.prev == last;
+        last = Some(entry.message.id);
         follows
     })
 }
@@ -204,5 +205,10 @@ mod tests {
         assert!(continues(id(1), &[], Some(id(1))));
         assert!(!continues(id(1), &[], Some(id(2))));
         assert!(!continues(id(1), &[], None));
+        let first = [entry(None, 1), entry(Some(1), 2)];
+        assert!(continues(MessageId::ZERO, &first, None));
+        assert!(!continues(MessageId::ZERO, &first[1..], None));
+        assert!(continues(MessageId::ZERO, &[], None));
+        assert!(!continues(MessageId::ZERO, &[], Some(id(1))));
     }
 }

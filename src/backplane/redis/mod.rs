@@ -31,8 +31,8 @@ use crate::protocol::Page;
 /// How long a connection may take, with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a batch of commands may take. With [`CONNECT_TIMEOUT`] it stays below
-/// [`super::ANSWER_WITHIN`]: a command may wait for one batch and one attempt to connect.
+/// How long Redis may let us wait for the next reply. With [`CONNECT_TIMEOUT`] it stays below
+/// [`super::ANSWER_WITHIN`]: a command may wait for one such time and one attempt to connect.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The ceiling of the first and of the longest wait between two attempts to connect.
@@ -207,13 +207,17 @@ impl Backplane for Redis {
     fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
         // One more than asked for tells whether there is more.
         let command = wire::read(&self.keys, room, page, limit.saturating_add(1));
-        let mut entries = wire::entries(&self.publisher.call(&command)?)?;
-        let more = entries.len() > limit;
-        entries.truncate(limit);
+        let mut items = wire::items(&self.publisher.call(&command)?)?;
+        let more = items.len() > limit;
+        items.truncate(limit);
         if matches!(page, Page::Newest | Page::Before(_)) {
-            entries.reverse();
+            items.reverse();
         }
-        Ok(Excerpt { entries, more })
+        let entries = items.into_iter().filter_map(wire::Item::into_entry);
+        Ok(Excerpt {
+            entries: entries.collect(),
+            more,
+        })
     }
 
     fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
@@ -247,6 +251,8 @@ impl Backplane for Redis {
     }
 
     fn close(&self) {
+        // From here on a Redis that does not answer costs one time-out, not one for each step.
+        self.publisher.connect_no_more();
         self.subscriber.close();
         self.keeper.close();
         self.publisher.close();

@@ -17,8 +17,16 @@ if ref then
 end
 
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-local prev = last and last[1] or ''
-local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[5], '*',
+local prev, place = '', '*'
+if last then
+  prev = last[1]
+else
+  -- A log that begins anew, after a FLUSHALL say, must not give an id of the old one away again,
+  -- as it would within the same millisecond: so it begins at the microsecond.
+  local time = redis.call('TIME')
+  place = string.format('%d-%d', time[1] * 1000 + math.floor(time[2] / 1000), time[2] % 1000)
+end
+local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[5], place,
   'from', from, 'text', text, 'via', via, 'prev', prev)
 redis.call('PEXPIRE', log, ARGV[6])
 redis.call('PUBLISH', channel, table.concat({'m', id, prev, via, from, text}, '\n'))

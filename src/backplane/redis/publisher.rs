@@ -1,30 +1,31 @@
 //! The publisher: the one connection on which commands go to Redis, and the thread that owns it.
 //!
 //! Whoever has a command puts it in the queue; the thread pipelines all that is waiting and gives
-//! each command its own answer, in order. Every command is answered exactly once and within
-//! [`ANSWER_WITHIN`], also when Redis is frozen: a batch that
-//! fails to be answered in time costs the connection, and while there is none, commands are
-//! refused at once.
+//! each command its own answer, in order. Every command is answered exactly once, and within
+//! [`ANSWER_WITHIN`] also when Redis is frozen: a reply that does not come in time costs the
+//! connection, and while there is none, commands are refused at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
-use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Arg, Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
 use super::wire::Scripts;
-use super::{COMMAND_TIMEOUT, RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
+use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::lock::lock;
 
-/// The most commands in one pipeline, and the most bytes.
+/// The most commands in one pipeline, and the most bytes. A command whose answer may be large counts
+/// as several.
 const BATCH_COMMANDS: usize = 128;
 const BATCH_BYTES: usize = 1 << 20;
+const LARGE_ANSWER: usize = 16;
 
 /// Commands that nobody waits for are dropped when so many are queued already.
 const FORGETTABLE_BACKLOG: usize = 10_000;
@@ -34,6 +35,8 @@ pub(super) type Answer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
 
 struct Job {
     command: Vec<u8>,
+    /// What it takes of [`BATCH_COMMANDS`].
+    weight: usize,
     answer: Answer,
 }
 
@@ -53,6 +56,7 @@ pub(super) struct Publisher {
 #[derive(Default)]
 struct Link {
     connected: AtomicBool,
+    closing: AtomicBool,
     /// How often a connection was made. A change means that Redis may have forgotten something.
     epoch: AtomicU64,
 }
@@ -87,8 +91,13 @@ impl Publisher {
 
     /// Queues a command; `answer` is called by the publisher's thread and must not wait.
     pub(super) fn submit(&self, command: &Cmd, answer: Answer) {
-        let command = command.get_packed_command();
-        if let Err(refused) = self.queue.send(Item::Job(Job { command, answer }))
+        let reads = matches!(command.args_iter().next(), Some(Arg::Simple(name)) if name.ends_with(b"RANGE"));
+        let job = Job {
+            command: command.get_packed_command(),
+            weight: if reads { LARGE_ANSWER } else { 1 },
+            answer,
+        };
+        if let Err(refused) = self.queue.send(Item::Job(job))
             && let Item::Job(job) = refused.into_inner()
         {
             (job.answer)(Err(BackplaneError::Unavailable));
@@ -141,6 +150,11 @@ impl Publisher {
         self.link.connected.load(Ordering::Acquire)
     }
 
+    /// From now on a connection that is lost is not made again.
+    pub(super) fn connect_no_more(&self) {
+        self.link.closing.store(true, Ordering::Release);
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.link.epoch.load(Ordering::Acquire)
     }
@@ -171,13 +185,14 @@ impl Worker {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         loop {
             let stop = self.collect(queue, &mut batch);
-            if self.connection.is_none() && Instant::now() >= self.next_attempt {
-                self.connect();
-            }
+            // First the answers: connecting may take a while.
             self.exchange(&mut batch);
             if stop {
                 self.link.connected.store(false, Ordering::Release);
                 return;
+            }
+            if self.connection.is_none() && Instant::now() >= self.next_attempt {
+                self.connect();
             }
         }
     }
@@ -195,16 +210,17 @@ impl Worker {
             Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => return true,
         };
-        let mut bytes = 0;
+        let (mut bytes, mut commands) = (0, 0);
         loop {
             match item {
                 Item::Stop => return true,
                 Item::Job(job) => {
                     bytes += job.command.len();
+                    commands += job.weight;
                     batch.push(job);
                 }
             }
-            if batch.len() == BATCH_COMMANDS || bytes >= BATCH_BYTES {
+            if commands >= BATCH_COMMANDS || bytes >= BATCH_BYTES {
                 return false;
             }
             match queue.try_recv() {
@@ -215,6 +231,10 @@ impl Worker {
     }
 
     fn connect(&mut self) {
+        if self.link.closing.load(Ordering::Acquire) {
+            self.next_attempt = Instant::now() + RETRY_CAP;
+            return;
+        }
         let attempt = self.address.connect().and_then(|mut connection| {
             self.scripts.load(&mut connection)?;
             Ok(connection)
@@ -261,18 +281,17 @@ impl Worker {
             }
             return;
         };
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        let mut outcome = pipeline(connection, batch, deadline);
-        // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat, and
-        // still in order: once a script is missing, it is missing for all that follow.
+        let mut outcome = pipeline(connection, batch);
+        // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They
+        // stay in order unless another instance loads the scripts in the midst of this batch.
         if matches!(&outcome, Ok(unknown) if !unknown.is_empty()) {
             let mut again = outcome.unwrap_or_default();
             outcome = match self.scripts.load(connection) {
-                Ok(()) => pipeline(connection, &mut again, deadline),
+                Ok(()) => pipeline(connection, &mut again),
                 Err(error) => Err(error),
             };
             for job in again {
-                (job.answer)(Err(BackplaneError::NoAnswer));
+                (job.answer)(Err(BackplaneError::Unavailable));
             }
         }
         match outcome {
@@ -295,11 +314,7 @@ impl Worker {
 
 /// Writes all commands at once and answers each as its reply arrives. Jobs whose script Redis does
 /// not know are handed back; after an error, those that were not answered stay in `batch`.
-fn pipeline(
-    connection: &mut Connection,
-    batch: &mut Vec<Job>,
-    deadline: Instant,
-) -> Result<Vec<Job>, RedisError> {
+fn pipeline(connection: &mut Connection, batch: &mut Vec<Job>) -> Result<Vec<Job>, RedisError> {
     let commands: Vec<&[u8]> = batch.iter().map(|job| &job.command[..]).collect();
     connection.send_packed_command(&commands.concat())?;
     let mut unknown = Vec::new();
@@ -308,7 +323,7 @@ fn pipeline(
         if answered == batch.len() {
             break Ok(());
         }
-        match next_reply(connection, deadline) {
+        match connection.recv_response() {
             Ok(Value::Push { .. }) => {}
             Ok(value) => {
                 let job = std::mem::replace(&mut batch[answered], Job::answered());
@@ -344,17 +359,10 @@ impl Job {
     fn answered() -> Self {
         Self {
             command: Vec::new(),
+            weight: 0,
             answer: Box::new(|_| {}),
         }
     }
-}
-
-/// A read time-out counts for one reply, so a Redis that trickles could hold a batch for as many;
-/// the deadline is the whole batch's.
-fn next_reply(connection: &mut Connection, deadline: Instant) -> Result<Value, RedisError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    connection.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-    connection.recv_response()
 }
 
 /// What Redis will take again later, and what it will not.
@@ -364,10 +372,23 @@ fn refusal(error: &ServerError) -> BackplaneError {
         None => error.code().to_owned(),
     };
     warn!("Redis refuses a command: {why}");
-    match error.code() {
-        // Loading its data, out of memory, a replica, failing over, unable to save.
-        "LOADING" | "OOM" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF"
-        | "NOREPLICAS" | "BUSY" => BackplaneError::Unavailable,
-        _ => BackplaneError::Refused(why),
+    // Inside a script, older versions put the code into the sentence.
+    if PASSING_TROUBLE.iter().any(|code| why.contains(code)) {
+        BackplaneError::Unavailable
+    } else {
+        BackplaneError::Refused(why)
     }
 }
+
+/// Loading its data, out of memory, a replica, failing over, unable to save, in a long script.
+const PASSING_TROUBLE: [&str; 9] = [
+    "LOADING",
+    "OOM",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+];

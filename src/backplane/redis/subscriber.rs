@@ -18,7 +18,7 @@ use log::{debug, info, warn};
 use redis::{Cmd, Connection, PushKind, RedisError, Value};
 
 use super::publisher::Publisher;
-use super::wire::{self, Keys, Payload};
+use super::wire::{self, Item, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
@@ -109,6 +109,7 @@ impl Subscriber {
             rooms: HashMap::new(),
             wanted: Vec::new(),
             unconfirmed: 0,
+            overdue_at: Instant::now(),
             behind: HashSet::new(),
             catch_up_at: Instant::now(),
             forgetting: Vec::new(),
@@ -205,13 +206,22 @@ enum Chain {
     Unknown,
     /// What follows this id (`None`: the log was empty) has to be read from the log.
     Behind(Option<MessageId>),
-    /// Everything up to this id was delivered, and what follows will be heard.
-    Current(Option<MessageId>),
+    /// Everything up to `last` was delivered, and what follows will be heard.
+    Current {
+        last: Option<MessageId>,
+        /// What was read from the log may still be heard: up to this id, and until the first
+        /// message behind it.
+        read: Option<MessageId>,
+    },
 }
 
 impl Chain {
+    fn caught_up(last: Option<MessageId>) -> Self {
+        Self::Current { last, read: last }
+    }
+
     fn cut(&mut self) {
-        if let Self::Current(last) = *self {
+        if let Self::Current { last, .. } = *self {
             *self = Self::Behind(last);
         }
     }
@@ -252,6 +262,8 @@ struct Listener {
     wanted: Vec<String>,
     /// How many subscriptions Redis has yet to confirm.
     unconfirmed: usize,
+    /// When to look next whether a confirmation is overdue.
+    overdue_at: Instant,
     /// The channels that are confirmed and not current.
     behind: HashSet<String>,
     catch_up_at: Instant,
@@ -300,9 +312,9 @@ impl Listener {
         for heard in self.rooms.values_mut() {
             heard.chain.cut();
         }
-        if let Cut::NotConfirmed(room) = cut {
-            // Redis may refuse this one for good; whoever waits for it is told by their deadline.
-            self.rooms.remove(&self.keys.channel(room));
+        if let Cut::NotConfirmed(_) = cut {
+            // Redis may refuse some for good; whoever waits for them is told by their deadline.
+            self.rooms.retain(|_, heard| heard.chain != Chain::Unknown);
         }
         let why = match cut {
             Cut::Failed(error) => describe(error),
@@ -380,6 +392,9 @@ impl Listener {
         connection.subscribe_resp3(self.keys.control())?;
         self.wanted = self.rooms.keys().cloned().collect();
         self.unconfirmed = 0;
+        for heard in self.rooms.values_mut() {
+            heard.asked = None;
+        }
         self.subscribe(connection)?;
         loop {
             match connection.recv_response() {
@@ -417,8 +432,9 @@ impl Listener {
         let now = Instant::now();
         let wanted = std::mem::take(&mut self.wanted);
         for channel in &wanted {
-            if let Some(heard) = self.rooms.get_mut(channel) {
-                heard.asked = Some(now);
+            if let Some(heard) = self.rooms.get_mut(channel)
+                && heard.asked.replace(now).is_none()
+            {
                 self.unconfirmed += 1;
             }
         }
@@ -432,6 +448,10 @@ impl Listener {
     fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
         let now = Instant::now();
         self.probe(now)?;
+        if self.unconfirmed > 0 && now >= self.overdue_at {
+            self.overdue_at = now + GLANCE;
+            self.overdue(now)?;
+        }
         if self.shared.alive.load(Ordering::Acquire) {
             return self.forget_due(connection, now);
         }
@@ -448,7 +468,6 @@ impl Listener {
             // Without the publisher no probe goes out, and so none can come back.
             && self.publisher.is_connected()
         {
-            self.overdue(now)?;
             self.probe.sent = Some(now);
             self.publisher.forget(&wire::to_myself(&self.keys, PROBE));
         }
@@ -485,6 +504,7 @@ impl Listener {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
                             if !follow(&self.hub, heard, entry) {
+                                lock(&self.shared.heard).remove(&heard.room);
                                 self.behind.insert(channel.to_owned());
                                 self.catch_up_at = Instant::now();
                             }
@@ -560,11 +580,15 @@ impl Listener {
                         millis: u64::MAX,
                         number: u64::MAX,
                     },
-                    Chain::Behind(last) | Chain::Current(last) => last.unwrap_or(MessageId::ZERO),
+                    Chain::Behind(last) | Chain::Current { last, .. } => {
+                        last.unwrap_or(MessageId::ZERO)
+                    }
                 };
+                // In this order, or a message stored in between would look like a log that lost
+                // its end.
                 [
-                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
                     wire::read(&self.keys, &heard.room, Page::Newest, 1),
+                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
                 ]
             })
             .collect();
@@ -575,12 +599,12 @@ impl Listener {
                 continue;
             };
             let read = |answer: &Result<Value, BackplaneError>| match answer {
-                Ok(value) => wire::entries(value),
+                Ok(value) => wire::items(value),
                 Err(error) => Err(error.clone()),
             };
             match (read(&answer[0]), read(&answer[1])) {
-                (Ok(missed), Ok(newest)) => {
-                    let tail = newest.first().map(|entry| entry.message.id);
+                (Ok(newest), Ok(missed)) => {
+                    let tail = newest.first().map(Item::id);
                     if fill(&self.hub, heard, missed, tail) {
                         self.behind.remove(channel);
                         lock(&self.shared.heard).insert(heard.room.clone());
@@ -640,24 +664,25 @@ impl Listener {
     }
 }
 
-/// Delivers a message that was heard, if it is the room's next. False if something before it was
-/// missed, which then is in the log, and so is the message.
+/// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log
+/// has to tell what is missing.
 fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
-    let Chain::Current(last) = heard.chain else {
+    let Chain::Current { last, read } = heard.chain else {
         // Being caught up with: the log has it.
         return true;
     };
     let id = entry.message.id;
-    if last.is_some_and(|last| id <= last) && entry.prev.is_some() {
+    if read.is_some_and(|read| id <= read) {
         return true;
     }
-    // A log may begin anew (it expired, or was deleted). Nothing was missed by that: until now
-    // every message was heard. But a first message with an id no higher than the last is either
-    // one that the catching up delivered already or the first of a log whose clock went back;
-    // reading the log tells.
+    // A log may begin anew (it expired, or was deleted). Nothing was missed by that, since until
+    // now every message was heard.
     let begins_anew = entry.prev.is_none() && last.is_none_or(|last| id > last);
     if entry.prev == last || begins_anew {
-        heard.chain = Chain::Current(Some(id));
+        heard.chain = Chain::Current {
+            last: Some(id),
+            read: None,
+        };
         hub.deliver(&heard.room, Delivery::Message(entry));
         return true;
     }
@@ -665,13 +690,14 @@ fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
     false
 }
 
-/// Delivers what the log holds behind the room's chain: `missed`, oldest first, with `tail` the
-/// log's newest id. True once the room is current.
-fn fill(hub: &Hub, heard: &mut Heard, missed: Vec<Entry>, tail: Option<MessageId>) -> bool {
+/// Delivers what the log holds behind the room's chain: `missed`, oldest first. `tail` is the log's
+/// newest id, read before: so where nothing was missed, it tells whether the log still reaches as
+/// far as the chain. True once the room is current.
+fn fill(hub: &Hub, heard: &mut Heard, missed: Vec<Item>, tail: Option<MessageId>) -> bool {
     let mut last = match heard.chain {
-        Chain::Current(_) => return true,
+        Chain::Current { .. } => return true,
         Chain::Unknown => {
-            heard.chain = Chain::Current(tail);
+            heard.chain = Chain::caught_up(tail);
             return true;
         }
         Chain::Behind(last) => last,
@@ -680,27 +706,28 @@ fn fill(hub: &Hub, heard: &mut Heard, missed: Vec<Entry>, tail: Option<MessageId
         warn!("room {:?}: messages are lost", heard.room);
         hub.deliver(&heard.room, Delivery::Gap { after, before });
     };
-    let whole_page = missed.len() == ENTRIES_AT_ONCE;
-    if missed.is_empty() && tail != last {
-        // The log is gone, or began anew with a clock that went back.
+    if missed.is_empty() && tail < last {
+        // Redis lost the end of the log, or all of it. What it still has was delivered; what it
+        // may have had besides is lost, and from now on it continues from there.
         lost(last, None);
-        heard.chain = match tail {
-            None => Chain::Current(None),
-            Some(_) => Chain::Behind(None),
-        };
-        return tail.is_none();
+        heard.chain = Chain::caught_up(tail);
+        return true;
     }
-    for entry in missed {
-        if entry.prev != last {
-            lost(last, Some(entry.message.id));
+    let whole_page = missed.len() == ENTRIES_AT_ONCE;
+    for item in missed {
+        let id = item.id();
+        if let Item::Entry(entry) = item {
+            if entry.prev != last {
+                lost(last, Some(id));
+            }
+            hub.deliver(&heard.room, Delivery::Message(entry));
         }
-        last = Some(entry.message.id);
-        hub.deliver(&heard.room, Delivery::Message(entry));
+        last = Some(id);
     }
     heard.chain = if whole_page {
         Chain::Behind(last)
     } else {
-        Chain::Current(last)
+        Chain::caught_up(last)
     };
     !whole_page
 }

@@ -218,29 +218,59 @@ pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
     Ok(users)
 }
 
-/// Reads what XRANGE and XREVRANGE return. What Hubbub did not write is left out, and so shows as
-/// a gap.
-pub(super) fn entries(value: &Value) -> Result<Vec<Entry>, BackplaneError> {
+/// What a room's log holds at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    Entry(Entry),
+    /// Something that Hubbub did not write. It is nobody's message, and yet a link of the chain.
+    Foreign(MessageId),
+}
+
+impl Item {
+    pub(super) fn id(&self) -> MessageId {
+        match self {
+            Self::Entry(entry) => entry.message.id,
+            Self::Foreign(id) => *id,
+        }
+    }
+
+    pub(super) fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Foreign(_) => None,
+        }
+    }
+}
+
+/// Reads what XRANGE and XREVRANGE return.
+pub(super) fn items(value: &Value) -> Result<Vec<Item>, BackplaneError> {
     let Value::Array(items) = value else {
         return Err(unexpected("XRANGE"));
     };
-    let entries = items.iter().filter_map(|item| {
-        let entry = entry(item);
-        if entry.is_none() {
-            warn!("a room's log has an entry that is not Hubbub's; it is left out");
-        }
-        entry
-    });
-    Ok(entries.collect())
+    items
+        .iter()
+        .map(|item| item_of(item).ok_or_else(|| unexpected("XRANGE")))
+        .collect()
 }
 
-fn entry(item: &Value) -> Option<Entry> {
+fn item_of(item: &Value) -> Option<Item> {
     let Value::Array(item) = item else {
         return None;
     };
     let [id, Value::Array(fields)] = &item[..] else {
         return None;
     };
+    let id = text(id)?;
+    Some(match entry(id, fields) {
+        Some(entry) => Item::Entry(entry),
+        None => {
+            warn!("a room's log has an entry that is not Hubbub's: {id}");
+            Item::Foreign(id.parse().ok()?)
+        }
+    })
+}
+
+fn entry(id: &str, fields: &[Value]) -> Option<Entry> {
     let (mut from, mut said, mut via, mut prev) = (None, None, None, None);
     for pair in fields.chunks_exact(2) {
         let value = text(&pair[1]);
@@ -252,7 +282,7 @@ fn entry(item: &Value) -> Option<Entry> {
             _ => {}
         }
     }
-    assemble(text(id)?, prev?, via?, from?, said?)
+    assemble(id, prev?, via?, from?, said?)
 }
 
 fn assemble(id: &str, prev: &str, via: &str, from: &str, text: &str) -> Option<Entry> {
