@@ -15,8 +15,8 @@ use crate::message::{
 use crate::outbox::Outbox;
 use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering};
 
-/// What may be held back for a member who is still reading the past. Beyond it, the member is a
-/// slow consumer.
+/// How many events may be held back for a member who is still reading the past; of their text, as
+/// many bytes as an outbox holds. Beyond that, the member is a slow consumer.
 const MAX_HELD: usize = 16 * 1024;
 
 /// What the backplane tells the hub about one room.
@@ -72,14 +72,25 @@ struct Member {
     /// The last message it was given, or that its history held.
     last: Option<MessageId>,
     /// Live events, while the connection still reads the past.
-    held: Option<Vec<Arc<Broadcast>>>,
+    held: Option<Held>,
+    /// Whose coming or going it was shown when it entered, before the notice of it arrived.
+    ahead: BTreeSet<UserName>,
+}
+
+#[derive(Default)]
+struct Held {
+    events: Vec<Arc<Broadcast>>,
+    bytes: usize,
 }
 
 impl Member {
     fn take(&mut self, broadcast: &Arc<Broadcast>) {
         if let Some(held) = &mut self.held {
-            if held.len() < MAX_HELD {
-                held.push(Arc::clone(broadcast));
+            if let Event::Message { message, .. } = &broadcast.event {
+                held.bytes += message.text.len();
+            }
+            if held.events.len() < MAX_HELD && held.bytes <= self.outbox.budget() {
+                held.events.push(Arc::clone(broadcast));
             } else {
                 self.outbox
                     .evict("too slow: the past was read slower than the room speaks");
@@ -94,13 +105,17 @@ impl Member {
                 self.last = Some(message.id);
                 self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
             }
-            Event::Gap { .. } => {
-                self.last = None;
+            Event::Gap { before, .. } => {
+                // Ids begin anew behind it, unless it says otherwise.
+                if before.is_none_or(|before| self.last.is_some_and(|last| before <= last)) {
+                    self.last = None;
+                }
                 true
             }
-            Event::Joined { user, .. } | Event::Left { user, .. } | Event::Typing { user, .. } => {
-                *user != self.user
+            Event::Joined { user, .. } | Event::Left { user, .. } => {
+                !self.ahead.remove(user) && *user != self.user
             }
+            Event::Typing { user, .. } => *user != self.user,
             _ => true,
         };
         if wanted && let Some(frame) = broadcast.frame(self.outbox.rendering()) {
@@ -139,6 +154,12 @@ impl Room {
             .present
             .as_ref()
             .is_some_and(|present| present.len() > ANNOUNCED_MEMBERS);
+        if crowded {
+            // Nobody is told, so nobody is ahead.
+            for member in &mut self.members {
+                member.ahead.clear();
+            }
+        }
         if !changed || crowded {
             return;
         }
@@ -209,7 +230,8 @@ impl Hub {
             user: user.clone(),
             outbox: Arc::clone(outbox),
             last: None,
-            held: Some(Vec::new()),
+            held: Some(Held::default()),
+            ahead: BTreeSet::new(),
         };
         // Under the map's lock, so that the room is not removed in between.
         let mut rooms = lock(&self.rooms);
@@ -238,21 +260,24 @@ impl Hub {
         let Some(held) = member.held.take() else {
             return;
         };
-        let held = without_shown(held, members);
-        for broadcast in &held {
-            member.take(broadcast);
+        let mut shown: BTreeSet<_> = members.iter().cloned().collect();
+        for broadcast in without_shown(held.events, members) {
+            member.take(&broadcast);
+            match &broadcast.event {
+                Event::Joined { user, .. } => shown.insert(user.clone()),
+                Event::Left { user, .. } => shown.remove(user),
+                _ => false,
+            };
         }
-        room.present.get_or_insert_with(|| {
-            let mut present: BTreeSet<_> = members.iter().cloned().collect();
-            for broadcast in &held {
-                match &broadcast.event {
-                    Event::Joined { user, .. } => present.insert(user.clone()),
-                    Event::Left { user, .. } => present.remove(user),
-                    _ => false,
-                };
+        match &room.present {
+            None => room.present = Some(shown),
+            Some(present) => {
+                let ahead = present.symmetric_difference(&shown).cloned().collect();
+                if let Some(member) = room.member(connection) {
+                    member.ahead = ahead;
+                }
             }
-            present
-        });
+        }
     }
 
     /// Takes a connection out of a room.
@@ -332,5 +357,142 @@ impl Room {
     fn member(&mut self, connection: ConnectionId) -> Option<&mut Member> {
         let index = self.position(connection)?;
         self.members.get_mut(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{Queue, outbox};
+    use std::time::Instant;
+
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    struct House {
+        hub: Hub,
+        room: RoomName,
+    }
+
+    impl House {
+        fn new() -> Self {
+            Self {
+                hub: Hub::new(InstanceId::random()),
+                room: RoomName::lobby(),
+            }
+        }
+
+        fn admit(&self, connection: u64, name: &str) -> Queue {
+            let (outbox, queue) = outbox(Rendering::Text, 10_000);
+            let connection = ConnectionId(connection);
+            self.hub.admit(&self.room, connection, &user(name), &outbox);
+            queue
+        }
+
+        fn release(&self, connection: u64, members: &[&str]) {
+            let members: Vec<_> = members.iter().map(|name| user(name)).collect();
+            self.hub
+                .release(&self.room, ConnectionId(connection), None, &members, || {});
+        }
+
+        fn notice(&self, notice: Notice) {
+            self.hub.deliver(&self.room, Delivery::Notice(notice));
+        }
+    }
+
+    /// The lines that wait in a queue.
+    fn lines(queue: &Queue) -> Vec<String> {
+        let mut bytes = Vec::new();
+        queue.collect(&mut bytes, Instant::now());
+        let mut lines = Vec::new();
+        let mut rest = &bytes[..];
+        while let [_, length, ..] = *rest {
+            let end = 2 + usize::from(length);
+            lines.push(String::from_utf8(rest[2..end].to_vec()).expect("text"));
+            rest = &rest[end..];
+        }
+        lines
+    }
+
+    #[test]
+    fn who_was_shown_on_entering_is_not_announced_again() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice"]);
+        let bob = house.admit(2, "bob");
+        // Read from the shared state, before the notices of bob and carol arrive.
+        house.release(2, &["alice", "bob", "carol"]);
+        house.notice(Notice::Joined(user("bob")));
+        house.notice(Notice::Joined(user("carol")));
+        assert_eq!(lines(&alice), ["* bob joined", "* carol joined"]);
+        assert_eq!(lines(&bob), Vec::<String>::new());
+        house.notice(Notice::Left(user("carol")));
+        assert_eq!(lines(&bob), ["* carol left"]);
+    }
+
+    #[test]
+    fn of_what_was_held_back_only_what_was_not_shown_follows() {
+        let house = House::new();
+        let _alice = house.admit(1, "alice");
+        house.release(1, &["alice"]);
+        let bob = house.admit(2, "bob");
+        house.notice(Notice::Joined(user("carol")));
+        house.notice(Notice::Joined(user("dave")));
+        house.notice(Notice::Left(user("dave")));
+        house.notice(Notice::Joined(user("eve")));
+        // Read after carol came and dave went, and before eve came.
+        house.release(2, &["alice", "bob", "carol"]);
+        assert_eq!(lines(&bob), ["* eve joined"]);
+    }
+
+    #[test]
+    fn a_difference_is_announced_when_it_is_seen_twice() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice", "bob"]);
+        let present = |names: &[&str]| {
+            let users = names.iter().map(|name| user(name)).collect();
+            house.hub.deliver(&house.room, Delivery::Present(users));
+        };
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), Vec::<String>::new());
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), ["* bob left", "* carol joined"]);
+        present(&["alice", "carol"]);
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        let say = |number: u64| {
+            let entry = Entry {
+                message: crate::message::Message {
+                    id: MessageId { millis: 1, number },
+                    from: user("bob"),
+                    text: number.to_string(),
+                    at: 1,
+                },
+                prev: None,
+                via: None,
+            };
+            house.hub.deliver(&house.room, Delivery::Message(entry));
+        };
+        say(1);
+        say(2);
+        say(3);
+        let last = Some(MessageId {
+            millis: 1,
+            number: 2,
+        });
+        house
+            .hub
+            .release(&house.room, ConnectionId(1), last, &[], || {});
+        say(3);
+        say(4);
+        assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
     }
 }

@@ -112,10 +112,12 @@ impl Outbox {
         if self.state.load(Ordering::Acquire) != state::OPEN {
             return;
         }
-        let queued = self.queued.fetch_add(frame.len(), Ordering::AcqRel) + frame.len();
+        let before = self.queued.fetch_add(frame.len(), Ordering::AcqRel);
+        let after = before + frame.len();
         let refused = match weight {
-            Weight::Passing => queued > self.budget / 2,
-            Weight::Essential => queued > self.budget,
+            Weight::Passing => after > self.budget / 2,
+            // One frame larger than the budget is taken by who has room, or it could never be sent.
+            Weight::Essential => after > self.budget && before > self.budget / 2,
         };
         if refused {
             self.queued.fetch_sub(frame.len(), Ordering::AcqRel);
@@ -156,9 +158,9 @@ impl Outbox {
         }
     }
 
-    /// Half of the budget: what may be queued at once without asking for room in between.
-    pub fn half_budget(&self) -> usize {
-        self.budget / 2
+    /// How many bytes it holds.
+    pub fn budget(&self) -> usize {
+        self.budget
     }
 
     /// Whether it still accepts frames.
