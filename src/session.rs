@@ -308,7 +308,7 @@ impl Session {
     /// more than an outbox takes at once. True if any were.
     fn cut_to_size(&self, messages: &mut Vec<Message>, page: Page) -> bool {
         let whole = messages.len();
-        let mut budget = self.outbox.half_budget();
+        let mut budget = self.outbox.budget() / 2;
         let mut fits = |message: &Message| {
             let size = weigh(message);
             let fits = size <= budget;
@@ -357,19 +357,26 @@ impl Session {
             });
             return Ok(());
         }
-        let hub = &self.instance.hub;
+        // What a user asks for is paced by how fast they read.
+        self.outbox.wait_for_room();
+        let Instance { hub, backplane, .. } = &*self.instance;
         hub.admit(&room, self.connection, &self.user, &self.outbox);
-        match self.read_past(&room, since, history) {
-            Ok(()) => {
-                info!("{} joined {room:?}", self.who());
-                self.rooms.insert(room);
-                Ok(())
-            }
-            Err(error) => {
-                self.part(&room, Departure::Clean);
-                Err(error)
-            }
+        if let Err(error) = backplane.subscribe(&room) {
+            // This connection has not arrived, so it cannot depart either.
+            hub.leave(&room, self.connection);
+            backplane.unsubscribe(&room);
+            return Err(error);
         }
+        let entered = backplane
+            .arrive(&room, &self.user)
+            .and_then(|()| self.read_past(&room, since, history));
+        if let Err(error) = entered {
+            self.part(&room, Departure::Clean);
+            return Err(error);
+        }
+        info!("{} joined {room:?}", self.who());
+        self.rooms.insert(room);
+        Ok(())
     }
 
     fn read_past(
@@ -379,40 +386,31 @@ impl Session {
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
         let backplane = &self.instance.backplane;
-        backplane.subscribe(room)?;
-        backplane.arrive(room, &self.user)?;
         let newest =
             backplane.read(room, Page::Newest, history.unwrap_or(0).clamp(1, PAGE_MOST))?;
         let tail = newest.entries.last().map(|entry| entry.message.id);
-        let (mut past, mut more, recovered) = match since {
+        let (past, more, recovered) = match since {
             None if history.unwrap_or(0) == 0 => (Vec::new(), false, false),
             None => (newest.entries, false, false),
             Some(since) => {
-                // An id above all that is kept is of a log that is gone: then all that is kept
-                // is what the client has not seen.
-                let from = since.min(tail.map_or(MessageId::ZERO, |tail| tail));
-                let from = if from == since {
-                    since
-                } else {
-                    MessageId::ZERO
-                };
-                let missed = backplane.read(room, Page::After(from), PAGE_MOST)?;
+                let missed = backplane.read(room, Page::After(since), PAGE_MOST)?;
                 let recovered = continues(since, &missed.entries, tail);
                 (missed.entries, missed.more, recovered)
             }
         };
         let members = backplane.members(room)?;
-        let mut last = past.last().map_or(tail, |entry| Some(entry.message.id));
-        let (first, mut rest) = self.split_to_size(past);
+        let (first, rest) = self.split_to_size(past);
+        let whole = rest.is_empty() && !more;
+        let last = match first.last() {
+            Some(entry) => Some(entry.message.id),
+            None => tail,
+        };
         let event = Event::Room {
             room: room.clone(),
-            members,
+            members: members.clone(),
             messages: messages(first),
             recovered,
             last,
-        };
-        let Event::Room { members, .. } = &event else {
-            unreachable!("it was made a line above")
         };
         let begin = || {
             if since.is_some() && !recovered && self.outbox.rendering() == Rendering::Text {
@@ -424,17 +422,45 @@ impl Session {
             }
             self.outbox.send(&event);
         };
-        if rest.is_empty() && !more {
-            self.instance
-                .hub
-                .release(room, self.connection, last, members, begin);
+        let hub = &self.instance.hub;
+        if whole {
+            hub.release(room, self.connection, last, &members, begin);
             return Ok(());
         }
-        // More than fits one frame: what follows is sent as single messages, page by page, as
-        // fast as the client reads, while what is said meanwhile is held back.
         begin();
+        match self.read_on(room, last.unwrap_or(MessageId::ZERO), rest, more) {
+            Ok(last) => hub.release(room, self.connection, Some(last), &members, || {}),
+            // The client takes itself for a member already. It has to come back and resume.
+            Err(error) => self.outbox.close(
+                code::TRY_AGAIN_LATER,
+                &format!("the past cannot be read on: {error}"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// Sends what follows `last` and does not fit one frame, as single messages, as fast as the
+    /// client reads, while what is said meanwhile is held back: first `rest`, then, if there is
+    /// `more`, page by page. The last id that was sent.
+    fn read_on(
+        &self,
+        room: &RoomName,
+        mut last: MessageId,
+        mut rest: Vec<Entry>,
+        mut more: bool,
+    ) -> Result<MessageId, BackplaneError> {
         loop {
             for entry in rest {
+                let id = entry.message.id;
+                if entry.prev != Some(last) {
+                    // Trimmed while it was being read.
+                    self.answer(&Event::Gap {
+                        room: room.clone(),
+                        after: Some(last),
+                        before: Some(id),
+                    });
+                }
+                last = id;
                 self.answer(&Event::Message {
                     room: room.clone(),
                     message: entry.message,
@@ -442,37 +468,19 @@ impl Session {
                 });
             }
             if !more || !self.outbox.is_open() {
-                break;
+                return Ok(last);
             }
-            let page = Page::After(last.unwrap_or(MessageId::ZERO));
-            let next = backplane.read(room, page, PAGE_MOST)?;
-            if let (Some(last), Some(entry)) = (last, next.entries.first())
-                && entry.prev != Some(last)
-            {
-                // Trimmed while it was being read.
-                self.answer(&Event::Gap {
-                    room: room.clone(),
-                    after: Some(last),
-                    before: Some(entry.message.id),
-                });
-            }
-            last = next
-                .entries
-                .last()
-                .map_or(last, |entry| Some(entry.message.id));
-            more = next.more;
-            past = next.entries;
-            rest = std::mem::take(&mut past);
+            let next = self
+                .instance
+                .backplane
+                .read(room, Page::After(last), PAGE_MOST)?;
+            (rest, more) = (next.entries, next.more);
         }
-        self.instance
-            .hub
-            .release(room, self.connection, last, members, || {});
-        Ok(())
     }
 
-    /// What fits a first frame, and what does not.
+    /// What fits a first frame, at least one, and what does not.
     fn split_to_size(&self, mut past: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
-        let mut budget = self.outbox.half_budget() / 2;
+        let mut budget = self.outbox.budget() / 4;
         let fits = past
             .iter()
             .take_while(|entry| {
@@ -482,7 +490,7 @@ impl Session {
                 fits
             })
             .count();
-        let rest = past.split_off(fits);
+        let rest = past.split_off(fits.max(1).min(past.len()));
         (past, rest)
     }
 

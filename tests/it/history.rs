@@ -104,7 +104,8 @@ fn who_comes_back_with_an_id_gets_exactly_what_was_missed() {
             (0, &json!(true))
         );
         assert_eq!(nothing["last"], ids[9]);
-        // An id that the log never had, before all of it and behind all of it.
+        // Ids that the log never had: before all of it, when what is kept is sent, and behind all
+        // of it, when the client may have seen all that is kept.
         let ancient = resume(&json!("1-0"));
         assert_eq!(
             (texts(&ancient["messages"]).len(), &ancient["recovered"]),
@@ -113,7 +114,12 @@ fn who_comes_back_with_an_id_gets_exactly_what_was_missed() {
         let future = resume(&json!("9999999999999-0"));
         assert_eq!(
             (texts(&future["messages"]).len(), &future["recovered"]),
-            (10, &json!(false))
+            (0, &json!(false))
+        );
+        let beginning = resume(&json!("0-0"));
+        assert_eq!(
+            (texts(&beginning["messages"]).len(), &beginning["recovered"]),
+            (10, &json!(true))
         );
         for n in 10..400 {
             say(&mut alice, "lobby", &n.to_string());
