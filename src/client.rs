@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::backoff::Backoff;
+use crate::backplane::REFS_LAST;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, ErrorCode, Event, Ref, Rendering, json};
 use crate::websocket::{ClientFrame, Ended, Incoming, ReadHalf, UpgradeError, masked};
@@ -35,6 +36,9 @@ const RETRY_CAP: Duration = Duration::from_secs(5);
 
 /// How long to wait before what the server could not do is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// For so long a send may be repeated under its ref: a little less than the server remembers it.
+const REF_IS_SAFE: Duration = REFS_LAST.saturating_sub(Duration::from_secs(20));
 
 /// How long a goodbye may take to be answered.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
@@ -200,16 +204,28 @@ struct Room {
     last: Option<MessageId>,
     /// For the first time: how much of the past to ask for.
     history: Option<usize>,
-    /// Whether the server confirmed it on this connection.
-    joined: bool,
+    state: RoomState,
     /// Whether the log began anew, so that its ids may be lower than `last`.
     anew: bool,
 }
 
+/// A room on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RoomState {
+    Outside,
+    /// The server was asked.
+    Joining,
+    Joined,
+}
+
+/// What was sent and not answered yet. Of one room only the first is on its way, so that a retry
+/// changes no order.
 struct Unanswered {
     room: RoomName,
     text: String,
     reference: Ref,
+    /// When it was sent first.
+    sent: Option<Instant>,
 }
 
 /// What comes from the reading thread.
@@ -246,6 +262,18 @@ impl Link {
     }
 }
 
+/// What to do about an event.
+enum Step {
+    /// Nothing: the user has seen it.
+    Drop,
+    /// The user is told.
+    Tell,
+    /// The user is told, and the room's next send has its turn.
+    TellAndSend(RoomName),
+    /// The same is asked again a little later.
+    AskAgain,
+}
+
 /// Why a connection could not be made.
 enum NoLink {
     ForGood(String),
@@ -274,7 +302,7 @@ impl Worker {
                 Ok(link) => {
                     self.tell(Happening::Connected);
                     for room in self.rooms.values_mut() {
-                        room.joined = false;
+                        room.state = RoomState::Outside;
                     }
                     let why = match self.converse(&link, &mut backoff) {
                         Ok(why) => why,
@@ -319,13 +347,13 @@ impl Worker {
                 since,
                 history,
             } => {
-                let known = Room {
+                let mut known = Room {
                     last: since,
                     history,
-                    joined: false,
+                    state: RoomState::Outside,
                     anew: false,
                 };
-                let command = join(&room, &known);
+                let command = known.join(&room);
                 self.rooms.insert(room, known);
                 Some(command)
             }
@@ -334,15 +362,15 @@ impl Worker {
                 text,
                 reference,
             } => {
-                let joined = self.rooms.get(&room).is_some_and(|room| room.joined);
-                let unanswered = Unanswered {
-                    room,
+                self.unanswered.push_back(Unanswered {
+                    room: room.clone(),
                     text,
                     reference,
-                };
-                let command = joined.then(|| unanswered.command());
-                self.unanswered.push_back(unanswered);
-                command
+                    sent: None,
+                });
+                // Behind others it waits for its turn.
+                let alone = self.unanswered.iter().filter(|u| u.room == room).count() == 1;
+                alone.then(|| self.next_send(&room)).flatten()
             }
             Ask::Other(command) => Some(command),
             Ask::Leave => {
@@ -354,8 +382,8 @@ impl Worker {
 
     /// One connection's life. `Ok` says why it ended.
     fn converse(&mut self, link: &Link, backoff: &mut Backoff) -> io::Result<String> {
-        for (name, room) in &self.rooms {
-            link.request(&join(name, room))?;
+        for (name, room) in &mut self.rooms {
+            link.request(&room.join(name))?;
         }
         let mut next_ping = Instant::now() + PING_EVERY;
         let mut heard = Instant::now();
@@ -420,126 +448,168 @@ impl Worker {
     }
 
     /// Joins what could not be joined, and sends what was not answered.
-    fn ask_again(&self, link: &Link) -> io::Result<()> {
-        for (name, room) in &self.rooms {
-            if !room.joined {
-                link.request(&join(name, room))?;
+    fn ask_again(&mut self, link: &Link) -> io::Result<()> {
+        for (name, room) in &mut self.rooms {
+            if room.state == RoomState::Outside {
+                link.request(&room.join(name))?;
             }
         }
-        self.send_unanswered(link, None)
-    }
-
-    fn send_unanswered(&self, link: &Link, only: Option<&RoomName>) -> io::Result<()> {
-        for unanswered in &self.unanswered {
-            let joined = self.rooms.get(&unanswered.room).is_some_and(|r| r.joined);
-            if joined && only.is_none_or(|room| *room == unanswered.room) {
-                link.request(&unanswered.command())?;
-            }
+        let rooms: Vec<RoomName> = self.rooms.keys().cloned().collect();
+        for room in &rooms {
+            self.send_next(link, room)?;
         }
         Ok(())
+    }
+
+    fn send_next(&mut self, link: &Link, room: &RoomName) -> io::Result<()> {
+        match self.next_send(room) {
+            Some(command) => link.request(&command),
+            None => Ok(()),
+        }
+    }
+
+    /// The first unanswered send of a room that is joined. Whether one that is too old for its ref
+    /// was stored can no longer be found out: then the user is told, instead of saying it twice.
+    fn next_send(&mut self, room: &RoomName) -> Option<Command> {
+        if self.rooms.get(room)?.state != RoomState::Joined {
+            return None;
+        }
+        let now = Instant::now();
+        loop {
+            let first = self.unanswered.iter_mut().find(|u| u.room == *room)?;
+            let sent = *first.sent.get_or_insert(now);
+            if now.duration_since(sent) < REF_IS_SAFE {
+                return Some(first.command());
+            }
+            let reference = first.reference.clone();
+            self.tell(Happening::Event(Event::Error {
+                code: ErrorCode::Unavailable,
+                message: "not confirmed: it may have been sent or not".to_owned(),
+                reference: Some(reference.clone()),
+                room: Some(room.clone()),
+                retry: false,
+            }));
+            self.answered(&reference);
+        }
     }
 
     /// Takes in an event and passes on what the user has not seen. True if something has to be
     /// asked again later.
     fn take(&mut self, link: &Link, event: Event) -> io::Result<bool> {
+        let Some(event) = self.enter(event) else {
+            return Ok(false);
+        };
+        match self.digest(&event) {
+            Step::Drop => return Ok(false),
+            Step::AskAgain => return Ok(true),
+            Step::Tell => self.tell(Happening::Event(event)),
+            Step::TellAndSend(room) => {
+                self.tell(Happening::Event(event));
+                self.send_next(link, &room)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// When a room was entered: notes where it stands, tells of a gap, and leaves only what the
+    /// user has not seen. Other events pass. `None` for a room that nobody asked for.
+    fn enter(&mut self, event: Event) -> Option<Event> {
+        let Event::Room {
+            room: name,
+            members,
+            mut messages,
+            recovered,
+            last,
+        } = event
+        else {
+            return Some(event);
+        };
+        let room = self.rooms.get_mut(&name)?;
+        let seen = room.last;
+        room.state = RoomState::Joined;
+        // A log whose end is before what was seen lost it, and goes on from there.
+        room.anew = !recovered && last < seen;
+        // In an empty room, whatever is said while we are away comes after the least id.
+        room.last = last.or(seen).or(Some(MessageId::ZERO));
+        messages.retain(|message| seen.is_none_or(|seen| message.id > seen));
+        if let (Some(after), false) = (seen, recovered) {
+            self.tell(Happening::Event(Event::Gap {
+                room: name.clone(),
+                after: Some(after),
+                before: messages.first().map(|message| message.id),
+            }));
+        }
+        Some(Event::Room {
+            room: name,
+            members,
+            messages,
+            recovered,
+            last,
+        })
+    }
+
+    fn digest(&mut self, event: &Event) -> Step {
         match event {
-            Event::Room {
-                room: name,
-                members,
-                mut messages,
-                recovered,
-                last,
-            } => {
-                let Some(room) = self.rooms.get_mut(&name) else {
-                    return Ok(false);
-                };
-                room.joined = true;
-                let lost = room.last.filter(|_| !recovered);
-                match room.last {
-                    Some(seen) if recovered => messages.retain(|message| message.id > seen),
-                    _ => {}
+            Event::Room { room, .. } => Step::TellAndSend(room.clone()),
+            Event::Message { room, message, .. } => match self.rooms.get_mut(room) {
+                Some(room) if room.anew || room.last.is_none_or(|last| message.id > last) => {
+                    room.anew = false;
+                    room.last = Some(message.id);
+                    Step::Tell
                 }
-                room.anew = false;
-                room.last = messages.last().map(|m| m.id).or(last).or(room.last);
-                let before = messages.first().map(|m| m.id);
-                if let Some(after) = lost {
-                    self.tell(Happening::Event(Event::Gap {
-                        room: name.clone(),
-                        after: Some(after),
-                        before,
-                    }));
-                }
-                self.tell(Happening::Event(Event::Room {
-                    room: name.clone(),
-                    members,
-                    messages,
-                    recovered,
-                    last,
-                }));
-                self.send_unanswered(link, Some(&name))?;
-                return Ok(false);
-            }
-            Event::Message {
-                ref room,
-                ref message,
-                ..
-            } => {
-                let Some(room) = self.rooms.get_mut(room) else {
-                    return Ok(false);
-                };
-                if !room.anew && room.last.is_some_and(|last| message.id <= last) {
-                    return Ok(false);
-                }
-                room.anew = false;
-                room.last = Some(message.id);
-            }
-            Event::Gap {
-                ref room,
-                before: None,
-                ..
-            } => {
-                if let Some(room) = self.rooms.get_mut(room) {
+                Some(_) | None => Step::Drop,
+            },
+            Event::Gap { room, before, .. } => {
+                if let (Some(room), None) = (self.rooms.get_mut(room), before) {
                     room.anew = true;
                 }
+                Step::Tell
             }
             Event::Sent {
-                reference: Some(ref reference),
-                ..
-            } => self.answered(reference),
-            Event::Error {
-                code,
-                ref reference,
-                ref room,
-                retry: true,
+                reference: Some(reference),
+                room,
                 ..
             } => {
-                let again = match (reference, room) {
-                    (Some(reference), _) => self
-                        .unanswered
-                        .iter()
-                        .any(|unanswered| unanswered.reference == *reference),
-                    // A join that failed.
-                    (None, Some(room)) => {
-                        code == ErrorCode::Unavailable
-                            && self.rooms.get(room).is_some_and(|room| !room.joined)
-                    }
-                    (None, None) => false,
-                };
-                if again {
-                    return Ok(true);
-                }
+                self.answered(reference);
+                Step::TellAndSend(room.clone())
             }
             Event::Error {
-                reference: Some(ref reference),
+                reference: Some(reference),
+                room,
+                retry,
                 ..
-            } => self.answered(reference),
-            Event::Closing { retry_after_ms, .. } => {
-                self.come_back_in = Some(Duration::from_millis(retry_after_ms));
+            } => {
+                if *retry && self.unanswered.iter().any(|u| u.reference == *reference) {
+                    return Step::AskAgain;
+                }
+                self.answered(reference);
+                room.clone().map_or(Step::Tell, Step::TellAndSend)
             }
-            _ => {}
+            Event::Error {
+                reference: None,
+                room: Some(name),
+                retry,
+                ..
+            } => match self.rooms.get_mut(name) {
+                Some(room) if room.state == RoomState::Joining => {
+                    room.state = RoomState::Outside;
+                    if *retry {
+                        return Step::AskAgain;
+                    }
+                    // It will not be entered, and so nothing can be said there.
+                    self.rooms.remove(name);
+                    self.unanswered
+                        .retain(|unanswered| unanswered.room != *name);
+                    Step::Tell
+                }
+                Some(_) | None => Step::Tell,
+            },
+            Event::Closing { retry_after_ms, .. } => {
+                self.come_back_in = Some(Duration::from_millis(*retry_after_ms));
+                Step::Tell
+            }
+            _ => Step::Tell,
         }
-        self.tell(Happening::Event(event));
-        Ok(false)
     }
 
     fn answered(&mut self, reference: &Ref) {
@@ -558,11 +628,15 @@ impl Unanswered {
     }
 }
 
-fn join(name: &RoomName, room: &Room) -> Command {
-    Command::Join {
-        room: name.clone(),
-        since: room.last,
-        history: room.history,
+impl Room {
+    /// Asks for the room, from where it stands.
+    fn join(&mut self, name: &RoomName) -> Command {
+        self.state = RoomState::Joining;
+        Command::Join {
+            room: name.clone(),
+            since: self.last,
+            history: self.history,
+        }
     }
 }
 

@@ -234,6 +234,7 @@ impl Conversation {
                 self.refused += 1;
                 print(&event)
             }
+            Event::Error { message, .. } if !self.entered => Err(Stop::Failed(message)),
             Event::Members { .. } | Event::History { .. } | Event::Error { .. } => {
                 self.awaited = self.awaited.saturating_sub(1);
                 print(&event)
@@ -328,11 +329,7 @@ fn try_say(options: &Say) -> Printed {
     while let Some(event) = patience.next(&client)? {
         match event {
             Event::Sent { reference, .. } if reference.as_ref() == Some(&mine) => return Ok(()),
-            Event::Error {
-                reference, message, ..
-            } if reference.as_ref() == Some(&mine) => {
-                return Err(Stop::Failed(message));
-            }
+            Event::Error { message, .. } => return Err(Stop::Failed(message)),
             _ => {}
         }
     }
@@ -375,7 +372,7 @@ fn try_tail(options: &Tail) -> Printed {
             }
             Event::Message { room, message, .. } => heard(&room, message)?,
             gap @ Event::Gap { .. } => print(&gap)?,
-            Event::Error { message, .. } => complain(format_args!("! {message}")),
+            Event::Error { message, .. } => return Err(Stop::Failed(message)),
             _ => {}
         }
     }
