@@ -267,6 +267,63 @@ fn a_redis_that_forgot_everything_is_told_as_a_gap_and_chat_goes_on() {
 }
 
 #[test]
+fn a_redis_that_comes_back_without_its_last_writes_is_told_as_a_gap_and_nothing_is_doubled() {
+    let mut redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let one = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = say_lines(&speaker, "kept", 3, |_| {});
+    // A snapshot, as Redis makes them by default; what follows is in memory alone.
+    let _: String = redis.run(&["SAVE"]);
+    said.append(&mut say_lines(&speaker, "forgotten", 3, |_| {}));
+    one.has_seen("forgotten 2");
+    redis.kill();
+    redis.start_again();
+    until("it is ready again", || {
+        (get(here.address(), "/readyz").0 == 200).then_some(())
+    });
+    said.insert(speaker.says("after"), "after".to_owned());
+    let seen = one.has_seen("after");
+    assert_eq!(faults(&seen, &said), Vec::<String>::new());
+    assert_eq!(seen.len(), 8, "seven messages and a gap: {seen:?}");
+    assert_eq!(one.reconnects(), 0);
+    // And the same for one who was away meanwhile.
+    let (last, _) = said.iter().nth(5).expect("the last before");
+    let mut back = Client::json(here.address(), "back");
+    back.asks(&json!({"type": "join", "room": "lobby", "since": last.to_string()}));
+    let entered = back.event_of("room");
+    assert_eq!(entered["recovered"], false);
+    assert_eq!(
+        entered["messages"].as_array().map(Vec::len),
+        Some(1),
+        "{entered}"
+    );
+}
+
+#[test]
+fn a_join_that_fails_does_not_make_the_user_leave_on_another_connection() {
+    let redis = Redis::start();
+    let _: String = redis.run(&["ACL", "SETUSER", "chat", "on", ">pass", "~*", "&*", "+@all"]);
+    let url = format!("redis://chat:pass@127.0.0.1:{}", redis.port());
+    let (here, there) = (Hubbub::with(&["--redis", &url]), Hubbub::on(&redis));
+    let mut bob = there.join("bob");
+    let _alice = here.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    // Now nothing can be subscribed to here; commands still work.
+    let _: String = redis.run(&["ACL", "SETUSER", "chat", "-subscribe"]);
+    let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the instance has noticed", || {
+        (get(here.address(), "/readyz").0 == 503).then_some(())
+    });
+    let mut again = Client::text(here.address(), "/chat/alice");
+    assert!(again.hears().starts_with("! cannot enter the room"));
+    let mut carol = there.join("carol");
+    assert_eq!(bob.hears(), "* carol joined", "and alice has not left");
+    carol.says("/who");
+    assert_eq!(carol.hears(), "* online: alice, bob, carol");
+}
+
+#[test]
 fn while_redis_is_away_a_send_is_refused_in_time_and_can_be_repeated() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));

@@ -1,0 +1,268 @@
+//! What an acknowledgement costs: sends per second through one instance, in ratio to a bare
+//! pipelined loop of the same script in the same run; and how soon a thousand rooms are healed
+//! after a cut. Run by `cargo bench --bench acks`; it needs `redis-server`.
+//!
+//! The senders wait for each acknowledgement before they say the next thing, as people do; the
+//! loop sends as many at a time as there are senders.
+
+#![allow(clippy::print_stdout)] // the figures are what it is for
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SECONDS: f64 = 3.0;
+const ROUNDS: usize = 3;
+const TEXT: &str = "a message of a hundred bytes, more or less, as people in a chat write them all day long, yes indeed";
+
+fn main() {
+    let (redis, port) = start_redis();
+    let (hubbub, address) = start_hubbub(port);
+    println!("senders   acknowledged/s   bare loop/s   ratio   (medians of {ROUNDS})");
+    for senders in [1, 16, 128] {
+        let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
+            .map(|_| (through_hubbub(&address, senders), bare_loop(port, senders)))
+            .collect();
+        rounds.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
+        let (ours, bare) = rounds[ROUNDS / 2];
+        println!(
+            "{senders:7}   {ours:14.0}   {bare:11.0}   {:5.2}",
+            ours / bare
+        );
+    }
+    let mut times: Vec<Duration> = (0..ROUNDS).map(|_| heal(&address, port, 1000)).collect();
+    times.sort();
+    println!(
+        "1,000 rooms healed {:.0} ms after the cut (median)",
+        times[ROUNDS / 2].as_secs_f64() * 1e3
+    );
+    drop((hubbub, redis));
+}
+
+/// Ends with its owner.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start_redis() -> (Process, u16) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its number").port();
+    drop(listener);
+    let child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--save", ""])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server; install it with: apt-get install redis-server");
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    (Process(child), port)
+}
+
+fn start_hubbub(redis: u16) -> (Process, String) {
+    let url = format!("redis://127.0.0.1:{redis}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--redis",
+            &url,
+            "--log-level",
+            "warn",
+        ])
+        .args(["--rooms-per-connection", "1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("hubbub");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("it was piped");
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .expect("a start line");
+    let address = line.split_once("http://").expect("an address").1;
+    let address = address.split(' ').next().expect("its end").to_owned();
+    (Process(child), address)
+}
+
+/// A connection in the JSON rendering.
+struct Link {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    fn open(address: &str, user: &str) -> Self {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_nodelay(true).expect("no delay");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a time-out");
+        let head = format!(
+            "GET /chat/{user} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: hubbub.v1\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        let mut link = Self {
+            stream,
+            buffer: Vec::new(),
+        };
+        link.wait_for(b"\"welcome\"", 1);
+        link
+    }
+
+    fn send(&mut self, payload: &str) {
+        (&self.stream)
+            .write_all(&frame(payload))
+            .expect("it can be sent");
+    }
+
+    /// Reads until so many occurrences have passed. Enough for what is sent here: the words that
+    /// are looked for stand in no message.
+    fn wait_for(&mut self, word: &[u8], mut count: usize) {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            while let Some(at) = self.buffer.windows(word.len()).position(|w| w == word) {
+                self.buffer.drain(..at + word.len());
+                count -= 1;
+                if count == 0 {
+                    return;
+                }
+            }
+            let keep = self.buffer.len().saturating_sub(word.len());
+            self.buffer.drain(..keep);
+            let read = self.stream.read(&mut chunk).expect("an answer");
+            assert!(read > 0, "the connection ended");
+            self.buffer.extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+/// A masked text frame; the mask is zero, which costs nobody anything.
+fn frame(payload: &str) -> Vec<u8> {
+    let length = payload.len();
+    let mut frame = vec![0x81];
+    if length < 126 {
+        frame.push(0x80 | length as u8);
+    } else {
+        frame.push(0x80 | 126);
+        frame.extend_from_slice(&(length as u16).to_be_bytes());
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload.as_bytes());
+    frame
+}
+
+/// Acknowledged sends per second of `senders` connections, each in a room of its own.
+fn through_hubbub(address: &str, senders: usize) -> f64 {
+    let threads = senders.min(8);
+    let begin = Instant::now() + Duration::from_millis(500);
+    let end = begin + Duration::from_secs_f64(SECONDS);
+    let counts: usize = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut links: Vec<_> = (worker..senders)
+                        .step_by(threads)
+                        .map(|n| {
+                            let room = format!("room-{n}");
+                            let mut link = Link::open(address, &format!("sender-{n}"));
+                            link.send(&format!(r#"{{"type":"join","room":"{room}"}}"#));
+                            link.wait_for(b"\"recovered\"", 1);
+                            let send =
+                                format!(r#"{{"type":"send","room":"{room}","text":"{TEXT}"}}"#);
+                            (link, send)
+                        })
+                        .collect();
+                    thread::sleep(begin.saturating_duration_since(Instant::now()));
+                    let mut count = 0;
+                    while Instant::now() < end {
+                        for (link, send) in &mut links {
+                            link.send(send);
+                        }
+                        for (link, _) in &mut links {
+                            link.wait_for(b"\"duplicate\"", 1);
+                        }
+                        count += links.len();
+                    }
+                    count
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|w| w.join().expect("a count"))
+            .sum()
+    });
+    counts as f64 / SECONDS
+}
+
+/// The same script in a bare loop: so many in one pipeline, one pipeline after the other.
+fn bare_loop(port: u16, batch: usize) -> f64 {
+    let script = redis::Script::new(include_str!("../../src/backplane/redis/publish.lua"));
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
+    let mut connection = client.get_connection().expect("a connection");
+    script
+        .prepare_invoke()
+        .load(&mut connection)
+        .expect("a script");
+    let mut pipeline = redis::pipe();
+    for n in 0..batch {
+        let room = format!("bare:{{room-{n}}}");
+        pipeline
+            .cmd("EVALSHA")
+            .arg(script.get_hash())
+            .arg(1)
+            .arg(format!("{room}:log"))
+            .arg(&room)
+            .arg("sender")
+            .arg(TEXT)
+            .arg("0123456789abcdef.1")
+            .arg(1000)
+            .arg(86_400_000)
+            .arg(300_000);
+    }
+    let begin = Instant::now();
+    let mut count = 0;
+    while begin.elapsed().as_secs_f64() < SECONDS {
+        pipeline.exec(&mut connection).expect("answers");
+        count += batch;
+    }
+    count as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// Cuts the subscription, says one thing in each room through the publisher, which is not cut, and
+/// waits until the member heard them all.
+fn heal(address: &str, port: u16, rooms: usize) -> Duration {
+    let mut member = Link::open(address, "member");
+    for n in 0..rooms {
+        member.send(&format!(r#"{{"type":"join","room":"heal-{n}"}}"#));
+        member.wait_for(b"\"recovered\"", 1);
+    }
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
+    let mut connection = client.get_connection().expect("a connection");
+    let sends: Vec<u8> = (0..rooms)
+        .flat_map(|n| {
+            frame(&format!(
+                r#"{{"type":"send","room":"heal-{n}","text":"x"}}"#
+            ))
+        })
+        .collect();
+    let cut: redis::RedisResult<i64> = redis::cmd("CLIENT")
+        .arg(&["KILL", "TYPE", "pubsub"])
+        .query(&mut connection);
+    cut.expect("a cut");
+    let begin = Instant::now();
+    (&member.stream)
+        .write_all(&sends)
+        .expect("they can be sent");
+    member.wait_for(br#""type":"message""#, rooms);
+    begin.elapsed()
+}
