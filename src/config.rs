@@ -26,6 +26,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How many rooms one connection may be in.
     pub rooms_per_connection: usize,
+    /// How many connections there may be; `None` for what the machine can hold.
+    pub max_connections: Option<usize>,
     /// What is kept of messages and of users.
     pub retention: Retention,
 }
@@ -46,7 +48,7 @@ pub mod limit {
     use super::Limit;
 
     /// Seconds.
-    pub const DRAIN: Limit = limit("drain", 1, 600, 10);
+    pub const DRAIN: Limit = limit("drain", 5, 600, 10);
     /// Bytes.
     pub const MAX_MESSAGE: Limit = limit("max-message", 1, 16 << 20, 64 << 10);
     /// Bytes.
@@ -55,6 +57,8 @@ pub mod limit {
     pub const PING_INTERVAL: Limit = limit("ping-interval", 1, 3600, 25);
     /// Rooms.
     pub const ROOMS: Limit = limit("rooms-per-connection", 1, 10_000, 32);
+    /// Connections; the default is what the machine can hold.
+    pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
     /// Messages.
     pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
     /// Seconds.
@@ -135,6 +139,7 @@ impl Default for Config {
             outbox_bytes: count(limit::OUTBOX_BYTES),
             ping_interval: seconds(limit::PING_INTERVAL),
             rooms_per_connection: count(limit::ROOMS),
+            max_connections: None,
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),
                 history_ttl: seconds(limit::HISTORY_TTL),

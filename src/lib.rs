@@ -20,6 +20,7 @@ pub mod hub;
 pub mod backplane;
 // One instance, one user, one socket.
 pub mod config;
+pub mod limits;
 pub mod session;
 pub mod websocket;
 pub mod http;

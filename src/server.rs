@@ -1,7 +1,8 @@
 //! The server: bind, accept, tear down.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,6 +16,7 @@ use crate::backplane::{Backplane, ConnectError, Local, Redis};
 use crate::config::{Config, ConfigError};
 use crate::connection::{Connections, busy};
 use crate::hub::Hub;
+use crate::limits::Capacity;
 use crate::message::InstanceId;
 use crate::session::Instance;
 
@@ -29,6 +31,12 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the acceptor pauses when the table of open files is full.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long one who was refused may take to read why, how many such there may be, and how often the
+/// operator is told.
+const REFUSAL_LASTS: Duration = Duration::from_secs(1);
+const MOST_REFUSED: usize = 256;
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a teardown looks whether sends are still in flight.
 const IN_FLIGHT_GLANCE: Duration = Duration::from_millis(2);
@@ -74,6 +82,7 @@ pub struct Server {
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
+    capacity: Capacity,
 }
 
 impl Server {
@@ -96,12 +105,18 @@ impl Server {
                 Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
             ),
         };
+        let capacity = Capacity::of_this_machine(config.max_connections);
+        info!(
+            "room for {} connections, bounded by {}",
+            capacity.connections, capacity.bound_by
+        );
         let instance = Arc::new(Instance::new(config, hub, backplane));
         Ok(Self {
             connections: Arc::new(Connections::new(Arc::clone(&instance))),
             instance,
             listener: Arc::new(listener),
             address,
+            capacity,
         })
     }
 
@@ -124,7 +139,8 @@ impl Server {
             let listener = Arc::clone(&self.listener);
             let connections = Arc::clone(&self.connections);
             let instance = Arc::clone(&self.instance);
-            move || accept(&listener, &connections, &instance)
+            let capacity = self.capacity;
+            move || accept(&listener, &connections, &instance, capacity)
         })?;
         // A sender that is dropped also ends it.
         let _ = stop.recv();
@@ -140,7 +156,7 @@ impl Server {
         info!("closing: {} connections are open", self.connections.count());
         self.instance.close();
         self.stop_accepting(acceptor);
-        while self.instance.backplane.in_flight() > 0 && Instant::now() < deadline {
+        while self.instance.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
             thread::sleep(IN_FLIGHT_GLANCE);
         }
         self.connections
@@ -184,20 +200,29 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn accept(listener: &TcpListener, connections: &Arc<Connections>, instance: &Instance) {
+fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Connections>,
+    instance: &Instance,
+    capacity: Capacity,
+) {
+    let mut refused = Refused::default();
     loop {
         let accepted = listener.accept();
         if instance.is_closing() {
             return;
         }
+        refused.let_go(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
             prepare(&socket)?;
             let socket = Arc::new(socket);
-            connections.start(&socket, peer).inspect_err(|_| {
-                // The acceptor waits for nobody.
-                let _ = socket.set_nonblocking(true);
-                let _ = busy().write(&socket);
-            })
+            if connections.count() >= capacity.connections {
+                refused.refuse(socket);
+                return Ok(());
+            }
+            connections
+                .start(&socket, peer)
+                .inspect_err(|_| refused.refuse(socket))
         });
         if let Err(error) = started {
             // Nothing is wrong with a peer that is gone before it was accepted.
@@ -205,6 +230,43 @@ fn accept(listener: &TcpListener, connections: &Arc<Connections>, instance: &Ins
                 warn!("cannot take a connection: {error}");
                 thread::sleep(ACCEPT_PAUSE);
             }
+        }
+    }
+}
+
+/// Those who were told that there is no room. Closed at once, with their request unread, they would
+/// get a reset that takes the answer along; and the acceptor waits for nobody.
+#[derive(Default)]
+struct Refused {
+    sockets: VecDeque<(Instant, Arc<TcpStream>)>,
+    told_operator: Option<Instant>,
+}
+
+impl Refused {
+    fn refuse(&mut self, socket: Arc<TcpStream>) {
+        let now = Instant::now();
+        if self
+            .told_operator
+            .is_none_or(|told| now.duration_since(told) > TELL_EVERY)
+        {
+            self.told_operator = Some(now);
+            warn!("full: connections are refused");
+        }
+        let _ = socket.set_nonblocking(true);
+        let _ = busy().write(&socket);
+        let _ = socket.shutdown(Shutdown::Write);
+        self.sockets.push_back((now, socket));
+    }
+
+    /// Closes those who had the time to read it, and the oldest when there are many.
+    fn let_go(&mut self, now: Instant) {
+        while let Some((refused, socket)) = self.sockets.front() {
+            if now.duration_since(*refused) < REFUSAL_LASTS && self.sockets.len() < MOST_REFUSED {
+                return;
+            }
+            let mut scrap = [0; 4096];
+            while matches!((&mut &**socket).read(&mut scrap), Ok(1..)) {}
+            self.sockets.pop_front();
         }
     }
 }

@@ -70,6 +70,9 @@ pub(super) struct Options {
     /// How many rooms one connection may be in
     #[arg(long, env = "HUBBUB_ROOMS_PER_CONNECTION", value_name = "COUNT", default_value_t = limit::ROOMS.default as usize, value_parser = within::<usize>(limit::ROOMS), help_heading = "Limits")]
     rooms_per_connection: usize,
+    /// How many connections there may be [default: what this machine can hold]
+    #[arg(long, env = "HUBBUB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
+    max_connections: Option<usize>,
     /// How often an idle peer is pinged; one that is silent for 10 s longer is gone
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Limits")]
     ping_interval: u64,
@@ -98,6 +101,7 @@ impl Options {
             outbox_bytes: self.outbox_bytes,
             ping_interval: Duration::from_secs(self.ping_interval),
             rooms_per_connection: self.rooms_per_connection,
+            max_connections: self.max_connections,
             retention: Retention {
                 history_length: self.history_length,
                 history_ttl: Duration::from_secs(self.history_ttl),

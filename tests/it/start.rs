@@ -3,8 +3,10 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use crate::support::client::{Client, raw};
 use crate::support::hubbub::{Hubbub, command, run};
 use crate::support::redis::{Redis, free_port};
+use crate::support::until;
 
 /// The start fails with one line on stderr that has all these words, and nothing on stdout.
 fn refuses(arguments: &[&str], words: &[&str]) {
@@ -92,6 +94,32 @@ fn a_taken_port_and_bad_options_end_the_start() {
 }
 
 #[test]
+fn beyond_the_limit_of_connections_there_is_a_503_until_somebody_leaves() {
+    let hubbub = Hubbub::with(&["--max-connections", "3"]);
+    assert!(
+        hubbub
+            .log()
+            .contains("room for 3 connections, bounded by --max-connections")
+    );
+    let first = hubbub.join("a");
+    let _others = [hubbub.join("b"), hubbub.join("c")];
+    for _ in 0..5 {
+        let refused = Client::connect(hubbub.address(), "/chat/d", None);
+        let Err((503, why)) = refused else {
+            panic!("a fourth was let in")
+        };
+        assert!(why.contains("full"), "{why}");
+    }
+    let head = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = String::from_utf8(raw(hubbub.address(), head.as_bytes())).expect("text");
+    assert!(answer.contains("Retry-After: "), "{answer}");
+    first.leaves();
+    until("there is room again", || {
+        Client::connect(hubbub.address(), "/chat/d", None).ok()
+    });
+}
+
+#[test]
 fn options_are_taken_from_the_environment() {
     let output = command()
         .env("HUBBUB_LISTEN", "nowhere")
@@ -117,7 +145,7 @@ fn the_log_tells_who_came_and_went_and_why_with_a_date_and_a_thread() {
     let mut alice = hubbub.join("al%1bice".replace("%1b", "").as_str());
     alice.says("a secret text");
     alice.leaves();
-    let log = crate::support::until("the goodbye is logged", || {
+    let log = until("the goodbye is logged", || {
         let log = hubbub.log();
         log.contains("disconnected").then_some(log)
     });

@@ -1,0 +1,139 @@
+//! How many connections this machine can hold.
+//!
+//! Past the kernel's limits a thread does not merely fail to start: its signal stack cannot be
+//! mapped, and the standard library aborts the process. So the count is bounded below them, from
+//! what the machine says at the start.
+
+use std::fs;
+
+use log::debug;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// A Rust thread maps its stack and its signal stack, each with a guard page of its own.
+const MAPPINGS_PER_THREAD: u64 = 4;
+
+/// A reader and a writer.
+const THREADS_PER_CONNECTION: u64 = 2;
+
+/// What the process needs beside its connections: libraries, allocator arenas, large buffers.
+const OTHER_MAPPINGS: u64 = 1500;
+const OTHER_THREADS: u64 = 32;
+const OTHER_FILES: u64 = 64;
+
+/// How many connections there may be at a time, and what bounds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// The number.
+    pub connections: usize,
+    /// What would run out next.
+    pub bound_by: &'static str,
+}
+
+/// What the machine allows a process. `None` where it does not say.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    files: Option<u64>,
+    mappings: Option<u64>,
+    threads: Option<u64>,
+    processes: Option<u64>,
+    group: Option<u64>,
+}
+
+impl Capacity {
+    /// Raises the limit of open files as far as it goes, and works out what this machine can hold;
+    /// at most `asked`, if the operator asked for a number.
+    pub fn of_this_machine(asked: Option<usize>) -> Self {
+        let machine = Machine {
+            files: most_files(),
+            mappings: number_in("/proc/sys/vm/max_map_count"),
+            threads: number_in("/proc/sys/kernel/threads-max"),
+            processes: processes(),
+            group: number_in("/sys/fs/cgroup/pids.max"),
+        };
+        debug!("this machine allows {machine:?}");
+        machine.capacity(asked)
+    }
+}
+
+impl Machine {
+    fn capacity(self, asked: Option<usize>) -> Capacity {
+        let threads = |limit: Option<u64>| {
+            limit.map(|limit| limit.saturating_sub(OTHER_THREADS) / THREADS_PER_CONNECTION)
+        };
+        let mappings = self.mappings.map(|limit| {
+            limit.saturating_sub(OTHER_MAPPINGS) / (MAPPINGS_PER_THREAD * THREADS_PER_CONNECTION)
+        });
+        let files = self.files.map(|limit| limit.saturating_sub(OTHER_FILES));
+        let bounds = [
+            (asked.map(|asked| asked as u64), "--max-connections"),
+            (mappings, "vm.max_map_count"),
+            (files, "the limit of open files (ulimit -n)"),
+            (threads(self.threads), "kernel.threads-max"),
+            (
+                threads(self.processes),
+                "the limit of processes (ulimit -u)",
+            ),
+            (threads(self.group), "the control group's pids.max"),
+        ];
+        let least = bounds
+            .into_iter()
+            .filter_map(|(limit, name)| Some((limit?, name)))
+            .min_by_key(|(limit, _)| *limit);
+        let (connections, bound_by) = least.unwrap_or((1000, "caution: nothing is known"));
+        Capacity {
+            connections: usize::try_from(connections).unwrap_or(usize::MAX).max(1),
+            bound_by,
+        }
+    }
+}
+
+fn most_files() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Some(hard),
+        Err(_) => Some(soft),
+    }
+}
+
+/// Root is exempt from this one.
+fn processes() -> Option<u64> {
+    if nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft)
+}
+
+/// `None` also for `max`, which is no limit.
+fn number_in(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stock_kernel_holds_eight_thousand_and_the_tightest_limit_binds() {
+        let stock = Machine {
+            files: Some(1 << 20),
+            mappings: Some(65_530),
+            threads: Some(192_730),
+            processes: None,
+            group: None,
+        };
+        let capacity = stock.capacity(None);
+        assert_eq!(capacity.connections, 8003);
+        assert_eq!(capacity.bound_by, "vm.max_map_count");
+        assert_eq!(stock.capacity(Some(100)).bound_by, "--max-connections");
+        let few_files = Machine {
+            files: Some(1024),
+            ..stock
+        };
+        assert_eq!(few_files.capacity(Some(5000)).connections, 960);
+        let tiny = Machine {
+            group: Some(10),
+            ..stock
+        };
+        assert_eq!(tiny.capacity(None).connections, 1);
+    }
+}
