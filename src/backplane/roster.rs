@@ -108,6 +108,11 @@ impl Roster {
             .unwrap_or_default()
     }
 
+    /// Whether anybody is in `room`.
+    pub(super) fn has_users_in(&self, room: &RoomName) -> bool {
+        self.rooms.contains_key(room)
+    }
+
     /// The rooms that anybody is in.
     pub(super) fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.rooms.keys()

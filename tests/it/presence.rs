@@ -158,6 +158,26 @@ fn a_redis_that_restarts_with_or_without_its_data_does_not_make_anyone_come_or_g
 }
 
 #[test]
+fn a_redis_that_is_flushed_is_told_again_who_is_here() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut bob = here.join("bob");
+    let alice = there.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    for _ in 0..3 {
+        let _: String = redis.run(&["FLUSHALL"]);
+        until("both are known again", || {
+            bob.says("/who");
+            let line = bob.hears();
+            assert!(line.starts_with("* online"), "{line}");
+            (line == "* online: alice, bob").then_some(())
+        });
+    }
+    alice.leaves();
+    assert_eq!(bob.hears(), "* alice left");
+}
+
+#[test]
 fn an_outage_longer_than_the_expiry_does_not_make_anyone_come_or_go() {
     let redis = Redis::start();
     let ttl = ["--presence-ttl", "3"];

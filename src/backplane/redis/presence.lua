@@ -8,11 +8,13 @@
 --   arrive   the users are connected to the instance, from now on or still (a renewal)
 --   depart   they no longer are
 --   retire   they no longer are, but are given a while to come back elsewhere
---   sweep    those whose instances all failed to renew them are gone
+--   sweep    those whose instances all failed to renew them are gone; returns whether anything of
+--            this instance is still known (0 after a FLUSHALL)
 --   members  returns who is present
 
 local users, holders = KEYS[1], KEYS[2]
 local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local mark = '\n' .. instance -- a field that is no user's
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -53,7 +55,7 @@ if operation == 'sweep' then
   for _, user in ipairs(redis.call('ZRANGEBYSCORE', users, '-inf', string.format('%d', now), 'LIMIT', 0, 500)) do
     write(user, read(user))
   end
-  return
+  return redis.call('HEXISTS', holders, mark)
 end
 
 for index = 5, #ARGV do
@@ -71,6 +73,7 @@ end
 
 -- Nobody renews a room that nobody is in: without this, its keys would stay for ever.
 if operation == 'arrive' then
+  redis.call('HSET', holders, mark, 1)
   redis.call('PEXPIRE', users, ttl * 4)
   redis.call('PEXPIRE', holders, ttl * 4)
 end

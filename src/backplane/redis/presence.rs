@@ -4,12 +4,14 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use redis::Value;
 
 use super::publisher::Publisher;
 use super::subscriber::Subscriber;
@@ -27,8 +29,9 @@ const TICK: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A difference between what was announced and what is so counts when it is still there after
-/// this time: a notice may be on its way.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// this time: a notice may be on its way, or an instance about to find out by its next sweep that
+/// Redis forgot its users.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The most users that one step renews: a script keeps Redis from everything else.
 const USERS_AT_ONCE: usize = 256;
@@ -49,6 +52,8 @@ struct Presence {
     ttl: Duration,
     grace: Duration,
     roster: Mutex<Roster>,
+    /// Whether a sweep found that Redis knows nothing of this instance's users.
+    forgotten: AtomicBool,
 }
 
 impl Keeper {
@@ -68,6 +73,7 @@ impl Keeper {
             ttl: retention.presence_ttl,
             grace: retention.presence_grace,
             roster: Mutex::new(Roster::new(retention.presence_grace)),
+            forgotten: AtomicBool::new(false),
         });
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let rounds = Rounds {
@@ -209,6 +215,12 @@ impl Rounds {
         if !self.presence.publisher.is_connected() {
             return;
         }
+        if self.presence.forgotten.swap(false, Ordering::AcqRel) {
+            // Redis forgot our users without ever being away, by a FLUSHALL say.
+            self.renew_at = now;
+            self.sweep_at = now + third;
+            self.compare_at = now + third;
+        }
         if now >= self.renew_at {
             self.renew_at = now + third;
             self.renew();
@@ -238,8 +250,16 @@ impl Rounds {
 
     fn sweep(&self) {
         for room in self.presence.hub.rooms() {
-            let sweep = self.presence.step(&room, PresenceStep::Sweep, []);
-            self.presence.publisher.forget(&sweep);
+            let presence = Arc::clone(&self.presence);
+            let sweep = presence.step(&room, PresenceStep::Sweep, []);
+            self.presence.publisher.submit(
+                &sweep,
+                Box::new(move |answer| {
+                    if answer == Ok(Value::Int(0)) && lock(&presence.roster).has_users_in(&room) {
+                        presence.forgotten.store(true, Ordering::Release);
+                    }
+                }),
+            );
         }
     }
 
@@ -253,8 +273,14 @@ impl Rounds {
                 .collect();
             let answers = presence.publisher.call_all(&reads);
             for (room, answer) in rooms.iter().zip(answers) {
-                if let Ok(users) = answer.and_then(|value| wire::users(&value)) {
+                let Ok(users) = answer.and_then(|value| wire::users(&value)) else {
+                    continue;
+                };
+                let ours = lock(&presence.roster).users(room);
+                if ours.iter().all(|user| users.binary_search(user).is_ok()) {
                     presence.hub.deliver(room, Delivery::Present(users));
+                } else {
+                    presence.forgotten.store(true, Ordering::Release);
                 }
             }
         }

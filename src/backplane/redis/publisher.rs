@@ -5,6 +5,7 @@
 //! [`ANSWER_WITHIN`] also when Redis is frozen: a reply that does not come in time costs the
 //! connection, and while there is none, commands are refused at once.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,19 +14,21 @@ use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
-use redis::{Arg, Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
-use super::wire::Scripts;
+use super::wire::{self, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::lock::lock;
 
-/// The most commands in one pipeline, and the most bytes. A command whose answer may be large counts
-/// as several.
+/// The most commands in one pipeline, and the most bytes.
 const BATCH_COMMANDS: usize = 128;
 const BATCH_BYTES: usize = 1 << 20;
-const LARGE_ANSWER: usize = 16;
+
+/// The most reads among them. Their answers may be large, and whoever sends must not wait for many
+/// who read.
+const BATCH_READS: usize = 8;
 
 /// Commands that nobody waits for are dropped when so many are queued already.
 const FORGETTABLE_BACKLOG: usize = 10_000;
@@ -35,13 +38,13 @@ pub(super) type Answer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
 
 struct Job {
     command: Vec<u8>,
-    /// What it takes of [`BATCH_COMMANDS`].
-    weight: usize,
     answer: Answer,
 }
 
 enum Item {
     Job(Job),
+    /// One whose answer may be large.
+    Read(Job),
     Stop,
 }
 
@@ -78,6 +81,7 @@ impl Publisher {
             backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
             next_attempt: Instant::now(),
             lost_at: None,
+            reads: VecDeque::new(),
         };
         let thread = thread::Builder::new()
             .name("publisher".into())
@@ -91,14 +95,17 @@ impl Publisher {
 
     /// Queues a command; `answer` is called by the publisher's thread and must not wait.
     pub(super) fn submit(&self, command: &Cmd, answer: Answer) {
-        let reads = matches!(command.args_iter().next(), Some(Arg::Simple(name)) if name.ends_with(b"RANGE"));
         let job = Job {
             command: command.get_packed_command(),
-            weight: if reads { LARGE_ANSWER } else { 1 },
             answer,
         };
-        if let Err(refused) = self.queue.send(Item::Job(job))
-            && let Item::Job(job) = refused.into_inner()
+        let item = if wire::is_read(command) {
+            Item::Read(job)
+        } else {
+            Item::Job(job)
+        };
+        if let Err(refused) = self.queue.send(item)
+            && let Item::Job(job) | Item::Read(job) = refused.into_inner()
         {
             (job.answer)(Err(BackplaneError::Unavailable));
         }
@@ -177,6 +184,8 @@ struct Worker {
     backoff: Backoff,
     next_attempt: Instant,
     lost_at: Option<Instant>,
+    /// Reads that wait for their turn.
+    reads: VecDeque<Job>,
 }
 
 impl Worker {
@@ -199,8 +208,17 @@ impl Worker {
 
     /// Waits for a command, or until it is time to connect again, and takes what is waiting.
     /// True once the publisher is told to stop.
-    fn collect(&self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
-        let first = if self.connection.is_some() {
+    fn collect(&mut self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
+        let stop = self.collect_jobs(queue, batch);
+        let turn = self.reads.len().min(BATCH_READS);
+        batch.extend(self.reads.drain(..turn));
+        stop
+    }
+
+    fn collect_jobs(&mut self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
+        let first = if !self.reads.is_empty() {
+            queue.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+        } else if self.connection.is_some() {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             queue.recv_deadline(self.next_attempt)
@@ -210,17 +228,17 @@ impl Worker {
             Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => return true,
         };
-        let (mut bytes, mut commands) = (0, 0);
+        let mut bytes = 0;
         loop {
             match item {
                 Item::Stop => return true,
+                Item::Read(job) => self.reads.push_back(job),
                 Item::Job(job) => {
                     bytes += job.command.len();
-                    commands += job.weight;
                     batch.push(job);
                 }
             }
-            if commands >= BATCH_COMMANDS || bytes >= BATCH_BYTES {
+            if batch.len() == BATCH_COMMANDS || bytes >= BATCH_BYTES {
                 return false;
             }
             match queue.try_recv() {
@@ -297,9 +315,8 @@ impl Worker {
         match outcome {
             Ok(unknown) => {
                 for job in unknown {
-                    (job.answer)(Err(BackplaneError::Refused(
-                        "it forgets the scripts".into(),
-                    )));
+                    // It forgets them faster than they can be loaded.
+                    (job.answer)(Err(BackplaneError::Unavailable));
                 }
             }
             Err(error) => {
@@ -359,7 +376,6 @@ impl Job {
     fn answered() -> Self {
         Self {
             command: Vec::new(),
-            weight: 0,
             answer: Box::new(|_| {}),
         }
     }

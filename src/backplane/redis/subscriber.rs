@@ -404,7 +404,7 @@ impl Listener {
                     }
                 }
                 Ok(_) => {}
-                Err(error) if error.is_timeout() => {}
+                Err(error) if error.is_timeout() || is_interruption(&error) => {}
                 Err(error) => return Err(error.into()),
             }
             self.take_asks(connection)?;
@@ -662,6 +662,12 @@ impl Listener {
         self.rooms
             .retain(|_, heard| !heard.waiting.is_empty() || hub.hosts(&heard.room));
     }
+}
+
+/// A process that is stopped and continued finds its reads interrupted.
+fn is_interruption(error: &RedisError) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    source.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }
 
 /// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log

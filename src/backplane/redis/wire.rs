@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use log::warn;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use redis::{Cmd, Connection, RedisResult, Script, Value, cmd};
+use redis::{Arg, Cmd, Connection, RedisResult, Script, Value, cmd};
 
 use crate::backplane::{BackplaneError, Draft, REFS_LAST, Retention};
 use crate::message::{Entry, InstanceId, Message, MessageId, Notice, Origin, RoomName, UserName};
@@ -164,6 +164,11 @@ pub(super) fn read(keys: &Keys, room: &RoomName, page: Page, limit: usize) -> Cm
     let mut command = cmd(name);
     command.arg(log).arg(from).arg(to).arg("COUNT").arg(limit);
     command
+}
+
+/// Whether the answer may be large.
+pub(super) fn is_read(command: &Cmd) -> bool {
+    matches!(command.args_iter().next(), Some(Arg::Simple(name)) if name.ends_with(b"RANGE"))
 }
 
 pub(super) fn typing(keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {
