@@ -458,9 +458,16 @@ fn read_pump(half: &mut ReadHalf, session: &mut Session, outbox: &Outbox) -> End
                 // Whom we sent away ourselves is expected back.
                 if outbox.is_open() {
                     session.says_goodbye();
+                    // Our own close frame, which the next reading brings, is the last.
+                    session.settle();
                 }
             }
-            Err(ended) => return ended,
+            Err(ended) => {
+                if ended == Ended::Vanished {
+                    session.settle();
+                }
+                return ended;
+            }
         }
     }
 }
@@ -473,7 +480,8 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
             outbox.abandon("the closing handshake is complete");
             return;
         }
-        Ended::Vanished => outbox.abandon("the client broke off"),
+        // It may have closed only its own side, and still read the answers.
+        Ended::Vanished => outbox.close(code::NORMAL, "the client broke off"),
         Ended::Silent => outbox.abandon("the client was silent for too long"),
         Ended::Broken(why) => outbox.abandon(why),
         Ended::Wrong { code, why } => outbox.close(*code, why),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use log::info;
 
-use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
+use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Excerpt, Stored, continues};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::lock::lock;
@@ -24,6 +24,12 @@ const SENDS_IN_FLIGHT: usize = 64;
 /// The most messages in one page of history, and how many without a limit.
 const PAGE_MOST: usize = 200;
 const PAGE_DEFAULT: usize = 50;
+
+/// How many entries of a log are read at once while their size is not known.
+const PIECE: usize = 32;
+
+/// The most messages in the frame with which a room begins.
+const FIRST_FRAME: usize = 1000;
 
 /// What all sessions of an instance share.
 pub struct Instance {
@@ -82,6 +88,17 @@ impl InFlight {
     fn exit(&self) {
         *lock(&self.count) -= 1;
         self.fewer.notify_one();
+    }
+
+    /// Waits until there are none.
+    fn settle(&self) {
+        let mut count = lock(&self.count);
+        while *count > 0 {
+            count = self
+                .fewer
+                .wait(count)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -155,6 +172,11 @@ impl Session {
             Ok(command) => self.run(command),
             Err(rejection) => self.answer(&rejection.into()),
         }
+    }
+
+    /// Waits until everything that the client sent is answered, as it will be in bounded time.
+    pub fn settle(&self) {
+        self.in_flight.settle();
     }
 
     /// Notes that the client said goodbye, so that nobody waits for it to come back.
@@ -289,43 +311,65 @@ impl Session {
     }
 
     fn history(&self, room: &RoomName, page: Page, limit: usize) {
-        let limit = limit.min(PAGE_MOST);
-        match self.instance.backplane.read(room, page, limit) {
-            Ok(excerpt) => {
-                let mut messages = messages(excerpt.entries);
-                let cut = self.cut_to_size(&mut messages, page);
-                self.answer(&Event::History {
-                    room: room.clone(),
-                    messages,
-                    more: excerpt.more || cut,
-                });
-            }
+        let bytes = self.outbox.budget() / 2;
+        match self.gather(room, page, limit.min(PAGE_MOST), bytes) {
+            Ok(excerpt) => self.answer(&Event::History {
+                room: room.clone(),
+                messages: messages(excerpt.entries),
+                more: excerpt.more,
+            }),
             Err(error) => self.cannot("cannot read the history", room, &error),
         }
     }
 
-    /// Leaves out the messages farthest from where the page was asked for, if together they are
-    /// more than an outbox takes at once. True if any were.
-    fn cut_to_size(&self, messages: &mut Vec<Message>, page: Page) -> bool {
-        let whole = messages.len();
-        let mut budget = self.outbox.budget() / 2;
-        let mut fits = |message: &Message| {
-            let size = weigh(message);
-            let fits = size <= budget;
-            budget = budget.saturating_sub(size);
-            fits
-        };
-        match page {
-            Page::After(_) => {
-                let keep = messages.iter().take_while(|m| fits(m)).count();
-                messages.truncate(keep.max(1));
+    /// Reads up to `limit` entries of a log, as many as `bytes` of an outbox take, but at least
+    /// one. They may be large, and a crowd may ask at once: so a few first, and then as many as
+    /// should still fit.
+    fn gather(
+        &self,
+        room: &RoomName,
+        page: Page,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Excerpt, BackplaneError> {
+        let rendering = self.outbox.rendering();
+        // From where the page was asked for, outwards.
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut weight = 0;
+        let mut next = page;
+        let mut more = true;
+        'pieces: while more && entries.len() < limit {
+            let left = bytes.saturating_sub(weight) / (weight / entries.len().max(1)).max(1);
+            let ask = match entries.len() {
+                0 => PIECE,
+                _ => left.max(PIECE),
+            };
+            let ask = ask.min(limit - entries.len());
+            let piece = self.instance.backplane.read(room, next, ask)?;
+            more = piece.more;
+            let mut piece = piece.entries;
+            if !matches!(page, Page::After(_)) {
+                piece.reverse();
             }
-            Page::Newest | Page::Before(_) => {
-                let keep = messages.iter().rev().take_while(|m| fits(m)).count();
-                messages.drain(..whole - keep.max(1).min(whole));
+            for entry in piece {
+                let size = rendering.weigh(&entry.message);
+                if !entries.is_empty() && weight + size > bytes {
+                    more = true;
+                    break 'pieces;
+                }
+                weight += size;
+                let id = entry.message.id;
+                next = match page {
+                    Page::After(_) => Page::After(id),
+                    Page::Newest | Page::Before(_) => Page::Before(id),
+                };
+                entries.push(entry);
             }
         }
-        messages.len() < whole
+        if !matches!(page, Page::After(_)) {
+            entries.reverse();
+        }
+        Ok(Excerpt { entries, more })
     }
 
     /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
@@ -386,29 +430,38 @@ impl Session {
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
         let backplane = &self.instance.backplane;
-        let newest =
-            backplane.read(room, Page::Newest, history.unwrap_or(0).clamp(1, PAGE_MOST))?;
-        let tail = newest.entries.last().map(|entry| entry.message.id);
-        let (past, more, recovered) = match since {
-            None if history.unwrap_or(0) == 0 => (Vec::new(), false, false),
-            None => (newest.entries, false, false),
-            Some(since) => {
-                let missed = backplane.read(room, Page::After(since), PAGE_MOST)?;
+        let first_frame = self.outbox.budget() / 4;
+        let tail = backplane.read(room, Page::Newest, 1)?.entries.pop();
+        let tail = tail.map(|entry| entry.message.id);
+        let (past, recovered) = match (since, history) {
+            (Some(since), _) => {
+                let missed = self.gather(room, Page::After(since), FIRST_FRAME, first_frame)?;
                 let recovered = continues(since, &missed.entries, tail);
-                (missed.entries, missed.more, recovered)
+                (missed, recovered)
             }
+            (None, Some(limit)) => {
+                let limit = limit.min(PAGE_MOST);
+                let newest = self.gather(room, Page::Newest, limit, first_frame)?;
+                (
+                    Excerpt {
+                        more: false,
+                        ..newest
+                    },
+                    false,
+                )
+            }
+            (None, None) => (Excerpt::default(), false),
         };
         let members = backplane.members(room)?;
-        let (first, rest) = self.split_to_size(past);
-        let whole = rest.is_empty() && !more;
-        let last = match first.last() {
-            Some(entry) => Some(entry.message.id),
-            None => tail,
-        };
+        let more = past.more;
+        let last = past
+            .entries
+            .last()
+            .map_or(tail, |entry| Some(entry.message.id));
         let event = Event::Room {
             room: room.clone(),
             members: members.clone(),
-            messages: messages(first),
+            messages: messages(past.entries),
             recovered,
             last,
         };
@@ -423,12 +476,12 @@ impl Session {
             self.outbox.send(&event);
         };
         let hub = &self.instance.hub;
-        if whole {
+        if !more {
             hub.release(room, self.connection, last, &members, begin);
             return Ok(());
         }
         begin();
-        match self.read_on(room, last.unwrap_or(MessageId::ZERO), rest, more) {
+        match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
             Ok(last) => hub.release(room, self.connection, Some(last), &members, || {}),
             // The client takes itself for a member already. It has to come back and resume.
             Err(error) => self.outbox.close(
@@ -439,18 +492,15 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what follows `last` and does not fit one frame, as single messages, as fast as the
-    /// client reads, while what is said meanwhile is held back: first `rest`, then, if there is
-    /// `more`, page by page. The last id that was sent.
-    fn read_on(
-        &self,
-        room: &RoomName,
-        mut last: MessageId,
-        mut rest: Vec<Entry>,
-        mut more: bool,
-    ) -> Result<MessageId, BackplaneError> {
+    /// Sends what follows `last` and did not fit one frame, as single messages, as fast as the client
+    /// reads, while what is said meanwhile is held back. The last id that was sent.
+    fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
         loop {
-            for entry in rest {
+            let piece = self
+                .instance
+                .backplane
+                .read(room, Page::After(last), PIECE)?;
+            for entry in piece.entries {
                 let id = entry.message.id;
                 if entry.prev != Some(last) {
                     // Trimmed while it was being read.
@@ -467,31 +517,10 @@ impl Session {
                     via: None,
                 });
             }
-            if !more || !self.outbox.is_open() {
+            if !piece.more || !self.outbox.is_open() {
                 return Ok(last);
             }
-            let next = self
-                .instance
-                .backplane
-                .read(room, Page::After(last), PAGE_MOST)?;
-            (rest, more) = (next.entries, next.more);
         }
-    }
-
-    /// What fits a first frame, at least one, and what does not.
-    fn split_to_size(&self, mut past: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
-        let mut budget = self.outbox.budget() / 4;
-        let fits = past
-            .iter()
-            .take_while(|entry| {
-                let size = weigh(&entry.message);
-                let fits = size <= budget;
-                budget = budget.saturating_sub(size);
-                fits
-            })
-            .count();
-        let rest = past.split_off(fits.max(1).min(past.len()));
-        (past, rest)
     }
 
     fn part(&self, room: &RoomName, departure: Departure) {
@@ -512,16 +541,6 @@ impl Drop for Session {
             info!("{} left {room:?}", self.who());
         }
     }
-}
-
-/// How many bytes a message takes of an outbox, about: JSON writes some bytes as two or six.
-fn weigh(message: &Message) -> usize {
-    let text = message.text.bytes().map(|byte| match byte {
-        0..=0x1f => 6,
-        b'"' | b'\\' => 2,
-        _ => 1,
-    });
-    text.sum::<usize>() + message.from.as_str().len() + 128
 }
 
 fn messages(entries: Vec<Entry>) -> Vec<Message> {

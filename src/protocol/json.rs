@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{Command, ErrorCode, Event, Page, Ref, Rejection};
-use crate::message::{MessageId, RoomName};
+use crate::message::{Message, MessageId, RoomName};
 
 /// Every field that any command has. Reading them loosely first lets a refusal name the field that
 /// is wrong, and carry the ref that came with it.
@@ -117,6 +117,16 @@ pub fn render(event: &Event) -> String {
     serde_json::to_string(event).expect("every event has only string keys and plain values")
 }
 
+/// See [`Rendering::weigh`](super::Rendering::weigh): some bytes are written as two or six.
+pub(super) fn weigh(message: &Message) -> usize {
+    let text = message.text.bytes().map(|byte| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    });
+    text.sum::<usize>() + message.from.as_str().len() + 128
+}
+
 /// Reads what [`render`] wrote, on the client's side.
 pub fn parse_event(frame: &str) -> Result<Event, serde_json::Error> {
     serde_json::from_str(frame)
@@ -177,7 +187,6 @@ pub fn request(command: &Command) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
 
     #[test]
     fn what_the_client_asks_is_what_the_server_reads() {

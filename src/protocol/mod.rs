@@ -34,6 +34,14 @@ impl Rendering {
         }
     }
 
+    /// How many bytes a message takes of an outbox, about, and rather too many than too few.
+    pub fn weigh(self, message: &Message) -> usize {
+        match self {
+            Self::Text => text::weigh(message),
+            Self::Json => json::weigh(message),
+        }
+    }
+
     /// The frames' payloads that tell of `event`, in order; none if this rendering does not.
     pub fn render(self, event: &Event) -> Vec<String> {
         match self {

@@ -6,7 +6,7 @@
 //! as it was said.
 
 use super::{Command, ErrorCode, Event, Page, Rejection};
-use crate::message::{RoomName, UserName, disturbs_a_line};
+use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 
 /// More users than this are counted, not named.
 const NAMED_MEMBERS: usize = 50;
@@ -126,6 +126,14 @@ fn said(from: &UserName, text: &str) -> Vec<String> {
     lines
 }
 
+/// See [`Rendering::weigh`](super::Rendering::weigh): each line has its author's name and a frame's
+/// header, and what is not shown as it is takes three bytes.
+pub(super) fn weigh(message: &Message) -> usize {
+    let lines = message.text.split('\n').count().min(SHOWN_LINES + 1);
+    let replaced = message.text.bytes().filter(u8::is_ascii_control).count();
+    message.text.len() + 2 * replaced + lines * (message.from.as_str().len() + 16)
+}
+
 /// What a terminal may be given of a line.
 fn shown(line: &str) -> String {
     line.chars()
@@ -163,7 +171,7 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Message, MessageId};
+    use crate::message::MessageId;
 
     fn user(name: &str) -> UserName {
         name.parse().expect("a name")

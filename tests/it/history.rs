@@ -168,6 +168,27 @@ fn a_past_larger_than_an_outbox_arrives_whole_and_the_live_follows() {
 }
 
 #[test]
+fn short_messages_of_many_lines_do_not_fill_the_outbox_of_who_reads_them() {
+    on_both(&[], |hubbub| {
+        let name = "%F0%9F%A6%80".repeat(64);
+        let mut alice = Client::json(hubbub.address(), &name);
+        alice.joins("lobby");
+        let lines = "\n".repeat(99);
+        for _ in 0..200 {
+            say(&mut alice, "lobby", &lines);
+        }
+        let mut bob = Client::text(hubbub.address(), "/chat/bob?history=200");
+        say(&mut alice, "lobby", "marker");
+        // As much of the past as fits a frame, and not a 1013.
+        let heard = bob.hears_until("marker");
+        assert!(heard.len() > 500, "{}", heard.len());
+        bob.says("/history 200");
+        say(&mut alice, "lobby", "another");
+        bob.hears_until("another");
+    });
+}
+
+#[test]
 fn a_room_in_which_nothing_is_said_forgets() {
     let redis = Redis::start();
     let hubbub = Hubbub::on_with(&redis, &["--history-ttl", "1"]);

@@ -80,6 +80,33 @@ fn what_cannot_be_done_is_an_error_and_the_connection_stays() {
 }
 
 #[test]
+fn what_was_sent_before_a_goodbye_is_answered_before_its_reply() {
+    let redis = Redis::start();
+    for hubbub in [Hubbub::alone(), Hubbub::on(&redis)] {
+        for half_closed in [false, true] {
+            let mut alice = Client::json(hubbub.address(), "alice");
+            alice.joins("lobby");
+            for n in 0..20 {
+                let reference = format!("{half_closed} {n}");
+                alice
+                    .asks(&json!({"type": "send", "room": "lobby", "text": "x", "ref": reference}));
+            }
+            if half_closed {
+                let socket = alice.socket();
+                socket
+                    .shutdown(std::net::Shutdown::Write)
+                    .expect("half a close");
+            } else {
+                alice.sends(tungstenite::Message::Close(None));
+            }
+            for _ in 0..20 {
+                alice.event_of("sent");
+            }
+        }
+    }
+}
+
+#[test]
 fn typing_is_told_to_the_others_alone() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
