@@ -140,6 +140,7 @@ impl Client {
             unanswered: VecDeque::new(),
             leaving: false,
             come_back_in: None,
+            max_message: usize::MAX,
         };
         let thread = thread::Builder::new()
             .name("client".into())
@@ -292,6 +293,8 @@ struct Worker {
     leaving: bool,
     /// When the server, before it closed, asked us to come back.
     come_back_in: Option<Duration>,
+    /// The largest frame that the server takes, once it said so.
+    max_message: usize,
 }
 
 impl Worker {
@@ -477,14 +480,23 @@ impl Worker {
         let now = Instant::now();
         loop {
             let first = self.unanswered.iter_mut().find(|u| u.room == *room)?;
+            let command = first.command();
+            let length = json::request(&command).map_or(0, |frame| frame.len());
             let sent = *first.sent.get_or_insert(now);
-            if now.duration_since(sent) < REF_IS_SAFE {
-                return Some(first.command());
-            }
+            let (code, message) = if length > self.max_message {
+                let most = self.max_message;
+                let message = format!("not sent: too long, {length} bytes of at most {most}");
+                (ErrorCode::BadRequest, message)
+            } else if now.duration_since(sent) < REF_IS_SAFE {
+                return Some(command);
+            } else {
+                let message = "not confirmed: it may have been sent or not".to_owned();
+                (ErrorCode::Unavailable, message)
+            };
             let reference = first.reference.clone();
             self.tell(Happening::Event(Event::Error {
-                code: ErrorCode::Unavailable,
-                message: "not confirmed: it may have been sent or not".to_owned(),
+                code,
+                message,
                 reference: Some(reference.clone()),
                 room: Some(room.clone()),
                 retry: false,
@@ -604,6 +616,10 @@ impl Worker {
                 }
                 Some(_) | None => Step::Tell,
             },
+            Event::Welcome { limits, .. } => {
+                self.max_message = limits.max_message;
+                Step::Tell
+            }
             Event::Closing { retry_after_ms, .. } => {
                 self.come_back_in = Some(Duration::from_millis(*retry_after_ms));
                 Step::Tell

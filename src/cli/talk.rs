@@ -1,7 +1,8 @@
 //! `hubbub join`, `say` and `tail`: the terminal's side of a chat.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::string::FromUtf8Error;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crossbeam_channel::{Receiver, never, select};
 use super::{MessageId, RoomName, UserName, Where, complain};
 use crate::client::{Client, Happening};
 use crate::message::Message;
-use crate::protocol::{Command, Event, Ref, text};
+use crate::protocol::{Command, ErrorCode, Event, Ref, text};
 
 #[derive(Args)]
 pub(super) struct Join {
@@ -100,7 +101,7 @@ struct Conversation {
     client: Client,
     name: UserName,
     room: RoomName,
-    lines: Receiver<String>,
+    lines: Receiver<Result<String, FromUtf8Error>>,
     entered: bool,
     /// What was sent and not answered yet.
     unanswered: HashSet<Ref>,
@@ -120,9 +121,9 @@ impl Conversation {
         thread::Builder::new()
             .name("stdin".into())
             .spawn(move || {
-                for line in io::stdin().lock().lines() {
+                for line in io::stdin().lock().split(b'\n') {
                     let Ok(line) = line else { return };
-                    if tell.send(line).is_err() {
+                    if tell.send(String::from_utf8(line)).is_err() {
                         return;
                     }
                 }
@@ -147,7 +148,8 @@ impl Conversation {
             let lines = if reading { self.lines.clone() } else { never() };
             select! {
                 recv(lines) -> line => match line {
-                    Ok(line) => self.say(&line)?,
+                    Ok(Ok(line)) => self.say(&line)?,
+                    Ok(Err(_)) => self.reject("not sent: the line is not UTF-8")?,
                     Err(_) => reading = false,
                 },
                 recv(self.client.happenings()) -> happening => match happening {
@@ -181,8 +183,22 @@ impl Conversation {
                 self.client.command(command);
                 Ok(())
             }
-            Err(rejection) => print(&rejection.into()),
+            Err(rejection) => self.reject(&rejection.message),
         }
+    }
+
+    /// A person sees it and types it again; a script is told by the exit code.
+    fn reject(&mut self, message: &str) -> Printed {
+        if !io::stdin().is_terminal() {
+            self.refused += 1;
+        }
+        print(&Event::Error {
+            code: ErrorCode::BadRequest,
+            message: message.to_owned(),
+            reference: None,
+            room: None,
+            retry: false,
+        })
     }
 
     fn take(&mut self, happening: Happening) -> Printed {
@@ -272,7 +288,9 @@ struct Patience {
 impl Patience {
     fn new(timeout: Option<u64>) -> Self {
         Self {
-            deadline: timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            // One too far to be told is none.
+            deadline: timeout
+                .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
             last_trouble: None,
         }
     }
@@ -341,6 +359,9 @@ pub(super) fn tail(options: &Tail) -> Result<(), String> {
 }
 
 fn try_tail(options: &Tail) -> Printed {
+    if options.count == Some(0) {
+        return Ok(());
+    }
     let client = start(&options.at, &options.name)?;
     let mut patience = Patience::new(options.timeout);
     let history = (options.history > 0).then_some(options.history);

@@ -111,6 +111,44 @@ fn what_is_piped_into_join_is_all_stored_before_it_ends() {
 }
 
 #[test]
+fn what_cannot_be_said_from_a_pipe_is_told_and_the_rest_is_said() {
+    let hubbub = Hubbub::with(&["--max-message", "1000"]);
+    let mut bob = hubbub.join("bob");
+    let mut alice = Terminal::start(&["join", "alice", "--url", &hubbub.url()]);
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.types("one");
+    alice.types(&"x".repeat(2000));
+    alice.types("/no/such/command");
+    let stdin = alice.stdin.as_mut().expect("it is still typing");
+    stdin.write_all(b"\xff\xfe\n").expect("it can be typed");
+    alice.types("two");
+    let (status, printed) = alice.ends();
+    assert_eq!(status.code(), Some(1));
+    let errors = printed.iter().filter(|line| line.starts_with("! ")).count();
+    assert_eq!(errors, 3, "{printed:?}");
+    assert_eq!(bob.hears(), "alice: one");
+    assert_eq!(bob.hears(), "alice: two");
+    assert_eq!(bob.hears(), "* alice left");
+}
+
+#[test]
+fn odd_numbers_are_taken_as_they_are_meant() {
+    let hubbub = Hubbub::alone();
+    let url = hubbub.url();
+    let most = u64::MAX.to_string();
+    assert!(
+        run(&["say", "alice", "hi", "--url", &url, "--timeout", &most])
+            .status
+            .success()
+    );
+    assert!(
+        run(&["tail", "--url", &url, "--count", "0"])
+            .status
+            .success()
+    );
+}
+
+#[test]
 fn say_succeeds_only_once_it_is_stored() {
     let mut redis = Redis::start();
     let hubbub = Hubbub::on(&redis);
