@@ -21,7 +21,14 @@ fn main() {
     let (redis, port) = start_redis();
     let (hubbub, address) = start_hubbub(port);
     println!("senders   acknowledged/s   bare loop/s   ratio   (medians of {ROUNDS})");
-    for senders in [1, 16, 128] {
+    // cargo passes `--bench`; numbers are numbers of senders.
+    let asked: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
+    let asked = if asked.is_empty() {
+        vec![1, 16, 128]
+    } else {
+        asked
+    };
+    for senders in asked {
         let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
             .map(|_| (through_hubbub(&address, senders), bare_loop(port, senders)))
             .collect();
