@@ -726,7 +726,7 @@ fn read(mut half: ReadHalf, tell: &Sender<FromServer>) {
                 // A newer server may say what we do not know.
                 Err(_) => FromServer::Alive,
             },
-            Ok(Incoming::Binary | Incoming::Alive) => FromServer::Alive,
+            Ok(Incoming::Binary(_) | Incoming::Alive) => FromServer::Alive,
             Ok(Incoming::Close(code)) => {
                 closed_with = code;
                 FromServer::Alive

@@ -211,7 +211,7 @@ fn serve(
     };
     let answer = match request.route() {
         Route::Chat { user } => match chat_request(&request, user) {
-            Ok(chat) => match converse(connections, socket, id, peer, chat, request.rest) {
+            Ok(chat) => match self::chat(connections, socket, id, peer, chat, request.rest) {
                 Ok(()) => return,
                 Err(error) => {
                     error!("no thread to write with: {error}");
@@ -361,8 +361,8 @@ fn rendering(request: &Request) -> Result<(Rendering, Option<&'static str>), Ans
     }
 }
 
-/// The conversation: two pumps and a session between them.
-fn converse(
+/// A chat, from the upgrade on.
+fn chat(
     connections: &Arc<Connections>,
     socket: &Arc<TcpStream>,
     id: ConnectionId,
@@ -371,9 +371,97 @@ fn converse(
     read_already: Vec<u8>,
 ) -> io::Result<()> {
     let instance = &connections.instance;
-    let heartbeat = instance.config.ping_interval;
+    let terms = Terms {
+        rendering: chat.rendering,
+        outbox_bytes: instance.config.outbox_bytes,
+        max_message: instance.config.max_message,
+        heartbeat: instance.config.ping_interval,
+    };
+    let user = chat.user.clone();
+    let begin = |outbox: &Arc<Outbox>| {
+        connections.upgraded(id, outbox);
+        if instance.is_closing() {
+            // The teardown may have looked before we were registered.
+            outbox.close(code::RESTART, "the server is closing");
+        }
+        info!("{user:?} connected from {peer} as connection {id}");
+        let mut session = Session::begin(
+            Arc::clone(instance),
+            id,
+            chat.user,
+            chat.room,
+            Arc::clone(outbox),
+        );
+        if chat.rendering == Rendering::Text {
+            session.enter(chat.since, chat.history);
+        }
+        session
+    };
+    let why = converse(socket, id, &terms, &chat.head, read_already, begin)?;
+    info!("{user:?} disconnected, connection {id} from {peer}: {why}");
+    Ok(())
+}
+
+/// What is said on a connection, once it is upgraded. It runs on the reader's thread.
+pub trait Conversation {
+    /// The client sent a text message.
+    fn text(&mut self, text: &str);
+
+    /// The client sent a binary message. An error closes the connection with 1003 and this sentence.
+    fn binary(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// The client said goodbye: nobody has to wait for it to come back.
+    fn goodbye(&mut self);
+
+    /// Waits until everything that the client sent is answered. Bounded in time.
+    fn settle(&mut self);
+}
+
+impl Conversation for Session {
+    fn text(&mut self, text: &str) {
+        self.take(text);
+    }
+
+    fn binary(&mut self, _bytes: &[u8]) -> Result<(), String> {
+        Err("only text messages are taken here".to_owned())
+    }
+
+    fn goodbye(&mut self) {
+        self.says_goodbye();
+    }
+
+    fn settle(&mut self) {
+        Session::settle(self);
+    }
+}
+
+/// What a connection keeps to.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// What the client speaks.
+    pub rendering: Rendering,
+    /// How many bytes may wait for it.
+    pub outbox_bytes: usize,
+    /// The largest message, in bytes.
+    pub max_message: usize,
+    /// How often it is pinged.
+    pub heartbeat: Duration,
+}
+
+/// Answers the upgrade with `head`, and carries a conversation until it ends: two pumps and the
+/// conversation between them. An error means that there is no thread to write with, and that
+/// nothing was said yet; otherwise, why it ended.
+pub fn converse<C: Conversation>(
+    socket: &Arc<TcpStream>,
+    id: ConnectionId,
+    terms: &Terms,
+    head: &[u8],
+    read_already: Vec<u8>,
+    begin: impl FnOnce(&Arc<Outbox>) -> C,
+) -> io::Result<String> {
+    let heartbeat = terms.heartbeat;
     socket.set_read_timeout(Some(heartbeat + PONG_WITHIN))?;
-    let (outbox, queue) = outbox(chat.rendering, instance.config.outbox_bytes);
+    let (outbox, queue) = outbox(terms.rendering, terms.outbox_bytes);
     let (reading, reader_ended) = crossbeam_channel::bounded::<()>(0);
     let writer = thread::Builder::new()
         .name(format!("writer-{id}"))
@@ -383,19 +471,12 @@ fn converse(
             move || write_pump(&socket, &queue, heartbeat, &reader_ended)
         })?;
     let _ends = EndsWithReader(Arc::clone(&outbox));
-    outbox.push(chat.head.into(), Weight::Essential);
-    connections.upgraded(id, &outbox);
-    if instance.is_closing() {
-        // The teardown may have looked before we were registered.
-        outbox.close(code::RESTART, "the server is closing");
-    }
-    info!("{:?} connected from {peer} as connection {id}", chat.user);
-
+    outbox.push(head.into(), Weight::Essential);
     let replies = Arc::clone(&outbox);
     let mut half = ReadHalf::server(
         Arc::clone(socket),
         read_already,
-        instance.config.max_message,
+        terms.max_message,
         Box::new(move |bytes| {
             for frame in frame::split_controls(bytes) {
                 if frame::is_close(&frame) {
@@ -406,28 +487,14 @@ fn converse(
             }
         }),
     );
-    let mut session = Session::begin(
-        Arc::clone(instance),
-        id,
-        chat.user.clone(),
-        chat.room,
-        Arc::clone(&outbox),
-    );
-    if chat.rendering == Rendering::Text {
-        session.enter(chat.since, chat.history);
-    }
-    let ended = read_pump(&mut half, &mut session, &outbox);
-    drop(session);
+    let mut conversation = begin(&outbox);
+    let ended = read_pump(&mut half, &mut conversation, &outbox);
+    drop(conversation);
     goodbye(socket, &outbox, &ended);
     drop(reading);
     // A panic there has been reported; the socket is closed either way.
     let _ = writer.join();
-    let why = outbox.why().unwrap_or("unknown");
-    info!(
-        "{:?} disconnected, connection {id} from {peer}: {why}",
-        chat.user
-    );
-    Ok(())
+    Ok(outbox.why().unwrap_or("unknown").to_owned())
 }
 
 /// However the reader ends, also by a panic, the writer is told.
@@ -441,30 +508,30 @@ impl Drop for EndsWithReader {
 
 /// Takes one message at a time until there are no more. Called by the reader's thread alone; it
 /// never writes.
-fn read_pump(half: &mut ReadHalf, session: &mut Session, outbox: &Outbox) -> Ended {
+fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: &Outbox) -> Ended {
     loop {
         match half.read() {
             // What comes after our own last frame can no longer be answered.
-            Ok(Incoming::Text(_)) if !outbox.is_open() => {}
-            Ok(Incoming::Text(text)) => session.take(&text),
-            Ok(Incoming::Binary) => {
-                return Ended::Wrong {
-                    code: code::UNSUPPORTED,
-                    why: "only text messages are taken here".to_owned(),
-                };
+            Ok(Incoming::Text(_) | Incoming::Binary(_)) if !outbox.is_open() => {}
+            Ok(Incoming::Text(text)) => conversation.text(&text),
+            Ok(Incoming::Binary(bytes)) => {
+                if let Err(why) = conversation.binary(&bytes) {
+                    let code = code::UNSUPPORTED;
+                    return Ended::Wrong { code, why };
+                }
             }
             Ok(Incoming::Alive) => {}
             Ok(Incoming::Close(_)) => {
                 // Whom we sent away ourselves is expected back.
                 if outbox.is_open() {
-                    session.says_goodbye();
+                    conversation.goodbye();
                     // Our own close frame, which the next reading brings, is the last.
-                    session.settle();
+                    conversation.settle();
                 }
             }
             Err(ended) => {
                 if ended == Ended::Vanished {
-                    session.settle();
+                    conversation.settle();
                 }
                 return ended;
             }

@@ -27,8 +27,8 @@ const READ_BUFFER: usize = 4 * 1024;
 pub enum Incoming {
     /// A text message, put together from its fragments.
     Text(String),
-    /// A binary message, which is not taken here.
-    Binary,
+    /// A binary message.
+    Binary(Vec<u8>),
     /// A ping or a pong: a sign of life.
     Alive,
     /// A close frame, with its code. What [`ReadHalf::read`] returns next is [`Ended::Closed`].
@@ -141,7 +141,7 @@ impl ReadHalf {
         match self.0.read() {
             // A payload shares tungstenite's read buffer, which it would keep alive: copied.
             Ok(Message::Text(text)) => Ok(Incoming::Text(text.as_str().to_owned())),
-            Ok(Message::Binary(_)) => Ok(Incoming::Binary),
+            Ok(Message::Binary(bytes)) => Ok(Incoming::Binary(bytes.to_vec())),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Incoming::Alive),
             Ok(Message::Close(frame)) => Ok(Incoming::Close(frame.map(|f| f.code.into()))),
             Err(error) => Err(ended(error)),
