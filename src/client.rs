@@ -126,14 +126,34 @@ pub struct Client {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Who connects, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// At least one. Of several, the next is tried when one is away.
+    pub servers: Vec<ServerUrl>,
+    /// The user.
+    pub user: UserName,
+    /// For a server that wants one.
+    pub token: Option<String>,
+}
+
 impl Client {
-    /// Starts a client, which connects at once.
+    /// Starts a client of one server, which connects at once.
     pub fn start(server: ServerUrl, user: UserName) -> io::Result<Self> {
+        Self::start_with(Options {
+            servers: vec![server],
+            user,
+            token: None,
+        })
+    }
+
+    /// Starts a client, which connects at once.
+    pub fn start_with(options: Options) -> io::Result<Self> {
         let (asks, asked) = crossbeam_channel::unbounded();
         let (tell, happenings) = crossbeam_channel::unbounded();
         let worker = Worker {
-            server,
-            user,
+            options,
+            attempts: 0,
             asked,
             tell,
             rooms: BTreeMap::new(),
@@ -283,8 +303,9 @@ enum NoLink {
 
 /// The thread's own state.
 struct Worker {
-    server: ServerUrl,
-    user: UserName,
+    options: Options,
+    /// How many connections were tried; the servers take turns.
+    attempts: usize,
     asked: Receiver<Ask>,
     tell: Sender<Happening>,
     rooms: BTreeMap<RoomName, Room>,
@@ -301,7 +322,9 @@ impl Worker {
     fn run(mut self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         while !self.leaving {
-            let why = match connect(&self.server, &self.user) {
+            let server = &self.options.servers[self.attempts % self.options.servers.len()];
+            self.attempts += 1;
+            let why = match connect(server, &self.options) {
                 Ok(link) => {
                     self.tell(Happening::Connected);
                     for room in self.rooms.values_mut() {
@@ -661,7 +684,7 @@ fn spread(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-fn connect(server: &ServerUrl, user: &UserName) -> Result<Link, NoLink> {
+fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoLink> {
     let for_now = |error: io::Error| NoLink::ForNow(format!("cannot reach {server}: {error}"));
     let addresses = server.authority.to_socket_addrs().map_err(for_now)?;
     let mut outcome = Err(io::Error::other("the name has no address"));
@@ -683,19 +706,23 @@ fn connect(server: &ServerUrl, user: &UserName) -> Result<Link, NoLink> {
     let url = format!(
         "ws://{}/chat/{}",
         server.authority,
-        utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC)
+        utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
     );
     let half = ReadHalf::client(
         Arc::clone(&socket),
         &url,
         Rendering::Json.subprotocol(),
+        options.token.as_deref(),
         MAX_EVENT,
         Box::new(move |frames| {
             let _ = replies.send(FromServer::Reply(frames.to_vec()));
         }),
     )
     .map_err(|error| match error {
-        UpgradeError::Refused { status: 503, why } => NoLink::ForNow(why),
+        UpgradeError::Refused {
+            status: 429 | 503,
+            why,
+        } => NoLink::ForNow(why),
         UpgradeError::Refused { status, why } => {
             NoLink::ForGood(format!("{server} refuses ({status}): {why}"))
         }

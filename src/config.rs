@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::backplane::{RedisAddress, Retention};
+use crate::token::Secret;
 
 /// What a server does, and within which limits.
 #[derive(Debug, Clone)]
@@ -28,6 +29,16 @@ pub struct Config {
     pub rooms_per_connection: usize,
     /// How many connections there may be; `None` for what the machine can hold.
     pub max_connections: Option<usize>,
+    /// How many connections one address may have; `None` for no limit.
+    pub max_per_address: Option<usize>,
+    /// How many messages a second a connection may send, on average; 0 for no limit.
+    pub send_rate: u32,
+    /// How many it may send at once.
+    pub send_burst: u32,
+    /// With it, whoever comes in needs a token that is signed with it.
+    pub token_secret: Option<Secret>,
+    /// The origins of pages that may connect, beside those of this server's own host; `*` for any.
+    pub allow_origin: Vec<String>,
     /// What is kept of messages and of users.
     pub retention: Retention,
 }
@@ -57,6 +68,10 @@ pub mod limit {
     pub const PING_INTERVAL: Limit = limit("ping-interval", 1, 3600, 25);
     /// Rooms.
     pub const ROOMS: Limit = limit("rooms-per-connection", 1, 10_000, 32);
+    /// Messages a second; 0 for no limit.
+    pub const SEND_RATE: Limit = limit("send-rate", 0, 1_000_000, 10);
+    /// Messages.
+    pub const SEND_BURST: Limit = limit("send-burst", 1, 1_000_000, 20);
     /// Connections; the default is what the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
     /// Messages.
@@ -140,6 +155,11 @@ impl Default for Config {
             ping_interval: seconds(limit::PING_INTERVAL),
             rooms_per_connection: count(limit::ROOMS),
             max_connections: None,
+            max_per_address: None,
+            send_rate: limit::SEND_RATE.default as u32,
+            send_burst: limit::SEND_BURST.default as u32,
+            token_secret: None,
+            allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),
                 history_ttl: seconds(limit::HISTORY_TTL),

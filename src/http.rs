@@ -187,6 +187,7 @@ impl Request {
             (Some(""), None, _) => Route::Home,
             (Some("livez"), None, _) => Route::Live,
             (Some("readyz"), None, _) => Route::Ready,
+            (Some("metrics"), None, _) => Route::Metrics,
             (Some("chat"), user, None) => Route::Chat {
                 user: user.and_then(decode),
             },
@@ -204,6 +205,8 @@ pub enum Route {
     Live,
     /// `/readyz`: can it take users?
     Ready,
+    /// `/metrics`: counters and gauges for Prometheus.
+    Metrics,
     /// `/chat/{user}`, with the user decoded; `None` if it is not UTF-8 or missing.
     Chat {
         /// Not validated yet.
@@ -236,6 +239,16 @@ impl Answer {
         }
     }
 
+    /// A text of its own, with a 200.
+    pub fn of_text(body: String) -> Self {
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body,
+            with_body: true,
+        }
+    }
+
     /// With one more header field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -255,9 +268,12 @@ impl Answer {
         let reason = match self.status {
             200 => "OK",
             400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
+            429 => "Too Many Requests",
             426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             503 => "Service Unavailable",
@@ -316,6 +332,7 @@ mod tests {
             ("/?x", Route::Home),
             ("/livez", Route::Live),
             ("/readyz", Route::Ready),
+            ("/metrics", Route::Metrics),
             ("/chat/bob", chat(Some("bob"))),
             ("/chat/a%2Fb", chat(Some("a/b"))),
             ("/chat/%ff", chat(None)),

@@ -12,6 +12,7 @@ use crate::lock::lock;
 use crate::message::{
     ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,
 };
+use crate::metrics;
 use crate::outbox::Outbox;
 use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering};
 
@@ -121,6 +122,7 @@ impl Member {
         if wanted && let Some(frame) = broadcast.frame(self.outbox.rendering()) {
             self.outbox
                 .push(Arc::clone(frame), broadcast.event.weight());
+            metrics::DELIVERED.count();
         }
     }
 }
@@ -299,6 +301,11 @@ impl Hub {
         lock(&self.rooms).contains_key(room)
     }
 
+    /// How many rooms have a member here.
+    pub fn count(&self) -> usize {
+        lock(&self.rooms).len()
+    }
+
     /// All rooms that have a member here.
     pub fn rooms(&self) -> Vec<RoomName> {
         lock(&self.rooms).keys().cloned().collect()
@@ -309,6 +316,11 @@ impl Hub {
     pub fn deliver(&self, name: &RoomName, delivery: Delivery) {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
+        match &delivery {
+            Delivery::Message(_) => metrics::HEARD.count(),
+            Delivery::Gap { .. } => metrics::GAPS.count(),
+            Delivery::Notice(_) | Delivery::Present(_) => {}
+        }
         match delivery {
             Delivery::Message(entry) => room.fan_out(Event::Message {
                 room: name.clone(),

@@ -9,6 +9,7 @@
 // Tools.
 mod backoff;
 mod lock;
+pub mod metrics;
 // What is said.
 pub mod message;
 pub mod protocol;
@@ -19,6 +20,7 @@ pub mod hub;
 // What instances share.
 pub mod backplane;
 // One instance, one user, one socket.
+pub mod token;
 pub mod config;
 pub mod limits;
 pub mod session;

@@ -1,10 +1,11 @@
-//! How many connections this machine can hold.
+//! How fast a client may speak, and how many connections this machine can hold.
 //!
 //! Past the kernel's limits a thread does not merely fail to start: its signal stack cannot be
 //! mapped, and the standard library aborts the process. So the count is bounded below them, from
 //! what the machine says at the start.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,6 +20,43 @@ const THREADS_PER_CONNECTION: u64 = 2;
 const OTHER_MAPPINGS: u64 = 1500;
 const OTHER_THREADS: u64 = 32;
 const OTHER_FILES: u64 = 64;
+
+/// A token bucket: so many at once, and so many a second after that. Time is an argument.
+#[derive(Debug)]
+pub struct TokenBucket {
+    /// `None` for no limit.
+    per_second: Option<f64>,
+    burst: f64,
+    held: f64,
+    filled: Instant,
+}
+
+impl TokenBucket {
+    /// A full one; a rate of 0 is no limit.
+    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        Self {
+            per_second: (per_second > 0).then_some(f64::from(per_second)),
+            burst: f64::from(burst),
+            held: f64::from(burst),
+            filled: now,
+        }
+    }
+
+    /// Takes one, if there is one; if not, how long until there is.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let Some(per_second) = self.per_second else {
+            return Ok(());
+        };
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.held = (self.held + since * per_second).min(self.burst);
+        self.filled = now;
+        if self.held < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.held) / per_second));
+        }
+        self.held -= 1.0;
+        Ok(())
+    }
+}
 
 /// How many connections there may be at a time, and what bounds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +149,26 @@ fn number_in(path: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(10, 3, start);
+        let taken = |bucket: &mut TokenBucket, now| {
+            let mut count = 0;
+            while bucket.take(now).is_ok() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(taken(&mut bucket, start), 3);
+        let wait = bucket.take(start).expect_err("it is empty");
+        assert_eq!(wait, Duration::from_millis(100));
+        assert_eq!(taken(&mut bucket, start + wait), 1);
+        assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 3);
+        let mut open = TokenBucket::new(0, 1, start);
+        assert!((0..1000).all(|_| open.take(start).is_ok()));
+    }
 
     #[test]
     fn a_stock_kernel_holds_eight_thousand_and_the_tightest_limit_binds() {

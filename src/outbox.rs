@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::frame::{self, Frame};
 use crate::lock::lock;
+use crate::metrics;
 use crate::protocol::{Event, Rendering, Weight};
 
 /// How many bytes the writer takes at once: enough to make one write worth many frames.
@@ -27,6 +28,8 @@ pub mod code {
     pub const UNSUPPORTED: u16 = 1003;
     /// Text that is not UTF-8.
     pub const INVALID_TEXT: u16 = 1007;
+    /// Not allowed, or too fast for too long.
+    pub const POLICY: u16 = 1008;
     /// A message over the limit.
     pub const TOO_BIG: u16 = 1009;
     /// The server failed.
@@ -121,8 +124,9 @@ impl Outbox {
         };
         if refused {
             self.queued.fetch_sub(frame.len(), Ordering::AcqRel);
-            if weight == Weight::Essential {
-                self.evict("too slow: the outbox is full");
+            match weight {
+                Weight::Essential => self.evict("too slow: the outbox is full"),
+                Weight::Passing => metrics::SHED.count(),
             }
             return;
         }
@@ -195,6 +199,7 @@ impl Outbox {
 
     /// Gives its owner up: what is queued is dropped, and a 1013 is tried.
     pub fn evict(&self, why: &str) {
+        metrics::SLOW.count();
         let last = frame::close(code::TRY_AGAIN_LATER, why);
         self.end(state::EVICTED, last, why);
     }

@@ -14,10 +14,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::backplane::{Backplane, ConnectError, Local, Redis};
 use crate::config::{Config, ConfigError};
-use crate::connection::{Connections, busy};
+use crate::connection::{Connections, NoConnection, busy, too_many_from_one_address};
+use crate::http::Answer;
 use crate::hub::Hub;
 use crate::limits::Capacity;
 use crate::message::InstanceId;
+use crate::metrics;
 use crate::session::Instance;
 
 /// How many connections may wait to be accepted. The standard library asks for 128.
@@ -43,9 +45,6 @@ const IN_FLIGHT_GLANCE: Duration = Duration::from_millis(2);
 
 /// What a teardown keeps of its time for the backplane.
 const BACKPLANE_SHARE: Duration = Duration::from_secs(4);
-
-/// When those who are sent away should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a server does not start. The operator acts next.
 #[derive(Debug)]
@@ -110,6 +109,7 @@ impl Server {
             "room for {} connections, bounded by {}",
             capacity.connections, capacity.bound_by
         );
+        metrics::MAX_CONNECTIONS.set(capacity.connections);
         let instance = Arc::new(Instance::new(config, hub, backplane));
         Ok(Self {
             connections: Arc::new(Connections::new(Arc::clone(&instance))),
@@ -159,8 +159,7 @@ impl Server {
         while self.instance.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
             thread::sleep(IN_FLIGHT_GLANCE);
         }
-        self.connections
-            .close_all("the server is restarting", RETRY_AFTER);
+        self.connections.close_all("the server is restarting");
         if !self.connections.wait_until_none(deadline) {
             warn!("{} connections are broken off", self.connections.count());
             self.connections.break_all();
@@ -217,12 +216,20 @@ fn accept(
             prepare(&socket)?;
             let socket = Arc::new(socket);
             if connections.count() >= capacity.connections {
-                refused.refuse(socket);
+                refused.refuse(socket, &busy());
                 return Ok(());
             }
-            connections
-                .start(&socket, peer)
-                .inspect_err(|_| refused.refuse(socket))
+            match connections.start(&socket, peer) {
+                Ok(()) => Ok(()),
+                Err(NoConnection::Address) => {
+                    refused.refuse(socket, &too_many_from_one_address());
+                    Ok(())
+                }
+                Err(NoConnection::Thread(error)) => {
+                    refused.refuse(socket, &busy());
+                    Err(error)
+                }
+            }
         });
         if let Err(error) = started {
             // Nothing is wrong with a peer that is gone before it was accepted.
@@ -243,7 +250,8 @@ struct Refused {
 }
 
 impl Refused {
-    fn refuse(&mut self, socket: Arc<TcpStream>) {
+    fn refuse(&mut self, socket: Arc<TcpStream>, answer: &Answer) {
+        metrics::REFUSED_FULL.count();
         let now = Instant::now();
         if self
             .told_operator
@@ -253,7 +261,7 @@ impl Refused {
             warn!("full: connections are refused");
         }
         let _ = socket.set_nonblocking(true);
-        let _ = busy().write(&socket);
+        let _ = answer.write(&socket);
         let _ = socket.shutdown(Shutdown::Write);
         self.sockets.push_back((now, socket));
     }

@@ -7,19 +7,25 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::info;
 
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Excerpt, Stored, continues};
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::limits::TokenBucket;
 use crate::lock::lock;
 use crate::message::{ConnectionId, Entry, Message, MessageId, Origin, RoomName, UserName};
+use crate::metrics;
 use crate::outbox::{Outbox, code};
 use crate::protocol::{Command, ErrorCode, Event, Limits, Page, Ref, Rendering, json, text};
 
 /// How many sends of one connection may wait for their receipt; then it is read no further.
 const SENDS_IN_FLIGHT: usize = 64;
+
+/// So many sends in a row that are too fast end a connection.
+const TOO_FAST_FOR_TOO_LONG: usize = 200;
 
 /// The most messages in one page of history, and how many without a limit.
 const PAGE_MOST: usize = 200;
@@ -112,18 +118,35 @@ pub struct Session {
     /// In the text rendering: the one room.
     room: RoomName,
     in_flight: Arc<InFlight>,
+    pace: Pace,
+    /// The rooms that the token allows; `None` for all.
+    allowed: Option<Vec<RoomName>>,
     departure: Departure,
 }
 
+/// How fast the client sends.
+struct Pace {
+    bucket: TokenBucket,
+    /// How many sends were refused since the last that was not.
+    refused: usize,
+}
+
 impl Session {
-    /// Begins a conversation; `room` is the one of the text rendering.
+    /// Begins a conversation; `room` is the one of the text rendering, `allowed` the rooms that may be
+    /// entered (`None` for all).
     pub fn begin(
         instance: Arc<Instance>,
         connection: ConnectionId,
         user: UserName,
         room: RoomName,
+        allowed: Option<Vec<RoomName>>,
         outbox: Arc<Outbox>,
     ) -> Self {
+        let config = &instance.config;
+        let pace = Pace {
+            bucket: TokenBucket::new(config.send_rate, config.send_burst, Instant::now()),
+            refused: 0,
+        };
         let limits = Limits {
             max_message: instance.config.max_message,
             rooms: instance.config.rooms_per_connection,
@@ -142,6 +165,8 @@ impl Session {
             rooms: HashSet::new(),
             room,
             in_flight: Arc::default(),
+            pace,
+            allowed,
             departure: Departure::Dropped,
         }
     }
@@ -221,7 +246,8 @@ impl Session {
                 }
             }
             Command::Typing { room } => {
-                if self.rooms.contains(&room) {
+                // Best effort, so one that comes too fast is dropped like any that is not needed.
+                if self.rooms.contains(&room) && self.pace.bucket.take(Instant::now()).is_ok() {
                     self.instance.backplane.typing(&room, &self.user);
                 }
             }
@@ -254,7 +280,11 @@ impl Session {
         false
     }
 
-    fn send(&self, room: RoomName, text: String, reference: Option<Ref>) {
+    fn send(&mut self, room: RoomName, text: String, reference: Option<Ref>) {
+        if let Err(wait) = self.pace.bucket.take(Instant::now()) {
+            return self.too_fast(room, reference, wait);
+        }
+        self.pace.refused = 0;
         let reject = |code, message: &str, reference: Option<Ref>, retry| {
             self.answer(&Event::Error {
                 code,
@@ -297,17 +327,44 @@ impl Session {
             draft,
             Box::new(move |outcome| {
                 outbox.send(&match outcome {
-                    Ok(Stored { id, duplicate }) => Event::Sent {
-                        reference,
-                        room,
-                        id,
-                        duplicate,
-                    },
-                    Err(error) => refused("not sent", Some(&room), reference, &error),
+                    Ok(Stored { id, duplicate }) => {
+                        metrics::STORED.count();
+                        metrics::DUPLICATES.add(usize::from(duplicate));
+                        Event::Sent {
+                            reference,
+                            room,
+                            id,
+                            duplicate,
+                        }
+                    }
+                    Err(error) => {
+                        metrics::NOT_STORED.count();
+                        refused("not sent", Some(&room), reference, &error)
+                    }
                 });
                 in_flight.exit();
             }),
         );
+    }
+
+    /// An error first; the end, if it goes on.
+    fn too_fast(&mut self, room: RoomName, reference: Option<Ref>, wait: Duration) {
+        metrics::TOO_FAST.count();
+        self.pace.refused += 1;
+        if self.pace.refused > TOO_FAST_FOR_TOO_LONG {
+            return self.outbox.close(code::POLICY, "too fast for too long");
+        }
+        let rate = self.instance.config.send_rate;
+        self.answer(&Event::Error {
+            code: ErrorCode::TooFast,
+            message: format!(
+                "not sent: too fast, at most {rate} messages a second; try again in {} ms",
+                wait.as_millis().max(1)
+            ),
+            reference,
+            room: Some(room),
+            retry: true,
+        });
     }
 
     fn history(&self, room: &RoomName, page: Page, limit: usize) {
@@ -380,7 +437,16 @@ impl Session {
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
         let most = self.instance.config.rooms_per_connection;
-        let refusal = if self.rooms.contains(&room) {
+        let allowed = |room| {
+            self.allowed
+                .as_ref()
+                .is_none_or(|rooms| rooms.contains(room))
+        };
+        let refusal = if !allowed(&room) {
+            metrics::UNAUTHORIZED.count();
+            let message = format!("the token does not allow the room {room}");
+            Some((ErrorCode::Forbidden, message))
+        } else if self.rooms.contains(&room) {
             Some((
                 ErrorCode::AlreadyJoined,
                 format!("in the room {room} already"),

@@ -91,12 +91,17 @@ impl ReadHalf {
         socket: Arc<TcpStream>,
         url: &str,
         subprotocol: &str,
+        token: Option<&str>,
         max_message: usize,
         replies: Replies,
     ) -> Result<Self, UpgradeError> {
         let uri: http::Uri = url.parse().map_err(|_| UpgradeError::NotWebSocket)?;
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let request = http::Request::builder()
+        let mut request = http::Request::builder();
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let request = request
             .uri(uri)
             .header("Host", host)
             .header("Connection", "Upgrade")

@@ -4,6 +4,7 @@
 
 mod serve;
 mod talk;
+mod token;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -42,14 +43,24 @@ enum Command {
     Say(talk::Say),
     /// Print what is said in a room, each message once, also through restarts
     Tail(talk::Tail),
+    /// Make a token for a server that lets in only who has one
+    Token(token::Options),
 }
 
 /// Where a client connects to.
 #[derive(Args)]
 struct Where {
-    /// The server
-    #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
-    url: ServerUrl,
+    /// The server; of several, separated by commas, the next is tried when one is away
+    #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse, value_delimiter = ',')]
+    url: Vec<ServerUrl>,
+    /// What `hubbub token` printed, for a server that wants one
+    #[arg(
+        long,
+        env = "HUBBUB_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
     /// The room
     #[arg(long, env = "HUBBUB_ROOM", value_name = "ROOM", default_value = DEFAULT_ROOM)]
     room: RoomName,
@@ -67,6 +78,7 @@ pub fn run() -> ExitCode {
         Some(Command::Join(options)) => talk::join(options),
         Some(Command::Say(options)) => talk::say(&options),
         Some(Command::Tail(options)) => talk::tail(&options),
+        Some(Command::Token(options)) => token::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

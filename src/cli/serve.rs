@@ -14,6 +14,7 @@ use super::LevelFilter;
 use crate::backplane::{RedisAddress, Retention};
 use crate::config::{Config, Limit, limit};
 use crate::server::Server;
+use crate::token::Secret;
 
 /// The exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -73,9 +74,32 @@ pub(super) struct Options {
     /// How many connections there may be [default: what this machine can hold]
     #[arg(long, env = "HUBBUB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_connections: Option<usize>,
+    /// How many connections one address may have [default: no limit]
+    #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
+    max_per_address: Option<usize>,
+    /// How many messages a second a connection may send, on average; 0 for no limit
+    #[arg(long, env = "HUBBUB_SEND_RATE", value_name = "COUNT", default_value_t = limit::SEND_RATE.default as u32, value_parser = within::<u32>(limit::SEND_RATE), help_heading = "Limits")]
+    send_rate: u32,
+    /// How many messages it may send at once
+    #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
+    send_burst: u32,
     /// How often an idle peer is pinged; one that is silent for 10 s longer is gone
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Limits")]
     ping_interval: u64,
+    /// Let in only who has a token signed with this secret of 32 bytes or more; `hubbub token` makes
+    /// them
+    #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
+    token_secret: Option<Secret>,
+    /// A page's origin that may connect, such as https://chat.example, beside this server's own; *
+    /// for any. May be repeated
+    #[arg(
+        long,
+        env = "HUBBUB_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Who may come in"
+    )]
+    allow_origin: Vec<String>,
     /// How many messages of a room are kept
     #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
     history_length: usize,
@@ -102,6 +126,11 @@ impl Options {
             ping_interval: Duration::from_secs(self.ping_interval),
             rooms_per_connection: self.rooms_per_connection,
             max_connections: self.max_connections,
+            max_per_address: self.max_per_address,
+            send_rate: self.send_rate,
+            send_burst: self.send_burst,
+            token_secret: self.token_secret,
+            allow_origin: self.allow_origin,
             retention: Retention {
                 history_length: self.history_length,
                 history_ttl: Duration::from_secs(self.history_ttl),

@@ -10,7 +10,7 @@ use clap::Args;
 use crossbeam_channel::{Receiver, never, select};
 
 use super::{MessageId, RoomName, UserName, Where, complain};
-use crate::client::{Client, Happening};
+use crate::client::{Client, Happening, Options};
 use crate::message::Message;
 use crate::protocol::{Command, ErrorCode, Event, Ref, text};
 
@@ -88,7 +88,12 @@ fn print(event: &Event) -> Printed {
 }
 
 fn start(at: &Where, name: &UserName) -> Result<Client, Stop> {
-    Client::start(at.url.clone(), name.clone())
+    let options = Options {
+        servers: at.url.clone(),
+        user: name.clone(),
+        token: at.token.clone(),
+    };
+    Client::start_with(options)
         .map_err(|error| Stop::Failed(format!("cannot start a thread: {error}")))
 }
 

@@ -307,6 +307,10 @@ pub enum ErrorCode {
     TooManyRooms,
     /// Nothing to say.
     Empty,
+    /// More messages than the rate allows.
+    TooFast,
+    /// The token does not allow this room.
+    Forbidden,
     /// The backplane does not answer.
     Unavailable,
     /// The backplane refuses, and will refuse the same again.

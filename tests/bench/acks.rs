@@ -84,7 +84,7 @@ fn start_hubbub(redis: u16) -> (Process, String) {
             "--log-level",
             "warn",
         ])
-        .args(["--rooms-per-connection", "1000"])
+        .args(["--rooms-per-connection", "1000", "--send-rate", "0"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("hubbub");

@@ -5,10 +5,13 @@
 
 mod support;
 
+mod auth;
 mod bad_input;
 mod chat;
 mod contract;
+mod drain;
 mod history;
+mod limits;
 mod presence;
 mod property;
 mod recovery;

@@ -69,6 +69,7 @@ impl Client {
             connection,
             user.clone(),
             room.clone(),
+            None,
             outbox,
         );
         let since = self.seen.last().map(ToString::to_string);

@@ -105,7 +105,8 @@ fn a_foreign_crate_has_one_room() {
         ("clap", "cli"),
         ("simplelog", "cli"),
         ("ctrlc", "cli"),
-        ("serde_json", "protocol"),
+        ("hmac", "token"),
+        ("sha2", "token"),
     ];
     let sources = sources(&root().join("src"));
     for (foreign, room) in rooms {

@@ -21,6 +21,7 @@ use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::lock::lock;
+use crate::metrics;
 
 /// The most commands in one pipeline, and the most bytes.
 const BATCH_COMMANDS: usize = 128;
@@ -284,6 +285,7 @@ impl Worker {
         self.connection = None;
         self.link.connected.store(false, Ordering::Release);
         self.lost_at = Some(Instant::now());
+        metrics::REDIS_LOSSES.count();
         self.next_attempt = Instant::now() + self.backoff.next();
         warn!("lost Redis ({why}): messages are refused until it is back");
     }

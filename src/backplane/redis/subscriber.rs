@@ -25,6 +25,7 @@ use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
 use crate::message::{Entry, MessageId, RoomName};
+use crate::metrics;
 use crate::protocol::Page;
 
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
@@ -324,6 +325,7 @@ impl Listener {
         };
         if self.lost_at.is_none() {
             self.lost_at = Some(Instant::now());
+            metrics::SUBSCRIPTION_CUTS.count();
             warn!("the subscription is cut ({why}): it will be caught up with");
         } else {
             debug!("no subscription yet: {why}");
@@ -604,6 +606,7 @@ impl Listener {
             };
             match (read(&answer[0]), read(&answer[1])) {
                 (Ok(newest), Ok(missed)) => {
+                    metrics::CAUGHT_UP.add(missed.len());
                     let tail = newest.first().map(Item::id);
                     if fill(&self.hub, heard, missed, tail) {
                         self.behind.remove(channel);

@@ -64,6 +64,35 @@ impl Client {
         self.sends(Message::text(text));
     }
 
+    /// Says it, unless the server no longer listens; what it says meanwhile is dropped.
+    pub(crate) fn tries_to_say(&mut self, text: &str) -> bool {
+        let said = self.websocket.send(Message::text(text)).is_ok();
+        let stream = self.websocket.get_ref();
+        stream.set_nonblocking(true).expect("a mode");
+        let mut open = true;
+        loop {
+            match self.websocket.read() {
+                Ok(Message::Close(_)) => open = false,
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    open = false;
+                    break;
+                }
+            }
+        }
+        let stream = self.websocket.get_ref();
+        stream.set_nonblocking(false).expect("a mode");
+        said && open
+    }
+
+    pub(crate) fn into_socket(self) -> TcpStream {
+        self.websocket
+            .get_ref()
+            .try_clone()
+            .expect("a second handle")
+    }
+
     pub(crate) fn sends(&mut self, message: Message) {
         self.websocket.send(message).expect("it can be sent");
     }

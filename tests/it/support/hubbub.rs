@@ -60,6 +60,7 @@ impl Hubbub {
         let mut child = command()
             // Through the environment, so that a test may say otherwise.
             .env("HUBBUB_LISTEN", "127.0.0.1:0")
+            .env("HUBBUB_SEND_RATE", "0")
             .args(["--log-level", "debug"])
             .args(arguments)
             .stdout(Stdio::piped())

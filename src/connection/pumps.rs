@@ -1,0 +1,254 @@
+//! The two pumps of a socket, and the conversation between them.
+//!
+//! The reader takes one message at a time and never writes; the writer alone writes to the socket.
+//! Whatever ends one ends the other, in bounded time.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::frame;
+use crate::message::ConnectionId;
+use crate::metrics;
+use crate::outbox::{Batch, Outbox, Queue, code, outbox};
+use crate::protocol::{Rendering, Weight};
+use crate::websocket::{Ended, Incoming, ReadHalf};
+
+/// The writer only copies bytes.
+const WRITER_STACK: usize = 64 * 1024;
+
+/// How long one batch may take to be written, however it trickles.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a writer that is stuck looks at its deadline; the socket's write time-out.
+const WRITE_GLANCE: Duration = Duration::from_secs(1);
+
+/// How long the last frame may take once its owner was given up.
+pub(super) const LAST_WORD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a peer may take to answer a close frame.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How much longer than a ping's interval a peer may be silent.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// A writer's buffer is given back when it is larger and nothing is waiting.
+const KEEP_BUFFER: usize = 4 * 1024;
+
+/// What is said on a connection, once it is upgraded. It runs on the reader's thread.
+pub trait Conversation {
+    /// The client sent a text message.
+    fn text(&mut self, text: &str);
+
+    /// The client sent a binary message. An error closes the connection with 1003 and this sentence.
+    fn binary(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// The client said goodbye: nobody has to wait for it to come back.
+    fn goodbye(&mut self);
+
+    /// Waits until everything that the client sent is answered. Bounded in time.
+    fn settle(&mut self);
+}
+
+/// What a connection keeps to.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// What the client speaks.
+    pub rendering: Rendering,
+    /// How many bytes may wait for it.
+    pub outbox_bytes: usize,
+    /// The largest message, in bytes.
+    pub max_message: usize,
+    /// How often it is pinged.
+    pub heartbeat: Duration,
+}
+
+/// Answers the upgrade with `head`, and carries a conversation until it ends: two pumps and the
+/// conversation between them. An error means that there is no thread to write with, and that
+/// nothing was said yet; otherwise, why it ended.
+pub fn converse<C: Conversation>(
+    socket: &Arc<TcpStream>,
+    id: ConnectionId,
+    terms: &Terms,
+    head: &[u8],
+    read_already: Vec<u8>,
+    begin: impl FnOnce(&Arc<Outbox>) -> C,
+) -> io::Result<String> {
+    let heartbeat = terms.heartbeat;
+    socket.set_read_timeout(Some(heartbeat + PONG_WITHIN))?;
+    let (outbox, queue) = outbox(terms.rendering, terms.outbox_bytes);
+    let (reading, reader_ended) = crossbeam_channel::bounded::<()>(0);
+    let writer = thread::Builder::new()
+        .name(format!("writer-{id}"))
+        .stack_size(WRITER_STACK)
+        .spawn({
+            let socket = Arc::clone(socket);
+            move || write_pump(&socket, &queue, heartbeat, &reader_ended)
+        })?;
+    let _ends = EndsWithReader(Arc::clone(&outbox));
+    outbox.push(head.into(), Weight::Essential);
+    let replies = Arc::clone(&outbox);
+    let mut half = ReadHalf::server(
+        Arc::clone(socket),
+        read_already,
+        terms.max_message,
+        Box::new(move |bytes| {
+            for frame in frame::split_controls(bytes) {
+                if frame::is_close(&frame) {
+                    replies.close_with(frame);
+                } else {
+                    replies.push(frame, Weight::Essential);
+                }
+            }
+        }),
+    );
+    let mut conversation = begin(&outbox);
+    let ended = read_pump(&mut half, &mut conversation, &outbox);
+    drop(conversation);
+    goodbye(socket, &outbox, &ended);
+    drop(reading);
+    // A panic there has been reported; the socket is closed either way.
+    let _ = writer.join();
+    Ok(outbox.why().unwrap_or("unknown").to_owned())
+}
+
+/// However the reader ends, also by a panic, the writer is told.
+struct EndsWithReader(Arc<Outbox>);
+
+impl Drop for EndsWithReader {
+    fn drop(&mut self) {
+        self.0.abandon("the connection failed");
+    }
+}
+
+/// Takes one message at a time until there are no more. Called by the reader's thread alone; it
+/// never writes.
+fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: &Outbox) -> Ended {
+    loop {
+        match half.read() {
+            // What comes after our own last frame can no longer be answered.
+            Ok(Incoming::Text(_) | Incoming::Binary(_)) if !outbox.is_open() => {}
+            Ok(Incoming::Text(text)) => conversation.text(&text),
+            Ok(Incoming::Binary(bytes)) => {
+                if let Err(why) = conversation.binary(&bytes) {
+                    let code = code::UNSUPPORTED;
+                    return Ended::Wrong { code, why };
+                }
+            }
+            Ok(Incoming::Alive) => {}
+            Ok(Incoming::Close(_)) => {
+                // Whom we sent away ourselves is expected back.
+                if outbox.is_open() {
+                    conversation.goodbye();
+                    // Our own close frame, which the next reading brings, is the last.
+                    conversation.settle();
+                }
+            }
+            Err(ended) => {
+                if ended == Ended::Vanished {
+                    conversation.settle();
+                }
+                return ended;
+            }
+        }
+    }
+}
+
+/// Ends the outbox, and reads to the end so that no reset takes the last frame along. The writer
+/// bounds the wait.
+fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
+    match ended {
+        Ended::Closed => {
+            outbox.abandon("the closing handshake is complete");
+            return;
+        }
+        // It may have closed only its own side, and still read the answers.
+        Ended::Vanished => outbox.close(code::NORMAL, "the client broke off"),
+        Ended::Silent => {
+            metrics::SILENT.count();
+            outbox.abandon("the client was silent for too long");
+        }
+        Ended::Broken(why) => outbox.abandon(why),
+        Ended::Wrong { code, why } => {
+            metrics::VIOLATIONS.count();
+            outbox.close(*code, why);
+        }
+    }
+    let mut scrap = [0; 4096];
+    while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {}
+}
+
+/// Writes whatever the outbox holds until its last frame. Called by the writer's thread alone,
+/// which is the only one that ever writes to this socket. Afterwards it gives the peer a moment to
+/// answer, and then frees the reader.
+fn write_pump(socket: &TcpStream, queue: &Queue, heartbeat: Duration, reader_ended: &Receiver<()>) {
+    if write_all(socket, queue, heartbeat) && socket.shutdown(Shutdown::Write).is_ok() {
+        let _ = reader_ended.recv_timeout(CLOSE_WITHIN);
+    }
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// True once the last frame is written.
+fn write_all(socket: &TcpStream, queue: &Queue, heartbeat: Duration) -> bool {
+    if socket.set_write_timeout(Some(WRITE_GLANCE)).is_err() {
+        return false;
+    }
+    let mut bytes = Vec::new();
+    let mut next_ping = Instant::now() + heartbeat;
+    loop {
+        bytes.clear();
+        let batch = queue.collect(&mut bytes, next_ping);
+        if Instant::now() >= next_ping {
+            next_ping = Instant::now() + heartbeat;
+            if batch != Batch::Last {
+                bytes.extend_from_slice(&frame::ping());
+            }
+        }
+        if let Err(why) = write_batch(socket, &bytes, queue.outbox()) {
+            queue.outbox().abandon(&why);
+            return false;
+        }
+        if batch == Batch::Last {
+            return true;
+        }
+        if bytes.capacity() > KEEP_BUFFER {
+            bytes = Vec::new();
+        }
+    }
+}
+
+/// Writes one batch within its deadline, which trickling does not move.
+fn write_batch(socket: &TcpStream, mut bytes: &[u8], outbox: &Outbox) -> Result<(), String> {
+    let mut deadline = None;
+    while !bytes.is_empty() {
+        match (&mut &*socket).write(bytes) {
+            Ok(0) => return Err("the client takes nothing any more".to_owned()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut => {}
+                _ => return Err(error.to_string()),
+            },
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        let now = Instant::now();
+        let first = *deadline.get_or_insert(now + WRITE_WITHIN);
+        let at = if outbox.is_open() {
+            first
+        } else {
+            first.min(now + LAST_WORD_WITHIN)
+        };
+        deadline = Some(at);
+        if now >= at {
+            return Err("too slow: what was sent was not taken in time".to_owned());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Counters and gauges of this process, rendered for Prometheus
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! They are statics: a process is one instance, and whoever counts should not need a handle.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a number does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// One number.
+#[derive(Debug)]
+pub struct Metric {
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    value: AtomicU64,
+}
+
+impl Metric {
+    const fn new(kind: Kind, name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind,
+            value: AtomicU64::new(0),
+        }
+    }
+
+    /// One more.
+    pub fn count(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, number: usize) {
+        self.value.fetch_add(number as u64, Ordering::Relaxed);
+    }
+
+    /// It is now this.
+    pub fn set(&self, number: usize) {
+        self.value.store(number as u64, Ordering::Relaxed);
+    }
+}
+
+macro_rules! metrics {
+    ($($kind:ident $metric:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $metric: Metric = Metric::new(Kind::$kind, $name, $help);
+        )*
+
+        static ALL: &[&Metric] = &[$(&$metric),*];
+    };
+}
+
+metrics! {
+    Gauge CONNECTIONS "hubbub_connections" "Connections that are open.";
+    Gauge MAX_CONNECTIONS "hubbub_max_connections" "Connections that there may be.";
+    Gauge ROOMS "hubbub_rooms" "Rooms with a member on this instance.";
+    Gauge READY "hubbub_ready" "Whether the instance can take users: 1 or 0.";
+    Counter ACCEPTED "hubbub_connections_accepted_total" "Connections taken.";
+    Counter REFUSED_FULL "hubbub_connections_refused_total" "Connections refused because there were too many.";
+    Counter REQUESTS_REFUSED "hubbub_requests_refused_total" "Requests answered with a status of 400 or more.";
+    Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests without a token, origin or room that is allowed.";
+    Counter STORED "hubbub_messages_stored_total" "Messages acknowledged.";
+    Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages that were stored before, under the same ref.";
+    Counter NOT_STORED "hubbub_messages_refused_total" "Messages that the backplane did not take.";
+    Counter TOO_FAST "hubbub_messages_limited_total" "Messages refused because they came too fast.";
+    Counter HEARD "hubbub_messages_heard_total" "Messages that the backplane delivered to a room here.";
+    Counter DELIVERED "hubbub_deliveries_total" "Frames put into an outbox by a room.";
+    Counter SHED "hubbub_notices_shed_total" "Notices dropped for users who fell behind.";
+    Counter SLOW "hubbub_slow_consumers_total" "Connections given up because they read too slowly.";
+    Counter SILENT "hubbub_silent_peers_total" "Connections given up because nothing was heard.";
+    Counter VIOLATIONS "hubbub_protocol_errors_total" "Connections closed because they broke the protocol or a limit.";
+    Counter PANICS "hubbub_panics_total" "Connections ended by a panic.";
+    Counter GAPS "hubbub_gaps_total" "Holes that could not be filled.";
+    Counter CAUGHT_UP "hubbub_messages_recovered_total" "Messages read from the log because they were not heard.";
+    Counter SUBSCRIPTION_CUTS "hubbub_subscription_cuts_total" "Times the subscription was lost.";
+    Counter REDIS_LOSSES "hubbub_redis_losses_total" "Times the connection for commands was lost.";
+}
+
+/// All of them, in Prometheus's text format.
+pub fn render() -> String {
+    let mut text = String::new();
+    for metric in ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let Metric { name, help, .. } = metric;
+        let value = metric.value.load(Ordering::Relaxed);
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_our_prefix_a_sentence_and_the_ending_of_its_kind() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("hubbub_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.') || metric.help.ends_with('0'));
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.kind == Kind::Counter, "{}", metric.name);
+        }
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|m| m.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn a_metric_is_three_lines() {
+        SHED.add(2);
+        let text = render();
+        assert!(
+            text.contains("# TYPE hubbub_notices_shed_total counter\nhubbub_notices_shed_total ")
+        );
+        assert_eq!(text.lines().count(), ALL.len() * 3);
+    }
+}

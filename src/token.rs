@@ -1,0 +1,240 @@
+//! Tokens: who may come in, and under which name.
+//!
+//! A token is a JSON Web Token (RFC 7519) signed with HS256 and nothing else: one algorithm, one
+//! secret, so there is nothing to be confused about. The parts that are easy to get wrong, the MAC
+//! and its comparison in constant time, are RustCrypto's.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::message::{RoomName, UserName};
+
+/// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
+pub const MIN_SECRET: usize = 32;
+
+/// No honest token is larger.
+const MAX_TOKEN: usize = 4096;
+
+/// The secret that signs tokens. It shows itself to nobody.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// At least [`MIN_SECRET`] bytes.
+    pub fn new(secret: &str) -> Result<Self, String> {
+        if secret.len() < MIN_SECRET {
+            return Err(format!("a secret has at least {MIN_SECRET} bytes"));
+        }
+        Ok(Self(secret.as_bytes().to_vec()))
+    }
+
+    fn mac(&self, signed: &str) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(signed.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    alg: String,
+}
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: UserName,
+    /// When it ends, in seconds since the Unix epoch.
+    pub exp: u64,
+    /// The rooms that may be entered; all, if it does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rooms: Option<Vec<RoomName>>,
+}
+
+/// The token does not let anyone in. Why is nobody's business but the log's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenError {
+    /// Not a token of this kind.
+    Malformed,
+    /// Another algorithm, or another secret.
+    Forged,
+    /// Its time is over.
+    Expired,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the token is malformed",
+            Self::Forged => "the token's signature is wrong",
+            Self::Expired => "the token has expired",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+impl Claims {
+    /// For `user`, from now on for `life`.
+    pub fn new(user: UserName, life: Duration, rooms: Option<Vec<RoomName>>) -> Self {
+        Self {
+            sub: user,
+            exp: now().saturating_add(life.as_secs()),
+            rooms,
+        }
+    }
+
+    /// The token that says so.
+    pub fn sign(&self, secret: &Secret) -> String {
+        let part = |json: String| BASE64URL_NOPAD.encode(json.as_bytes());
+        let header = part(r#"{"alg":"HS256","typ":"JWT"}"#.to_owned());
+        let claims = serde_json::to_string(self).expect("claims are plain values");
+        let signed = format!("{header}.{}", part(claims));
+        let signature = secret.mac(&signed).finalize().into_bytes();
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+    }
+
+    /// What `token` says, if it is signed with `secret` and not over.
+    pub fn verify(token: &str, secret: &Secret) -> Result<Self, TokenError> {
+        Self::verify_at(token, secret, now())
+    }
+
+    fn verify_at(token: &str, secret: &Secret, now: u64) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        let decode = |part: &str| {
+            BASE64URL_NOPAD
+                .decode(part.as_bytes())
+                .map_err(|_| TokenError::Malformed)
+        };
+        let header: Header =
+            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
+        if header.alg != "HS256" {
+            return Err(TokenError::Forged);
+        }
+        // In constant time; and before anything in the claims is believed.
+        secret
+            .mac(signed)
+            .verify_slice(&decode(signature)?)
+            .map_err(|_| TokenError::Forged)?;
+        let claims: Self =
+            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
+        if claims.exp <= now {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims)
+    }
+
+    /// Whether the room may be entered.
+    pub fn allows(&self, room: &RoomName) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        Secret::new(&"s".repeat(32)).expect("it is long enough")
+    }
+
+    fn claims() -> Claims {
+        let rooms = vec![RoomName::lobby()];
+        Claims::new(
+            "alice".parse().expect("a name"),
+            Duration::from_secs(60),
+            Some(rooms),
+        )
+    }
+
+    #[test]
+    fn what_was_signed_is_what_is_verified() {
+        let token = claims().sign(&secret());
+        let found = Claims::verify(&token, &secret()).expect("it is valid");
+        assert_eq!(found, claims());
+        assert!(found.allows(&RoomName::lobby()));
+        assert!(!found.allows(&"ops".parse().expect("a name")));
+    }
+
+    #[test]
+    fn a_token_of_another_library_is_taken() {
+        // From RFC 7515 §A.1's way of writing, made with Python's hmac and base64 modules.
+        let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
+                     eyJzdWIiOiJhbGljZSIsImV4cCI6NDEwMjQ0NDgwMH0.\
+                     SIGNATURE";
+        let signed = token.rsplit_once('.').expect("three parts").0;
+        let signature = secret().mac(signed).finalize().into_bytes();
+        let token = format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature));
+        let found = Claims::verify(&token, &secret()).expect("it is valid");
+        assert_eq!(found.exp, 4_102_444_800);
+        assert_eq!(found.rooms, None);
+    }
+
+    #[test]
+    fn whatever_is_changed_lets_nobody_in() {
+        let good = claims().sign(&secret());
+        let other = Secret::new(&"t".repeat(32)).expect("it is long enough");
+        assert_eq!(Claims::verify(&good, &other), Err(TokenError::Forged));
+        let exp = claims().exp;
+        assert_eq!(
+            Claims::verify_at(&good, &secret(), exp),
+            Err(TokenError::Expired)
+        );
+        for at in 0..good.len() {
+            let mut bytes = good.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).expect("text");
+            assert!(Claims::verify(&changed, &secret()).is_err(), "{changed}");
+        }
+        for bad in ["", ".", "..", "a.b", "a.b.c.d", &"x".repeat(5000)] {
+            assert_eq!(Claims::verify(bad, &secret()), Err(TokenError::Malformed));
+        }
+    }
+
+    #[test]
+    fn no_other_algorithm_is_taken() {
+        let part = |json: &str| BASE64URL_NOPAD.encode(json.as_bytes());
+        let claims = part(r#"{"sub":"alice","exp":4102444800}"#);
+        for header in [
+            r#"{"alg":"none"}"#,
+            r#"{"alg":"HS512"}"#,
+            r#"{"alg":"hs256"}"#,
+        ] {
+            let signed = format!("{}.{claims}", part(header));
+            let signature = secret().mac(&signed).finalize().into_bytes();
+            let token = format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature));
+            assert_eq!(Claims::verify(&token, &secret()), Err(TokenError::Forged));
+            let unsigned = format!("{signed}.");
+            assert!(Claims::verify(&unsigned, &secret()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_no_secret_is_shown() {
+        assert!(Secret::new("short").is_err());
+        assert_eq!(format!("{:?}", secret()), "Secret(hidden)");
+    }
+}

@@ -1,0 +1,195 @@
+//! Who may come in: tokens, rooms, and the origins of pages.
+
+use std::process::Command;
+
+use serde_json::json;
+use tungstenite::client::IntoClientRequest;
+
+use crate::support::client::{Client, request};
+use crate::support::hubbub::{Hubbub, run};
+
+const SECRET: &str = "an example of a secret of enough bytes";
+
+fn guarded() -> Hubbub {
+    Hubbub::with(&["--token-secret", SECRET])
+}
+
+fn token(arguments: &[&str]) -> String {
+    let output = run(&[&["token", "--secret", SECRET], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .trim()
+        .to_owned()
+}
+
+/// The status and sentence with which a request with these header fields is refused; `None` if it
+/// is let in.
+fn refused(
+    hubbub: &Hubbub,
+    target: &str,
+    fields: &[(&'static str, &str)],
+) -> Option<(u16, String)> {
+    let stream = std::net::TcpStream::connect(hubbub.address()).expect("a connection");
+    let mut request = format!("ws://{}{target}", hubbub.address())
+        .into_client_request()
+        .expect("a request");
+    for (name, value) in fields {
+        let value = value.parse().expect("a header value");
+        request.headers_mut().insert(*name, value);
+    }
+    match tungstenite::client(request, stream) {
+        Ok(_) => None,
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            let body = response.body().clone().unwrap_or_default();
+            let why = String::from_utf8_lossy(&body).trim().to_owned();
+            Some((response.status().as_u16(), why))
+        }
+        Err(error) => panic!("{target}: {error}"),
+    }
+}
+
+#[test]
+fn a_token_lets_its_user_in_from_the_query_the_field_and_the_subprotocols() {
+    let hubbub = guarded();
+    let token = token(&["alice"]);
+    let query = format!("/chat/alice?token={token}");
+    assert_eq!(refused(&hubbub, &query, &[]), None);
+    let bearer = format!("Bearer {token}");
+    assert_eq!(
+        refused(&hubbub, "/chat/alice", &[("Authorization", &bearer)]),
+        None
+    );
+    let list = format!("hubbub.v1, token.{token}");
+    assert_eq!(
+        refused(&hubbub, "/chat/alice", &[("Sec-WebSocket-Protocol", &list)]),
+        None
+    );
+    assert!(!hubbub.log().contains(&token), "no token in the log");
+    assert!(!hubbub.log().contains(SECRET), "nor the secret");
+}
+
+#[test]
+fn without_a_valid_token_nobody_comes_in_and_nothing_is_given_away() {
+    let hubbub = guarded();
+    let good = token(&["alice"]);
+    let expired = token(&["alice", "--life", "0"]);
+    let other = run(&["token", "alice", "--secret", &"x".repeat(32)]);
+    let other = String::from_utf8(other.stdout).expect("text");
+    for bad in [
+        "",
+        "nonsense",
+        &expired,
+        other.trim(),
+        &good[..good.len() - 2],
+    ] {
+        let found = refused(&hubbub, &format!("/chat/alice?token={bad}"), &[]);
+        assert_eq!(
+            found,
+            Some((401, "a valid token is needed".to_owned())),
+            "{bad}"
+        );
+    }
+    assert_eq!(
+        refused(&hubbub, "/chat/alice", &[]).map(|(status, _)| status),
+        Some(401)
+    );
+    let bob = refused(&hubbub, &format!("/chat/bob?token={good}"), &[]);
+    assert_eq!(bob.map(|(status, _)| status), Some(403));
+}
+
+#[test]
+fn a_token_of_some_rooms_opens_no_other() {
+    let hubbub = guarded();
+    let token = token(&["alice", "--room", "ops", "--room", "dev"]);
+    let target = |room: &str| format!("/chat/alice?room={room}&token={token}");
+    assert_eq!(refused(&hubbub, &target("ops"), &[]), None);
+    let other = refused(&hubbub, &target("board"), &[]);
+    assert_eq!(other.map(|(status, _)| status), Some(403));
+    let lobby = refused(&hubbub, &format!("/chat/alice?token={token}"), &[]);
+    assert_eq!(
+        lobby.map(|(status, _)| status),
+        Some(403),
+        "the lobby is a room, too"
+    );
+    let target = format!("/chat/alice?token={token}");
+    let mut alice = Client::connect(hubbub.address(), &target, Some("hubbub.v1"))
+        .unwrap_or_else(|(status, why)| panic!("{status} {why}"));
+    assert_eq!(alice.joins("dev")["members"], json!(["alice"]));
+    alice.asks(&json!({"type": "join", "room": "board"}));
+    assert_eq!(alice.event_of("error")["code"], "forbidden");
+}
+
+#[test]
+fn the_terminal_client_brings_its_token() {
+    let hubbub = guarded();
+    let url = hubbub.url();
+    let token = token(&["alice"]);
+    assert!(
+        run(&["say", "alice", "hi", "--url", &url, "--token", &token])
+            .status
+            .success()
+    );
+    let refused = run(&["say", "alice", "hi", "--url", &url]);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = String::from_utf8(refused.stderr).expect("text");
+    assert!(
+        why.contains("401") && why.contains("a valid token is needed"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_token_of_another_library_is_taken() {
+    let hubbub = guarded();
+    // RFC 7519 by hand, in Python.
+    let program = "import hmac, hashlib, base64, json, sys\n\
+        b = lambda x: base64.urlsafe_b64encode(x).rstrip(b'=')\n\
+        s = b(b'{\"typ\":\"JWT\",\"alg\":\"HS256\"}') + b'.' + \
+            b(json.dumps({'sub': 'alice', 'exp': 4102444800, 'extra': [1]}).encode())\n\
+        m = hmac.new(sys.argv[1].encode(), s, hashlib.sha256).digest()\n\
+        print((s + b'.' + b(m)).decode())";
+    let Ok(output) = Command::new("python3")
+        .args(["-c", program, SECRET])
+        .output()
+    else {
+        return; // no Python here; the unit tests have another such token
+    };
+    let token = String::from_utf8(output.stdout).expect("text");
+    let target = format!("/chat/alice?token={}", token.trim());
+    assert_eq!(refused(&hubbub, &target, &[]), None);
+}
+
+#[test]
+fn pages_of_other_hosts_may_not_connect_unless_they_are_named() {
+    let hubbub = Hubbub::with(&["--allow-origin", "https://chat.example"]);
+    let own = hubbub.url();
+    let with_origin = |origin: &str| refused(&hubbub, "/chat/alice", &[("Origin", origin)]);
+    assert_eq!(with_origin(&own), None);
+    assert_eq!(with_origin("https://chat.example"), None);
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
+        assert_eq!(
+            with_origin(origin).map(|(status, _)| status),
+            Some(403),
+            "{origin}"
+        );
+    }
+    assert_eq!(
+        refused(&hubbub, "/chat/alice", &[]),
+        None,
+        "no page, no origin"
+    );
+}
+
+#[test]
+fn what_users_choose_reaches_the_log_escaped() {
+    let hubbub = guarded();
+    let head = "GET /chat/a%1b%5b31m?token=x%0d%0aINFO HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(request(hubbub.address(), head).0, 400);
+    // What a name may have and a log had better not show as it is.
+    assert!(refused(&hubbub, "/chat/zero%e2%80%8bwidth?token=a", &[]).is_some());
+    let log = hubbub.log();
+    assert!(log.contains("zero\\u{200b}width"), "{log:?}");
+    let strange = log.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(strange, None, "{log:?}");
+}

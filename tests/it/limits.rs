@@ -1,0 +1,247 @@
+//! Everything is bounded, says so, and is counted; and one bad user hurts nobody.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::support::client::{Client, get};
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+use crate::support::until;
+
+/// The value of one metric.
+fn metric(hubbub: &Hubbub, name: &str) -> u64 {
+    let (status, text) = get(hubbub.address(), "/metrics");
+    assert_eq!(status, 200);
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .expect("a number")
+}
+
+#[test]
+fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    for n in 0..4 {
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "x", "ref": n.to_string()}));
+    }
+    let refused = alice.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["ref"], &refused["retry"]),
+        (&json!("too_fast"), &json!("3"), &json!(true))
+    );
+    let mut bob = hubbub.join("bob");
+    for _ in 0..3 {
+        bob.says("x");
+    }
+    bob.says("one too many");
+    assert!(bob.hears_until(" ms")[0].starts_with("! not sent: too fast, at most 1 messages"));
+    let mut flooding = Client::text(hubbub.address(), "/chat/mallory?room=elsewhere");
+    let end = thread::spawn(move || {
+        // The server stops listening in the midst of it.
+        while flooding.tries_to_say("x") {}
+        flooding.is_closed()
+    });
+    let code = end.join().expect("it ends");
+    assert!(matches!(code, Some(1008) | None), "{code:?}");
+    until("it is counted", || {
+        (metric(&hubbub, "hubbub_messages_limited_total") > 200).then_some(())
+    });
+    assert!(hubbub.log().contains("too fast for too long"));
+}
+
+#[test]
+fn one_address_may_not_take_all_the_room() {
+    let hubbub = Hubbub::with(&["--max-per-address", "2"]);
+    let first = hubbub.join("a");
+    let _second = hubbub.join("b");
+    let Err((429, why)) = Client::connect(hubbub.address(), "/chat/c", None) else {
+        panic!("a third was let in")
+    };
+    assert!(why.contains("this address"), "{why}");
+    first.leaves();
+    until("there is room again", || {
+        Client::connect(hubbub.address(), "/chat/c", None).ok()
+    });
+}
+
+#[test]
+fn a_peer_that_is_silent_is_given_up() {
+    let hubbub = Hubbub::with(&["--ping-interval", "1", "--presence-grace", "0"]);
+    // It never reads, and so never answers a ping.
+    let silent = Client::text(hubbub.address(), "/chat/silent?room=elsewhere");
+    let mut alice = hubbub.join("alice");
+    until("the silent one is gone", || {
+        // Alice answers pings by reading.
+        alice.says("/who");
+        alice.hears();
+        (metric(&hubbub, "hubbub_silent_peers_total") == 1).then_some(())
+    });
+    until("the reason is logged", || {
+        hubbub.log().contains("silent for too long").then_some(())
+    });
+    drop(silent);
+}
+
+#[test]
+fn a_member_that_never_reads_is_given_up_and_the_others_hear_everything() {
+    let limits = ["--max-message", "4096", "--outbox-bytes", "65536"];
+    let hubbub = Hubbub::with(&limits);
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    let stuck = hubbub.join("stuck");
+    alice.hears_until("stuck joined");
+    bob.hears_until("stuck joined");
+    let text = "x".repeat(4000);
+    let mut said = 0;
+    until("the one that never reads is given up", || {
+        for _ in 0..50 {
+            alice.says(&text);
+            said += 1;
+            assert_eq!(bob.hears(), format!("alice: {text}"));
+        }
+        (metric(&hubbub, "hubbub_slow_consumers_total") == 1).then_some(())
+    });
+    assert!(said > 0);
+    alice.says("marker");
+    let marker = until("the marker", || {
+        let line = bob.hears();
+        (line == "alice: marker").then_some(line)
+    });
+    assert_eq!(marker, "alice: marker");
+    drop(stuck);
+}
+
+/// While one never reads, one trickles, one never pongs, one floods and many hold half a handshake,
+/// everyone else hears everything.
+#[test]
+fn one_bad_user_of_each_kind_hurts_nobody() {
+    const LINES: usize = 200;
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(
+        &redis,
+        &[
+            "--send-rate",
+            "50",
+            "--send-burst",
+            "50",
+            "--ping-interval",
+            "1",
+        ],
+    );
+    // The speaker is elsewhere, where nobody limits it.
+    let elsewhere = Hubbub::on(&redis);
+    let address = hubbub.address();
+    let half: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).expect("a connection");
+            stream.write_all(b"GET /chat/half HT").expect("a part");
+            stream
+        })
+        .collect();
+    let never_reads = hubbub.join("never-reads");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Reads a byte at a time, ever so slowly, and so never pongs.
+            let mut stream = hubbub.join("trickles").into_socket();
+            let mut byte = [0];
+            while !done.load(Ordering::SeqCst) && matches!(stream.read(&mut byte), Ok(1)) {
+                thread::sleep(std::time::Duration::from_millis(5)); // the pace is the point
+            }
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let mut flood = hubbub.join("floods");
+                while !done.load(Ordering::SeqCst) && flood.tries_to_say("flood") {}
+            }
+        });
+        let mut listeners: Vec<_> = (0..10).map(|n| hubbub.join(&format!("l{n}"))).collect();
+        let _done = DoneWhenDropped(&done);
+        let mut speaker = Client::json(elsewhere.address(), "speaker");
+        speaker.joins("lobby");
+        for n in 0..LINES {
+            let text = format!("line {n}");
+            speaker.asks(&json!({"type": "send", "room": "lobby", "text": text}));
+            speaker.event_of("sent");
+            for listener in &mut listeners {
+                let heard = listener.hears_until(&format!("line {n}"));
+                let lines = heard.iter().filter(|line| line.starts_with("speaker: "));
+                assert_eq!(lines.count(), 1, "in order, and each once");
+            }
+        }
+    });
+    drop((half, never_reads));
+}
+
+/// Ends the bad users also when the test fails.
+struct DoneWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for DoneWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    assert_eq!(alice.hears(), "* bob joined");
+    for _ in 0..3 {
+        bob.says("hi");
+        assert_eq!(alice.hears(), "bob: hi");
+    }
+    get(hubbub.address(), "/nowhere");
+    assert_eq!(metric(&hubbub, "hubbub_messages_stored_total"), 3);
+    assert_eq!(metric(&hubbub, "hubbub_messages_heard_total"), 3);
+    assert_eq!(metric(&hubbub, "hubbub_requests_refused_total"), 1);
+    assert_eq!(metric(&hubbub, "hubbub_rooms"), 1);
+    assert_eq!(metric(&hubbub, "hubbub_ready"), 1);
+    assert!(metric(&hubbub, "hubbub_deliveries_total") >= 4);
+    assert!(metric(&hubbub, "hubbub_connections_accepted_total") >= 7);
+    assert!(metric(&hubbub, "hubbub_connections") >= 2);
+    assert!(metric(&hubbub, "hubbub_max_connections") > 100);
+    let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the cut is counted", || {
+        (metric(&hubbub, "hubbub_subscription_cuts_total") == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_change_of_state_is_one_line_in_the_log() {
+    let mut redis = Redis::that_remembers();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    redis.kill();
+    until("it is noticed", || {
+        (get(hubbub.address(), "/readyz").0 == 503).then_some(())
+    });
+    for _ in 0..20 {
+        alice.says("into the void");
+        assert!(alice.hears().starts_with("! not sent"));
+    }
+    redis.start_again();
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    alice.says("/who");
+    assert_eq!(alice.hears(), "* online: alice");
+    let log = hubbub.log();
+    for line in [
+        "lost Redis",
+        "Redis is back after",
+        "the subscription is cut",
+        "subscribed again after",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+}
