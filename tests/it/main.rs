@@ -10,6 +10,7 @@ mod bad_input;
 mod chat;
 mod contract;
 mod drain;
+mod fuzz;
 mod history;
 mod limits;
 mod presence;
