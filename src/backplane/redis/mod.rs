@@ -5,6 +5,7 @@
 //! keeper ([`presence`]) renews who is here and announces who is gone. The `.lua` files beside are
 //! the atomic steps. Nothing outside this folder knows the `redis` crate.
 
+mod chain;
 mod presence;
 mod publisher;
 mod subscriber;

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
 use redis::{Cmd, Connection, PushKind, RedisError, Value};
 
+use super::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
 use super::publisher::Publisher;
 use super::wire::{self, Item, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
@@ -24,7 +25,7 @@ use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
-use crate::message::{Entry, MessageId, RoomName};
+use crate::message::{MessageId, RoomName};
 use crate::metrics;
 use crate::protocol::Page;
 
@@ -48,11 +49,9 @@ const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 /// For so long a room may be behind before the instance is not ready.
 const BEHIND_IS_NORMAL: Duration = Duration::from_secs(1);
 
-/// The most channels in one SUBSCRIBE, the most rooms that catch up at a time, and the most
-/// entries read of each at once.
+/// The most channels in one SUBSCRIBE, and the most rooms that catch up at a time.
 const CHANNELS_AT_ONCE: usize = 1000;
 const ROOMS_AT_ONCE: usize = 128;
-const ENTRIES_AT_ONCE: usize = 200;
 
 const PROBE: &str = "probe";
 const WAKE: &str = "wake";
@@ -186,44 +185,6 @@ impl Subscriber {
         self.ask(Ask::Stop);
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
-        }
-    }
-}
-
-/// What the thread knows of one room that it hears or wants to hear.
-struct Heard {
-    room: RoomName,
-    /// When the subscription was asked for; `None` once it is confirmed.
-    asked: Option<Instant>,
-    /// Where the room's chain stands.
-    chain: Chain,
-    /// Who waits for the room to be heard.
-    waiting: Vec<Sender<()>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chain {
-    /// Nothing was delivered yet: it begins at the log's end, once that is known.
-    Unknown,
-    /// What follows this id (`None`: the log was empty) has to be read from the log.
-    Behind(Option<MessageId>),
-    /// Everything up to `last` was delivered, and what follows will be heard.
-    Current {
-        last: Option<MessageId>,
-        /// What was read from the log may still be heard: up to this id, and until the first
-        /// message behind it.
-        read: Option<MessageId>,
-    },
-}
-
-impl Chain {
-    fn caught_up(last: Option<MessageId>) -> Self {
-        Self::Current { last, read: last }
-    }
-
-    fn cut(&mut self) {
-        if let Self::Current { last, .. } = *self {
-            *self = Self::Behind(last);
         }
     }
 }
@@ -671,72 +632,4 @@ impl Listener {
 fn is_interruption(error: &RedisError) -> bool {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
     source.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
-}
-
-/// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log
-/// has to tell what is missing.
-fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
-    let Chain::Current { last, read } = heard.chain else {
-        // Being caught up with: the log has it.
-        return true;
-    };
-    let id = entry.message.id;
-    if read.is_some_and(|read| id <= read) {
-        return true;
-    }
-    // A log may begin anew (it expired, or was deleted). Nothing was missed by that, since until
-    // now every message was heard.
-    let begins_anew = entry.prev.is_none() && last.is_none_or(|last| id > last);
-    if entry.prev == last || begins_anew {
-        heard.chain = Chain::Current {
-            last: Some(id),
-            read: None,
-        };
-        hub.deliver(&heard.room, Delivery::Message(entry));
-        return true;
-    }
-    heard.chain.cut();
-    false
-}
-
-/// Delivers what the log holds behind the room's chain: `missed`, oldest first. `tail` is the log's
-/// newest id, read before: so where nothing was missed, it tells whether the log still reaches as
-/// far as the chain. True once the room is current.
-fn fill(hub: &Hub, heard: &mut Heard, missed: Vec<Item>, tail: Option<MessageId>) -> bool {
-    let mut last = match heard.chain {
-        Chain::Current { .. } => return true,
-        Chain::Unknown => {
-            heard.chain = Chain::caught_up(tail);
-            return true;
-        }
-        Chain::Behind(last) => last,
-    };
-    let lost = |after, before| {
-        warn!("room {:?}: messages are lost", heard.room);
-        hub.deliver(&heard.room, Delivery::Gap { after, before });
-    };
-    if missed.is_empty() && tail < last {
-        // Redis lost the end of the log, or all of it. What it still has was delivered; what it
-        // may have had besides is lost, and from now on it continues from there.
-        lost(last, None);
-        heard.chain = Chain::caught_up(tail);
-        return true;
-    }
-    let whole_page = missed.len() == ENTRIES_AT_ONCE;
-    for item in missed {
-        let id = item.id();
-        if let Item::Entry(entry) = item {
-            if entry.prev != last {
-                lost(last, Some(id));
-            }
-            hub.deliver(&heard.room, Delivery::Message(entry));
-        }
-        last = Some(id);
-    }
-    heard.chain = if whole_page {
-        Chain::Behind(last)
-    } else {
-        Chain::caught_up(last)
-    };
-    !whole_page
 }

@@ -1,34 +1,21 @@
-//! A blocking client that reconnects and resumes. `join`, `say` and `tail` are made of it.
-//!
-//! It owns one thread. To whoever uses it, the connection seems never to break: every message of a
-//! joined room arrives once and in order, however often the client has to reconnect and to which
-//! instance, and what was sent is sent again under the same ref until it is answered. Where the
-//! server cannot make up for what was missed, a [`Event::Gap`] says so.
+//! The client's thread: it keeps the rooms and the unanswered sends through every reconnect.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::io;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, Sender, select};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::link::{FromServer, Link, NoLink, SILENCE, connect};
+use super::{Happening, Options};
 use crate::backoff::Backoff;
 use crate::backplane::REFS_LAST;
-use crate::message::{MessageId, RoomName, UserName};
-use crate::protocol::{Command, ErrorCode, Event, Ref, Rendering, json};
-use crate::websocket::{ClientFrame, Ended, Incoming, ReadHalf, UpgradeError, masked};
+use crate::message::{MessageId, RoomName};
+use crate::protocol::{Command, ErrorCode, Event, Ref, json};
+use crate::websocket::ClientFrame;
 
-/// How long a connection may take to be made, and a write or the handshake's answer to happen.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often the client asks whether the server is there, and how long it believes so without a
-/// sign.
+/// How often the client asks whether the server is there. Shorter than [`SILENCE`].
 const PING_EVERY: Duration = Duration::from_secs(15);
-const SILENCE: Duration = Duration::from_secs(40);
 
 /// The ceilings of the first and of the longest wait between two attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -43,68 +30,8 @@ const REF_IS_SAFE: Duration = REFS_LAST.saturating_sub(Duration::from_secs(20));
 /// How long a goodbye may take to be answered.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The largest event taken from a server: a page of history is larger than a message.
-const MAX_EVENT: usize = 64 << 20;
-
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerUrl {
-    /// Host and port.
-    authority: String,
-}
-
-impl ServerUrl {
-    /// Reads `http://host:port` or `ws://host:port`, or the host and port alone.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
-        match scheme {
-            "ws" | "http" => {}
-            "wss" | "https" => {
-                return Err("TLS is not spoken here; connect to the plain address".to_owned());
-            }
-            _ => return Err("it should look like http://127.0.0.1:8080".to_owned()),
-        }
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
-            return Err("it should look like http://127.0.0.1:8080".to_owned());
-        }
-        let has_port = authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let authority = if has_port {
-            authority.to_owned()
-        } else {
-            format!("{authority}:80")
-        };
-        Ok(Self { authority })
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
-    }
-}
-
-/// What the client has to tell.
-#[derive(Debug)]
-pub enum Happening {
-    /// The connection is made; rooms are being joined.
-    Connected,
-    /// The connection is lost, or could not be made; it is tried again.
-    Disconnected {
-        /// What happened.
-        why: String,
-        /// When the next attempt is.
-        retry_in: Duration,
-    },
-    /// The server told something.
-    Event(Event),
-    /// The server refuses for good. Nothing follows.
-    Refused(String),
-}
-
-enum Ask {
+/// What the handle asks for.
+pub(super) enum Ask {
     Join {
         room: RoomName,
         since: Option<MessageId>,
@@ -117,106 +44,6 @@ enum Ask {
     },
     Other(Command),
     Leave,
-}
-
-/// The handle of a client.
-pub struct Client {
-    asks: Sender<Ask>,
-    happenings: Receiver<Happening>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Who connects, and where.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// At least one. Of several, the next is tried when one is away.
-    pub servers: Vec<ServerUrl>,
-    /// The user.
-    pub user: UserName,
-    /// For a server that wants one.
-    pub token: Option<String>,
-}
-
-impl Client {
-    /// Starts a client of one server, which connects at once.
-    pub fn start(server: ServerUrl, user: UserName) -> io::Result<Self> {
-        Self::start_with(Options {
-            servers: vec![server],
-            user,
-            token: None,
-        })
-    }
-
-    /// Starts a client, which connects at once.
-    pub fn start_with(options: Options) -> io::Result<Self> {
-        let (asks, asked) = crossbeam_channel::unbounded();
-        let (tell, happenings) = crossbeam_channel::unbounded();
-        let worker = Worker {
-            options,
-            attempts: 0,
-            asked,
-            tell,
-            rooms: BTreeMap::new(),
-            unanswered: VecDeque::new(),
-            leaving: false,
-            come_back_in: None,
-            max_message: usize::MAX,
-        };
-        let thread = thread::Builder::new()
-            .name("client".into())
-            .spawn(move || worker.run())?;
-        Ok(Self {
-            asks,
-            happenings,
-            thread: Some(thread),
-        })
-    }
-
-    /// What happens, in order.
-    pub fn happenings(&self) -> &Receiver<Happening> {
-        &self.happenings
-    }
-
-    /// Enters a room, now and after every reconnect.
-    pub fn join(&self, room: RoomName, since: Option<MessageId>, history: Option<usize>) {
-        self.ask(Ask::Join {
-            room,
-            since,
-            history,
-        });
-    }
-
-    /// Says something in a joined room. [`Event::Sent`] or a final [`Event::Error`] with the ref
-    /// that is returned tells how it went.
-    pub fn send(&self, room: RoomName, text: String) -> Ref {
-        let reference = Ref::random();
-        self.ask(Ask::Send {
-            room,
-            text,
-            reference: reference.clone(),
-        });
-        reference
-    }
-
-    /// Asks for something that is not worth repeating after a reconnect.
-    pub fn command(&self, command: Command) {
-        self.ask(Ask::Other(command));
-    }
-
-    fn ask(&self, ask: Ask) {
-        // A client that was refused no longer listens; its last happening says so.
-        let _ = self.asks.send(ask);
-    }
-}
-
-impl Drop for Client {
-    /// Says goodbye and waits for the thread.
-    fn drop(&mut self) {
-        self.ask(Ask::Leave);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }
 
 /// What the client remembers of a room, so as to resume it.
@@ -249,40 +76,6 @@ struct Unanswered {
     sent: Option<Instant>,
 }
 
-/// What comes from the reading thread.
-enum FromServer {
-    Event(Event),
-    /// Frames that answer the server's: pongs, and the close reply.
-    Reply(Vec<u8>),
-    Alive,
-    Ended(String),
-}
-
-/// One connection.
-struct Link {
-    socket: Arc<TcpStream>,
-    incoming: Receiver<FromServer>,
-    reader: JoinHandle<()>,
-}
-
-impl Link {
-    fn write(&self, frame: ClientFrame<'_>) -> io::Result<()> {
-        (&*self.socket).write_all(&masked(frame))
-    }
-
-    fn request(&self, command: &Command) -> io::Result<()> {
-        match json::request(command) {
-            Some(frame) => self.write(ClientFrame::Text(&frame)),
-            None => Ok(()),
-        }
-    }
-
-    fn close(self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
-        let _ = self.reader.join();
-    }
-}
-
 /// What to do about an event.
 enum Step {
     /// Nothing: the user has seen it.
@@ -295,14 +88,8 @@ enum Step {
     AskAgain,
 }
 
-/// Why a connection could not be made.
-enum NoLink {
-    ForGood(String),
-    ForNow(String),
-}
-
 /// The thread's own state.
-struct Worker {
+pub(super) struct Worker {
     options: Options,
     /// How many connections were tried; the servers take turns.
     attempts: usize,
@@ -319,7 +106,21 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    pub(super) fn new(options: Options, asked: Receiver<Ask>, tell: Sender<Happening>) -> Self {
+        Self {
+            options,
+            attempts: 0,
+            asked,
+            tell,
+            rooms: BTreeMap::new(),
+            unanswered: VecDeque::new(),
+            leaving: false,
+            come_back_in: None,
+            max_message: usize::MAX,
+        }
+    }
+
+    pub(super) fn run(mut self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         while !self.leaving {
             let server = &self.options.servers[self.attempts % self.options.servers.len()];
@@ -448,7 +249,7 @@ impl Worker {
                                 ask_again = Some(Instant::now() + spread(ASK_AGAIN));
                             }
                         }
-                        Ok(FromServer::Reply(frames)) => (&*link.socket).write_all(&frames)?,
+                        Ok(FromServer::Reply(frames)) => link.reply(&frames)?,
                         Ok(FromServer::Alive) => {}
                         Ok(FromServer::Ended(why)) => return Ok(why),
                         Err(_) => return Ok("the connection ended".to_owned()),
@@ -682,122 +483,4 @@ impl Room {
 /// Between half and the whole of `wait`, so that a crowd does not come back at once.
 fn spread(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
-}
-
-fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoLink> {
-    let for_now = |error: io::Error| NoLink::ForNow(format!("cannot reach {server}: {error}"));
-    let addresses = server.authority.to_socket_addrs().map_err(for_now)?;
-    let mut outcome = Err(io::Error::other("the name has no address"));
-    for address in addresses {
-        outcome = TcpStream::connect_timeout(&address, CONNECT_WITHIN);
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    let socket = Arc::new(outcome.map_err(for_now)?);
-    let prepare = || {
-        socket.set_nodelay(true)?;
-        socket.set_write_timeout(Some(CONNECT_WITHIN))?;
-        socket.set_read_timeout(Some(CONNECT_WITHIN))
-    };
-    prepare().map_err(for_now)?;
-    let (tell, incoming) = crossbeam_channel::unbounded();
-    let replies = tell.clone();
-    let url = format!(
-        "ws://{}/chat/{}",
-        server.authority,
-        utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
-    );
-    let half = ReadHalf::client(
-        Arc::clone(&socket),
-        &url,
-        Rendering::Json.subprotocol(),
-        options.token.as_deref(),
-        MAX_EVENT,
-        Box::new(move |frames| {
-            let _ = replies.send(FromServer::Reply(frames.to_vec()));
-        }),
-    )
-    .map_err(|error| match error {
-        UpgradeError::Refused {
-            status: 429 | 503,
-            why,
-        } => NoLink::ForNow(why),
-        UpgradeError::Refused { status, why } => {
-            NoLink::ForGood(format!("{server} refuses ({status}): {why}"))
-        }
-        UpgradeError::NotWebSocket => {
-            NoLink::ForGood(format!("{server} is not a WebSocket server"))
-        }
-        UpgradeError::Broken(why) => NoLink::ForNow(format!("{server}: {why}")),
-    })?;
-    socket.set_read_timeout(Some(SILENCE)).map_err(for_now)?;
-    let reader = thread::Builder::new()
-        .name("client-reader".into())
-        .spawn(move || read(half, &tell))
-        .map_err(for_now)?;
-    Ok(Link {
-        socket,
-        incoming,
-        reader,
-    })
-}
-
-/// The reading thread: from the socket to the channel, until the end.
-fn read(mut half: ReadHalf, tell: &Sender<FromServer>) {
-    let mut closed_with = None;
-    loop {
-        let item = match half.read() {
-            Ok(Incoming::Text(text)) => match json::parse_event(&text) {
-                Ok(event) => FromServer::Event(event),
-                // A newer server may say what we do not know.
-                Err(_) => FromServer::Alive,
-            },
-            Ok(Incoming::Binary(_) | Incoming::Alive) => FromServer::Alive,
-            Ok(Incoming::Close(code)) => {
-                closed_with = code;
-                FromServer::Alive
-            }
-            Err(ended) => FromServer::Ended(match (ended, closed_with) {
-                (_, Some(code)) => format!("the server closed the connection ({code})"),
-                (Ended::Closed | Ended::Vanished, None) => {
-                    "the server closed the connection".into()
-                }
-                (Ended::Silent, None) => "the server is silent".into(),
-                (Ended::Wrong { why, .. } | Ended::Broken(why), None) => why,
-            }),
-        };
-        let ended = matches!(item, FromServer::Ended(_));
-        if tell.send(item).is_err() || ended {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_servers_address_is_read_with_and_without_its_scheme() {
-        for (url, shown) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("ws://chat.example:9000/", "http://chat.example:9000"),
-            ("localhost:8080", "http://localhost:8080"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-            ("http://chat.example", "http://chat.example:80"),
-        ] {
-            let parsed = ServerUrl::parse(url).map(|url| url.to_string());
-            assert_eq!(parsed.as_deref(), Ok(shown), "{url}");
-        }
-        for bad in [
-            "wss://x",
-            "ftp://x",
-            "http://",
-            "http://x/chat",
-            "http://a@b",
-        ] {
-            assert!(ServerUrl::parse(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,0 +1,125 @@
+//! A room's chain: how the subscriber tells the room's next message from one that it heard before
+//! and from one behind a hole, and how a hole is filled from the log.
+
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use log::warn;
+
+use super::wire::Item;
+use crate::hub::{Delivery, Hub};
+use crate::message::{Entry, MessageId, RoomName};
+
+/// The most entries of one room's log that are read at once.
+pub(super) const ENTRIES_AT_ONCE: usize = 200;
+
+/// What the thread knows of one room that it hears or wants to hear.
+pub(super) struct Heard {
+    pub(super) room: RoomName,
+    /// When the subscription was asked for; `None` once it is confirmed.
+    pub(super) asked: Option<Instant>,
+    /// Where the room's chain stands.
+    pub(super) chain: Chain,
+    /// Who waits for the room to be heard.
+    pub(super) waiting: Vec<Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chain {
+    /// Nothing was delivered yet: it begins at the log's end, once that is known.
+    Unknown,
+    /// What follows this id (`None`: the log was empty) has to be read from the log.
+    Behind(Option<MessageId>),
+    /// Everything up to `last` was delivered, and what follows will be heard.
+    Current {
+        last: Option<MessageId>,
+        /// What was read from the log may still be heard: up to this id, and until the first
+        /// message behind it.
+        read: Option<MessageId>,
+    },
+}
+
+impl Chain {
+    fn caught_up(last: Option<MessageId>) -> Self {
+        Self::Current { last, read: last }
+    }
+
+    pub(super) fn cut(&mut self) {
+        if let Self::Current { last, .. } = *self {
+            *self = Self::Behind(last);
+        }
+    }
+}
+
+/// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log
+/// has to tell what is missing.
+pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
+    let Chain::Current { last, read } = heard.chain else {
+        // Being caught up with: the log has it.
+        return true;
+    };
+    let id = entry.message.id;
+    if read.is_some_and(|read| id <= read) {
+        return true;
+    }
+    // A log may begin anew (it expired, or was deleted). Nothing was missed by that, since until
+    // now every message was heard.
+    let begins_anew = entry.prev.is_none() && last.is_none_or(|last| id > last);
+    if entry.prev == last || begins_anew {
+        heard.chain = Chain::Current {
+            last: Some(id),
+            read: None,
+        };
+        hub.deliver(&heard.room, Delivery::Message(entry));
+        return true;
+    }
+    heard.chain.cut();
+    false
+}
+
+/// Delivers what the log holds behind the room's chain: `missed`, oldest first. `tail` is the log's
+/// newest id, read before: so where nothing was missed, it tells whether the log still reaches as
+/// far as the chain. True once the room is current.
+pub(super) fn fill(
+    hub: &Hub,
+    heard: &mut Heard,
+    missed: Vec<Item>,
+    tail: Option<MessageId>,
+) -> bool {
+    let mut last = match heard.chain {
+        Chain::Current { .. } => return true,
+        Chain::Unknown => {
+            heard.chain = Chain::caught_up(tail);
+            return true;
+        }
+        Chain::Behind(last) => last,
+    };
+    let lost = |after, before| {
+        warn!("room {:?}: messages are lost", heard.room);
+        hub.deliver(&heard.room, Delivery::Gap { after, before });
+    };
+    if missed.is_empty() && tail < last {
+        // Redis lost the end of the log, or all of it. What it still has was delivered; what it
+        // may have had besides is lost, and from now on it continues from there.
+        lost(last, None);
+        heard.chain = Chain::caught_up(tail);
+        return true;
+    }
+    let whole_page = missed.len() == ENTRIES_AT_ONCE;
+    for item in missed {
+        let id = item.id();
+        if let Item::Entry(entry) = item {
+            if entry.prev != last {
+                lost(last, Some(id));
+            }
+            hub.deliver(&heard.room, Delivery::Message(entry));
+        }
+        last = Some(id);
+    }
+    heard.chain = if whole_page {
+        Chain::Behind(last)
+    } else {
+        Chain::caught_up(last)
+    };
+    !whole_page
+}

@@ -1,0 +1,158 @@
+//! One connection to one server: made, read by a thread of its own, written by whoever owns it.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Options, ServerUrl};
+use crate::protocol::{Command, Event, Rendering, json};
+use crate::websocket::{ClientFrame, Ended, Incoming, ReadHalf, UpgradeError, masked};
+
+/// How long a connection may take to be made, and a write or the handshake's answer to happen.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// For so long without a sign the server is believed to be there.
+pub(super) const SILENCE: Duration = Duration::from_secs(40);
+
+/// The largest event taken from a server: a page of history is larger than a message.
+const MAX_EVENT: usize = 64 << 20;
+
+/// What comes from the reading thread.
+pub(super) enum FromServer {
+    Event(Event),
+    /// Frames that answer the server's: pongs, and the close reply.
+    Reply(Vec<u8>),
+    Alive,
+    Ended(String),
+}
+
+/// One connection.
+pub(super) struct Link {
+    socket: Arc<TcpStream>,
+    pub(super) incoming: Receiver<FromServer>,
+    reader: JoinHandle<()>,
+}
+
+impl Link {
+    pub(super) fn write(&self, frame: ClientFrame<'_>) -> io::Result<()> {
+        (&*self.socket).write_all(&masked(frame))
+    }
+
+    pub(super) fn request(&self, command: &Command) -> io::Result<()> {
+        match json::request(command) {
+            Some(frame) => self.write(ClientFrame::Text(&frame)),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes on frames that are made already.
+    pub(super) fn reply(&self, frames: &[u8]) -> io::Result<()> {
+        (&*self.socket).write_all(frames)
+    }
+
+    pub(super) fn close(self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.reader.join();
+    }
+}
+
+/// Why a connection could not be made.
+pub(super) enum NoLink {
+    ForGood(String),
+    ForNow(String),
+}
+
+pub(super) fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoLink> {
+    let for_now = |error: io::Error| NoLink::ForNow(format!("cannot reach {server}: {error}"));
+    let addresses = server.authority.to_socket_addrs().map_err(for_now)?;
+    let mut outcome = Err(io::Error::other("the name has no address"));
+    for address in addresses {
+        outcome = TcpStream::connect_timeout(&address, CONNECT_WITHIN);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    let socket = Arc::new(outcome.map_err(for_now)?);
+    let prepare = || {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(CONNECT_WITHIN))?;
+        socket.set_read_timeout(Some(CONNECT_WITHIN))
+    };
+    prepare().map_err(for_now)?;
+    let (tell, incoming) = crossbeam_channel::unbounded();
+    let replies = tell.clone();
+    let url = format!(
+        "ws://{}/chat/{}",
+        server.authority,
+        utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
+    );
+    let half = ReadHalf::client(
+        Arc::clone(&socket),
+        &url,
+        Rendering::Json.subprotocol(),
+        options.token.as_deref(),
+        MAX_EVENT,
+        Box::new(move |frames| {
+            let _ = replies.send(FromServer::Reply(frames.to_vec()));
+        }),
+    )
+    .map_err(|error| match error {
+        UpgradeError::Refused {
+            status: 429 | 503,
+            why,
+        } => NoLink::ForNow(why),
+        UpgradeError::Refused { status, why } => {
+            NoLink::ForGood(format!("{server} refuses ({status}): {why}"))
+        }
+        UpgradeError::NotWebSocket => {
+            NoLink::ForGood(format!("{server} is not a WebSocket server"))
+        }
+        UpgradeError::Broken(why) => NoLink::ForNow(format!("{server}: {why}")),
+    })?;
+    socket.set_read_timeout(Some(SILENCE)).map_err(for_now)?;
+    let reader = thread::Builder::new()
+        .name("client-reader".into())
+        .spawn(move || read(half, &tell))
+        .map_err(for_now)?;
+    Ok(Link {
+        socket,
+        incoming,
+        reader,
+    })
+}
+
+/// The reading thread: from the socket to the channel, until the end.
+fn read(mut half: ReadHalf, tell: &Sender<FromServer>) {
+    let mut closed_with = None;
+    loop {
+        let item = match half.read() {
+            Ok(Incoming::Text(text)) => match json::parse_event(&text) {
+                Ok(event) => FromServer::Event(event),
+                // A newer server may say what we do not know.
+                Err(_) => FromServer::Alive,
+            },
+            Ok(Incoming::Binary(_) | Incoming::Alive) => FromServer::Alive,
+            Ok(Incoming::Close(code)) => {
+                closed_with = code;
+                FromServer::Alive
+            }
+            Err(ended) => FromServer::Ended(match (ended, closed_with) {
+                (_, Some(code)) => format!("the server closed the connection ({code})"),
+                (Ended::Closed | Ended::Vanished, None) => {
+                    "the server closed the connection".into()
+                }
+                (Ended::Silent, None) => "the server is silent".into(),
+                (Ended::Wrong { why, .. } | Ended::Broken(why), None) => why,
+            }),
+        };
+        let ended = matches!(item, FromServer::Ended(_));
+        if tell.send(item).is_err() || ended {
+            return;
+        }
+    }
+}

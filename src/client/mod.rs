@@ -1,0 +1,195 @@
+//! A blocking client that reconnects and resumes. `join`, `say` and `tail` are made of it.
+//!
+//! It owns one thread. To whoever uses it, the connection seems never to break: every message of a
+//! joined room arrives once and in order, however often the client has to reconnect and to which
+//! instance, and what was sent is sent again under the same ref until it is answered. Where the
+//! server cannot make up for what was missed, a [`Event::Gap`] says so.
+
+mod link;
+mod worker;
+
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fmt, io};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use self::worker::{Ask, Worker};
+use crate::message::{MessageId, RoomName, UserName};
+use crate::protocol::{Command, Event, Ref};
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Host and port.
+    authority: String,
+}
+
+impl ServerUrl {
+    /// Reads `http://host:port` or `ws://host:port`, or the host and port alone.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
+        match scheme {
+            "ws" | "http" => {}
+            "wss" | "https" => {
+                return Err("TLS is not spoken here; connect to the plain address".to_owned());
+            }
+            _ => return Err("it should look like http://127.0.0.1:8080".to_owned()),
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
+            return Err("it should look like http://127.0.0.1:8080".to_owned());
+        }
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let authority = if has_port {
+            authority.to_owned()
+        } else {
+            format!("{authority}:80")
+        };
+        Ok(Self { authority })
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+/// What the client has to tell.
+#[derive(Debug)]
+pub enum Happening {
+    /// The connection is made; rooms are being joined.
+    Connected,
+    /// The connection is lost, or could not be made; it is tried again.
+    Disconnected {
+        /// What happened.
+        why: String,
+        /// When the next attempt is.
+        retry_in: Duration,
+    },
+    /// The server told something.
+    Event(Event),
+    /// The server refuses for good. Nothing follows.
+    Refused(String),
+}
+
+/// The handle of a client.
+pub struct Client {
+    asks: Sender<Ask>,
+    happenings: Receiver<Happening>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Who connects, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// At least one. Of several, the next is tried when one is away.
+    pub servers: Vec<ServerUrl>,
+    /// The user.
+    pub user: UserName,
+    /// For a server that wants one.
+    pub token: Option<String>,
+}
+
+impl Client {
+    /// Starts a client of one server, which connects at once.
+    pub fn start(server: ServerUrl, user: UserName) -> io::Result<Self> {
+        Self::start_with(Options {
+            servers: vec![server],
+            user,
+            token: None,
+        })
+    }
+
+    /// Starts a client, which connects at once.
+    pub fn start_with(options: Options) -> io::Result<Self> {
+        let (asks, asked) = crossbeam_channel::unbounded();
+        let (tell, happenings) = crossbeam_channel::unbounded();
+        let worker = Worker::new(options, asked, tell);
+        let thread = thread::Builder::new()
+            .name("client".into())
+            .spawn(move || worker.run())?;
+        Ok(Self {
+            asks,
+            happenings,
+            thread: Some(thread),
+        })
+    }
+
+    /// What happens, in order.
+    pub fn happenings(&self) -> &Receiver<Happening> {
+        &self.happenings
+    }
+
+    /// Enters a room, now and after every reconnect.
+    pub fn join(&self, room: RoomName, since: Option<MessageId>, history: Option<usize>) {
+        self.ask(Ask::Join {
+            room,
+            since,
+            history,
+        });
+    }
+
+    /// Says something in a joined room. [`Event::Sent`] or a final [`Event::Error`] with the ref
+    /// that is returned tells how it went.
+    pub fn send(&self, room: RoomName, text: String) -> Ref {
+        let reference = Ref::random();
+        self.ask(Ask::Send {
+            room,
+            text,
+            reference: reference.clone(),
+        });
+        reference
+    }
+
+    /// Asks for something that is not worth repeating after a reconnect.
+    pub fn command(&self, command: Command) {
+        self.ask(Ask::Other(command));
+    }
+
+    fn ask(&self, ask: Ask) {
+        // A client that was refused no longer listens; its last happening says so.
+        let _ = self.asks.send(ask);
+    }
+}
+
+impl Drop for Client {
+    /// Says goodbye and waits for the thread.
+    fn drop(&mut self) {
+        self.ask(Ask::Leave);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_address_is_read_with_and_without_its_scheme() {
+        for (url, shown) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("ws://chat.example:9000/", "http://chat.example:9000"),
+            ("localhost:8080", "http://localhost:8080"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://chat.example", "http://chat.example:80"),
+        ] {
+            let parsed = ServerUrl::parse(url).map(|url| url.to_string());
+            assert_eq!(parsed.as_deref(), Ok(shown), "{url}");
+        }
+        for bad in [
+            "wss://x",
+            "ftp://x",
+            "http://",
+            "http://x/chat",
+            "http://a@b",
+        ] {
+            assert!(ServerUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
