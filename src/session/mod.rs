@@ -4,6 +4,8 @@
 //! backplane and for its own user, never for another's. When it ends, however it ends, its user is
 //! out of every room it was in.
 
+mod past;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,31 +13,22 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Excerpt, Stored, continues};
+use self::past::{PAGE_DEFAULT, PAGE_MOST};
+use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::limits::TokenBucket;
 use crate::lock::lock;
-use crate::message::{ConnectionId, Entry, Message, MessageId, Origin, RoomName, UserName};
+use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
 use crate::metrics;
 use crate::outbox::{Outbox, code};
-use crate::protocol::{Command, ErrorCode, Event, Limits, Page, Ref, Rendering, json, text};
+use crate::protocol::{Command, ErrorCode, Event, Limits, Ref, Rendering, json, text};
 
 /// How many sends of one connection may wait for their receipt; then it is read no further.
 const SENDS_IN_FLIGHT: usize = 64;
 
 /// So many sends in a row that are too fast end a connection.
 const TOO_FAST_FOR_TOO_LONG: usize = 200;
-
-/// The most messages in one page of history, and how many without a limit.
-const PAGE_MOST: usize = 200;
-const PAGE_DEFAULT: usize = 50;
-
-/// How many entries of a log are read at once while their size is not known.
-const PIECE: usize = 32;
-
-/// The most messages in the frame with which a room begins.
-const FIRST_FRAME: usize = 1000;
 
 /// What all sessions of an instance share.
 pub struct Instance {
@@ -367,68 +360,6 @@ impl Session {
         });
     }
 
-    fn history(&self, room: &RoomName, page: Page, limit: usize) {
-        let bytes = self.outbox.budget() / 2;
-        match self.gather(room, page, limit.min(PAGE_MOST), bytes) {
-            Ok(excerpt) => self.answer(&Event::History {
-                room: room.clone(),
-                messages: messages(excerpt.entries),
-                more: excerpt.more,
-            }),
-            Err(error) => self.cannot("cannot read the history", room, &error),
-        }
-    }
-
-    /// Reads up to `limit` entries of a log, as many as `bytes` of an outbox take, but at least
-    /// one. They may be large, and a crowd may ask at once: so a few first, and then as many as
-    /// should still fit.
-    fn gather(
-        &self,
-        room: &RoomName,
-        page: Page,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<Excerpt, BackplaneError> {
-        let rendering = self.outbox.rendering();
-        // From where the page was asked for, outwards.
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut weight = 0;
-        let mut next = page;
-        let mut more = true;
-        'pieces: while more && entries.len() < limit {
-            let left = bytes.saturating_sub(weight) / (weight / entries.len().max(1)).max(1);
-            let ask = match entries.len() {
-                0 => PIECE,
-                _ => left.max(PIECE),
-            };
-            let ask = ask.min(limit - entries.len());
-            let piece = self.instance.backplane.read(room, next, ask)?;
-            more = piece.more;
-            let mut piece = piece.entries;
-            if !matches!(page, Page::After(_)) {
-                piece.reverse();
-            }
-            for entry in piece {
-                let size = rendering.weigh(&entry.message);
-                if !entries.is_empty() && weight + size > bytes {
-                    more = true;
-                    break 'pieces;
-                }
-                weight += size;
-                let id = entry.message.id;
-                next = match page {
-                    Page::After(_) => Page::After(id),
-                    Page::Newest | Page::Before(_) => Page::Before(id),
-                };
-                entries.push(entry);
-            }
-        }
-        if !matches!(page, Page::After(_)) {
-            entries.reverse();
-        }
-        Ok(Excerpt { entries, more })
-    }
-
     /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
     fn join(
         &mut self,
@@ -489,106 +420,6 @@ impl Session {
         Ok(())
     }
 
-    fn read_past(
-        &self,
-        room: &RoomName,
-        since: Option<MessageId>,
-        history: Option<usize>,
-    ) -> Result<(), BackplaneError> {
-        let backplane = &self.instance.backplane;
-        let first_frame = self.outbox.budget() / 4;
-        let tail = backplane.read(room, Page::Newest, 1)?.entries.pop();
-        let tail = tail.map(|entry| entry.message.id);
-        let (past, recovered) = match (since, history) {
-            (Some(since), _) => {
-                let missed = self.gather(room, Page::After(since), FIRST_FRAME, first_frame)?;
-                let recovered = continues(since, &missed.entries, tail);
-                (missed, recovered)
-            }
-            (None, Some(limit)) => {
-                let limit = limit.min(PAGE_MOST);
-                let newest = self.gather(room, Page::Newest, limit, first_frame)?;
-                (
-                    Excerpt {
-                        more: false,
-                        ..newest
-                    },
-                    false,
-                )
-            }
-            (None, None) => (Excerpt::default(), false),
-        };
-        let members = backplane.members(room)?;
-        let more = past.more;
-        let last = past
-            .entries
-            .last()
-            .map_or(tail, |entry| Some(entry.message.id));
-        let event = Event::Room {
-            room: room.clone(),
-            members: members.clone(),
-            messages: messages(past.entries),
-            recovered,
-            last,
-        };
-        let begin = || {
-            if since.is_some() && !recovered && self.outbox.rendering() == Rendering::Text {
-                self.outbox.send(&Event::Gap {
-                    room: room.clone(),
-                    after: since,
-                    before: None,
-                });
-            }
-            self.outbox.send(&event);
-        };
-        let hub = &self.instance.hub;
-        if !more {
-            hub.release(room, self.connection, last, &members, begin);
-            return Ok(());
-        }
-        begin();
-        match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
-            Ok(last) => hub.release(room, self.connection, Some(last), &members, || {}),
-            // The client takes itself for a member already. It has to come back and resume.
-            Err(error) => self.outbox.close(
-                code::TRY_AGAIN_LATER,
-                &format!("the past cannot be read on: {error}"),
-            ),
-        }
-        Ok(())
-    }
-
-    /// Sends what follows `last` and did not fit one frame, as single messages, as fast as the client
-    /// reads, while what is said meanwhile is held back. The last id that was sent.
-    fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
-        loop {
-            let piece = self
-                .instance
-                .backplane
-                .read(room, Page::After(last), PIECE)?;
-            for entry in piece.entries {
-                let id = entry.message.id;
-                if entry.prev != Some(last) {
-                    // Trimmed while it was being read.
-                    self.answer(&Event::Gap {
-                        room: room.clone(),
-                        after: Some(last),
-                        before: Some(id),
-                    });
-                }
-                last = id;
-                self.answer(&Event::Message {
-                    room: room.clone(),
-                    message: entry.message,
-                    via: None,
-                });
-            }
-            if !piece.more || !self.outbox.is_open() {
-                return Ok(last);
-            }
-        }
-    }
-
     fn part(&self, room: &RoomName, departure: Departure) {
         self.instance.hub.leave(room, self.connection);
         self.instance.backplane.depart(room, &self.user, departure);
@@ -607,10 +438,6 @@ impl Drop for Session {
             info!("{} left {room:?}", self.who());
         }
     }
-}
-
-fn messages(entries: Vec<Entry>) -> Vec<Message> {
-    entries.into_iter().map(|entry| entry.message).collect()
 }
 
 fn refused(

@@ -1,0 +1,187 @@
+//! The past: what a joining member missed or asks for, and pages of the log. All of it is read as
+//! fast as the user reads, and in pieces, since messages may be large and a crowd may come at once.
+
+use super::Session;
+use crate::backplane::{BackplaneError, Excerpt, continues};
+use crate::message::{Entry, Message, MessageId, RoomName};
+use crate::outbox::code;
+use crate::protocol::{Event, Page, Rendering};
+
+/// The most messages in one page of history, and how many without a limit.
+pub(super) const PAGE_MOST: usize = 200;
+pub(super) const PAGE_DEFAULT: usize = 50;
+
+/// How many entries of a log are read at once while their size is not known.
+const PIECE: usize = 32;
+
+/// The most messages in the frame with which a room begins.
+const FIRST_FRAME: usize = 1000;
+
+impl Session {
+    pub(super) fn history(&self, room: &RoomName, page: Page, limit: usize) {
+        let bytes = self.outbox.budget() / 2;
+        match self.gather(room, page, limit.min(PAGE_MOST), bytes) {
+            Ok(excerpt) => self.answer(&Event::History {
+                room: room.clone(),
+                messages: messages(excerpt.entries),
+                more: excerpt.more,
+            }),
+            Err(error) => self.cannot("cannot read the history", room, &error),
+        }
+    }
+
+    /// Reads up to `limit` entries of a log, as many as `bytes` of an outbox take, but at least
+    /// one. They may be large, and a crowd may ask at once: so a few first, and then as many as
+    /// should still fit.
+    fn gather(
+        &self,
+        room: &RoomName,
+        page: Page,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Excerpt, BackplaneError> {
+        let rendering = self.outbox.rendering();
+        // From where the page was asked for, outwards.
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut weight = 0;
+        let mut next = page;
+        let mut more = true;
+        'pieces: while more && entries.len() < limit {
+            let left = bytes.saturating_sub(weight) / (weight / entries.len().max(1)).max(1);
+            let ask = match entries.len() {
+                0 => PIECE,
+                _ => left.max(PIECE),
+            };
+            let ask = ask.min(limit - entries.len());
+            let piece = self.instance.backplane.read(room, next, ask)?;
+            more = piece.more;
+            let mut piece = piece.entries;
+            if !matches!(page, Page::After(_)) {
+                piece.reverse();
+            }
+            for entry in piece {
+                let size = rendering.weigh(&entry.message);
+                if !entries.is_empty() && weight + size > bytes {
+                    more = true;
+                    break 'pieces;
+                }
+                weight += size;
+                let id = entry.message.id;
+                next = match page {
+                    Page::After(_) => Page::After(id),
+                    Page::Newest | Page::Before(_) => Page::Before(id),
+                };
+                entries.push(entry);
+            }
+        }
+        if !matches!(page, Page::After(_)) {
+            entries.reverse();
+        }
+        Ok(Excerpt { entries, more })
+    }
+
+    /// Sends the room with its past to a connection that the hub has admitted, and releases it.
+    pub(super) fn read_past(
+        &self,
+        room: &RoomName,
+        since: Option<MessageId>,
+        history: Option<usize>,
+    ) -> Result<(), BackplaneError> {
+        let backplane = &self.instance.backplane;
+        let first_frame = self.outbox.budget() / 4;
+        let tail = backplane.read(room, Page::Newest, 1)?.entries.pop();
+        let tail = tail.map(|entry| entry.message.id);
+        let (past, recovered) = match (since, history) {
+            (Some(since), _) => {
+                let missed = self.gather(room, Page::After(since), FIRST_FRAME, first_frame)?;
+                let recovered = continues(since, &missed.entries, tail);
+                (missed, recovered)
+            }
+            (None, Some(limit)) => {
+                let limit = limit.min(PAGE_MOST);
+                let newest = self.gather(room, Page::Newest, limit, first_frame)?;
+                (
+                    Excerpt {
+                        more: false,
+                        ..newest
+                    },
+                    false,
+                )
+            }
+            (None, None) => (Excerpt::default(), false),
+        };
+        let members = backplane.members(room)?;
+        let more = past.more;
+        let last = past
+            .entries
+            .last()
+            .map_or(tail, |entry| Some(entry.message.id));
+        let event = Event::Room {
+            room: room.clone(),
+            members: members.clone(),
+            messages: messages(past.entries),
+            recovered,
+            last,
+        };
+        let begin = || {
+            if since.is_some() && !recovered && self.outbox.rendering() == Rendering::Text {
+                self.outbox.send(&Event::Gap {
+                    room: room.clone(),
+                    after: since,
+                    before: None,
+                });
+            }
+            self.outbox.send(&event);
+        };
+        let hub = &self.instance.hub;
+        if !more {
+            hub.release(room, self.connection, last, &members, begin);
+            return Ok(());
+        }
+        begin();
+        match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
+            Ok(last) => hub.release(room, self.connection, Some(last), &members, || {}),
+            // The client takes itself for a member already. It has to come back and resume.
+            Err(error) => self.outbox.close(
+                code::TRY_AGAIN_LATER,
+                &format!("the past cannot be read on: {error}"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// Sends what follows `last` and did not fit one frame, as single messages, as fast as the client
+    /// reads, while what is said meanwhile is held back. The last id that was sent.
+    fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
+        loop {
+            let piece = self
+                .instance
+                .backplane
+                .read(room, Page::After(last), PIECE)?;
+            for entry in piece.entries {
+                let id = entry.message.id;
+                if entry.prev != Some(last) {
+                    // Trimmed while it was being read.
+                    self.answer(&Event::Gap {
+                        room: room.clone(),
+                        after: Some(last),
+                        before: Some(id),
+                    });
+                }
+                last = id;
+                self.answer(&Event::Message {
+                    room: room.clone(),
+                    message: entry.message,
+                    via: None,
+                });
+            }
+            if !piece.more || !self.outbox.is_open() {
+                return Ok(last);
+            }
+        }
+    }
+}
+
+fn messages(entries: Vec<Entry>) -> Vec<Message> {
+    entries.into_iter().map(|entry| entry.message).collect()
+}
