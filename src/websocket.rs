@@ -134,6 +134,12 @@ impl ReadHalf {
             Err(HandshakeError::Failure(Error::Io(error))) => {
                 Err(UpgradeError::Broken(error.to_string()))
             }
+            // A server that goes down, or a proxy whose server is down.
+            Err(HandshakeError::Failure(Error::Protocol(ProtocolError::HandshakeIncomplete))) => {
+                Err(UpgradeError::Broken(
+                    "it closed in the handshake".to_owned(),
+                ))
+            }
             Err(HandshakeError::Failure(_)) => Err(UpgradeError::NotWebSocket),
             Err(HandshakeError::Interrupted(_)) => {
                 Err(UpgradeError::Broken("no answer in time".to_owned()))

@@ -188,6 +188,29 @@ fn say_waits_for_a_server_that_comes_back() {
 }
 
 #[test]
+fn a_connection_that_is_closed_in_the_handshake_is_tried_again() {
+    let hubbub = Hubbub::alone();
+    let server = hubbub.address();
+    // Takes one connection and closes it; the ones after it are passed on.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    std::thread::spawn(move || {
+        let mut streams = listener.incoming().map_while(Result::ok);
+        drop(streams.next());
+        for client in streams {
+            let server = std::net::TcpStream::connect(server).expect("a connection");
+            let clone = |s: &std::net::TcpStream| s.try_clone().expect("a second handle");
+            let (mut up, mut to) = (clone(&client), clone(&server));
+            std::thread::spawn(move || std::io::copy(&mut up, &mut to));
+            let (mut down, mut back) = (server, client);
+            std::thread::spawn(move || std::io::copy(&mut down, &mut back));
+        }
+    });
+    let said = run(&["say", "alice", "hi", "--url", &url, "--timeout", "20"]);
+    assert!(said.status.success(), "{said:?}");
+}
+
+#[test]
 fn a_server_that_is_not_there_or_refuses_is_one_line_and_exit_one() {
     let nobody = format!("http://127.0.0.1:{}", crate::support::redis::free_port());
     let hubbub = Hubbub::alone();
