@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
-# checks, the unit, documentation and integration tests, and the shell test.
+# checks, the unit, documentation and integration tests, the shell test, and the conformance suite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,4 +31,5 @@ scripts/check.sh
 cargo test --locked
 cargo build --locked
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
+scripts/conformance.sh
 echo 'test: all passed'

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Holds the connection code to RFC 6455: starts an echo server made of it and drives the Autobahn
+# test cases against it, all but those for compression, which is not spoken here. Leaves a page for
+# each case in target/conformance/report.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The suite that drives Autobahn's own cases (https://github.com/curioswitch/kosoku), and how many
+# this version has without groups 12 and 13, the compression.
+version=0.1.0
+cases=301
+
+home=${CARGO_TARGET_DIR:-target}/conformance
+venv=$home/kosoku-$version
+report=$home/report
+mkdir -p "$home"
+
+fail() {
+  echo "conformance: FAILED: $1" >&2
+  exit 1
+}
+
+server=''
+clean_up() {
+  if [ -n "$server" ]; then
+    kill "$server" 2>/dev/null || true
+  fi
+}
+trap clean_up EXIT
+
+# Makes a Python of the suite's own; Debian has what that takes in a package apart.
+make_venv() {
+  python3 -m venv "$venv" >/dev/null 2>&1 && return
+  local sudo=''
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo='sudo'
+  fi
+  if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! command -v sudo >/dev/null; }; then
+    fail 'please install: python3 python3-venv'
+  fi
+  $sudo apt-get update -qq || echo 'conformance: the package lists are as old as they are' >&2
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends \
+    python3 python3-venv >/dev/null
+  # By its path: another Python may come first, and it has just shown that it cannot do this.
+  /usr/bin/python3 -m venv --clear "$venv"
+}
+if [ ! -x "$venv/bin/kosoku" ]; then
+  make_venv
+  # Only as a wheel: from its source it would need a Rust toolchain of its own choosing.
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    "kosoku==$version"
+fi
+
+binary=$(cargo build --locked --release --bench echo --message-format json-render-diagnostics |
+  "$venv/bin/python" -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["target"]["name"] == "echo":
+        print(message["executable"])
+')
+
+# The server ends when its standard input does: with this script, however that ends.
+coproc server_io { exec "$binary"; }
+server=$!
+read -r -t 10 line <&"${server_io[0]}" || fail 'the echo server did not start'
+address=${line#listening on ws://}
+
+# A report from an earlier run must not pass for this one's.
+rm -rf "$report"
+suite=0
+timeout 240 "$venv/bin/kosoku" --exclude '12.*' --exclude '13.*' --outdir "$report" "$address" \
+  >"$home/kosoku.log" 2>&1 || suite=$?
+if [ ! -f "$report/index.json" ]; then
+  tail -n 20 "$home/kosoku.log" >&2
+  fail "the suite ended with $suite and without a report"
+fi
+
+# Each case has two verdicts: on what was said, and on how the connection was closed.
+"$venv/bin/python" - "$report/index.json" "$cases" <<'END' || fail "see $report/index.html"
+import collections
+import json
+import sys
+
+index, expected = sys.argv[1], int(sys.argv[2])
+with open(index) as file:
+    cases = [case for agent in json.load(file).values() for case in agent.items()]
+fine = {"OK", "NON-STRICT", "INFORMATIONAL"}
+for verdict, said in [("behavior", "said"), ("behaviorClose", "closed")]:
+    totals = collections.Counter(case[verdict] for _, case in cases)
+    print(f"conformance: {said}:", ", ".join(f"{n} {name}" for name, n in totals.most_common()))
+wrong = [
+    f"case {name}: {case['behavior']}, closed {case['behaviorClose']}"
+    for name, case in cases
+    if not {case["behavior"], case["behaviorClose"]} <= fine
+]
+if len(cases) != expected:
+    wrong.append(f"{len(cases)} cases ran instead of {expected}")
+for line in wrong:
+    print("conformance:", line, file=sys.stderr)
+sys.exit(1 if wrong else 0)
+END
+# What the suite itself holds against us counts as well.
+[ "$suite" -eq 0 ] || fail "the suite ended with $suite; see $home/kosoku.log"
+echo "conformance: all $cases cases passed"

@@ -1,0 +1,287 @@
+//! The processes that the soak starts, torments and ends: one redis-server and the instances.
+//!
+//! Each is known by its id from its start until it was waited for, so that nothing is left behind
+//! however the soak ends.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::support::{lock, within};
+
+/// How long a process may take to start, with one attempt after the other: while Redis is away an
+/// instance does not start, as it should.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A drain may take 10 s, which is its default; some more on a busy machine.
+const DRAINS_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long an answer to a question of ours may take.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The ids of the processes that run. One is taken out in the same step that waits for it, or its
+/// id could be another's by the time it is used.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Ends every process that still runs: for a soak that cannot end in order.
+pub(crate) fn kill_all() {
+    for &id in &*lock(&RUNNING) {
+        let _ = signal::kill(Pid::from_raw(id as i32), Signal::SIGKILL);
+    }
+}
+
+/// A process that ends with its owner.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut running = lock(&RUNNING);
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
+        running.insert(child.id());
+        Self(child)
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let mut running = lock(&RUNNING);
+        let status = self.0.try_wait().expect("its status can be asked for");
+        if status.is_some() {
+            running.remove(&self.0.id());
+        }
+        status
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _ = signal::kill(Pid::from_raw(self.0.id() as i32), signal);
+    }
+
+    fn kill(&mut self) {
+        if self.ended().is_none() {
+            let _ = self.0.kill();
+            let _ = within(STARTS_WITHIN, || self.ended());
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port outside of the range from which connections take theirs: while its owner is down, a
+/// client that tries to reach it must not get it as its own.
+fn quiet_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (std::process::id().wrapping_mul(7) + next) % 12_000;
+        let port = u16::try_from(port).expect("it is below 32,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A redis-server that loses nothing it acknowledged when it is killed.
+pub(crate) struct Redis {
+    process: Process,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Redis {
+    pub(crate) fn start(folder: &Path) -> Self {
+        let port = quiet_port();
+        let mut redis = Self {
+            process: Self::spawn(port, folder),
+            port,
+            folder: folder.to_owned(),
+        };
+        redis.answers();
+        redis
+    }
+
+    fn spawn(port: u16, folder: &Path) -> Process {
+        let log = folder.join("redis.log");
+        let appended = File::options().create(true).append(true).open(log);
+        Process::start(
+            Command::new("redis-server")
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--appendonly", "yes"])
+                .args(["--appendfsync", "always"])
+                .arg("--dir")
+                .arg(folder)
+                .stdout(appended.expect("a log for Redis"))
+                .stderr(Stdio::null()),
+        )
+    }
+
+    fn answers(&mut self) {
+        let answered = within(STARTS_WITHIN, || {
+            assert!(self.process.ended().is_none(), "redis-server ended");
+            self.run(&["PING"]).ok()
+        });
+        answered.expect("redis-server answers");
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs a command, such as `&["CLIENT", "KILL", "TYPE", "pubsub"]`.
+    pub(crate) fn run(&self, words: &[&str]) -> redis::RedisResult<()> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
+        let mut connection = client.get_connection_with_timeout(ANSWERS_WITHIN)?;
+        connection.set_read_timeout(Some(ANSWERS_WITHIN))?;
+        redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection)
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.process = Self::spawn(self.port, &self.folder);
+        self.answers();
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+}
+
+/// What one instance takes of the machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) threads: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) resident_kib: usize,
+}
+
+/// A hubbub process on a port that it keeps when it is started again.
+pub(crate) struct Instance {
+    process: Process,
+    port: u16,
+    redis: String,
+    log: PathBuf,
+}
+
+impl Instance {
+    pub(crate) fn start(name: &str, redis: String, folder: &Path) -> Self {
+        let port = quiet_port();
+        let log = folder.join(format!("{name}.log"));
+        Self {
+            process: Self::spawn(port, &redis, &log),
+            port,
+            redis,
+            log,
+        }
+    }
+
+    /// Tries until it serves, as a service manager would.
+    fn spawn(port: u16, redis: &str, log: &Path) -> Process {
+        let deadline = Instant::now() + STARTS_WITHIN;
+        loop {
+            let appended = File::options().create(true).append(true).open(log);
+            let mut process = Process::start(
+                Command::new(env!("CARGO_BIN_EXE_hubbub"))
+                    .args(["--listen", &format!("127.0.0.1:{port}")])
+                    .args(["--redis", redis, "--history-length", "10000"])
+                    .args(["--presence-ttl", "6", "--presence-grace", "2"])
+                    .stdout(Stdio::piped())
+                    .stderr(appended.expect("a log for hubbub")),
+            );
+            let stdout = process.0.stdout.take().expect("it was piped");
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            if line.starts_with("listening on ") {
+                return process;
+            }
+            let in_time = Instant::now() < deadline;
+            assert!(in_time, "hubbub does not start; see {}", log.display());
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.process = Self::spawn(self.port, &self.redis, &self.log);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it as a service manager does; the error says what is wrong with its end.
+    pub(crate) fn drain(&mut self) -> Result<(), String> {
+        self.process.signal(Signal::SIGTERM);
+        match within(DRAINS_WITHIN, || self.process.ended()) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("an instance drained with {status}")),
+            None => Err(format!("an instance did not drain in {DRAINS_WITHIN:?}")),
+        }
+    }
+
+    /// Whether it ended although nobody asked it to.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.process.ended()?;
+        Some(format!("an instance ended by itself with {status}"))
+    }
+
+    /// The lines of its log that tell of a panic.
+    pub(crate) fn panics(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let told = log.lines().filter(|line| line.contains("panicked"));
+        told.map(str::to_owned).collect()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.address(), ANSWERS_WITHIN)?;
+            stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let process = PathBuf::from(format!("/proc/{}", self.process.0.id()));
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let number = |name: &str| {
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+                .unwrap_or_default()
+        };
+        Load {
+            threads: number("Threads:"),
+            descriptors: fs::read_dir(process.join("fd")).map_or(0, Iterator::count),
+            resident_kib: number("VmRSS:"),
+        }
+    }
+}
