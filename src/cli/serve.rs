@@ -90,7 +90,7 @@ pub(super) struct Options {
     /// them
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
-    /// A page's origin that may connect, such as https://chat.example, beside this server's own; *
+    /// A page's origin that may connect, such as `https://chat.example`, beside this server's own; *
     /// for any. May be repeated
     #[arg(
         long,
