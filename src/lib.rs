@@ -2,9 +2,9 @@
 //! threads and blocking I/O inside.
 //!
 //! The modules are listed bottom-up: each uses only those above it, and `tests/it/tidy.rs` holds
-//! them to it. To follow one message through the house, read [`connection`] (`read_pump`),
-//! [`session`] (`send`), [`backplane`] (publisher, `publish.lua`, subscriber), [`hub`] (`deliver`),
-//! [`outbox`], and [`connection`] again (`write_pump`).
+//! them to it. To follow one message through the house, read [`connection`] (`read_pump` in
+//! `pumps.rs`), [`session`] (`send`), [`backplane`] (publisher, `publish.lua`, subscriber), [`hub`]
+//! (`deliver`), [`outbox`], and [`connection`] again (`write_pump`).
 
 // Tools.
 mod backoff;

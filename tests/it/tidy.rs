@@ -159,3 +159,18 @@ fn every_module_says_what_it_is_for() {
         }
     }
 }
+
+#[test]
+fn what_the_readme_points_to_is_there() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let links: Vec<_> = readme
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| !link.contains("://"))
+        .collect();
+    assert!(links.len() > 10, "the links could not be read: {links:?}");
+    for link in links {
+        assert!(root().join(link).exists(), "{link} is not there");
+    }
+}
