@@ -162,7 +162,13 @@ impl Room {
                 member.ahead.clear();
             }
         }
-        if !changed || crowded {
+        if crowded {
+            return;
+        }
+        if !changed {
+            if let Notice::Joined(user) = &notice {
+                self.tell_who_was_not_shown(name, user);
+            }
             return;
         }
         let room = name.clone();
@@ -171,6 +177,20 @@ impl Room {
             Notice::Left(user) => Event::Left { room, user },
             Notice::Typing(user) => Event::Typing { room, user },
         });
+    }
+
+    /// A user whom the room knows is announced again, since the shared state had taken them for gone
+    /// for a while. News only to who entered meanwhile, or is about to.
+    fn tell_who_was_not_shown(&mut self, name: &RoomName, user: &UserName) {
+        let broadcast = Broadcast::new(Event::Joined {
+            room: name.clone(),
+            user: user.clone(),
+        });
+        for member in &mut self.members {
+            if member.held.is_some() || member.ahead.remove(user) {
+                member.take(&broadcast);
+            }
+        }
     }
 
     /// Compares what was told with the shared state. A notice may be on its way just now, so a
@@ -441,6 +461,27 @@ mod tests {
         assert_eq!(lines(&bob), Vec::<String>::new());
         house.notice(Notice::Left(user("carol")));
         assert_eq!(lines(&bob), ["* carol left"]);
+    }
+
+    #[test]
+    fn who_entered_while_a_user_seemed_gone_is_told_of_their_return_and_nobody_else() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice", "carol"]);
+        let bob = house.admit(2, "bob");
+        // Carol had expired just then, and nobody had announced it.
+        house.release(2, &["alice", "bob"]);
+        house.notice(Notice::Joined(user("bob")));
+        let dave = house.admit(3, "dave");
+        house.notice(Notice::Joined(user("carol")));
+        house.release(3, &["alice", "bob", "dave"]);
+        assert_eq!(lines(&alice), ["* bob joined"]);
+        assert_eq!(lines(&bob), ["* carol joined"]);
+        assert_eq!(lines(&dave), ["* carol joined"]);
+        house.notice(Notice::Left(user("carol")));
+        for queue in [&alice, &bob, &dave] {
+            assert_eq!(lines(queue), ["* carol left"]);
+        }
     }
 
     #[test]

@@ -40,8 +40,12 @@ local function write(user, held)
       redis.call('PUBLISH', channel, 'l\n' .. user)
     end
   else
+    -- One who had expired and was not swept yet is announced as well: whoever entered meanwhile was
+    -- shown the room without them. To all others it is no news.
+    local before = redis.call('ZSCORE', users, user)
     redis.call('HSET', holders, user, table.concat(parts, ' '))
-    if redis.call('ZADD', users, string.format('%d', latest), user) == 1 then
+    redis.call('ZADD', users, string.format('%d', latest), user)
+    if not before or tonumber(before) <= now then
       redis.call('PUBLISH', channel, 'j\n' .. user)
     end
   end
