@@ -43,9 +43,23 @@ impl Backoff {
     }
 }
 
+/// Between half and the whole of `wait`: for who was told when to come back, and must not come with
+/// everyone else who was.
+pub(crate) fn spread(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_spread_is_no_longer_than_it_was_and_no_shorter_than_half() {
+        let wait = Duration::from_secs(1);
+        for _ in 0..100 {
+            assert!((wait / 2..=wait).contains(&spread(wait)));
+        }
+    }
 
     #[test]
     fn the_ceiling_doubles_up_to_the_cap_and_a_success_resets_it() {

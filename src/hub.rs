@@ -161,8 +161,6 @@ impl Room {
             for member in &mut self.members {
                 member.ahead.clear();
             }
-        }
-        if crowded {
             return;
         }
         if !changed {

@@ -1,6 +1,6 @@
 //! `hubbub join`, `say` and `tail`: the terminal's side of a chat.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::string::FromUtf8Error;
 use std::thread;
@@ -111,7 +111,7 @@ struct Conversation {
     /// What was sent and not answered yet.
     unanswered: HashSet<Ref>,
     /// What was sent and not heard back yet: the terminal shows it already.
-    unheard: Vec<String>,
+    unheard: VecDeque<String>,
     /// How many answers to commands are due.
     awaited: usize,
     refused: usize,
@@ -141,7 +141,7 @@ impl Conversation {
             lines,
             entered: false,
             unanswered: HashSet::new(),
-            unheard: Vec::new(),
+            unheard: VecDeque::new(),
             awaited: 0,
             refused: 0,
         })
@@ -178,7 +178,7 @@ impl Conversation {
                 if text.is_empty() {
                     return Ok(());
                 }
-                self.unheard.push(text.clone());
+                self.unheard.push_back(text.clone());
                 self.unanswered.insert(self.client.send(room, text));
                 Ok(())
             }

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 
 use super::link::{FromServer, Link, NoLink, SILENCE, connect};
 use super::{Happening, Options};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, spread};
 use crate::backplane::REFS_LAST;
 use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, ErrorCode, Event, Ref, json};
@@ -189,14 +189,14 @@ impl Worker {
                 text,
                 reference,
             } => {
+                // Behind others it waits for its turn.
+                let alone = !self.unanswered.iter().any(|u| u.room == room);
                 self.unanswered.push_back(Unanswered {
                     room: room.clone(),
                     text,
                     reference,
                     sent: None,
                 });
-                // Behind others it waits for its turn.
-                let alone = self.unanswered.iter().filter(|u| u.room == room).count() == 1;
                 alone.then(|| self.next_send(&room)).flatten()
             }
             Ask::Other(command) => Some(command),
@@ -453,8 +453,14 @@ impl Worker {
     }
 
     fn answered(&mut self, reference: &Ref) {
-        self.unanswered
-            .retain(|unanswered| unanswered.reference != *reference);
+        // Nearly always the first: no other of its room is on its way.
+        let index = self
+            .unanswered
+            .iter()
+            .position(|unanswered| unanswered.reference == *reference);
+        if let Some(index) = index {
+            self.unanswered.remove(index);
+        }
     }
 }
 
@@ -478,9 +484,4 @@ impl Room {
             history: self.history,
         }
     }
-}
-
-/// Between half and the whole of `wait`, so that a crowd does not come back at once.
-fn spread(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }

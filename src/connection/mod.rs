@@ -21,6 +21,7 @@ use log::{debug, error, info};
 use self::pumps::{CLOSE_WITHIN, LAST_WORD_WITHIN};
 pub use self::pumps::{Conversation, Terms, converse};
 use self::upgrade::{ChatRequest, chat_request};
+use crate::backoff::spread;
 use crate::http::{self, Answer, HEAD_WITHIN, Route};
 use crate::lock::lock;
 use crate::message::ConnectionId;
@@ -179,7 +180,7 @@ impl Connections {
             }
             for outbox in outboxes {
                 // And those of one batch not at once either.
-                let retry_after = RETRY_AFTER.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+                let retry_after = spread(RETRY_AFTER);
                 outbox.send(&Event::Closing {
                     reason: reason.to_owned(),
                     retry_after_ms: retry_after.as_millis() as u64,

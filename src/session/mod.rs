@@ -8,7 +8,7 @@ mod past;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -72,16 +72,9 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Waits for a place; receipts are bounded in time, so this is too.
+    /// Waits for a place.
     fn enter(&self) {
-        let mut count = lock(&self.count);
-        while *count >= SENDS_IN_FLIGHT {
-            count = self
-                .fewer
-                .wait(count)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        *count += 1;
+        *self.wait_for_fewer_than(SENDS_IN_FLIGHT) += 1;
     }
 
     fn exit(&self) {
@@ -91,13 +84,19 @@ impl InFlight {
 
     /// Waits until there are none.
     fn settle(&self) {
+        drop(self.wait_for_fewer_than(1));
+    }
+
+    /// Receipts are bounded in time, so this is too. Only the session itself waits here.
+    fn wait_for_fewer_than(&self, most: usize) -> MutexGuard<'_, usize> {
         let mut count = lock(&self.count);
-        while *count > 0 {
+        while *count >= most {
             count = self
                 .fewer
                 .wait(count)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        count
     }
 }
 
@@ -168,13 +167,7 @@ impl Session {
     pub fn enter(&mut self, since: Option<MessageId>, history: Option<usize>) {
         let room = self.room.clone();
         if let Err(error) = self.join(room, since, history) {
-            self.outbox.send(&Event::Error {
-                code: ErrorCode::Unavailable,
-                message: format!("cannot enter the room: {error}"),
-                reference: None,
-                room: Some(self.room.clone()),
-                retry: true,
-            });
+            self.cannot("cannot enter the room", &self.room, &error);
             self.outbox
                 .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
         }
@@ -265,7 +258,7 @@ impl Session {
         }
         self.answer(&Event::Error {
             code: ErrorCode::NotJoined,
-            message: format!("not in the room {room}; join it first"),
+            message: not_joined(room),
             reference: None,
             room: Some(room.clone()),
             retry: false,
@@ -296,8 +289,7 @@ impl Session {
             );
         }
         if !self.rooms.contains(&room) {
-            let message = format!("not in the room {room}; join it first");
-            return reject(ErrorCode::NotJoined, &message, reference, false);
+            return reject(ErrorCode::NotJoined, &not_joined(&room), reference, false);
         }
         if self.instance.is_closing() {
             let message = "the server is closing, try again";
@@ -415,7 +407,7 @@ impl Session {
             self.part(&room, Departure::Clean);
             return Err(error);
         }
-        info!("{} joined {room:?}", self.who());
+        info!("{:?} joined {room:?}", self.user);
         self.rooms.insert(room);
         Ok(())
     }
@@ -425,19 +417,19 @@ impl Session {
         self.instance.backplane.depart(room, &self.user, departure);
         self.instance.backplane.unsubscribe(room);
     }
-
-    fn who(&self) -> String {
-        format!("{:?}", self.user)
-    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         for room in std::mem::take(&mut self.rooms) {
             self.part(&room, self.departure);
-            info!("{} left {room:?}", self.who());
+            info!("{:?} left {room:?}", self.user);
         }
     }
+}
+
+fn not_joined(room: &RoomName) -> String {
+    format!("not in the room {room}; join it first")
 }
 
 fn refused(

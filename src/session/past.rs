@@ -43,14 +43,13 @@ impl Session {
         let rendering = self.outbox.rendering();
         // From where the page was asked for, outwards.
         let mut entries: Vec<Entry> = Vec::new();
-        let mut weight = 0;
+        let mut weight: usize = 0;
         let mut next = page;
         let mut more = true;
         'pieces: while more && entries.len() < limit {
-            let left = bytes.saturating_sub(weight) / (weight / entries.len().max(1)).max(1);
-            let ask = match entries.len() {
-                0 => PIECE,
-                _ => left.max(PIECE),
+            let ask = match weight.checked_div(entries.len()) {
+                None => PIECE,
+                Some(average) => (bytes.saturating_sub(weight) / average.max(1)).max(PIECE),
             };
             let ask = ask.min(limit - entries.len());
             let piece = self.instance.backplane.read(room, next, ask)?;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use log::{info, warn};
+use log::{debug, info, warn};
 use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
 use super::wire::{self, Scripts};
@@ -261,7 +261,7 @@ impl Worker {
         match attempt {
             Ok(connection) => self.connected(connection),
             Err(error) => {
-                log::debug!("Redis still away: {}", describe(&error));
+                debug!("Redis still away: {}", describe(&error));
                 self.next_attempt = Instant::now() + self.backoff.next();
             }
         }
