@@ -487,11 +487,14 @@ impl Listener {
                     }
                     self.behind.insert(channel.to_owned());
                     self.catch_up_at = Instant::now();
-                    false
-                } else {
-                    self.stands();
-                    true
+                    return false;
                 }
+                // Or else a room's that was forgotten before it was confirmed.
+                let stands = channel == self.keys.control();
+                if stands {
+                    self.stands();
+                }
+                stands
             }
             _ => false,
         }
