@@ -25,6 +25,10 @@ pub struct Config {
     pub outbox_bytes: usize,
     /// How often an idle peer is pinged.
     pub ping_interval: Duration,
+    /// The largest request head, in bytes.
+    pub max_head: usize,
+    /// How long a peer may take for what it owes.
+    pub deadlines: Deadlines,
     /// How many rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// How many connections there may be; `None` for what the machine can hold.
@@ -41,6 +45,20 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// What is kept of messages and of users.
     pub retention: Retention,
+}
+
+/// How long a peer may take for what it owes, each counted from the beginning, so that trickling
+/// does not move it.
+#[derive(Debug, Clone)]
+pub struct Deadlines {
+    /// To send the whole request head.
+    pub head: Duration,
+    /// To take one batch of what is written.
+    pub write: Duration,
+    /// To be heard of after a ping.
+    pub pong: Duration,
+    /// To take our last frame, and then to answer it.
+    pub close: Duration,
 }
 
 /// An option's name, its range in the unit that the command line uses, and its default.
@@ -66,6 +84,16 @@ pub mod limit {
     pub const OUTBOX_BYTES: Limit = limit("outbox-bytes", 64 << 10, 1 << 30, 1 << 20);
     /// Seconds.
     pub const PING_INTERVAL: Limit = limit("ping-interval", 1, 3600, 25);
+    /// Seconds.
+    pub const PONG_TIMEOUT: Limit = limit("pong-timeout", 1, 600, 10);
+    /// Seconds.
+    pub const WRITE_TIMEOUT: Limit = limit("write-timeout", 1, 600, 10);
+    /// Seconds.
+    pub const CLOSE_TIMEOUT: Limit = limit("close-timeout", 1, 60, 2);
+    /// Seconds.
+    pub const HEAD_TIMEOUT: Limit = limit("head-timeout", 1, 600, 10);
+    /// Bytes.
+    pub const MAX_HEAD: Limit = limit("max-head", 1 << 10, 64 << 10, 8 << 10);
     /// Rooms.
     pub const ROOMS: Limit = limit("rooms-per-connection", 1, 10_000, 32);
     /// Messages a second; 0 for no limit.
@@ -153,6 +181,13 @@ impl Default for Config {
             max_message: count(limit::MAX_MESSAGE),
             outbox_bytes: count(limit::OUTBOX_BYTES),
             ping_interval: seconds(limit::PING_INTERVAL),
+            max_head: count(limit::MAX_HEAD),
+            deadlines: Deadlines {
+                head: seconds(limit::HEAD_TIMEOUT),
+                write: seconds(limit::WRITE_TIMEOUT),
+                pong: seconds(limit::PONG_TIMEOUT),
+                close: seconds(limit::CLOSE_TIMEOUT),
+            },
             rooms_per_connection: count(limit::ROOMS),
             max_connections: None,
             max_per_address: None,

@@ -1,20 +1,14 @@
 //! One HTTP request a connection: its head, where it leads, and a plain answer.
 //!
 //! We read the head ourselves, since tungstenite's own accept answers a bad request with nothing.
-//! A head has 8 KiB and one absolute deadline, whatever trickles.
+//! A head has one absolute deadline, whatever trickles, and a largest size.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
-
-/// The largest request head.
-pub const MAX_HEAD: usize = 8 * 1024;
-
-/// How long a client may take to send it.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most header fields.
 const MAX_HEADERS: usize = 64;
@@ -41,8 +35,8 @@ pub enum HeadError {
     Gone,
     /// The head was not complete in time.
     Late,
-    /// The head is larger than [`MAX_HEAD`] or has too many fields.
-    TooLarge,
+    /// The head is over so many bytes, or has too many fields.
+    TooLarge(usize),
     /// Not HTTP/1.1, or not properly.
     NotHttp(String),
 }
@@ -51,15 +45,10 @@ impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("it closed before it asked for anything"),
-            Self::Late => write!(
+            Self::Late => f.write_str("the request's head took too long"),
+            Self::TooLarge(most) => write!(
                 f,
-                "the request's head took longer than {} s",
-                HEAD_WITHIN.as_secs()
-            ),
-            Self::TooLarge => write!(
-                f,
-                "the request's head is over {} KiB or {MAX_HEADERS} fields",
-                MAX_HEAD / 1024
+                "the request's head is over {most} bytes or {MAX_HEADERS} fields"
             ),
             Self::NotHttp(why) => write!(f, "this is not an HTTP/1.1 request: {why}"),
         }
@@ -72,15 +61,19 @@ impl HeadError {
         let status = match self {
             Self::Gone => return None,
             Self::Late => 408,
-            Self::TooLarge => 431,
+            Self::TooLarge(_) => 431,
             Self::NotHttp(_) => 400,
         };
         Some(Answer::new(status, self.to_string()))
     }
 }
 
-/// Reads a request's head, until `deadline` at the latest.
-pub fn read_request(socket: &TcpStream, deadline: Instant) -> Result<Request, HeadError> {
+/// Reads a request's head of up to `most` bytes, until `deadline` at the latest.
+pub fn read_request(
+    socket: &TcpStream,
+    most: usize,
+    deadline: Instant,
+) -> Result<Request, HeadError> {
     let mut head = Vec::with_capacity(1024);
     let mut buffer = [0; 1024];
     loop {
@@ -101,23 +94,23 @@ pub fn read_request(socket: &TcpStream, deadline: Instant) -> Result<Request, He
             },
         };
         head.extend_from_slice(&buffer[..count]);
-        if let Some(request) = parse(&head)? {
+        if let Some(request) = parse(&head, most)? {
             return Ok(request);
         }
-        if head.len() >= MAX_HEAD {
-            return Err(HeadError::TooLarge);
+        if head.len() >= most {
+            return Err(HeadError::TooLarge(most));
         }
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<Request>, HeadError> {
+fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
     let end = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(end)) if end > MAX_HEAD => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Complete(end)) if end > most => return Err(HeadError::TooLarge(most)),
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge(most)),
         Err(error) => return Err(HeadError::NotHttp(error.to_string())),
     };
     if request.version != Some(1) {
@@ -305,7 +298,7 @@ mod tests {
 
     fn request(target: &str) -> Request {
         let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\n\r\nrest");
-        parse(head.as_bytes())
+        parse(head.as_bytes(), 8192)
             .expect("a head")
             .expect("a whole one")
     }
@@ -348,19 +341,22 @@ mod tests {
     #[test]
     fn what_is_not_http_is_refused_and_a_part_is_waited_for() {
         assert!(matches!(
-            parse(b"\x16\x03\x01\x02\x00"),
+            parse(b"\x16\x03\x01\x02\x00", 8192),
             Err(HeadError::NotHttp(_))
         ));
         assert!(matches!(
-            parse(b"GET / HTTP/1.0\r\n\r\n"),
+            parse(b"GET / HTTP/1.0\r\n\r\n", 8192),
             Err(HeadError::NotHttp(_))
         ));
         assert!(matches!(
-            parse(b"GET /?%ff HTTP/1.1\r\n\r\n"),
+            parse(b"GET /?%ff HTTP/1.1\r\n\r\n", 8192),
             Err(HeadError::NotHttp(_))
         ));
-        assert!(matches!(parse(b"GET / HT"), Ok(None)));
+        assert!(matches!(parse(b"GET / HT", 8192), Ok(None)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
-        assert!(matches!(parse(many.as_bytes()), Err(HeadError::TooLarge)));
+        assert!(matches!(
+            parse(many.as_bytes(), 8192),
+            Err(HeadError::TooLarge(8192))
+        ));
     }
 }

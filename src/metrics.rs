@@ -78,6 +78,9 @@ metrics! {
     Counter DELIVERED "hubbub_deliveries_total" "Frames put into an outbox by a room.";
     Counter SHED "hubbub_notices_shed_total" "Notices dropped for users who fell behind.";
     Counter SLOW "hubbub_slow_consumers_total" "Connections given up because they read too slowly.";
+    Counter STUCK "hubbub_write_timeouts_total" "Connections given up because what was written was not taken in time.";
+    Counter UNANSWERED "hubbub_close_timeouts_total" "Connections broken off because a goodbye was not answered in time.";
+    Counter LATE_HEADS "hubbub_head_timeouts_total" "Requests whose head did not come in time.";
     Counter SILENT "hubbub_silent_peers_total" "Connections given up because nothing was heard.";
     Counter VIOLATIONS "hubbub_protocol_errors_total" "Connections closed because they broke the protocol or a limit.";
     Counter PANICS "hubbub_panics_total" "Connections ended by a panic.";

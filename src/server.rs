@@ -28,8 +28,9 @@ const BACKLOG: i32 = 4096;
 /// The kernel would otherwise hoard megabytes for a user who does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Catches a peer that is gone without a word, and one that acknowledges and never reads.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much longer than a batch may take to be written the kernel tries: it catches a peer that is
+/// gone without a word, and one that acknowledges and never reads.
+const USER_TIMEOUT: u32 = 2;
 
 /// How long the acceptor pauses when the table of open files is full.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -213,7 +214,7 @@ fn accept(
         }
         refused.let_go(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
-            prepare(&socket)?;
+            prepare(&socket, instance.config.deadlines.write * USER_TIMEOUT)?;
             let socket = Arc::new(socket);
             if connections.count() >= capacity.connections {
                 refused.refuse(socket, &busy());
@@ -279,9 +280,9 @@ impl Refused {
     }
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
+fn prepare(socket: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_user_timeout(Some(user_timeout))
 }

@@ -12,7 +12,7 @@ use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 
 use super::LevelFilter;
 use crate::backplane::{RedisAddress, Retention};
-use crate::config::{Config, Limit, limit};
+use crate::config::{Config, Deadlines, Limit, limit};
 use crate::server::Server;
 use crate::token::Secret;
 
@@ -83,9 +83,24 @@ pub(super) struct Options {
     /// How many messages it may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
-    /// How often an idle peer is pinged; one that is silent for 10 s longer is gone
+    /// How often an idle peer is pinged
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Limits")]
     ping_interval: u64,
+    /// How long it may be silent after a ping, before it is given up
+    #[arg(long, env = "HUBBUB_PONG_TIMEOUT", value_name = "SECONDS", default_value_t = limit::PONG_TIMEOUT.default, value_parser = within::<u64>(limit::PONG_TIMEOUT), help_heading = "Limits")]
+    pong_timeout: u64,
+    /// How long a user may take to read what is written at once, however it trickles
+    #[arg(long, env = "HUBBUB_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::WRITE_TIMEOUT.default, value_parser = within::<u64>(limit::WRITE_TIMEOUT), help_heading = "Limits")]
+    write_timeout: u64,
+    /// How long a peer may take to answer when it is told goodbye
+    #[arg(long, env = "HUBBUB_CLOSE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::CLOSE_TIMEOUT.default, value_parser = within::<u64>(limit::CLOSE_TIMEOUT), help_heading = "Limits")]
+    close_timeout: u64,
+    /// How long a client may take to send its request's head
+    #[arg(long, env = "HUBBUB_HEAD_TIMEOUT", value_name = "SECONDS", default_value_t = limit::HEAD_TIMEOUT.default, value_parser = within::<u64>(limit::HEAD_TIMEOUT), help_heading = "Limits")]
+    head_timeout: u64,
+    /// The largest request head
+    #[arg(long, env = "HUBBUB_MAX_HEAD", value_name = "BYTES", default_value_t = limit::MAX_HEAD.default as usize, value_parser = within::<usize>(limit::MAX_HEAD), help_heading = "Limits")]
+    max_head: usize,
     /// Let in only who has a token signed with this secret of 32 bytes or more; `hubbub token` makes
     /// them
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
@@ -124,6 +139,13 @@ impl Options {
             max_message: self.max_message,
             outbox_bytes: self.outbox_bytes,
             ping_interval: Duration::from_secs(self.ping_interval),
+            max_head: self.max_head,
+            deadlines: Deadlines {
+                head: Duration::from_secs(self.head_timeout),
+                write: Duration::from_secs(self.write_timeout),
+                pong: Duration::from_secs(self.pong_timeout),
+                close: Duration::from_secs(self.close_timeout),
+            },
             rooms_per_connection: self.rooms_per_connection,
             max_connections: self.max_connections,
             max_per_address: self.max_per_address,

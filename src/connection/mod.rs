@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info};
 
-use self::pumps::{CLOSE_WITHIN, LAST_WORD_WITHIN};
 pub use self::pumps::{Conversation, Terms, converse};
 use self::upgrade::{ChatRequest, chat_request};
 use crate::backoff::spread;
-use crate::http::{self, Answer, HEAD_WITHIN, Route};
+use crate::http::{self, Answer, HeadError, Route};
 use crate::lock::lock;
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -226,19 +225,25 @@ fn serve(
     id: ConnectionId,
     peer: SocketAddr,
 ) {
-    let request = match http::read_request(socket, Instant::now() + HEAD_WITHIN) {
+    let config = &connections.instance.config;
+    let deadlines = &config.deadlines;
+    let head_due = Instant::now() + deadlines.head;
+    let request = match http::read_request(socket, config.max_head, head_due) {
         Ok(request) => request,
         Err(error) => {
             debug!("{peer}: {error}");
+            if matches!(error, HeadError::Late) {
+                metrics::LATE_HEADS.count();
+            }
             if let Some(answer) = error.answer() {
                 metrics::REQUESTS_REFUSED.count();
-                say(socket, &answer);
+                say(socket, &answer, deadlines.close);
             }
             return;
         }
     };
     let answer = match request.route() {
-        Route::Chat { user } => match chat_request(&request, user, &connections.instance.config) {
+        Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => match self::chat(connections, socket, id, peer, chat, request.rest) {
                 Ok(()) => return,
                 Err(error) => {
@@ -261,7 +266,7 @@ fn serve(
         "{peer}: {} {:?}: {}",
         request.method, request.path, answer.status
     );
-    say(socket, &answer);
+    say(socket, &answer, deadlines.close);
 }
 
 /// What is answered when this machine can hold no more.
@@ -280,13 +285,13 @@ fn wrong_method(allowed: &str) -> Answer {
 
 /// Answers, and lets the peer read it: closing with unread bytes would reset the connection and
 /// take the answer along.
-fn say(socket: &TcpStream, answer: &Answer) {
-    let _ = socket.set_write_timeout(Some(LAST_WORD_WITHIN));
+fn say(socket: &TcpStream, answer: &Answer, within: Duration) {
+    let _ = socket.set_write_timeout(Some(within));
     if answer.write(socket).is_err() || socket.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let deadline = Instant::now() + CLOSE_WITHIN;
-    let _ = socket.set_read_timeout(Some(CLOSE_WITHIN));
+    let deadline = Instant::now() + within;
+    let _ = socket.set_read_timeout(Some(within));
     let mut scrap = [0; 1024];
     while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) && Instant::now() < deadline {}
 }
@@ -330,6 +335,7 @@ fn chat(
         outbox_bytes: instance.config.outbox_bytes,
         max_message: instance.config.max_message,
         heartbeat: instance.config.ping_interval,
+        deadlines: instance.config.deadlines.clone(),
     };
     let user = chat.user.clone();
     let begin = |outbox: &Arc<Outbox>| {

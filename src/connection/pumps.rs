@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use crate::config::Deadlines;
 use crate::frame;
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -21,20 +22,8 @@ use crate::websocket::{Ended, Incoming, ReadHalf};
 /// The writer only copies bytes.
 const WRITER_STACK: usize = 64 * 1024;
 
-/// How long one batch may take to be written, however it trickles.
-const WRITE_WITHIN: Duration = Duration::from_secs(10);
-
 /// How often a writer that is stuck looks at its deadline; the socket's write time-out.
 const WRITE_GLANCE: Duration = Duration::from_secs(1);
-
-/// How long the last frame may take once its owner was given up.
-pub(super) const LAST_WORD_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long a peer may take to answer a close frame.
-pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-
-/// How much longer than a ping's interval a peer may be silent.
-const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// A writer's buffer is given back when it is larger and nothing is waiting.
 const KEEP_BUFFER: usize = 4 * 1024;
@@ -65,6 +54,8 @@ pub struct Terms {
     pub max_message: usize,
     /// How often it is pinged.
     pub heartbeat: Duration,
+    /// How long it may take for what it owes.
+    pub deadlines: Deadlines,
 }
 
 /// Answers the upgrade with `head`, and carries a conversation until it ends: two pumps and the
@@ -78,8 +69,7 @@ pub fn converse<C: Conversation>(
     read_already: Vec<u8>,
     begin: impl FnOnce(&Arc<Outbox>) -> C,
 ) -> io::Result<String> {
-    let heartbeat = terms.heartbeat;
-    socket.set_read_timeout(Some(heartbeat + PONG_WITHIN))?;
+    socket.set_read_timeout(Some(terms.heartbeat + terms.deadlines.pong))?;
     let (outbox, queue) = outbox(terms.rendering, terms.outbox_bytes);
     let (reading, reader_ended) = crossbeam_channel::bounded::<()>(0);
     let writer = thread::Builder::new()
@@ -87,7 +77,8 @@ pub fn converse<C: Conversation>(
         .stack_size(WRITER_STACK)
         .spawn({
             let socket = Arc::clone(socket);
-            move || write_pump(&socket, &queue, heartbeat, &reader_ended)
+            let terms = terms.clone();
+            move || write_pump(&socket, &queue, &terms, &reader_ended)
         })?;
     let _ends = EndsWithReader(Arc::clone(&outbox));
     outbox.push(head.into(), Weight::Essential);
@@ -185,30 +176,33 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
 /// Writes whatever the outbox holds until its last frame. Called by the writer's thread alone,
 /// which is the only one that ever writes to this socket. Afterwards it gives the peer a moment to
 /// answer, and then frees the reader.
-fn write_pump(socket: &TcpStream, queue: &Queue, heartbeat: Duration, reader_ended: &Receiver<()>) {
-    if write_all(socket, queue, heartbeat) && socket.shutdown(Shutdown::Write).is_ok() {
-        let _ = reader_ended.recv_timeout(CLOSE_WITHIN);
+fn write_pump(socket: &TcpStream, queue: &Queue, terms: &Terms, reader_ended: &Receiver<()>) {
+    if write_all(socket, queue, terms)
+        && socket.shutdown(Shutdown::Write).is_ok()
+        && let Err(RecvTimeoutError::Timeout) = reader_ended.recv_timeout(terms.deadlines.close)
+    {
+        metrics::UNANSWERED.count();
     }
     let _ = socket.shutdown(Shutdown::Both);
 }
 
 /// True once the last frame is written.
-fn write_all(socket: &TcpStream, queue: &Queue, heartbeat: Duration) -> bool {
+fn write_all(socket: &TcpStream, queue: &Queue, terms: &Terms) -> bool {
     if socket.set_write_timeout(Some(WRITE_GLANCE)).is_err() {
         return false;
     }
     let mut bytes = Vec::new();
-    let mut next_ping = Instant::now() + heartbeat;
+    let mut next_ping = Instant::now() + terms.heartbeat;
     loop {
         bytes.clear();
         let batch = queue.collect(&mut bytes, next_ping);
         if Instant::now() >= next_ping {
-            next_ping = Instant::now() + heartbeat;
+            next_ping = Instant::now() + terms.heartbeat;
             if batch != Batch::Last {
                 bytes.extend_from_slice(&frame::ping());
             }
         }
-        if let Err(why) = write_batch(socket, &bytes, queue.outbox()) {
+        if let Err(why) = write_batch(socket, &bytes, queue.outbox(), &terms.deadlines) {
             queue.outbox().abandon(&why);
             return false;
         }
@@ -222,7 +216,12 @@ fn write_all(socket: &TcpStream, queue: &Queue, heartbeat: Duration) -> bool {
 }
 
 /// Writes one batch within its deadline, which trickling does not move.
-fn write_batch(socket: &TcpStream, mut bytes: &[u8], outbox: &Outbox) -> Result<(), String> {
+fn write_batch(
+    socket: &TcpStream,
+    mut bytes: &[u8],
+    outbox: &Outbox,
+    deadlines: &Deadlines,
+) -> Result<(), String> {
     let mut deadline = None;
     while !bytes.is_empty() {
         match (&mut &*socket).write(bytes) {
@@ -239,14 +238,15 @@ fn write_batch(socket: &TcpStream, mut bytes: &[u8], outbox: &Outbox) -> Result<
             break;
         }
         let now = Instant::now();
-        let first = *deadline.get_or_insert(now + WRITE_WITHIN);
+        let first = *deadline.get_or_insert(now + deadlines.write);
         let at = if outbox.is_open() {
             first
         } else {
-            first.min(now + LAST_WORD_WITHIN)
+            first.min(now + deadlines.close)
         };
         deadline = Some(at);
         if now >= at {
+            metrics::STUCK.count();
             return Err("too slow: what was sent was not taken in time".to_owned());
         }
     }

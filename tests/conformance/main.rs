@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hubbub::config::Config;
 use hubbub::connection::{Conversation, Terms, converse};
 use hubbub::frame::{self, Frame};
-use hubbub::http::{Answer, HEAD_WITHIN, read_request};
+use hubbub::http::{Answer, read_request};
 use hubbub::message::ConnectionId;
 use hubbub::outbox::Outbox;
 use hubbub::protocol::{Rendering, Weight};
@@ -51,7 +52,12 @@ fn accept_all(listener: &TcpListener) {
 
 /// One connection. The suite judges what it sees; nothing is said about it here.
 fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
-    let Ok(request) = read_request(socket, Instant::now() + HEAD_WITHIN) else {
+    let Config {
+        max_head,
+        deadlines,
+        ..
+    } = Config::default();
+    let Ok(request) = read_request(socket, max_head, Instant::now() + deadlines.head) else {
         return;
     };
     let head = match accept(&request.headers, None) {
@@ -66,6 +72,7 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
         outbox_bytes: OUTBOX_BYTES,
         max_message: MAX_MESSAGE,
         heartbeat: HEARTBEAT,
+        deadlines,
     };
     let begin = |outbox: &Arc<Outbox>| Echo(Arc::clone(outbox));
     converse(socket, id, &terms, &head, request.rest, begin)

@@ -101,7 +101,7 @@ fn what_is_not_the_right_http_is_refused() {
         (
             format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)),
             431,
-            "8 KiB",
+            "8192 bytes",
         ),
     ] {
         let (found, body) = request(address, &head);

@@ -150,7 +150,7 @@ proptest! {
         let (receiver, _) = listener.accept().expect("the other end");
         sender.write_all(head.as_bytes()).expect("it can be sent");
         drop(sender);
-        let read = http::read_request(&receiver, Instant::now() + Duration::from_secs(5));
+        let read = http::read_request(&receiver, 8 << 10, Instant::now() + Duration::from_secs(5));
         if let Ok(request) = read {
             let _ = request.route();
             let _ = hubbub::websocket::accept(&request.headers, None);

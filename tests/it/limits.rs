@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::json;
+use tungstenite::Message;
 
-use crate::support::client::{Client, get};
+use crate::support::client::{Client, get, request};
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -81,8 +82,74 @@ fn one_address_may_not_take_all_the_room() {
 }
 
 #[test]
+fn a_request_head_is_bounded_in_size_and_in_time() {
+    let hubbub = Hubbub::with(&["--max-head", "2048", "--head-timeout", "1"]);
+    let large = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2048));
+    let (status, why) = request(hubbub.address(), &large);
+    assert_eq!(status, 431, "{why}");
+    assert!(why.contains("2048 bytes"), "{why}");
+    let (status, why) = request(hubbub.address(), "GET / HTTP/1.1\r\nHost: ");
+    assert_eq!(status, 408, "{why}");
+    assert!(why.contains("too long"), "{why}");
+    assert_eq!(metric(&hubbub, "hubbub_head_timeouts_total"), 1);
+}
+
+#[test]
+fn what_is_written_has_to_be_taken_in_time() {
+    let hubbub = Hubbub::with(&[
+        "--write-timeout",
+        "1",
+        "--outbox-bytes",
+        "1073741824", // the budget is not what gives it up
+    ]);
+    let mut alice = hubbub.join("alice");
+    let stuck = hubbub.join("stuck");
+    let text = "x".repeat(60_000);
+    // More than both ends' kernels take for it.
+    for _ in 0..200 {
+        alice.says(&text);
+    }
+    until("it is given up", || {
+        (metric(&hubbub, "hubbub_write_timeouts_total") == 1).then_some(())
+    });
+    until("the reason is logged", || {
+        hubbub.log().contains("not taken in time").then_some(())
+    });
+    drop(stuck);
+}
+
+#[test]
+fn a_goodbye_has_to_be_answered_in_time() {
+    let hubbub = Hubbub::with(&["--close-timeout", "1"]);
+    let mut mute = hubbub.join("mute");
+    mute.sends(Message::binary(vec![1, 2, 3]));
+    // It reads the close frame, says nothing, and keeps its socket open.
+    let mut socket = mute.into_socket();
+    let mut end = Vec::new();
+    let _ = socket.read_to_end(&mut end);
+    assert_eq!(&end[..1], [0x88], "a close frame");
+    assert_eq!(&end[2..4], 1003_u16.to_be_bytes());
+    until("it is broken off", || {
+        (metric(&hubbub, "hubbub_close_timeouts_total") == 1).then_some(())
+    });
+    // One that answers is not counted.
+    hubbub.join("polite").leaves();
+    until("the polite one is gone", || {
+        (metric(&hubbub, "hubbub_connections") == 1).then_some(())
+    });
+    assert_eq!(metric(&hubbub, "hubbub_close_timeouts_total"), 1);
+}
+
+#[test]
 fn a_peer_that_is_silent_is_given_up() {
-    let hubbub = Hubbub::with(&["--ping-interval", "1", "--presence-grace", "0"]);
+    let hubbub = Hubbub::with(&[
+        "--ping-interval",
+        "1",
+        "--pong-timeout",
+        "1",
+        "--presence-grace",
+        "0",
+    ]);
     // It never reads, and so never answers a ping.
     let silent = Client::text(hubbub.address(), "/chat/silent?room=elsewhere");
     let mut alice = hubbub.join("alice");

@@ -84,6 +84,15 @@ fn a_taken_port_and_bad_options_end_the_start() {
     refuses(&["--listen", "192.0.2.1:80"], &["cannot listen"]);
     refuses(&["--frobnicate"], &["--frobnicate", "--help"]);
     refuses(&["--max-message", "0"], &["--max-message", "1..="]);
+    for option in [
+        "--max-head",
+        "--head-timeout",
+        "--write-timeout",
+        "--pong-timeout",
+        "--close-timeout",
+    ] {
+        refuses(&[option, "0"], &[option, "..="]);
+    }
     refuses(&["--max-message", "many"], &["--max-message"]);
     refuses(&["--max-message", "1000000"], &["--outbox-bytes"]);
     refuses(&["--prefix", "a b"], &["--prefix"]);
