@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
-# checks, the unit, documentation and integration tests, the shell test, and the conformance suite.
+# checks, the unit, documentation and integration tests, the shell tests, the conformance suite, and
+# a minute of the soak.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,5 +32,7 @@ scripts/check.sh
 cargo test --locked
 cargo build --locked
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
+HUBBUB=target/debug/hubbub scripts/restart_test.sh
 scripts/conformance.sh
+scripts/soak.sh 60
 echo 'test: all passed'

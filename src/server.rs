@@ -28,9 +28,9 @@ const BACKLOG: i32 = 4096;
 /// The kernel would otherwise hoard megabytes for a user who does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How much longer than a batch may take to be written the kernel tries: it catches a peer that is
-/// gone without a word, and one that acknowledges and never reads.
-const USER_TIMEOUT: u32 = 2;
+/// How much longer than a batch may take to be written the kernel tries. It catches a peer that is
+/// gone without a word; one that acknowledges and never reads is the writer's to give up.
+const USER_TIMEOUT_LATER: Duration = Duration::from_secs(10);
 
 /// How long the acceptor pauses when the table of open files is full.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -214,7 +214,10 @@ fn accept(
         }
         refused.let_go(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
-            prepare(&socket, instance.config.deadlines.write * USER_TIMEOUT)?;
+            prepare(
+                &socket,
+                instance.config.deadlines.write + USER_TIMEOUT_LATER,
+            )?;
             let socket = Arc::new(socket);
             if connections.count() >= capacity.connections {
                 refused.refuse(socket, &busy());

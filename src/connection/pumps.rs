@@ -222,7 +222,7 @@ fn write_batch(
     outbox: &Outbox,
     deadlines: &Deadlines,
 ) -> Result<(), String> {
-    let mut deadline = None;
+    let mut deadline = Instant::now() + deadlines.write;
     while !bytes.is_empty() {
         match (&mut &*socket).write(bytes) {
             Ok(0) => return Err("the client takes nothing any more".to_owned()),
@@ -238,14 +238,10 @@ fn write_batch(
             break;
         }
         let now = Instant::now();
-        let first = *deadline.get_or_insert(now + deadlines.write);
-        let at = if outbox.is_open() {
-            first
-        } else {
-            first.min(now + deadlines.close)
-        };
-        deadline = Some(at);
-        if now >= at {
+        if !outbox.is_open() {
+            deadline = deadline.min(now + deadlines.close);
+        }
+        if now >= deadline {
             metrics::STUCK.count();
             return Err("too slow: what was sent was not taken in time".to_owned());
         }

@@ -121,7 +121,9 @@ fn with_bad_neighbours<T>(hubbub: &Hubbub, run: impl FnOnce() -> T) -> T {
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 let mut flood = hubbub.join("floods");
-                while !done.load(Ordering::SeqCst) && flood.tries_to_say("flood") {}
+                while !done.load(Ordering::SeqCst) && flood.tries_to_say("flood") {
+                    std::hint::spin_loop();
+                }
             }
         });
         let result = run();

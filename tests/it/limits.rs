@@ -294,33 +294,3 @@ fn what_happens_is_counted() {
         (metric(&hubbub, "hubbub_subscription_cuts_total") == 1).then_some(())
     });
 }
-
-#[test]
-fn a_change_of_state_is_one_line_in_the_log() {
-    let mut redis = Redis::that_remembers();
-    let hubbub = Hubbub::on(&redis);
-    let mut alice = hubbub.join("alice");
-    redis.kill();
-    until("it is noticed", || {
-        (get(hubbub.address(), "/readyz").0 == 503).then_some(())
-    });
-    for _ in 0..20 {
-        alice.says("into the void");
-        assert!(alice.hears().starts_with("! not sent"));
-    }
-    redis.start_again();
-    until("it is ready again", || {
-        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
-    });
-    alice.says("/who");
-    assert_eq!(alice.hears(), "* online: alice");
-    let log = hubbub.log();
-    for line in [
-        "lost Redis",
-        "Redis is back after",
-        "the subscription is cut",
-        "subscribed again after",
-    ] {
-        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
-    }
-}

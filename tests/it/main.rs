@@ -13,6 +13,7 @@ mod drain;
 mod fuzz;
 mod history;
 mod limits;
+mod outage;
 mod presence;
 mod property;
 mod recovery;

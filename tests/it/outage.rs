@@ -1,0 +1,152 @@
+//! While Redis is away: users stay, sends are refused clearly, `/readyz` tells the truth, the log
+//! keeps calm, and everything is as before once it is back.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, get};
+use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
+use crate::support::until;
+
+#[test]
+fn while_redis_is_away_a_send_is_refused_in_time_and_can_be_repeated() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut alice = Client::json(here.address(), "alice");
+    alice.joins("lobby");
+    let send = json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r1"});
+    redis.freeze();
+    for _ in 0..3 {
+        let asked = Instant::now();
+        alice.asks(&send);
+        let refused = alice.event_of("error");
+        assert!(asked.elapsed().as_secs_f64() < 3.0, "{:?}", asked.elapsed());
+        assert_eq!(
+            (&refused["code"], &refused["retry"], &refused["ref"]),
+            (&json!("unavailable"), &json!(true), &json!("r1"))
+        );
+    }
+    let (status, why) = get(here.address(), "/readyz");
+    assert_eq!(status, 503, "{why}");
+    redis.thaw();
+    until("it is ready again", || {
+        (get(here.address(), "/readyz").0 == 200).then_some(())
+    });
+    // The first attempt was in the pipe when Redis froze, so it was stored after all: from
+    // whichever instance it is repeated, it is the same message.
+    let mut elsewhere = Client::json(there.address(), "alice");
+    elsewhere.joins("lobby");
+    elsewhere.asks(&send);
+    let first = elsewhere.event_of("sent");
+    alice.asks(&send);
+    let again = alice.event_of("sent");
+    assert_eq!(first["id"], again["id"]);
+    assert_eq!(again["duplicate"], true);
+    elsewhere.asks(&json!({"type": "history", "room": "lobby"}));
+    let kept = elsewhere.event_of("history");
+    assert_eq!(kept["messages"].as_array().map(Vec::len), Some(1), "{kept}");
+}
+
+#[test]
+fn joining_while_redis_is_away_is_refused_and_works_once_it_is_back() {
+    let mut redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    redis.kill();
+    alice.asks(&json!({"type": "join", "room": "lobby"}));
+    let refused = alice.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    let mut bob = Client::text(hubbub.address(), "/chat/bob");
+    assert!(
+        bob.hears()
+            .starts_with("! cannot enter the room: Redis is unavailable")
+    );
+    assert_eq!(bob.is_closed(), Some(1013));
+    redis.start_again();
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    assert_eq!(alice.joins("lobby")["members"], json!(["alice"]));
+}
+
+#[test]
+fn a_change_of_state_is_one_line_in_the_log() {
+    let mut redis = Redis::that_remembers();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    redis.kill();
+    until("it is noticed", || {
+        (get(hubbub.address(), "/readyz").0 == 503).then_some(())
+    });
+    for _ in 0..20 {
+        alice.says("into the void");
+        assert!(alice.hears().starts_with("! not sent"));
+    }
+    redis.start_again();
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    alice.says("/who");
+    assert_eq!(alice.hears(), "* online: alice");
+    let log = hubbub.log();
+    for line in [
+        "lost Redis",
+        "Redis is back after",
+        "the subscription is cut",
+        "subscribed again after",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+}
+
+/// Longer than the presence expiry: nobody may be taken for gone because of it.
+#[test]
+fn a_minute_without_redis_ends_as_if_nothing_had_been() {
+    const AWAY: Duration = Duration::from_secs(60);
+    let mut redis = Redis::that_remembers();
+    // Bob does not read meanwhile, and so answers no ping.
+    let patient = ["--ping-interval", "3600"];
+    let here = Hubbub::on_with(&redis, &patient);
+    let there = Hubbub::on_with(&redis, &patient);
+    let mut alice = here.join("alice");
+    let mut bob = there.join("bob");
+    assert_eq!(alice.hears(), "* bob joined");
+    alice.says("before");
+    assert_eq!(bob.hears(), "alice: before");
+    redis.kill();
+    let begun = Instant::now();
+    until("both notice", || {
+        let unready = |hubbub: &Hubbub| get(hubbub.address(), "/readyz").0 == 503;
+        (unready(&here) && unready(&there)).then_some(())
+    });
+    while begun.elapsed() < AWAY {
+        alice.says("into the void");
+        let told = alice.hears();
+        assert!(told.starts_with("! not sent: Redis "), "{told}");
+        thread::sleep(Duration::from_secs(5)); // the time without Redis is the point
+    }
+    redis.start_again();
+    until("both are ready again", || {
+        let ready = |hubbub: &Hubbub| get(hubbub.address(), "/readyz").0 == 200;
+        (ready(&here) && ready(&there)).then_some(())
+    });
+    bob.says("after");
+    assert_eq!(alice.hears(), "bob: after");
+    alice.says("and here");
+    assert_eq!(bob.hears(), "alice: and here");
+    until("both are known to be here", || {
+        alice.says("/who");
+        (alice.hears() == "* online: alice, bob").then_some(())
+    });
+    for hubbub in [&here, &there] {
+        let log = hubbub.log();
+        assert_eq!(log.matches("lost Redis").count(), 1, "{log}");
+        assert_eq!(log.matches("Redis is back after").count(), 1, "{log}");
+    }
+}
