@@ -62,7 +62,9 @@ impl fmt::Display for BackplaneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable => f.write_str("Redis is unavailable, try again"),
-            Self::NoAnswer => f.write_str("Redis stopped answering, so it may be stored or not"),
+            Self::NoAnswer => {
+                f.write_str("Redis stopped answering, so it may be done or not; try again")
+            }
             Self::Refused(why) => write!(f, "Redis refuses: {why}"),
         }
     }
