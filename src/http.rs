@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
+use crate::page::{self, Asset};
+
 /// The most header fields.
 const MAX_HEADERS: usize = 64;
 
@@ -175,9 +177,11 @@ impl Request {
 
     /// Where the request leads.
     pub fn route(&self) -> Route {
+        if let Some(asset) = page::asset(&self.path) {
+            return Route::Page(asset);
+        }
         let mut segments = self.path.trim_start_matches('/').split('/');
         match (segments.next(), segments.next(), segments.next()) {
-            (Some(""), None, _) => Route::Home,
             (Some("livez"), None, _) => Route::Live,
             (Some("readyz"), None, _) => Route::Ready,
             (Some("metrics"), None, _) => Route::Metrics,
@@ -192,8 +196,8 @@ impl Request {
 /// Where a request leads.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `/`
-    Home,
+    /// `/` and what its document asks for.
+    Page(&'static Asset),
     /// `/livez`: does the process answer?
     Live,
     /// `/readyz`: can it take users?
@@ -214,10 +218,14 @@ pub enum Route {
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    content_type: &'static str,
     headers: Vec<(&'static str, String)>,
     body: String,
     with_body: bool,
 }
+
+/// What most answers are.
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 impl Answer {
     /// A status and a sentence.
@@ -226,6 +234,7 @@ impl Answer {
         body.push('\n');
         Self {
             status,
+            content_type: PLAIN_TEXT,
             headers: Vec::new(),
             body,
             with_body: true,
@@ -236,10 +245,29 @@ impl Answer {
     pub fn of_text(body: String) -> Self {
         Self {
             status: 200,
+            content_type: PLAIN_TEXT,
             headers: Vec::new(),
             body,
             with_body: true,
         }
+    }
+
+    /// A file of the page; 304 if it is among those that the browser has (`If-None-Match`,
+    /// RFC 9110 §13.1.2).
+    pub fn of_asset(asset: &Asset, has: Option<&str>) -> Self {
+        let etag = asset.etag();
+        let fresh = has.is_some_and(|has| has.split(',').any(|one| one.trim() == etag));
+        let mut answer = Self {
+            status: if fresh { 304 } else { 200 },
+            content_type: asset.content_type,
+            headers: vec![("ETag", etag)],
+            body: asset.text.to_owned(),
+            with_body: !fresh,
+        };
+        for (name, value) in page::HEADERS {
+            answer = answer.with(name, value);
+        }
+        answer
     }
 
     /// With one more header field.
@@ -260,6 +288,7 @@ impl Answer {
     pub fn write(&self, socket: &TcpStream) -> io::Result<()> {
         let reason = match self.status {
             200 => "OK",
+            304 => "Not Modified",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
@@ -274,11 +303,12 @@ impl Answer {
         };
         let mut bytes = format!(
             "HTTP/1.1 {} {reason}\r\n\
-             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Type: {}\r\n\
              Content-Length: {}\r\n\
              X-Content-Type-Options: nosniff\r\n\
              Connection: close\r\n",
             self.status,
+            self.content_type,
             self.body.len()
         );
         for (name, value) in &self.headers {
@@ -321,8 +351,9 @@ mod tests {
             user: user.map(str::to_owned),
         };
         for (target, route) in [
-            ("/", Route::Home),
-            ("/?x", Route::Home),
+            ("/?x", Route::Page(page::asset("/").expect("the document"))),
+            ("/page/../", Route::Unknown),
+            ("/page/screenshot.png", Route::Unknown),
             ("/livez", Route::Live),
             ("/readyz", Route::Ready),
             ("/metrics", Route::Metrics),

@@ -25,6 +25,7 @@ pub mod config;
 pub mod limits;
 pub mod session;
 pub mod websocket;
+pub mod page;
 pub mod http;
 pub mod connection;
 pub mod server;

@@ -21,7 +21,7 @@ use log::{debug, error, info};
 pub use self::pumps::{Conversation, Terms, converse};
 use self::upgrade::{ChatRequest, chat_request};
 use crate::backoff::spread;
-use crate::http::{self, Answer, HeadError, Route};
+use crate::http::{self, Answer, HeadError, Request, Route};
 use crate::lock::lock;
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -254,8 +254,8 @@ fn serve(
             Err(answer) => answer,
         },
         route => match request.method.as_str() {
-            "GET" => plain(connections, &route),
-            "HEAD" => plain(connections, &route).without_body(),
+            "GET" => plain(connections, &route, &request),
+            "HEAD" => plain(connections, &route, &request).without_body(),
             _ => wrong_method("GET, HEAD"),
         },
     };
@@ -296,13 +296,9 @@ fn say(socket: &TcpStream, answer: &Answer, within: Duration) {
     while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) && Instant::now() < deadline {}
 }
 
-fn plain(connections: &Connections, route: &Route) -> Answer {
+fn plain(connections: &Connections, route: &Route, request: &Request) -> Answer {
     match route {
-        Route::Home => Answer::new(
-            200,
-            "Hubbub, a chat server. Join with a WebSocket client at /chat/{your name}?room={room}, \
-             or with: hubbub join {your name}",
-        ),
+        Route::Page(asset) => Answer::of_asset(asset, request.header("if-none-match")),
         Route::Live => Answer::new(200, "alive"),
         Route::Ready => match connections.ready() {
             Ok(()) => Answer::new(200, "ready"),

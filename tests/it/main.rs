@@ -14,6 +14,7 @@ mod fuzz;
 mod history;
 mod limits;
 mod outage;
+mod page;
 mod presence;
 mod property;
 mod recovery;

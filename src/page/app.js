@@ -1,0 +1,197 @@
+/** The page's entry: makes the chat and its views, and carries what happens from one to the other. */
+
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { byId, setText, soon } from "./dom.js";
+import { Entrance } from "./entrance.js";
+import { Members } from "./members.js";
+import { objection } from "./names.js";
+import { Sidebar } from "./sidebar.js";
+import { Status } from "./status.js";
+import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
+import { Timeline } from "./timeline.js";
+import { title } from "./title.js";
+
+const DEFAULT_ROOM = "lobby";
+const THEMES = { auto: "Light or dark as the system is", light: "Light", dark: "Dark" };
+
+const app = byId("app");
+const refresh = soon(show);
+const chat = new Chat(() => {
+  save();
+  refresh();
+});
+const save = soon(keep);
+const timeline = new Timeline(chat);
+const composer = new Composer(chat, () => {
+  keep();
+  timeline.toEnd();
+});
+const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat)];
+const entrance = new Entrance(enter);
+
+/** What the address asks for; a token does not stay in it. */
+function asked() {
+  const query = new URLSearchParams(location.search);
+  const hash = new URLSearchParams(location.hash.slice(1));
+  let room = query.get("room");
+  if (room === null && location.hash.length > 1 && !hash.has("token")) room = fromHash();
+  const token = query.get("token") ?? hash.get("token") ?? "";
+  if (query.has("room") || query.has("token") || hash.has("token")) {
+    history.replaceState(null, "", location.pathname);
+  }
+  return { room: room !== null && objection(room) === null ? room : null, token };
+}
+
+function fromHash() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return null;
+  }
+}
+
+function enter({ name, room, token }) {
+  entrance.close();
+  app.hidden = false;
+  const before = loadTab();
+  chat.begin(before.name === name ? { ...before, token } : { name, token });
+  choose(room);
+  composer.focus();
+}
+
+/** Shows a room, entering it first where need be. What is wrong is returned. */
+function choose(name) {
+  const problem = chat.open(name);
+  if (!problem) {
+    pane("talk");
+    composer.show();
+    composer.focus();
+  }
+  return problem;
+}
+
+function show() {
+  const { kind, why, status } = chat.state;
+  if (kind === "refused") {
+    refuse(why, status);
+    return;
+  }
+  document.title = title(chat);
+  if (chat.user === "") return;
+  const room = chat.active;
+  setText(byId("room-name"), room ? room.name : "No room");
+  byId("nowhere").hidden = room !== null;
+  byId("talk").classList.toggle("empty", room === null);
+  for (const button of [byId("leave"), byId("members-button")]) button.hidden = !room;
+  const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
+  byId("rooms-button").classList.toggle("news", elsewhere);
+  for (const view of views) view.show();
+  const hash = room ? `#${encodeURIComponent(room.name)}` : "";
+  if (location.hash !== hash) history.replaceState(null, "", location.pathname + hash);
+}
+
+/** The server does not let this user in: back to the entrance, with the reason. */
+function refuse(why, status) {
+  const { user: name, token, active } = chat;
+  keep();
+  chat.connection.stop();
+  chat.user = "";
+  app.hidden = true;
+  const wantsToken = status === 401 || status === 403;
+  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, wantsToken });
+  document.title = "Hubbub";
+}
+
+function keep() {
+  if (chat.user !== "") saveTab(chat.saved());
+}
+
+/** On a narrow screen one pane is shown at a time: `rooms`, `talk` or `members`. */
+function pane(name) {
+  app.dataset.pane = name;
+  const rooms = byId("rooms-button");
+  const members = byId("members-button");
+  rooms.setAttribute("aria-expanded", String(name === "rooms"));
+  members.setAttribute("aria-expanded", String(name === "members"));
+}
+
+function watch() {
+  chat.watched = document.visibilityState === "visible" && document.hasFocus();
+  chat.look();
+}
+
+function wear(theme) {
+  document.documentElement.dataset.theme = theme;
+  byId("theme").setAttribute("aria-label", `Colours: ${THEMES[theme]}`);
+  byId("theme").title = `Colours: ${THEMES[theme]}`;
+}
+
+/** The next or the previous room. */
+function step(by) {
+  const names = [...chat.rooms.keys()];
+  const index = names.indexOf(chat.active?.name);
+  if (names.length > 1) choose(names[(index + by + names.length) % names.length]);
+}
+
+function listen() {
+  for (const event of ["focus", "blur"]) addEventListener(event, watch);
+  document.addEventListener("visibilitychange", watch);
+  addEventListener("pagehide", keep);
+  addEventListener("hashchange", () => {
+    const room = fromHash();
+    if (chat.user !== "" && room && objection(room) === null) choose(room);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && app.dataset.pane !== "talk") {
+      pane("talk");
+      composer.focus();
+    }
+    if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
+      event.preventDefault();
+      step(event.key === "ArrowDown" ? 1 : -1);
+    }
+  });
+  const toggle = (name) => pane(app.dataset.pane === name ? "talk" : name);
+  byId("rooms-button").addEventListener("click", () => toggle("rooms"));
+  byId("members-button").addEventListener("click", () => toggle("members"));
+  for (const button of document.querySelectorAll(".close-pane")) {
+    button.addEventListener("click", () => pane("talk"));
+  }
+  byId("leave").addEventListener("click", () => {
+    const unsent = chat.outgoing.of(chat.active.name).length > 0;
+    if (!unsent || confirm("Some of your lines here are not sent yet. Leave and drop them?")) {
+      chat.leave(chat.active);
+    }
+  });
+  byId("sign-out").addEventListener("click", () => {
+    chat.end();
+    forgetTab();
+    app.hidden = true;
+    entrance.open({ name: "", room: DEFAULT_ROOM });
+  });
+  byId("theme").addEventListener("click", () => {
+    const names = Object.keys(THEMES);
+    const next = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];
+    wear(next);
+    saveTheme(next);
+  });
+}
+
+function begin() {
+  wear(loadTheme());
+  listen();
+  watch();
+  const { room, token } = asked();
+  const before = loadTab();
+  if (before.name && token === "") {
+    app.hidden = false;
+    chat.begin(before);
+    if (room !== null) choose(room);
+    composer.focus();
+  } else {
+    entrance.open({ name: "", room: room ?? DEFAULT_ROOM, token });
+  }
+}
+
+begin();

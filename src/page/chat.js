@@ -1,0 +1,344 @@
+/**
+ * The chat without its looks: what `src/client/worker.rs` is to the terminal. It keeps the rooms
+ * and the lines not sent yet through every reconnect, resumes each room after the last id it has,
+ * and tells its views that something changed.
+ */
+
+import { compare } from "./ids.js";
+import { Connection } from "./connection.js";
+import { Outgoing } from "./outgoing.js";
+import { PAGE, Room } from "./room.js";
+
+/** How long to wait before what the server could not do is asked again. */
+const ASK_AGAIN = 500;
+
+/** How often others are told that the user types. Shorter than they show it. */
+const TYPING_EVERY = 3_000;
+
+const bytes = (text) => new TextEncoder().encode(text).length;
+
+export class Chat {
+  user = "";
+  token = "";
+  limits = { max_message: Infinity, rooms: Infinity, page: 200 };
+  rooms = new Map();
+  /** The room that is shown. */
+  active = null;
+  /** Whether its reader looks at it. The page says so. */
+  watched = false;
+  outgoing = new Outgoing();
+  #changed;
+  #asked = [];
+  #askAgain = null;
+  #typed = 0;
+
+  /** `changed` is called after every change, often. */
+  constructor(changed) {
+    this.#changed = changed;
+    this.connection = new Connection({
+      event: (event) => this.#take(event),
+      state: () => this.#changed(),
+      lost: (code) => this.#lost(code),
+      quiet: () => this.#request("members", this.active ?? new Room("lobby")),
+    });
+  }
+
+  get state() {
+    return this.connection.state;
+  }
+
+  /** Begins as this user, with what `saved` returned before a reload. */
+  begin({ name, token = "", rooms = [], active = null, lines = [] }) {
+    this.user = name;
+    this.token = token;
+    this.rooms = new Map(rooms.map((room) => [room.name, new Room(room.name, room)]));
+    this.active = this.rooms.get(active) ?? this.rooms.values().next().value ?? null;
+    this.outgoing = new Outgoing(lines);
+    this.connection.start(name, token);
+  }
+
+  end() {
+    this.connection.stop();
+    this.rooms.clear();
+    this.active = null;
+    this.outgoing = new Outgoing();
+    this.user = "";
+    this.#changed();
+  }
+
+  saved() {
+    return {
+      name: this.user,
+      token: this.token,
+      rooms: [...this.rooms.values()].map(({ name, read, draft }) => ({ name, read, draft })),
+      active: this.active?.name ?? null,
+      lines: this.outgoing.saved(),
+    };
+  }
+
+  /** Enters a room and shows it. Why it cannot be entered is returned. */
+  open(name) {
+    let room = this.rooms.get(name);
+    if (!room) {
+      if (this.rooms.size >= this.limits.rooms) {
+        return `You can be in ${this.limits.rooms} rooms at a time. Leave one first.`;
+      }
+      room = new Room(name);
+      this.rooms.set(name, room);
+      this.#join(room);
+    }
+    if (this.active !== room) {
+      if (this.active) this.active.newFrom = null;
+      this.active = room;
+    }
+    this.look();
+    this.#changed();
+    return null;
+  }
+
+  leave(room) {
+    const names = [...this.rooms.keys()];
+    const index = names.indexOf(room.name);
+    this.rooms.delete(room.name);
+    this.outgoing.removeRoom(room.name);
+    if (room.state === "joined" || room.state === "joining") this.#request("leave", room);
+    if (this.active === room) {
+      this.active = this.rooms.get(names[index + 1] ?? names[index - 1]) ?? null;
+    }
+    this.#changed();
+  }
+
+  /** Says it, sooner or later. Why it never can be said is returned. */
+  say(room, text) {
+    const frame = { type: "send", room: room.name, text, ref: "0".repeat(32) };
+    const excess = bytes(JSON.stringify(frame)) - this.limits.max_message;
+    if (excess > 0) return `Too long by ${excess.toLocaleString()} bytes. Shorten it, or send it in parts.`;
+    this.outgoing.add(room.name, text);
+    room.newFrom = null;
+    room.draft = "";
+    this.#typed = 0;
+    this.#sendNext(room);
+    this.#changed();
+    return null;
+  }
+
+  retry(line) {
+    this.outgoing.retry(line);
+    this.#sendNext(this.rooms.get(line.room));
+    this.#changed();
+  }
+
+  discard(line) {
+    this.outgoing.remove(line);
+    this.#changed();
+  }
+
+  /** Tries again to enter a room. */
+  tryRoom(room) {
+    this.#join(room);
+    this.#changed();
+  }
+
+  /** Reads what was said before the oldest message here. */
+  readOlder(room) {
+    const before = room.oldest();
+    if (room.state !== "joined" || !room.older || room.olderState === "reading" || !before) return;
+    if (this.#request("history", room, { before, limit: PAGE })) room.olderState = "reading";
+    this.#changed();
+  }
+
+  typing(room, now = Date.now()) {
+    if (room.state !== "joined" || now - this.#typed < TYPING_EVERY) return;
+    this.#typed = now;
+    this.connection.ask({ type: "typing", room: room.name });
+  }
+
+  /** The reader looks at the page, and sees the room that is shown. */
+  look() {
+    if (this.watched && this.active?.markRead()) this.#changed();
+  }
+
+  /** Asks what has exactly one answer; answers come in the order of what was asked. */
+  #request(type, room, fields = {}) {
+    const asked = this.connection.ask({ type, room: room.name, ...fields });
+    if (asked) this.#asked.push({ type, room });
+    return asked;
+  }
+
+  #join(room) {
+    const from = room.last === null ? { history: PAGE } : { since: room.last };
+    room.state = this.#request("join", room, from) ? "joining" : "outside";
+  }
+
+  #sendNext(room) {
+    if (room?.state !== "joined") return;
+    const line = this.outgoing.next(room.name);
+    if (!line) return;
+    const { text, ref } = line;
+    if (!this.connection.ask({ type: "send", room: room.name, text, ref })) {
+      this.outgoing.disconnected();
+    }
+  }
+
+  #lost(code) {
+    clearTimeout(this.#askAgain);
+    this.#askAgain = null;
+    this.#asked = [];
+    for (const room of this.rooms.values()) {
+      if (room.state !== "refused") room.state = "outside";
+      if (room.olderState === "reading") room.olderState = "";
+      room.typing.clear();
+    }
+    const tooLarge = 1009;
+    for (const line of this.outgoing.saved()) {
+      // It would end every connection on which it is tried.
+      if (code === tooLarge && line.state === "sending") this.outgoing.fail(line, "Too large for the server.");
+    }
+    this.outgoing.disconnected();
+  }
+
+  #askAgainSoon() {
+    this.#askAgain ??= setTimeout(() => {
+      this.#askAgain = null;
+      for (const room of this.rooms.values()) {
+        if (room.state === "outside") this.#join(room);
+        this.#sendNext(room);
+      }
+      this.#changed();
+    }, ASK_AGAIN * (0.5 + Math.random() / 2));
+  }
+
+  /** What was asked and is answered now; nothing if it is of no interest any more. */
+  #answered(fits) {
+    const index = this.#asked.findIndex(fits);
+    if (index < 0) return null;
+    const [{ type, room }] = this.#asked.splice(index, 1);
+    return this.rooms.get(room.name) === room ? { type, room } : null;
+  }
+
+  #take(event) {
+    const room = this.rooms.get(event.room);
+    const answers = (type) => this.#answered((one) => one.type === type && one.room.name === event.room)?.room;
+    switch (event.type) {
+      case "welcome":
+        this.limits = event.limits;
+        for (const one of this.rooms.values()) this.#join(one);
+        break;
+      case "room":
+        this.#entered(answers("join"), event);
+        break;
+      case "parted":
+        answers("leave");
+        break;
+      case "history":
+        answers("history")?.before(event);
+        break;
+      case "members": {
+        const asker = answers("members");
+        if (asker) asker.members = new Set(event.members);
+        break;
+      }
+      case "message":
+        // While a newer join is on its way, what is heard belongs to the one before.
+        if (room?.state === "joined" && room.heard(event)) this.#heard(room, event);
+        break;
+      case "joined":
+      case "left":
+        if (room?.state === "joined" && event.user !== this.user) room.came(event.user, event.type);
+        break;
+      case "typing":
+        if (room?.state === "joined" && event.user !== this.user) {
+          room.typing.set(event.user, Date.now());
+        }
+        break;
+      case "gap":
+        room?.lost(event);
+        break;
+      case "sent":
+        this.#sent(room, event);
+        break;
+      case "error":
+        if (event.ref) this.#notSent(event);
+        else this.#refused(event);
+        break;
+      default:
+      // A newer server may say what this page does not know.
+    }
+    this.#changed();
+  }
+
+  #entered(room, event) {
+    if (!room) return;
+    const fresh = room.entered(event);
+    for (const message of fresh) this.#heard(room, message);
+    if (room.read === null) {
+      // The past of a room that was never open is not news.
+      room.unread = 0;
+      room.newFrom = null;
+      room.read = room.last;
+    }
+    this.#settle(room);
+    this.#sendNext(room);
+  }
+
+  #heard(room, message) {
+    if (message.from === this.user) {
+      this.outgoing.heard(room.name, message);
+    } else if (room.read === null || compare(message.id, room.read) > 0 || room.anew) {
+      if (this.watched && this.active === room) {
+        room.read = message.id;
+      } else {
+        room.unread += 1;
+        room.newFrom ??= message.id;
+      }
+    }
+    this.#settle(room);
+  }
+
+  /** Lines that are in the room by now are not on their way any more. */
+  #settle(room) {
+    for (const line of this.outgoing.of(room.name)) {
+      const arrived = line.state === "sent" && (room.has(line.id) || compare(line.id, room.last) <= 0);
+      if (arrived) this.outgoing.remove(line);
+    }
+  }
+
+  #sent(room, { ref, id }) {
+    const line = this.outgoing.find(ref);
+    if (!line) return;
+    line.state = "sent";
+    line.id = id;
+    if (room) {
+      this.#settle(room);
+      this.#sendNext(room);
+    }
+  }
+
+  #notSent({ ref, code, message, retry }) {
+    const line = this.outgoing.find(ref);
+    if (!line) return;
+    if (retry && this.outgoing.again(line, code)) {
+      this.#askAgainSoon();
+      return;
+    }
+    this.outgoing.fail(line, sentence(message));
+    this.#sendNext(this.rooms.get(line.room));
+  }
+
+  /** Something other than a send could not be done: it is said where it concerns. */
+  #refused({ room: name, message, retry }) {
+    const asked = this.#answered((one) => name === undefined || one.room.name === name);
+    if (!asked) return;
+    const { type, room } = asked;
+    if (type === "history") room.olderState = sentence(message);
+    if (type !== "join") return;
+    room.state = retry ? "outside" : "refused";
+    room.why = sentence(message);
+    if (retry) this.#askAgainSoon();
+  }
+}
+
+/** The server's words, as a sentence. */
+function sentence(words) {
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
+}

@@ -1,0 +1,76 @@
+/** The composer: what is being written in the room that is shown, until it is handed to be sent. */
+
+import { byId, setText } from "./dom.js";
+
+export class Composer {
+  #chat;
+  #form = byId("composer");
+  #text = byId("text");
+  #button = byId("send");
+  #problem = byId("composer-problem");
+  #room = null;
+
+  /** `sent` is called when a line is on its way. */
+  constructor(chat, sent) {
+    this.#chat = chat;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#send()) sent();
+    });
+    this.#text.addEventListener("keydown", (event) => {
+      // While a character is being composed, Enter ends that and nothing else.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.#form.requestSubmit();
+    });
+    this.#text.addEventListener("input", () => this.#typed());
+  }
+
+  show() {
+    const room = this.#chat.active;
+    this.#form.hidden = !room;
+    if (room === this.#room) return;
+    this.#room = room;
+    this.#say("");
+    if (!room) return;
+    this.#text.value = room.draft;
+    this.#text.setAttribute("aria-label", `Message to ${room.name}`);
+    this.#text.placeholder = `Message ${room.name}`;
+    this.#fit();
+  }
+
+  focus() {
+    this.#text.focus();
+  }
+
+  #typed() {
+    this.#room.draft = this.#text.value;
+    this.#say("");
+    this.#fit();
+    if (this.#text.value.trim() !== "") this.#chat.typing(this.#room);
+  }
+
+  #send() {
+    const text = this.#text.value.replace(/\s+$/, "");
+    if (text === "" || !this.#room) return false;
+    const problem = this.#chat.say(this.#room, text);
+    this.#say(problem ?? "");
+    if (problem) return false;
+    this.#text.value = "";
+    this.#fit();
+    this.focus();
+    return true;
+  }
+
+  #say(problem) {
+    setText(this.#problem, problem);
+    this.#problem.hidden = problem === "";
+    this.#text.setAttribute("aria-invalid", String(problem !== ""));
+  }
+
+  /** As high as its text, within what the style sheet allows. */
+  #fit() {
+    this.#button.disabled = this.#text.value.trim() === "";
+    this.#text.rows = Math.min(8, this.#text.value.split("\n").length);
+  }
+}

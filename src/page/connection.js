@@ -1,0 +1,223 @@
+/**
+ * The connection: one socket at a time, made again whenever it breaks, until it is stopped or the
+ * server refuses. Waits between attempts grow, are capped, and have full jitter, so that the crowd
+ * of an instance that restarts does not come back in one instant.
+ *
+ * States: `idle`, `connecting`, `online`, `waiting` (with `until`), `refused`; each with a `why`.
+ */
+
+import { chatUrl } from "./names.js";
+
+const SUBPROTOCOL = "hubbub.v1";
+
+/** How long a connection may take, from the first packet to the server's welcome. */
+const CONNECT_WITHIN = 10_000;
+
+/** The ceilings of the first and of the longest wait between two attempts. */
+const RETRY_FIRST = 250;
+const RETRY_CAP = 8_000;
+
+/** After so long without a sign the server is asked for one, and then has so long to answer. */
+const SILENCE = 25_000;
+const ANSWER_WITHIN = 10_000;
+const LOOK_EVERY = 5_000;
+
+/** From this many on, it is worth saying what is strange about handshakes that fail. */
+const STRANGE = 3;
+
+/** Close codes (RFC 6455, section 7.4.1, and the registry) as people would say them. */
+const CLOSED = {
+  1008: "The server ended the connection: too fast for too long.",
+  1009: "A message was too large for the server.",
+  1012: "The server is restarting.",
+  1013: "This connection could not keep up.",
+};
+
+/** Between half and the whole of a wait that the server asked for. */
+const spread = (wait) => wait * (0.5 + Math.random() / 2);
+
+export class Connection {
+  #socket = null;
+  #timer = null;
+  #failures = 0;
+  #comeBackIn = null;
+  #heard = 0;
+  #asked = null;
+  #who = null;
+  #hooks;
+
+  state = { kind: "idle", why: "" };
+
+  /**
+   * Hooks: `event(object)`, `state()`, `lost(code)` when a connection that was made has ended, and
+   * `quiet()` when something should be asked that the server answers.
+   */
+  constructor(hooks) {
+    this.#hooks = hooks;
+    setInterval(() => this.#look(), LOOK_EVERY);
+    // Timers sleep in a hidden tab and in a closed laptop; these say that it is over.
+    addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") {
+        this.#look();
+        this.retryNow();
+      }
+    });
+  }
+
+  /** Connects as this user, now and again after every break. */
+  start(user, token) {
+    this.stop();
+    this.#who = { user, token };
+    this.#failures = 0;
+    this.#connect("");
+  }
+
+  stop() {
+    this.#drop();
+    this.#become({ kind: "idle", why: "" });
+  }
+
+  /** Does not wait any longer. */
+  retryNow() {
+    if (this.state.kind === "waiting") this.#connect(this.state.why);
+  }
+
+  /** False if there is nobody to ask. */
+  ask(command) {
+    if (this.state.kind !== "online") return false;
+    this.#socket.send(JSON.stringify(command));
+    return true;
+  }
+
+  #become(state) {
+    this.state = state;
+    this.#hooks.state();
+  }
+
+  #drop() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket) socket.close();
+    if (this.state.kind === "online") {
+      this.state = { kind: "connecting", why: "" };
+      this.#hooks.lost(null);
+    }
+  }
+
+  #connect(why) {
+    this.#drop();
+    this.#become({ kind: "connecting", why });
+    const { user, token } = this.#who;
+    const url = chatUrl(user);
+    url.protocol = url.protocol.replace("http", "ws");
+    let socket;
+    try {
+      const protocols = token ? [SUBPROTOCOL, `token.${token}`] : [SUBPROTOCOL];
+      socket = new WebSocket(url, protocols);
+    } catch {
+      this.#become({ kind: "refused", why: "The token has characters that no token has.", status: 401 });
+      return;
+    }
+    this.#socket = socket;
+    this.#comeBackIn = null;
+    socket.onmessage = ({ data }) => this.#socket === socket && this.#hear(data);
+    socket.onclose = ({ code }) => this.#socket === socket && this.#closed(code);
+    this.#timer = setTimeout(() => {
+      this.#drop();
+      this.#retry("The server does not answer.");
+    }, CONNECT_WITHIN);
+  }
+
+  #hear(data) {
+    this.#heard = Date.now();
+    this.#asked = null;
+    let event;
+    try {
+      event = JSON.parse(data);
+    } catch {
+      return;
+    }
+    if (event.type === "welcome") {
+      clearTimeout(this.#timer);
+      this.#failures = 0;
+      this.#become({ kind: "online", why: "" });
+    }
+    if (event.type === "closing") this.#comeBackIn = event.retry_after_ms;
+    this.#hooks.event(event);
+  }
+
+  #closed(code) {
+    const wasOnline = this.state.kind === "online";
+    clearTimeout(this.#timer);
+    this.#socket = null;
+    if (wasOnline) {
+      this.state = { kind: "connecting", why: "" };
+      this.#hooks.lost(code);
+      this.#retry(CLOSED[code] ?? "The connection is lost.");
+    } else {
+      this.#explain();
+    }
+  }
+
+  /** A failed handshake hides its answer from scripts, so the same is asked for without upgrade. */
+  async #explain() {
+    const { user, token } = this.#who;
+    const state = this.state;
+    const unchanged = () => this.state === state;
+    let answer;
+    let sentence;
+    try {
+      answer = await fetch(chatUrl(user), {
+        headers: token ? { Authorization: `Bearer ${token}` } : {},
+        cache: "no-store",
+        signal: AbortSignal.timeout(CONNECT_WITHIN),
+      });
+      sentence = (await answer.text()).trim();
+    } catch {
+      if (unchanged()) this.#retry("The server cannot be reached.");
+      return;
+    }
+    if (!unchanged()) return;
+    if ([400, 401, 403].includes(answer.status)) {
+      this.#become({ kind: "refused", why: `The server says: ${sentence}.`, status: answer.status });
+    } else if (answer.status === 426) {
+      // It would let us in, so it has only just come back, or something in between does not.
+      const strange = this.#failures >= STRANGE;
+      this.#retry(
+        strange
+          ? "The server answers, but no WebSocket comes through: a proxy may not pass it on, or the server may not allow this page's origin."
+          : "The connection could not be made.",
+      );
+    } else {
+      const after = Number(answer.headers.get("Retry-After"));
+      if (after > 0) this.#comeBackIn = after * 1000;
+      this.#retry(`The server says: ${sentence.slice(0, 200)}.`);
+    }
+  }
+
+  #retry(why) {
+    const ceiling = Math.min(RETRY_FIRST * 2 ** Math.min(this.#failures, 16), RETRY_CAP);
+    this.#failures += 1;
+    const wait = this.#comeBackIn === null ? Math.random() * ceiling : spread(this.#comeBackIn);
+    this.#comeBackIn = null;
+    this.#timer = setTimeout(() => this.#connect(why), wait);
+    this.#become({ kind: "waiting", why, until: Date.now() + wait });
+  }
+
+  /** Whether the server is still there; scripts see neither pings nor pongs. */
+  #look() {
+    if (this.state.kind !== "online") return;
+    const now = Date.now();
+    if (this.#asked !== null) {
+      if (now - this.#asked > ANSWER_WITHIN) {
+        this.#drop();
+        this.#retry("The server is silent.");
+      }
+    } else if (now - this.#heard > SILENCE) {
+      this.#asked = now;
+      this.#hooks.quiet();
+    }
+  }
+}

@@ -1,0 +1,74 @@
+/** The entrance: under which name, to which room, and, where the server wants one, with which token. */
+
+import { byId, setText } from "./dom.js";
+import { objection, userObjection } from "./names.js";
+import { loadName, saveName } from "./store.js";
+
+export class Entrance {
+  #page = byId("entrance");
+  #name = byId("name");
+  #room = byId("first-room");
+  #token = byId("token");
+  #tokenPart = byId("token-part");
+  #problem = byId("entrance-problem");
+  #enter;
+
+  /** `enter({name, room, token})` begins the chat. */
+  constructor(enter) {
+    this.#enter = enter;
+    byId("entrance-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  /** Shows itself, with what is known and with what is wrong. */
+  open({ name, room, token = "", problem = "", wantsToken = false }) {
+    this.#page.hidden = false;
+    this.#name.value = name || subject(token) || loadName();
+    this.#room.value = room;
+    this.#token.value = token;
+    this.#tokenPart.open = wantsToken || token !== "";
+    this.#say(problem);
+    const first = wantsToken ? this.#token : this.#name;
+    first.focus();
+    first.select();
+  }
+
+  close() {
+    this.#page.hidden = true;
+  }
+
+  #submit() {
+    const name = this.#name.value.trim();
+    const room = this.#room.value.trim().replace(/^#(?=.)/, "");
+    const wrongName = userObjection(name);
+    if (wrongName) return this.#refuse(this.#name, `Your name ${wrongName}.`);
+    const wrongRoom = objection(room);
+    if (wrongRoom) return this.#refuse(this.#room, `The room's name ${wrongRoom}.`);
+    this.#say("");
+    saveName(name);
+    return this.#enter({ name, room, token: this.#token.value.trim() });
+  }
+
+  #refuse(field, problem) {
+    this.#say(problem);
+    field.focus();
+  }
+
+  #say(problem) {
+    setText(this.#problem, problem);
+    this.#problem.hidden = problem === "";
+  }
+}
+
+/** Whose token it is (RFC 7519, section 4.1.2); the server alone judges whether it is one. */
+function subject(token) {
+  try {
+    const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
+    return String(JSON.parse(new TextDecoder().decode(bytes)).sub ?? "");
+  } catch {
+    return "";
+  }
+}

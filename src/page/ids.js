@@ -1,0 +1,22 @@
+/**
+ * Message ids. The server writes them `millis-number`, and their order is the room's order; both
+ * halves are 64-bit numbers, which a JavaScript number does not hold, so they are compared as text.
+ */
+
+/** Comes before every id: to resume after it is to have everything. */
+export const BEGINNING = "0-0";
+
+const compareNumbers = (a, b) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
+
+/** Negative, zero or positive, as for `Array.sort`. */
+export function compare(a, b) {
+  const [aMillis, aNumber] = a.split("-");
+  const [bMillis, bNumber] = b.split("-");
+  return compareNumbers(aMillis, bMillis) || compareNumbers(aNumber, bNumber);
+}
+
+/** A ref that nobody else has. Not `crypto.randomUUID`, which plain http does not offer. */
+export function randomRef() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

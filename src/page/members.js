@@ -1,0 +1,50 @@
+/** Who is here: the members of the room that is shown, and which of them are typing. */
+
+import { byId, h, reconcile, setText } from "./dom.js";
+import { hue, initial } from "./names.js";
+import { listed } from "./rows.js";
+
+/** So many are listed; a room may have thousands. */
+const MOST = 500;
+
+/** Until when those who stopped typing are looked for. */
+const LOOK_EVERY = 1_000;
+
+export class Members {
+  #chat;
+  #list = byId("member-list");
+  #typing = byId("typing");
+
+  constructor(chat) {
+    this.#chat = chat;
+    setInterval(() => this.#showTyping(), LOOK_EVERY);
+  }
+
+  show() {
+    const room = this.#chat.active;
+    const names = room ? [...room.members].sort((a, b) => a.localeCompare(b)) : [];
+    const items = names.slice(0, MOST).map((name) => ({ key: name, name, own: name === this.#chat.user }));
+    reconcile(this.#list, items, ({ own }) => String(own), member);
+    const more = names.length - items.length;
+    setText(byId("more-members"), more > 0 ? `and ${more.toLocaleString()} more` : "");
+    setText(byId("member-count"), names.length.toLocaleString());
+    byId("members-button").setAttribute("aria-label", `${names.length} here: show who`);
+    this.#showTyping();
+  }
+
+  #showTyping() {
+    const users = this.#chat.active?.typists() ?? [];
+    const verb = users.length === 1 ? "is typing…" : "are typing…";
+    setText(this.#typing, users.length === 0 ? "" : `${listed(users)} ${verb}`);
+  }
+}
+
+function member({ name, own }) {
+  return h(
+    "li",
+    { dataset: { hue: hue(name) } },
+    h("span", { class: "picture small", "aria-hidden": "true" }, initial(name)),
+    h("bdi", { class: "label" }, name),
+    own ? h("span", { class: "you" }, "you") : null,
+  );
+}

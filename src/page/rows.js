@@ -1,0 +1,77 @@
+/**
+ * What a room's timeline shows, row by row, from its entries and from the lines still on their way.
+ * No elements here: a row is `{key, kind, ...}`, and its looks are its content.
+ */
+
+import { dayKey, dayName } from "./time.js";
+
+/** Messages of one author closer together than this share one heading. */
+const TOGETHER = 5 * 60_000;
+
+/** How many names one notice lists. */
+const NAMES = 4;
+
+/** The rows of a room, from its beginning to what is not sent yet. */
+export function rows(room, lines, me) {
+  const result = [];
+  let before = null;
+  const say = (message) => {
+    if (before === null || dayKey(before.at) !== dayKey(message.at)) {
+      result.push({ key: `day-${message.key}`, kind: "day", text: dayName(message.at) });
+      before = null;
+    }
+    const together = before?.from === message.from && message.at - before.at < TOGETHER;
+    result.push({ ...message, head: !together, own: message.from === me });
+    before = message;
+  };
+  for (const entry of room.entries) {
+    if (entry.id !== undefined && entry.id === room.newFrom) {
+      result.push({ key: "new", kind: "new" });
+      before = before && { ...before, from: null };
+    }
+    if (entry.kind === "message") {
+      say(entry);
+    } else {
+      const text = entry.kind === "notice" ? noticeText(entry.happened) : gapText();
+      result.push({ key: entry.key, kind: entry.kind, text });
+      before = before && { ...before, from: null };
+    }
+  }
+  for (const line of lines) {
+    const heard = line.state !== "failed" && line.echo && room.has(line.echo);
+    if (!heard) say({ kind: "line", key: `line-${line.ref}`, from: me, text: line.text, at: line.at, line });
+  }
+  return result;
+}
+
+/** What makes two rows look different. */
+export function looks(row) {
+  const { kind, text, from, head, line } = row;
+  if (kind === "message") return `${from}|${head}`;
+  if (kind === "line") return `${head}|${line.state}|${line.why}`;
+  return text ?? "";
+}
+
+function gapText() {
+  return "Some messages are missing here: the server could not recover them.";
+}
+
+/** "ann and bob joined · carl left" */
+function noticeText(happened) {
+  const groups = [];
+  for (const { user, what } of happened) {
+    const group = groups.at(-1);
+    if (group?.what === what) group.users.push(user);
+    else groups.push({ what, users: [user] });
+  }
+  const shown = groups.slice(-NAMES);
+  return shown.map(({ users, what }) => `${listed(users)} ${what}`).join(" · ");
+}
+
+/** A few names, and how many others. */
+export function listed(users) {
+  const named = users.length > NAMES ? users.slice(0, NAMES - 1) : users;
+  const parts = named.map((user) => `\u2068${user}\u2069`);
+  if (named.length < users.length) parts.push(`${users.length - named.length} others`);
+  return parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+}

@@ -1,0 +1,69 @@
+/** The bar that says what is wrong with the connection or with the room, and what can be done. */
+
+import { byId, h, reconcile, setText } from "./dom.js";
+
+/** A connection that is made sooner than this is not worth a word. */
+const PATIENCE = 400;
+
+export class Status {
+  #chat;
+  #bar = byId("status");
+  #connectingSince = 0;
+
+  constructor(chat) {
+    this.#chat = chat;
+    setInterval(() => this.#count(), 250);
+  }
+
+  show() {
+    const item = this.#item();
+    reconcile(this.#bar, item ? [item] : [], ({ look }) => look, ({ make }) => make());
+    this.#count();
+  }
+
+  #item() {
+    const { state, active } = this.#chat;
+    if (state.kind === "connecting" && state.why === "") {
+      this.#connectingSince ||= Date.now();
+      if (Date.now() - this.#connectingSince < PATIENCE) {
+        setTimeout(() => this.show(), PATIENCE);
+        return null;
+      }
+    } else {
+      this.#connectingSince = 0;
+    }
+    if (state.kind === "connecting") {
+      return bar("connecting", "busy", [state.why ? `${state.why} Reconnecting…` : "Connecting…"]);
+    }
+    if (state.kind === "waiting") {
+      // The count is for the eye: read out each second, it would drown everything else.
+      const count = h("span", { id: "countdown", "aria-hidden": "true" });
+      const now = button("Try now", () => this.#chat.connection.retryNow());
+      return bar(`waiting ${state.until}`, "busy", [`${state.why} Reconnecting `, count, now]);
+    }
+    if (active?.state === "refused") {
+      const again = button("Try again", () => this.#chat.tryRoom(active));
+      const leave = button("Remove the room", () => this.#chat.leave(active));
+      return bar(`refused ${active.name} ${active.why}`, "bad", [active.why, again, leave]);
+    }
+    if (active && active.why !== "") {
+      return bar(`outside ${active.name} ${active.why}`, "busy", [`${active.why} Trying again…`]);
+    }
+    return null;
+  }
+
+  #count() {
+    const count = byId("countdown");
+    if (!count) return;
+    const seconds = Math.ceil((this.#chat.state.until - Date.now()) / 1000);
+    setText(count, seconds > 0 ? `in ${seconds} s ` : "now ");
+  }
+}
+
+function bar(look, kind, parts) {
+  return { key: look, look, make: () => h("div", { class: `bar ${kind}` }, ...parts) };
+}
+
+function button(text, onclick) {
+  return h("button", { type: "button", class: "quiet", onclick }, text);
+}

@@ -1,0 +1,28 @@
+/** Times and days, as the reader's own language and time zone write them. */
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
+const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+
+export const clock = (at) => CLOCK.format(at);
+export const full = (at) => FULL.format(at);
+
+/** Names a day, the same for all moments of it. */
+export const dayKey = (at) => new Date(at).toDateString();
+
+/** "Today", "Yesterday", or the date. */
+export function dayName(at, now = Date.now()) {
+  const day = new Date(at);
+  for (const back of [0, 1]) {
+    const other = new Date(now);
+    other.setDate(other.getDate() - back);
+    if (day.toDateString() === other.toDateString()) {
+      const word = RELATIVE.format(-back, "day");
+      return word.charAt(0).toLocaleUpperCase() + word.slice(1);
+    }
+  }
+  const sameYear = day.getFullYear() === new Date(now).getFullYear();
+  return (sameYear ? DAY : DAY_OF_YEAR).format(day);
+}

@@ -1,0 +1,202 @@
+/**
+ * The timeline: the rows of the room that is shown, and where its reader is in it. Whatever arrives
+ * above or below, the reader's place stays; only who is at the end stays at the end.
+ */
+
+import { byId, h, reconcile } from "./dom.js";
+import { hue, initial } from "./names.js";
+import { prose } from "./prose.js";
+import { looks, rows } from "./rows.js";
+import { clock, full } from "./time.js";
+
+/** So near to the end counts as at the end, in pixels. */
+const AT_END = 48;
+
+/** So near to the beginning older messages are read, in pixels. */
+const READ_AHEAD = 600;
+
+/** Longer texts are folded, in characters and in lines. */
+const LONG = 1_500;
+const MANY_LINES = 24;
+
+export class Timeline {
+  #chat;
+  #scroller = byId("scroller");
+  #log = byId("log");
+  #toEnd = byId("to-end");
+  #beginning = byId("beginning");
+  #room = null;
+  #places = new WeakMap();
+  #unfolded = new Set();
+
+  constructor(chat) {
+    this.#chat = chat;
+    this.#scroller.addEventListener("scroll", () => this.#scrolled());
+    this.#toEnd.addEventListener("click", () => {
+      this.toEnd();
+      byId("text").focus();
+    });
+    new ResizeObserver(() => this.#keepEnd()).observe(this.#scroller);
+  }
+
+  /** Shows the room as it is now. */
+  show() {
+    const room = this.#chat.active;
+    const other = room !== this.#room;
+    if (other) this.#leave(room);
+    if (!room) return;
+    const place = this.#anchor();
+    // What is read out is what is said from now on, not the past.
+    this.#log.setAttribute("aria-busy", String(other || room.olderState === "reading"));
+    const lines = this.#chat.outgoing.of(room.name);
+    reconcile(this.#log, rows(room, lines, this.#chat.user), looks, (row) => this.#row(row));
+    this.#showBeginning(room);
+    if (other) this.#arrive(room);
+    else if (room.atEnd) this.toEnd();
+    else this.#restore(place);
+    this.#toEnd.hidden = room.atEnd;
+    this.#readAhead();
+  }
+
+  toEnd() {
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  }
+
+  #leave(next) {
+    if (this.#room) this.#places.set(this.#room, this.#anchor());
+    this.#room = next;
+    this.#log.replaceChildren();
+  }
+
+  #arrive(room) {
+    const place = this.#places.get(room);
+    const fresh = this.#log.querySelector(".new");
+    if (room.atEnd && fresh) fresh.scrollIntoView({ block: "center" });
+    else if (room.atEnd || !place) this.toEnd();
+    else this.#restore(place);
+    this.#scrolled();
+    setTimeout(() => this.#log.setAttribute("aria-busy", "false"));
+  }
+
+  #keepEnd() {
+    if (this.#room?.atEnd) this.toEnd();
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    if (!this.#room) return;
+    this.#room.atEnd = scrollHeight - clientHeight - scrollTop < AT_END;
+    this.#toEnd.hidden = this.#room.atEnd;
+    this.#readAhead();
+  }
+
+  #readAhead() {
+    // After a failure its reader decides when it is tried again.
+    if (this.#room?.olderState === "" && this.#scroller.scrollTop < READ_AHEAD) {
+      this.#chat.readOlder(this.#room);
+    }
+  }
+
+  /** The first message in view, and where it is. */
+  #anchor() {
+    const top = this.#scroller.getBoundingClientRect().top;
+    for (const child of this.#log.children) {
+      const box = child.getBoundingClientRect();
+      if (box.bottom > top && child.matches(".message")) {
+        return { key: child.reconcileKey, offset: box.top - top };
+      }
+    }
+    return null;
+  }
+
+  #restore(place) {
+    const child = place && [...this.#log.children].find(({ reconcileKey }) => reconcileKey === place.key);
+    if (!child) return;
+    const top = this.#scroller.getBoundingClientRect().top;
+    const moved = child.getBoundingClientRect().top - top - place.offset;
+    if (moved !== 0) this.#scroller.scrollTop += moved;
+  }
+
+  #showBeginning(room) {
+    const quiet = room.state === "joined" && room.entries.length === 0 && !this.#log.firstElementChild;
+    const states = {
+      reading: [h("p", {}, "Reading older messages…")],
+      "": room.older
+        ? []
+        : room.state === "joined" || room.last !== null
+          ? [h("p", { class: quiet ? "empty" : "" }, quiet ? "Nothing has been said here yet. Say the first word." : "This is where the room begins, as far as it is kept.")]
+          : [],
+    };
+    const failed = () => [
+      h("p", { class: "trouble" }, room.olderState),
+      h("button", { type: "button", class: "quiet", onclick: () => this.#chat.readOlder(room) }, "Try again"),
+    ];
+    const look = `${room.name}|${room.olderState}|${room.older}|${room.state}|${quiet}`;
+    const items = [{ key: "beginning", look }];
+    reconcile(this.#beginning, items, (item) => item.look, () =>
+      h("div", {}, ...(states[room.olderState] ?? failed())),
+    );
+  }
+
+  #row(row) {
+    switch (row.kind) {
+      case "day":
+        return h("div", { class: "day", role: "separator" }, h("span", {}, row.text));
+      case "new":
+        return h("div", { class: "new", role: "separator" }, h("span", {}, "New"));
+      case "notice":
+        return h("div", { class: "notice" }, row.text);
+      case "gap":
+        return h("div", { class: "gap" }, row.text);
+      default:
+        return this.#message(row);
+    }
+  }
+
+  #message(row) {
+    const { from, at, head, own, line } = row;
+    const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
+    const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
+    const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, clock(at));
+    if (head) {
+      const name = h("bdi", { class: "name" }, from);
+      element.append(
+        h("span", { class: "picture", "aria-hidden": "true" }, initial(from)),
+        h("div", { class: "heading" }, name, own ? h("span", { class: "you" }, "you") : null, time),
+      );
+    } else {
+      element.append(h("span", { class: "hidden" }, `${from}: `), time);
+    }
+    element.append(...this.#text(row));
+    if (line) element.append(this.#fate(line));
+    return element;
+  }
+
+  #text({ key, text }) {
+    const body = h("div", { class: "text", dir: "auto" }, ...prose(text));
+    const long = text.length > LONG || text.split("\n").length > MANY_LINES;
+    if (!long || this.#unfolded.has(key)) return [body];
+    body.classList.add("folded");
+    const unfold = (event) => {
+      this.#unfolded.add(key);
+      body.classList.remove("folded");
+      event.currentTarget.remove();
+    };
+    const size = `Show all ${text.length.toLocaleString()} characters`;
+    return [body, h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size)];
+  }
+
+  /** What became of a line that is not in the room yet. */
+  #fate(line) {
+    if (line.state !== "failed") {
+      return h("div", { class: "fate" }, line.state === "sent" ? "Sent" : line.state === "sending" ? "Sending…" : "Waiting to be sent");
+    }
+    return h(
+      "div",
+      { class: "fate", role: "alert" },
+      h("span", {}, line.why),
+      h("button", { type: "button", class: "quiet", onclick: () => this.#chat.retry(line) }, "Try again"),
+      h("button", { type: "button", class: "quiet", onclick: () => this.#chat.discard(line) }, "Discard"),
+    );
+  }
+}

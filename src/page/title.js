@@ -1,0 +1,8 @@
+/** The document's title: how much is unread, and where one is. */
+
+export function title(chat) {
+  if (chat.user === "") return "Hubbub";
+  const unread = [...chat.rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
+  return `${count}${chat.active ? `${chat.active.name} · ` : ""}Hubbub`;
+}
