@@ -74,6 +74,21 @@ grep -q 'online: dave' "$folder/dave.out" || fail '/who was not answered'
 expect_said "$folder/den.out" 'dave: hello' 'dave: /slash'
 pass 'join in a pipe'
 
+# --- the HTTP API, with curl as in the README
+curl -sSf -d 'deploy finished' "$one/api/rooms/ops/messages?user=ci" >"$folder/posted.out"
+grep -q '"type":"sent"' "$folder/posted.out" || fail 'a post was not acknowledged'
+curl -sSf -H 'Idempotency-Key: build-17' --data-binary @- "$one/api/rooms/ops/messages?user=ci" <<<'build 17 is out' >"$folder/first.out"
+curl -sSf -H 'Idempotency-Key: build-17' --data-binary @- "$two/api/rooms/ops/messages?user=ci" <<<'build 17 is out' >"$folder/again.out"
+grep -q '"duplicate":true' "$folder/again.out" || fail 'a repeated post is not known to be one'
+curl -sSf "$two/api/rooms/ops/messages?limit=2" >"$folder/ops.out"
+grep -q '"text":"deploy finished".*"text":"build 17 is out"' "$folder/ops.out" || fail 'the API does not show what was posted'
+"$hubbub" tail --url "$two" --room ops --history 9 --count 2 --timeout 20 >"$folder/ops.tail" 2>/dev/null
+expect_said "$folder/ops.tail" 'ci: deploy finished' 'ci: build 17 is out'
+curl -sSf "$one/api/rooms/ops/members" | grep -q '"members":\[' || fail 'the API does not say who is here'
+status=$(curl -sS -o "$folder/refused.out" -w '%{http_code}' -d 'x' "$one/api/rooms/ops/messages")
+[ "$status" = 400 ] && grep -q '"message":"who says it' "$folder/refused.out" || fail 'a post by nobody is not explained'
+pass 'the HTTP API'
+
 # --- exit codes
 "$hubbub" tail --url "$one" --room empty --count 1 --timeout 1 2>"$folder/late.err" && fail 'tail reached a count that was not there'
 grep -q 'count was not reached' "$folder/late.err" || fail 'tail does not say why'

@@ -27,6 +27,8 @@ pub mod session;
 pub mod websocket;
 pub mod page;
 pub mod http;
+pub mod admission;
+pub mod api;
 pub mod connection;
 pub mod server;
 // The other side.

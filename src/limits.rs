@@ -4,11 +4,16 @@
 //! mapped, and the standard library aborts the process. So the count is bounded below them, from
 //! what the machine says at the start.
 
+use std::collections::HashMap;
 use std::fs;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::lock::lock;
+use crate::message::UserName;
 
 /// A Rust thread maps its stack and its signal stack, each with a guard page of its own.
 const MAPPINGS_PER_THREAD: u64 = 4;
@@ -20,6 +25,9 @@ const THREADS_PER_CONNECTION: u64 = 2;
 const OTHER_MAPPINGS: u64 = 1500;
 const OTHER_THREADS: u64 = 32;
 const OTHER_FILES: u64 = 64;
+
+/// With so many buckets, those that are full again are forgotten.
+const PACES_SWEPT: usize = 10_000;
 
 /// A token bucket: so many at once, and so many a second after that. Time is an argument.
 #[derive(Debug)]
@@ -42,19 +50,60 @@ impl TokenBucket {
         }
     }
 
+    fn is_full(&self, now: Instant) -> bool {
+        self.held_at(now) >= self.burst
+    }
+
+    fn held_at(&self, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.per_second.map_or(self.burst, |per_second| {
+            (self.held + since * per_second).min(self.burst)
+        })
+    }
+
     /// Takes one, if there is one; if not, how long until there is.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let Some(per_second) = self.per_second else {
             return Ok(());
         };
-        let since = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.held = (self.held + since * per_second).min(self.burst);
+        self.held = self.held_at(now);
         self.filled = now;
         if self.held < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - self.held) / per_second));
         }
         self.held -= 1.0;
         Ok(())
+    }
+}
+
+/// A token bucket for each user whose requests come one by one, without a connection that could
+/// hold it.
+#[derive(Debug)]
+pub struct Paces {
+    per_second: u32,
+    burst: u32,
+    buckets: Mutex<HashMap<UserName, TokenBucket>>,
+}
+
+impl Paces {
+    /// Nobody has asked yet; a rate of 0 is no limit.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            per_second,
+            burst,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Takes one of this user's, if there is one; if not, how long until there is.
+    pub fn take(&self, user: &UserName, now: Instant) -> Result<(), Duration> {
+        let mut buckets = lock(&self.buckets);
+        if buckets.len() >= PACES_SWEPT && !buckets.contains_key(user) {
+            // One that is full again says no more than none.
+            buckets.retain(|_, bucket| !bucket.is_full(now));
+        }
+        let full = || TokenBucket::new(self.per_second, self.burst, now);
+        buckets.entry(user.clone()).or_insert_with(full).take(now)
     }
 }
 

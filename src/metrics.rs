@@ -70,6 +70,7 @@ metrics! {
     Counter REFUSED_FULL "hubbub_connections_refused_total" "Connections refused because there were too many.";
     Counter REQUESTS_REFUSED "hubbub_requests_refused_total" "Requests answered with a status of 400 or more.";
     Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests without a token, origin or room that is allowed.";
+    Gauge IN_FLIGHT "hubbub_messages_in_flight" "Messages that wait for the backplane's receipt.";
     Counter STORED "hubbub_messages_stored_total" "Messages acknowledged.";
     Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages that were stored before, under the same ref.";
     Counter NOT_STORED "hubbub_messages_refused_total" "Messages that the backplane did not take.";

@@ -19,8 +19,11 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info};
 
 pub use self::pumps::{Conversation, Terms, converse};
+use self::pumps::{WRITE_GLANCE, write_by};
 use self::upgrade::{ChatRequest, chat_request};
+use crate::api;
 use crate::backoff::spread;
+use crate::config::Deadlines;
 use crate::http::{self, Answer, HeadError, Request, Route};
 use crate::lock::lock;
 use crate::message::ConnectionId;
@@ -64,9 +67,18 @@ pub enum NoConnection {
 struct Open {
     address: IpAddr,
     socket: Arc<TcpStream>,
-    /// From the handshake on.
-    outbox: Option<Arc<Outbox>>,
+    stage: Stage,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// Its request is not read yet.
+    Asking,
+    /// It gets one answer, and ends by itself in bounded time.
+    Answering,
+    /// It is upgraded.
+    Chatting(Arc<Outbox>),
 }
 
 impl Connections {
@@ -119,7 +131,7 @@ impl Connections {
             Open {
                 address: peer.ip(),
                 socket: Arc::clone(socket),
-                outbox: None,
+                stage: Stage::Asking,
                 thread: Some(thread),
             },
         );
@@ -134,9 +146,9 @@ impl Connections {
         self.instance.backplane.ready()
     }
 
-    fn upgraded(&self, id: ConnectionId, outbox: &Arc<Outbox>) {
+    fn comes_to(&self, id: ConnectionId, stage: Stage) {
         if let Some(open) = lock(&self.open).get_mut(&id) {
-            open.outbox = Some(Arc::clone(outbox));
+            open.stage = stage;
         }
     }
 
@@ -163,11 +175,13 @@ impl Connections {
         let outboxes: Vec<_> = {
             let open = lock(&self.open);
             open.values()
-                .filter_map(|open| {
-                    if open.outbox.is_none() {
+                .filter_map(|open| match &open.stage {
+                    Stage::Asking => {
                         let _ = open.socket.shutdown(Shutdown::Both);
+                        None
                     }
-                    open.outbox.clone()
+                    Stage::Answering => None,
+                    Stage::Chatting(outbox) => Some(Arc::clone(outbox)),
                 })
                 .collect()
         };
@@ -237,7 +251,7 @@ fn serve(
             }
             if let Some(answer) = error.answer() {
                 metrics::REQUESTS_REFUSED.count();
-                say(socket, &answer, deadlines.close);
+                say(socket, &answer, deadlines);
             }
             return;
         }
@@ -253,6 +267,11 @@ fn serve(
             },
             Err(answer) => answer,
         },
+        Route::Api { room, resource } => {
+            // Whoever waits for a receipt gets it, also when a teardown begins meanwhile.
+            connections.comes_to(id, Stage::Answering);
+            api::answer(&connections.instance, socket, &request, room, resource)
+        }
         route => match request.method.as_str() {
             "GET" => plain(connections, &route, &request),
             "HEAD" => plain(connections, &route, &request).without_body(),
@@ -266,7 +285,7 @@ fn serve(
         "{peer}: {} {:?}: {}",
         request.method, request.path, answer.status
     );
-    say(socket, &answer, deadlines.close);
+    say(socket, &answer, deadlines);
 }
 
 /// What is answered when this machine can hold no more.
@@ -285,13 +304,16 @@ fn wrong_method(allowed: &str) -> Answer {
 
 /// Answers, and lets the peer read it: closing with unread bytes would reset the connection and
 /// take the answer along.
-fn say(socket: &TcpStream, answer: &Answer, within: Duration) {
-    let _ = socket.set_write_timeout(Some(within));
-    if answer.write(socket).is_err() || socket.shutdown(Shutdown::Write).is_err() {
+fn say(socket: &TcpStream, answer: &Answer, deadlines: &Deadlines) {
+    let _ = socket.set_write_timeout(Some(WRITE_GLANCE));
+    let due = Instant::now() + deadlines.write;
+    if write_by(socket, &answer.bytes(), |_| due).is_err()
+        || socket.shutdown(Shutdown::Write).is_err()
+    {
         return;
     }
-    let deadline = Instant::now() + within;
-    let _ = socket.set_read_timeout(Some(within));
+    let deadline = Instant::now() + deadlines.close;
+    let _ = socket.set_read_timeout(Some(deadlines.close));
     let mut scrap = [0; 1024];
     while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) && Instant::now() < deadline {}
 }
@@ -307,10 +329,11 @@ fn plain(connections: &Connections, route: &Route, request: &Request) -> Answer 
         Route::Metrics => {
             metrics::CONNECTIONS.set(connections.count());
             metrics::ROOMS.set(connections.instance.hub.count());
+            metrics::IN_FLIGHT.set(connections.instance.backplane.in_flight());
             metrics::READY.set(usize::from(connections.ready().is_ok()));
             Answer::of_text(metrics::render())
         }
-        Route::Chat { .. } | Route::Unknown => {
+        Route::Chat { .. } | Route::Api { .. } | Route::Unknown => {
             Answer::new(404, "there is nothing here; chat is at /chat/{your name}")
         }
     }
@@ -335,7 +358,7 @@ fn chat(
     };
     let user = chat.user.clone();
     let begin = |outbox: &Arc<Outbox>| {
-        connections.upgraded(id, outbox);
+        connections.comes_to(id, Stage::Chatting(Arc::clone(outbox)));
         if instance.is_closing() {
             // The teardown may have looked before we were registered.
             outbox.close(code::RESTART, "the server is closing");

@@ -23,7 +23,7 @@ use crate::websocket::{Ended, Incoming, ReadHalf};
 const WRITER_STACK: usize = 64 * 1024;
 
 /// How often a writer that is stuck looks at its deadline; the socket's write time-out.
-const WRITE_GLANCE: Duration = Duration::from_secs(1);
+pub(super) const WRITE_GLANCE: Duration = Duration::from_secs(1);
 
 /// A writer's buffer is given back when it is larger and nothing is waiting.
 const KEEP_BUFFER: usize = 4 * 1024;
@@ -215,16 +215,31 @@ fn write_all(socket: &TcpStream, queue: &Queue, terms: &Terms) -> bool {
     }
 }
 
-/// Writes one batch within its deadline, which trickling does not move.
+/// Writes one batch within its deadline, which comes nearer once the outbox is closed.
 fn write_batch(
     socket: &TcpStream,
-    mut bytes: &[u8],
+    bytes: &[u8],
     outbox: &Outbox,
     deadlines: &Deadlines,
 ) -> Result<(), String> {
-    let mut deadline = Instant::now() + deadlines.write;
+    let mut due = Instant::now() + deadlines.write;
+    write_by(socket, bytes, |now| {
+        if !outbox.is_open() {
+            due = due.min(now + deadlines.close);
+        }
+        due
+    })
+}
+
+/// Writes it all until a deadline, which trickling does not move. `due` tells it, given the time,
+/// whenever something was not taken at once.
+pub(super) fn write_by(
+    mut socket: &TcpStream,
+    mut bytes: &[u8],
+    mut due: impl FnMut(Instant) -> Instant,
+) -> Result<(), String> {
     while !bytes.is_empty() {
-        match (&mut &*socket).write(bytes) {
+        match socket.write(bytes) {
             Ok(0) => return Err("the client takes nothing any more".to_owned()),
             Ok(count) => bytes = &bytes[count..],
             Err(error) => match error.kind() {
@@ -238,10 +253,7 @@ fn write_batch(
             break;
         }
         let now = Instant::now();
-        if !outbox.is_open() {
-            deadline = deadline.min(now + deadlines.close);
-        }
-        if now >= deadline {
+        if now >= due(now) {
             metrics::STUCK.count();
             return Err("too slow: what was sent was not taken in time".to_owned());
         }

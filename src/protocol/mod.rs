@@ -309,8 +309,14 @@ pub enum ErrorCode {
     Empty,
     /// More messages than the rate allows.
     TooFast,
-    /// The token does not allow this room.
+    /// No token where one is needed (HTTP API only).
+    Unauthorized,
+    /// The token, or the page's origin, does not allow this.
     Forbidden,
+    /// There is no such thing (HTTP API only).
+    NotFound,
+    /// More than one message may hold (HTTP API only; a WebSocket is closed with 1009).
+    TooLarge,
     /// The backplane does not answer.
     Unavailable,
     /// The backplane refuses, and will refuse the same again.

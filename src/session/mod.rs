@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use self::past::{PAGE_DEFAULT, PAGE_MOST};
+pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::limits::TokenBucket;
+use crate::limits::{Paces, TokenBucket};
 use crate::lock::lock;
 use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
 use crate::metrics;
@@ -38,6 +38,8 @@ pub struct Instance {
     pub hub: Arc<Hub>,
     /// What it shares with the other instances.
     pub backplane: Box<dyn Backplane>,
+    /// How fast users send who have no session.
+    pub paces: Paces,
     /// Whether it is being torn down, and so takes nothing new.
     closing: AtomicBool,
 }
@@ -46,6 +48,7 @@ impl Instance {
     /// An instance that takes what comes.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         Self {
+            paces: Paces::new(config.send_rate, config.send_burst),
             config,
             hub,
             backplane,
@@ -311,22 +314,7 @@ impl Session {
         self.instance.backplane.publish(
             draft,
             Box::new(move |outcome| {
-                outbox.send(&match outcome {
-                    Ok(Stored { id, duplicate }) => {
-                        metrics::STORED.count();
-                        metrics::DUPLICATES.add(usize::from(duplicate));
-                        Event::Sent {
-                            reference,
-                            room,
-                            id,
-                            duplicate,
-                        }
-                    }
-                    Err(error) => {
-                        metrics::NOT_STORED.count();
-                        refused("not sent", Some(&room), reference, &error)
-                    }
-                });
+                outbox.send(&receipt(outcome, room, reference));
                 in_flight.exit();
             }),
         );
@@ -334,22 +322,13 @@ impl Session {
 
     /// An error first; the end, if it goes on.
     fn too_fast(&mut self, room: RoomName, reference: Option<Ref>, wait: Duration) {
-        metrics::TOO_FAST.count();
         self.pace.refused += 1;
         if self.pace.refused > TOO_FAST_FOR_TOO_LONG {
+            metrics::TOO_FAST.count();
             return self.outbox.close(code::POLICY, "too fast for too long");
         }
         let rate = self.instance.config.send_rate;
-        self.answer(&Event::Error {
-            code: ErrorCode::TooFast,
-            message: format!(
-                "not sent: too fast, at most {rate} messages a second; try again in {} ms",
-                wait.as_millis().max(1)
-            ),
-            reference,
-            room: Some(room),
-            retry: true,
-        });
+        self.answer(&too_fast(rate, wait, room, reference));
     }
 
     /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
@@ -432,7 +411,47 @@ fn not_joined(room: &RoomName) -> String {
     format!("not in the room {room}; join it first")
 }
 
-fn refused(
+/// What answers a send that came `wait` too early.
+pub fn too_fast(rate: u32, wait: Duration, room: RoomName, reference: Option<Ref>) -> Event {
+    metrics::TOO_FAST.count();
+    Event::Error {
+        code: ErrorCode::TooFast,
+        message: format!(
+            "not sent: too fast, at most {rate} messages a second; try again in {} ms",
+            wait.as_millis().max(1)
+        ),
+        reference,
+        room: Some(room),
+        retry: true,
+    }
+}
+
+/// What answers a send, once the backplane has.
+pub fn receipt(
+    outcome: Result<Stored, BackplaneError>,
+    room: RoomName,
+    reference: Option<Ref>,
+) -> Event {
+    match outcome {
+        Ok(Stored { id, duplicate }) => {
+            metrics::STORED.count();
+            metrics::DUPLICATES.add(usize::from(duplicate));
+            Event::Sent {
+                reference,
+                room,
+                id,
+                duplicate,
+            }
+        }
+        Err(error) => {
+            metrics::NOT_STORED.count();
+            refused("not sent", Some(&room), reference, &error)
+        }
+    }
+}
+
+/// What answers a request that the backplane could not do.
+pub fn refused(
     what: &str,
     room: Option<&RoomName>,
     reference: Option<Ref>,

@@ -2,14 +2,16 @@
 //! fast as the user reads, and in pieces, since messages may be large and a crowd may come at once.
 
 use super::Session;
-use crate::backplane::{BackplaneError, Excerpt, continues};
+use crate::backplane::{Backplane, BackplaneError, Excerpt, continues};
 use crate::message::{Entry, Message, MessageId, RoomName};
 use crate::outbox::code;
 use crate::protocol::{Event, Page, Rendering};
 
-/// The most messages in one page of history, and how many without a limit.
-pub(super) const PAGE_MOST: usize = 200;
-pub(super) const PAGE_DEFAULT: usize = 50;
+/// The most messages in one page of history.
+pub const PAGE_MOST: usize = 200;
+
+/// How many there are without a limit.
+pub const PAGE_DEFAULT: usize = 50;
 
 /// How many entries of a log are read at once while their size is not known.
 const PIECE: usize = 32;
@@ -20,7 +22,7 @@ const FIRST_FRAME: usize = 1000;
 impl Session {
     pub(super) fn history(&self, room: &RoomName, page: Page, limit: usize) {
         let bytes = self.outbox.budget() / 2;
-        match self.gather(room, page, limit.min(PAGE_MOST), bytes) {
+        match self.gather(room, (page, limit.min(PAGE_MOST)), bytes) {
             Ok(excerpt) => self.answer(&Event::History {
                 room: room.clone(),
                 messages: messages(excerpt.entries),
@@ -30,53 +32,14 @@ impl Session {
         }
     }
 
-    /// Reads up to `limit` entries of a log, as many as `bytes` of an outbox take, but at least
-    /// one. They may be large, and a crowd may ask at once: so a few first, and then as many as
-    /// should still fit.
     fn gather(
         &self,
         room: &RoomName,
-        page: Page,
-        limit: usize,
+        which: (Page, usize),
         bytes: usize,
     ) -> Result<Excerpt, BackplaneError> {
-        let rendering = self.outbox.rendering();
-        // From where the page was asked for, outwards.
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut weight: usize = 0;
-        let mut next = page;
-        let mut more = true;
-        'pieces: while more && entries.len() < limit {
-            let ask = match weight.checked_div(entries.len()) {
-                None => PIECE,
-                Some(average) => (bytes.saturating_sub(weight) / average.max(1)).max(PIECE),
-            };
-            let ask = ask.min(limit - entries.len());
-            let piece = self.instance.backplane.read(room, next, ask)?;
-            more = piece.more;
-            let mut piece = piece.entries;
-            if !matches!(page, Page::After(_)) {
-                piece.reverse();
-            }
-            for entry in piece {
-                let size = rendering.weigh(&entry.message);
-                if !entries.is_empty() && weight + size > bytes {
-                    more = true;
-                    break 'pieces;
-                }
-                weight += size;
-                let id = entry.message.id;
-                next = match page {
-                    Page::After(_) => Page::After(id),
-                    Page::Newest | Page::Before(_) => Page::Before(id),
-                };
-                entries.push(entry);
-            }
-        }
-        if !matches!(page, Page::After(_)) {
-            entries.reverse();
-        }
-        Ok(Excerpt { entries, more })
+        let backplane = &*self.instance.backplane;
+        gather(backplane, self.outbox.rendering(), room, which, bytes)
     }
 
     /// Sends the room with its past to a connection that the hub has admitted, and releases it.
@@ -92,13 +55,13 @@ impl Session {
         let tail = tail.map(|entry| entry.message.id);
         let (past, recovered) = match (since, history) {
             (Some(since), _) => {
-                let missed = self.gather(room, Page::After(since), FIRST_FRAME, first_frame)?;
+                let missed = self.gather(room, (Page::After(since), FIRST_FRAME), first_frame)?;
                 let recovered = continues(since, &missed.entries, tail);
                 (missed, recovered)
             }
             (None, Some(limit)) => {
                 let limit = limit.min(PAGE_MOST);
-                let newest = self.gather(room, Page::Newest, limit, first_frame)?;
+                let newest = self.gather(room, (Page::Newest, limit), first_frame)?;
                 (
                     Excerpt {
                         more: false,
@@ -181,6 +144,55 @@ impl Session {
     }
 }
 
-fn messages(entries: Vec<Entry>) -> Vec<Message> {
+/// Reads up to `limit` entries of a log, as many as `bytes` take when they are
+/// rendered, but at least one. They may be large, and a crowd may ask at once: so a few first, and then as many as
+/// should still fit.
+pub fn gather(
+    backplane: &dyn Backplane,
+    rendering: Rendering,
+    room: &RoomName,
+    (page, limit): (Page, usize),
+    bytes: usize,
+) -> Result<Excerpt, BackplaneError> {
+    // From where the page was asked for, outwards.
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut weight: usize = 0;
+    let mut next = page;
+    let mut more = true;
+    'pieces: while more && entries.len() < limit {
+        let ask = match weight.checked_div(entries.len()) {
+            None => PIECE,
+            Some(average) => (bytes.saturating_sub(weight) / average.max(1)).max(PIECE),
+        };
+        let ask = ask.min(limit - entries.len());
+        let piece = backplane.read(room, next, ask)?;
+        more = piece.more;
+        let mut piece = piece.entries;
+        if !matches!(page, Page::After(_)) {
+            piece.reverse();
+        }
+        for entry in piece {
+            let size = rendering.weigh(&entry.message);
+            if !entries.is_empty() && weight + size > bytes {
+                more = true;
+                break 'pieces;
+            }
+            weight += size;
+            let id = entry.message.id;
+            next = match page {
+                Page::After(_) => Page::After(id),
+                Page::Newest | Page::Before(_) => Page::Before(id),
+            };
+            entries.push(entry);
+        }
+    }
+    if !matches!(page, Page::After(_)) {
+        entries.reverse();
+    }
+    Ok(Excerpt { entries, more })
+}
+
+/// What was said, without how it is chained.
+pub fn messages(entries: Vec<Entry>) -> Vec<Message> {
     entries.into_iter().map(|entry| entry.message).collect()
 }

@@ -122,7 +122,7 @@ fn plain_requests_are_answered() {
     assert_eq!(get(address, "/readyz"), (200, "ready".to_owned()));
     let (status, home) = get(address, "/");
     assert_eq!(status, 200);
-    assert!(home.contains("hubbub join"), "{home}");
+    assert!(home.contains("<title>Hubbub</title>"), "{home}");
     let head = raw(address, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n");
     let head = String::from_utf8(head).expect("text");
     assert!(

@@ -8,21 +8,10 @@ use std::thread;
 use serde_json::json;
 use tungstenite::Message;
 
-use crate::support::client::{Client, get, request};
+use crate::support::client::{Client, get, metric, request};
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
 use crate::support::until;
-
-/// The value of one metric.
-fn metric(hubbub: &Hubbub, name: &str) -> u64 {
-    let (status, text) = get(hubbub.address(), "/metrics");
-    assert_eq!(status, 200);
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .unwrap_or_else(|| panic!("no {name} in {text}"))
-        .parse()
-        .expect("a number")
-}
 
 #[test]
 fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {

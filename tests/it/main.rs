@@ -5,6 +5,7 @@
 
 mod support;
 
+mod api;
 mod auth;
 mod bad_input;
 mod chat;

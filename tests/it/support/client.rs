@@ -9,6 +9,7 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 use super::DEADLINE;
+use super::hubbub::Hubbub;
 
 pub(crate) struct Client {
     websocket: WebSocket<TcpStream>,
@@ -228,4 +229,15 @@ pub(crate) fn request(address: SocketAddr, head: &str) -> (u16, String) {
         .unwrap_or_else(|| panic!("no status in {answer:?}"));
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.trim().to_owned())
+}
+
+/// The value of one metric.
+pub(crate) fn metric(hubbub: &Hubbub, name: &str) -> u64 {
+    let (status, text) = get(hubbub.address(), "/metrics");
+    assert_eq!(status, 200);
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .expect("a number")
 }

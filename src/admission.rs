@@ -1,0 +1,147 @@
+//! Who may come in: the origins of pages, and tokens.
+//!
+//! What is wrong with a token is logged and not told.
+
+use std::fmt::Display;
+
+use log::info;
+
+use crate::config::Config;
+use crate::http::{Answer, Request};
+use crate::message::{RoomName, UserName};
+use crate::metrics;
+use crate::token::Claims;
+
+/// In the list of subprotocols, where a page can put it, a token follows this.
+const TOKEN_SUBPROTOCOL: &str = "token.";
+
+/// Who was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The user that was asked for, or else the token's.
+    pub user: Option<UserName>,
+    /// The rooms that may be entered; `None` for all.
+    pub rooms: Option<Vec<RoomName>>,
+}
+
+/// Why a request is not let in.
+#[derive(Debug)]
+pub struct Refused {
+    /// 401 if a token would help, 403 if not.
+    pub status: u16,
+    /// A sentence that gives nothing away.
+    pub sentence: &'static str,
+}
+
+impl Refused {
+    /// The answer, as plain text.
+    pub fn answer(&self) -> Answer {
+        self.challenge(Answer::new(self.status, self.sentence))
+    }
+
+    /// `answer`, with how to do better (RFC 9110 §11.6.1).
+    #[must_use]
+    pub fn challenge(&self, answer: Answer) -> Answer {
+        match self.status {
+            401 => answer.with("WWW-Authenticate", "Bearer"),
+            _ => answer,
+        }
+    }
+}
+
+/// Whether a request may come in, as `user` and into `room` where it says so.
+pub fn admit(
+    request: &Request,
+    user: Option<&UserName>,
+    room: Option<&RoomName>,
+    config: &Config,
+) -> Result<Admitted, Refused> {
+    let refuse = |status, sentence, why: &dyn Display| {
+        metrics::UNAUTHORIZED.count();
+        info!("{user:?} is not let in: {why}");
+        Err(Refused { status, sentence })
+    };
+    if let Some(origin) = request.header("origin")
+        && !origin_is_allowed(origin, request.header("host"), &config.allow_origin)
+    {
+        let why = format!("origin {origin:?}");
+        return refuse(403, "pages of this origin may not connect here", &why);
+    }
+    let Some(secret) = &config.token_secret else {
+        return Ok(Admitted {
+            user: user.cloned(),
+            rooms: None,
+        });
+    };
+    let needed = "a valid token is needed";
+    let Some(token) = token(request) else {
+        return refuse(401, needed, &"no token");
+    };
+    let claims = match Claims::verify(token, secret) {
+        Ok(claims) => claims,
+        Err(why) => return refuse(401, needed, &why),
+    };
+    if user.is_some_and(|user| *user != claims.sub) {
+        return refuse(403, "the token is not this user's", &"another user's token");
+    }
+    if room.is_some_and(|room| !claims.allows(room)) {
+        return refuse(403, "the token does not allow this room", &"room");
+    }
+    Ok(Admitted {
+        user: Some(claims.sub),
+        rooms: claims.rooms,
+    })
+}
+
+/// From the query, the `Authorization` field, or the list of subprotocols.
+fn token(request: &Request) -> Option<&str> {
+    let bearer = || request.header("authorization")?.strip_prefix("Bearer ");
+    let listed = || {
+        let mut offered = request.subprotocols();
+        offered.find_map(|name| name.strip_prefix(TOKEN_SUBPROTOCOL))
+    };
+    request.parameter("token").or_else(bearer).or_else(listed)
+}
+
+/// Pages of this server's own host, and those that the operator named.
+pub fn origin_is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
+    if allowed
+        .iter()
+        .any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
+    {
+        return true;
+    }
+    let (Some((scheme, authority)), Some(host)) = (origin.split_once("://"), host) else {
+        return false;
+    };
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    let bare = |authority: &str| {
+        let lower = authority.to_ascii_lowercase();
+        lower
+            .strip_suffix(port)
+            .map_or(lower.clone(), str::to_owned)
+    };
+    bare(authority) == bare(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_the_same_host_and_those_named_may_connect() {
+        let allowed = |origin: &str, host: &str| {
+            origin_is_allowed(origin, Some(host), &["https://chat.example".to_owned()])
+        };
+        assert!(allowed("http://localhost:8080", "localhost:8080"));
+        assert!(allowed("https://hub.example", "hub.example"));
+        assert!(allowed("https://hub.example", "HUB.example:443"));
+        assert!(allowed("https://chat.example", "hub.example"));
+        assert!(!allowed("https://evil.example", "hub.example"));
+        assert!(!allowed("http://localhost:3000", "localhost:8080"));
+        assert!(!allowed("null", "hub.example"));
+        assert!(!allowed("https://hub.example.evil.example", "hub.example"));
+        assert!(!origin_is_allowed("https://hub.example", None, &[]));
+        assert!(origin_is_allowed("null", None, &["*".to_owned()]));
+    }
+}

@@ -1,0 +1,269 @@
+//! What a client sends: a request's head, and what a body it announces holds. Each has one absolute
+//! deadline, whatever trickles, and a largest size.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::{Answer, Request, decode};
+
+/// The most header fields.
+const MAX_HEADERS: usize = 64;
+
+/// Why there is no request. The client acts next, if it is there at all.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The client closed, broke off, or sent nothing.
+    Gone,
+    /// The head was not complete in time.
+    Late,
+    /// The head is over so many bytes, or has too many fields.
+    TooLarge(usize),
+    /// Not HTTP/1.1, or not properly.
+    NotHttp(String),
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("it closed before it asked for anything"),
+            Self::Late => f.write_str("the request's head took too long"),
+            Self::TooLarge(most) => write!(
+                f,
+                "the request's head is over {most} bytes or {MAX_HEADERS} fields"
+            ),
+            Self::NotHttp(why) => write!(f, "this is not an HTTP/1.1 request: {why}"),
+        }
+    }
+}
+
+impl HeadError {
+    /// What to tell the client; nothing if it is gone.
+    pub fn answer(&self) -> Option<Answer> {
+        let status = match self {
+            Self::Gone => return None,
+            Self::Late => 408,
+            Self::TooLarge(_) => 431,
+            Self::NotHttp(_) => 400,
+        };
+        Some(Answer::new(status, self.to_string()))
+    }
+}
+
+/// Reads a request's head of up to `most` bytes, until `deadline` at the latest.
+pub fn read_request(
+    socket: &TcpStream,
+    most: usize,
+    deadline: Instant,
+) -> Result<Request, HeadError> {
+    let mut head = Vec::with_capacity(1024);
+    let mut buffer = [0; 1024];
+    loop {
+        let count = read_by(socket, &mut buffer, deadline).map_err(|missed| match missed {
+            Missed::Gone => HeadError::Gone,
+            Missed::Late => HeadError::Late,
+        })?;
+        head.extend_from_slice(&buffer[..count]);
+        if let Some(request) = parse(&head, most)? {
+            return Ok(request);
+        }
+        if head.len() >= most {
+            return Err(HeadError::TooLarge(most));
+        }
+    }
+}
+
+/// Why no more came.
+enum Missed {
+    Gone,
+    Late,
+}
+
+/// Reads something, until `deadline` at the latest.
+fn read_by(mut socket: &TcpStream, buffer: &mut [u8], deadline: Instant) -> Result<usize, Missed> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Missed::Late);
+        }
+        socket
+            .set_read_timeout(Some(left))
+            .map_err(|_| Missed::Gone)?;
+        match socket.read(buffer) {
+            Ok(0) => return Err(Missed::Gone),
+            Ok(count) => return Ok(count),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(Missed::Late),
+                _ => return Err(Missed::Gone),
+            },
+        }
+    }
+}
+
+/// Why there is no body. The client acts next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The client closed or broke off.
+    Gone,
+    /// The body was not complete in time.
+    Late,
+    /// The body is over so many bytes.
+    TooLarge(usize),
+    /// How long it is is not said, or not properly.
+    NoLength,
+    /// Not UTF-8.
+    NotText,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("it closed before the body was complete"),
+            Self::Late => f.write_str("the request's body took too long"),
+            Self::TooLarge(most) => write!(f, "the request's body is over {most} bytes"),
+            Self::NoLength => f.write_str("the request needs a Content-Length field"),
+            Self::NotText => f.write_str("the request's body is not UTF-8"),
+        }
+    }
+}
+
+impl BodyError {
+    /// The status that says so.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Gone | Self::NotText => 400,
+            Self::Late => 408,
+            Self::TooLarge(_) => 413,
+            Self::NoLength => 411,
+        }
+    }
+}
+
+/// Reads a request's body of up to `most` bytes, until `deadline` at the latest.
+pub fn read_body(
+    socket: &TcpStream,
+    request: &Request,
+    most: usize,
+    deadline: Instant,
+) -> Result<String, BodyError> {
+    if request.header("transfer-encoding").is_some() {
+        return Err(BodyError::NoLength);
+    }
+    let length = request
+        .header("content-length")
+        .ok_or(BodyError::NoLength)?;
+    let length: usize = match length.parse() {
+        Ok(length) if length <= most => length,
+        Ok(_) => return Err(BodyError::TooLarge(most)),
+        Err(_) => return Err(BodyError::NoLength),
+    };
+    let mut body = request.rest.clone();
+    let waits = request
+        .header("expect")
+        .is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue"));
+    if waits && body.len() < length {
+        // RFC 9110 §10.1.1. A client that is gone shows when its body does not come.
+        let _ = (&mut &*socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let mut buffer = [0; 4096];
+    while body.len() < length {
+        let count = read_by(socket, &mut buffer, deadline).map_err(|missed| match missed {
+            Missed::Gone => BodyError::Gone,
+            Missed::Late => BodyError::Late,
+        })?;
+        body.extend_from_slice(&buffer[..count]);
+    }
+    body.truncate(length);
+    String::from_utf8(body).map_err(|_| BodyError::NotText)
+}
+
+fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut fields);
+    let end = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(end)) if end > most => return Err(HeadError::TooLarge(most)),
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge(most)),
+        Err(error) => return Err(HeadError::NotHttp(error.to_string())),
+    };
+    if request.version != Some(1) {
+        return Err(HeadError::NotHttp("HTTP/1.0 is too old".to_owned()));
+    }
+    let target = request.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut headers = Vec::with_capacity(request.headers.len());
+    for field in request.headers.iter() {
+        let value = std::str::from_utf8(field.value)
+            .map_err(|_| HeadError::NotHttp("a header field is not text".to_owned()))?;
+        headers.push((field.name.to_owned(), value.to_owned()));
+    }
+    Ok(Some(Request {
+        method: request.method.unwrap_or_default().to_owned(),
+        path: path.to_owned(),
+        query: parse_query(query)?,
+        headers,
+        rest: bytes[end..].to_vec(),
+    }))
+}
+
+fn parse_query(query: &str) -> Result<Vec<(String, String)>, HeadError> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let text = |part: &str| {
+                decode(&part.replace('+', " "))
+                    .ok_or_else(|| HeadError::NotHttp("the query is not UTF-8".to_owned()))
+            };
+            Ok((text(name)?, text(value)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str) -> Request {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\n\r\nrest");
+        parse(head.as_bytes(), 8192)
+            .expect("a head")
+            .expect("a whole one")
+    }
+
+    #[test]
+    fn a_head_is_taken_apart_and_what_follows_is_kept() {
+        let request = request("/chat/Zo%C3%AB?room=a+b&room=c&since=1-0");
+        assert_eq!(request.method, "GET");
+        assert_eq!(request.parameter("room"), Some("a b"));
+        assert_eq!(request.parameter("token"), None);
+        assert_eq!(request.header_values("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(request.rest, b"rest");
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused_and_a_part_is_waited_for() {
+        assert!(matches!(
+            parse(b"\x16\x03\x01\x02\x00", 8192),
+            Err(HeadError::NotHttp(_))
+        ));
+        assert!(matches!(
+            parse(b"GET / HTTP/1.0\r\n\r\n", 8192),
+            Err(HeadError::NotHttp(_))
+        ));
+        assert!(matches!(
+            parse(b"GET /?%ff HTTP/1.1\r\n\r\n", 8192),
+            Err(HeadError::NotHttp(_))
+        ));
+        assert!(matches!(parse(b"GET / HT", 8192), Ok(None)));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
+        assert!(matches!(
+            parse(many.as_bytes(), 8192),
+            Err(HeadError::TooLarge(8192))
+        ));
+    }
+}

@@ -1,0 +1,188 @@
+//! One HTTP request a connection: its head, where it leads, and its answer.
+//!
+//! We read the head ourselves, since tungstenite's own accept answers a bad request with nothing.
+
+mod answer;
+mod head;
+
+use percent_encoding::percent_decode_str;
+
+pub use self::answer::Answer;
+pub use self::head::{BodyError, HeadError, read_body, read_request};
+use crate::page::{self, Asset};
+
+/// A request's head.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, mostly.
+    pub method: String,
+    /// Still percent-encoded.
+    pub path: String,
+    /// Decoded, in order.
+    pub query: Vec<(String, String)>,
+    /// As they came.
+    pub headers: Vec<(String, String)>,
+    /// What came behind the head.
+    pub rest: Vec<u8>,
+}
+
+impl Request {
+    /// The first value of a query parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut values = self.query.iter().filter(|(found, _)| found == name);
+        values.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a header field.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.header_values(name).next()
+    }
+
+    /// All values of a header field that may be repeated.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers
+            .iter()
+            .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The subprotocols that it offers (RFC 6455 §1.9), in order.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        self.header_values("sec-websocket-protocol")
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+    }
+
+    /// Where the request leads.
+    pub fn route(&self) -> Route {
+        if let Some(asset) = page::asset(&self.path) {
+            return Route::Page(asset);
+        }
+        let mut segments = self.path.trim_start_matches('/').split('/');
+        match (segments.next(), segments.next(), segments.next()) {
+            (Some("livez"), None, _) => Route::Live,
+            (Some("readyz"), None, _) => Route::Ready,
+            (Some("metrics"), None, _) => Route::Metrics,
+            (Some("chat"), user, None) => Route::Chat {
+                user: user.and_then(decode),
+            },
+            (Some("api"), Some("rooms"), room) => {
+                let resource = match (segments.next(), segments.next()) {
+                    (Some("messages"), None) => Some(Resource::Messages),
+                    (Some("members"), None) => Some(Resource::Members),
+                    _ => None,
+                };
+                Route::Api {
+                    room: room.and_then(decode),
+                    resource,
+                }
+            }
+            (Some("api"), _, _) => Route::Api {
+                room: None,
+                resource: None,
+            },
+            _ => Route::Unknown,
+        }
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    Some(decoded.into_owned())
+}
+
+/// Where a request leads.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/` and what its document asks for.
+    Page(&'static Asset),
+    /// `/livez`: does the process answer?
+    Live,
+    /// `/readyz`: can it take users?
+    Ready,
+    /// `/metrics`: counters and gauges for Prometheus.
+    Metrics,
+    /// `/chat/{user}`, with the user decoded; `None` if it is not UTF-8 or missing.
+    Chat {
+        /// Not validated yet.
+        user: Option<String>,
+    },
+    /// `/api/rooms/{room}/…`, with the room decoded; `None` if it is not UTF-8 or missing.
+    Api {
+        /// Not validated yet.
+        room: Option<String>,
+        /// `None` for what there is not.
+        resource: Option<Resource>,
+    },
+    /// Anything else.
+    Unknown,
+}
+
+/// What the API knows of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// `/api/rooms/{room}/messages`
+    Messages,
+    /// `/api/rooms/{room}/members`
+    Members,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(target: &str) -> Route {
+        let request = Request {
+            method: "GET".to_owned(),
+            path: target.to_owned(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            rest: Vec::new(),
+        };
+        request.route()
+    }
+
+    #[test]
+    fn paths_lead_where_they_should() {
+        let chat = |user: Option<&str>| Route::Chat {
+            user: user.map(str::to_owned),
+        };
+        let api = |room: Option<&str>, resource| Route::Api {
+            room: room.map(str::to_owned),
+            resource,
+        };
+        for (target, expected) in [
+            ("/", Route::Page(page::asset("/").expect("the document"))),
+            ("/page/../", Route::Unknown),
+            ("/page/screenshot.png", Route::Unknown),
+            ("/livez", Route::Live),
+            ("/readyz", Route::Ready),
+            ("/metrics", Route::Metrics),
+            ("/chat/bob", chat(Some("bob"))),
+            ("/chat/Zo%C3%AB", chat(Some("Zoë"))),
+            ("/chat/a%2Fb", chat(Some("a/b"))),
+            ("/chat/%ff", chat(None)),
+            ("/chat", chat(None)),
+            ("/chat/", chat(Some(""))),
+            ("/chat/a/b", Route::Unknown),
+            (
+                "/api/rooms/a%20b/messages",
+                api(Some("a b"), Some(Resource::Messages)),
+            ),
+            (
+                "/api/rooms/ops/members",
+                api(Some("ops"), Some(Resource::Members)),
+            ),
+            ("/api/rooms/ops/messages/1", api(Some("ops"), None)),
+            (
+                "/api/rooms/%ff/messages",
+                api(None, Some(Resource::Messages)),
+            ),
+            ("/api/rooms", api(None, None)),
+            ("/api", api(None, None)),
+            ("/nowhere", Route::Unknown),
+        ] {
+            assert_eq!(route(target), expected, "{target}");
+        }
+    }
+}
