@@ -5,19 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Installs Debian packages, as root or with sudo; elsewhere says what is needed.
-install() {
-  local sudo=''
-  if [ "$(id -u)" -ne 0 ]; then
-    sudo='sudo'
-  fi
-  if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! command -v sudo >/dev/null; }; then
-    echo "test: please install: $*" >&2
-    return 1
-  fi
-  $sudo apt-get update -qq || echo 'test: the package lists are as old as they are' >&2
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
+source scripts/install.sh
 
 if ! command -v redis-server >/dev/null; then
   # Debian starts one at once, which the tests do not need; they start their own.
