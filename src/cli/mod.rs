@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C.
 
+mod ready;
 mod serve;
 mod talk;
 mod token;
@@ -43,6 +44,8 @@ enum Command {
     Say(talk::Say),
     /// Print what is said in a room, each message once, also through restarts
     Tail(talk::Tail),
+    /// Exit 0 if a server can take users now, for health checks
+    Ready(ready::Options),
     /// Make a token for a server that lets in only who has one
     Token(token::Options),
 }
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Some(Command::Join(options)) => talk::join(options),
         Some(Command::Say(options)) => talk::say(&options),
         Some(Command::Tail(options)) => talk::tail(&options),
+        Some(Command::Ready(options)) => ready::run(&options),
         Some(Command::Token(options)) => token::run(options),
     };
     match outcome {

@@ -6,6 +6,7 @@
 //! server cannot make up for what was missed, a [`Event::Gap`] says so.
 
 mod link;
+mod ready;
 mod worker;
 
 use std::thread::{self, JoinHandle};

@@ -103,6 +103,31 @@ fn a_taken_port_and_bad_options_end_the_start() {
 }
 
 #[test]
+fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let ready = || run(&["ready", "--url", &hubbub.url()]);
+    assert_eq!(ready().status.code(), Some(0));
+    redis.freeze();
+    let stderr = until("it is not ready", || {
+        let output = ready();
+        (!output.status.success()).then(|| String::from_utf8(output.stderr).expect("text"))
+    });
+    redis.thaw();
+    assert!(stderr.contains("not ready (503)"), "{stderr}");
+    let gone = format!("http://127.0.0.1:{}", free_port());
+    let output = run(&["ready", "--url", &gone]);
+    assert_eq!(output.status.code(), Some(1));
+    // One that accepts and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("its address"));
+    let begun = Instant::now();
+    let output = run(&["ready", "--url", &url, "--timeout", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn beyond_the_limit_of_connections_there_is_a_503_until_somebody_leaves() {
     let hubbub = Hubbub::with(&["--max-connections", "3"]);
     assert!(

@@ -1,0 +1,23 @@
+//! `hubbub ready`: a health check for images that hold nothing but the binary.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::ServerUrl;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// The server
+    #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
+    url: ServerUrl,
+    /// How long it may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    timeout: u64,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), String> {
+    options
+        .url
+        .is_ready(Duration::from_secs(options.timeout.max(1)))
+}
