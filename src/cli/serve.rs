@@ -40,7 +40,7 @@ pub(super) struct Options {
     #[arg(long, env = "HUBBUB_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// The Redis that instances share, as redis://user:password@host:port/db with all but the host
-    /// optional; without it one instance serves alone, in memory
+    /// optional, or rediss:// for TLS; without it one instance serves alone, in memory
     #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, hide_env_values = true)]
     redis: Option<RedisAddress>,
     /// What keys and channels in Redis begin with

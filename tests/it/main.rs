@@ -24,4 +24,6 @@ mod start;
 mod teardown;
 mod terminal;
 mod tidy;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;

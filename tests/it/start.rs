@@ -102,6 +102,14 @@ fn a_taken_port_and_bad_options_end_the_start() {
     refuses(&["dance"], &["dance"]);
 }
 
+#[cfg(not(feature = "tls"))]
+#[test]
+fn tls_for_redis_is_refused_by_a_build_without_it_that_says_how_to_get_one_with_it() {
+    for url in ["rediss://127.0.0.1:6379", "VALKEYS://127.0.0.1:6379"] {
+        refuses(&["--redis", url], &["without TLS", "--features tls"]);
+    }
+}
+
 #[test]
 fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
     let redis = Redis::start();

@@ -18,7 +18,9 @@ use std::{fmt, io};
 
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{
+    Client, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
+};
 
 use self::presence::Keeper;
 use self::publisher::Publisher;
@@ -48,12 +50,25 @@ pub struct RedisAddress {
 }
 
 impl RedisAddress {
-    /// Reads `redis://[user][:password@]host[:port][/db]`, or `unix:` and a path.
+    /// Reads `redis://[user][:password@]host[:port][/db]`, `rediss:` for the same over TLS, or
+    /// `unix:` and a path.
     pub fn parse(url: &str) -> Result<Self, String> {
+        if asks_for_tls(url) && !cfg!(feature = "tls") {
+            return Err("this hubbub was built without TLS for Redis; \
+                        cargo install --path . --features tls builds one with it"
+                .to_owned());
+        }
         let info = url.into_connection_info().map_err(|error| {
             let why = error.detail().unwrap_or("this is not the URL of a Redis");
             format!("{why}; it should look like redis://127.0.0.1:6379")
         })?;
+        if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
+            return Err(
+                "a certificate is always checked here; leave #insecure out, and name the file of \
+                 your own authority in SSL_CERT_FILE"
+                    .to_owned(),
+            );
+        }
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(10))
             .with_interval(Duration::from_secs(5));
@@ -77,6 +92,13 @@ impl RedisAddress {
         connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
         Ok(connection)
     }
+}
+
+fn asks_for_tls(url: &str) -> bool {
+    let scheme = url.split(':').next().unwrap_or_default();
+    ["rediss", "valkeys"]
+        .iter()
+        .any(|tls| scheme.eq_ignore_ascii_case(tls))
 }
 
 impl fmt::Display for RedisAddress {
@@ -114,6 +136,12 @@ fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "nothing listens there (connection refused)".to_owned();
     }
+    let text = error.to_string();
+    if text.contains("certificate") {
+        return format!(
+            "its certificate is not trusted; SSL_CERT_FILE may name the file of your own authority ({text})"
+        );
+    }
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
             let why = error.detail().unwrap_or("wrong user or password");
@@ -123,7 +151,7 @@ fn describe(error: &RedisError) -> String {
         (ErrorKind::RESP3NotSupported, _) => {
             "it is too old; Redis 6.2 or newer is needed".to_owned()
         }
-        _ => error.to_string(),
+        _ => text,
     }
 }
 

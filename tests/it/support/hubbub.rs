@@ -53,6 +53,10 @@ impl Hubbub {
     }
 
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::with_environment(&[], arguments)
+    }
+
+    pub(crate) fn with_environment(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("hubbub-{}-{count}.log", std::process::id()));
@@ -61,6 +65,7 @@ impl Hubbub {
             // Through the environment, so that a test may say otherwise.
             .env("HUBBUB_LISTEN", "127.0.0.1:0")
             .env("HUBBUB_SEND_RATE", "0")
+            .envs(variables.iter().copied())
             .args(["--log-level", "debug"])
             .args(arguments)
             .stdout(Stdio::piped())

@@ -1,0 +1,181 @@
+//! TLS on the way to Redis. Compiled with `--features tls` alone.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::checker::Speaker;
+use crate::support::client::{Client, get};
+use crate::support::hubbub::{Hubbub, command};
+use crate::support::redis::{Redis, free_port};
+use crate::support::until;
+
+/// An authority of the test's own, and what it signed for 127.0.0.1.
+struct Authority {
+    folder: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let authority = Self { folder };
+        authority.openssl(&["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test"]);
+        let mut signed = vec![
+            "-keyout",
+            "redis.key",
+            "-out",
+            "redis.pem",
+            "-subj",
+            "/CN=redis",
+        ];
+        signed.extend(["-CA", "ca.pem", "-CAkey", "ca.key"]);
+        signed.extend(["-addext", "subjectAltName=IP:127.0.0.1"]);
+        signed.extend(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        authority.openssl(&signed);
+        authority
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ];
+        let status = Command::new("openssl")
+            .current_dir(&self.folder)
+            .args(["req", "-x509", "-days", "2"])
+            .args(key)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("openssl can be started").success());
+    }
+
+    fn file(&self, name: &str) -> String {
+        let path = self.folder.join(name);
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    /// A Redis that speaks TLS on one port; on the other the test looks after it.
+    fn redis(&self) -> (Redis, String) {
+        let port = free_port().to_string();
+        let (certificate, key) = (self.file("redis.pem"), self.file("redis.key"));
+        let mut arguments = vec!["--tls-port", &port, "--tls-auth-clients", "no"];
+        arguments.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
+        (
+            Redis::start_with(&arguments),
+            format!("rediss://127.0.0.1:{port}"),
+        )
+    }
+
+    /// An instance that trusts this authority.
+    fn hubbub(&self, url: &str) -> Hubbub {
+        Hubbub::with_environment(
+            &[("SSL_CERT_FILE", &self.file("ca.pem"))],
+            &["--redis", url],
+        )
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The start fails within its five seconds and says `word` in its one line.
+fn refuses(trusted: &Path, url: &str, word: &str) {
+    let begun = Instant::now();
+    let output = command()
+        .env("SSL_CERT_FILE", trusted)
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "off",
+            "--redis",
+            url,
+        ])
+        .output()
+        .expect("hubbub can be started");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{url}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{url}: {stderr}");
+    assert!(stderr.contains(word), "{url}: {stderr}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{url}");
+}
+
+#[test]
+fn two_instances_chat_over_tls_and_come_back_when_it_is_cut() {
+    let authority = Authority::new("chat");
+    let (redis, url) = authority.redis();
+    let (here, there) = (authority.hubbub(&url), authority.hubbub(&url));
+    let mut bob = there.join("bob");
+    let alice = Speaker::enter(&here.url(), "alice", "lobby");
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.says("hello");
+    assert_eq!(bob.hears(), "alice: hello");
+    let encrypted: String = redis.run(&["CLIENT", "LIST"]);
+    let port = url.rsplit(':').next().expect("a port");
+    let through = format!("laddr=127.0.0.1:{port}");
+    assert_eq!(encrypted.matches(&through).count(), 4, "{encrypted}");
+    for kind in ["pubsub", "normal"] {
+        let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]);
+        alice.says(kind);
+        assert_eq!(bob.hears(), format!("alice: {kind}"));
+    }
+}
+
+#[test]
+fn a_redis_that_freezes_behind_tls_is_noticed_in_time() {
+    let authority = Authority::new("freeze");
+    let (redis, url) = authority.redis();
+    let here = authority.hubbub(&url);
+    let mut alice = Client::json(here.address(), "alice");
+    alice.joins("lobby");
+    redis.freeze();
+    for _ in 0..2 {
+        let asked = Instant::now();
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r1"}));
+        assert_eq!(alice.event_of("error")["code"], "unavailable");
+        assert!(
+            asked.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+    // And a start, in the handshake.
+    refuses(
+        Path::new(&authority.file("ca.pem")),
+        &url,
+        "does not answer",
+    );
+    redis.thaw();
+    until("it is ready again", || {
+        (get(here.address(), "/readyz").0 == 200).then_some(())
+    });
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r2"}));
+    assert_eq!(alice.event_of("sent")["ref"], "r2");
+}
+
+#[test]
+fn what_cannot_be_trusted_ends_the_start() {
+    let authority = Authority::new("ours");
+    let (redis, url) = authority.redis();
+    let ours = PathBuf::from(authority.file("ca.pem"));
+    let other = Authority::new("other");
+    refuses(Path::new(&other.file("ca.pem")), &url, "SSL_CERT_FILE");
+    refuses(&ours.with_extension("gone"), &url, "ca.gone");
+    let name = url.replace("127.0.0.1", "localhost");
+    refuses(&ours, &name, "certificate");
+    let without_tls = format!("rediss://127.0.0.1:{}", redis.port());
+    refuses(&ours, &without_tls, "cannot use Redis");
+    refuses(&ours, &url.replace("rediss", "redis"), "cannot use Redis");
+    refuses(&ours, &format!("{url}/#insecure"), "#insecure");
+}
