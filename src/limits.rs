@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,7 @@ struct Machine {
     files: Option<u64>,
     mappings: Option<u64>,
     threads: Option<u64>,
+    numbers: Option<u64>,
     processes: Option<u64>,
     group: Option<u64>,
 }
@@ -134,8 +136,10 @@ impl Capacity {
             files: most_files(),
             mappings: number_in("/proc/sys/vm/max_map_count"),
             threads: number_in("/proc/sys/kernel/threads-max"),
+            // Every thread takes one.
+            numbers: number_in("/proc/sys/kernel/pid_max"),
             processes: processes(),
-            group: number_in("/sys/fs/cgroup/pids.max"),
+            group: tasks_of_group(),
         };
         debug!("this machine allows {machine:?}");
         machine.capacity(asked)
@@ -156,6 +160,7 @@ impl Machine {
             (mappings, "vm.max_map_count"),
             (files, "the limit of open files (ulimit -n)"),
             (threads(self.threads), "kernel.threads-max"),
+            (threads(self.numbers), "kernel.pid_max"),
             (
                 threads(self.processes),
                 "the limit of processes (ulimit -u)",
@@ -190,8 +195,28 @@ fn processes() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft)
 }
 
+/// The tightest limit of this process's control group and those around it: a container sees its own
+/// as the outermost one, a systemd service has its own (`TasksMax=`) further in.
+fn tasks_of_group() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let least = |line: &str| {
+        // Version 2 has one hierarchy without a name, version 1 one for each kind of limit.
+        let (_, rest) = line.split_once(':')?;
+        let (mount, group) = match rest.split_once(':')? {
+            ("", group) => (Path::new("/sys/fs/cgroup"), group),
+            ("pids", group) => (Path::new("/sys/fs/cgroup/pids"), group),
+            _ => return None,
+        };
+        let own = mount.join(group.trim_start_matches('/'));
+        let all = own.ancestors().take_while(|group| group.starts_with(mount));
+        all.filter_map(|group| number_in(group.join("pids.max")))
+            .min()
+    };
+    groups.lines().filter_map(least).min()
+}
+
 /// `None` also for `max`, which is no limit.
-fn number_in(path: &str) -> Option<u64> {
+fn number_in(path: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -225,6 +250,7 @@ mod tests {
             files: Some(1 << 20),
             mappings: Some(65_530),
             threads: Some(192_730),
+            numbers: Some(1 << 22),
             processes: None,
             group: None,
         };
@@ -237,6 +263,12 @@ mod tests {
             ..stock
         };
         assert_eq!(few_files.capacity(Some(5000)).connections, 960);
+        let few_numbers = Machine {
+            mappings: Some(262_144),
+            numbers: Some(32_768),
+            ..stock
+        };
+        assert_eq!(few_numbers.capacity(None).connections, 16_368);
         let tiny = Machine {
             group: Some(10),
             ..stock
