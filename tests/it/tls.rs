@@ -62,11 +62,17 @@ impl Authority {
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
-    /// A Redis that speaks TLS on one port; on the other the test looks after it.
     fn redis(&self) -> (Redis, String) {
+        self.redis_that_wants_certificates("no")
+    }
+
+    /// A Redis that speaks TLS on one port; on the other the test looks after it.
+    fn redis_that_wants_certificates(&self, wants: &str) -> (Redis, String) {
         let port = free_port().to_string();
         let (certificate, key) = (self.file("redis.pem"), self.file("redis.key"));
-        let mut arguments = vec!["--tls-port", &port, "--tls-auth-clients", "no"];
+        let trusted = self.file("ca.pem");
+        let mut arguments = vec!["--tls-port", &port, "--tls-auth-clients", wants];
+        arguments.extend(["--tls-ca-cert-file", &trusted]);
         arguments.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
         (
             Redis::start_with(&arguments),
@@ -178,4 +184,6 @@ fn what_cannot_be_trusted_ends_the_start() {
     refuses(&ours, &without_tls, "cannot use Redis");
     refuses(&ours, &url.replace("rediss", "redis"), "cannot use Redis");
     refuses(&ours, &format!("{url}/#insecure"), "#insecure");
+    let (_redis, url) = authority.redis_that_wants_certificates("yes");
+    refuses(&ours, &url, "tls-auth-clients");
 }

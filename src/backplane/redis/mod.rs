@@ -136,7 +136,12 @@ fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "nothing listens there (connection refused)".to_owned();
     }
+    // What TLS objects to comes as the text of an I/O error.
     let text = error.to_string();
+    if text.contains("CertificateRequired") {
+        return "it wants a certificate of ours, and there is none (tls-auth-clients no)"
+            .to_owned();
+    }
     if text.contains("certificate") {
         return format!(
             "its certificate is not trusted; SSL_CERT_FILE may name the file of your own authority ({text})"

@@ -35,11 +35,12 @@ impl Redis {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("redis-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for Redis");
         let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
         // A port that was free a moment ago may be taken by another test: then the next one.
         for _ in 0..20 {
             let port = free_port();
+            // One that did not come up has taken its folder along.
+            fs::create_dir_all(&folder).expect("a folder for Redis");
             let child = spawn(port, &folder, &arguments);
             let mut redis = Self {
                 child,
