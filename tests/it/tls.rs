@@ -1,14 +1,16 @@
 //! TLS on the way to Redis. Compiled with `--features tls` alone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::checker::Speaker;
+use crate::support::checker::{Speaker, Witness, check};
 use crate::support::client::{Client, get};
 use crate::support::hubbub::{Hubbub, command};
+use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
 
@@ -168,6 +170,40 @@ fn a_redis_that_freezes_behind_tls_is_noticed_in_time() {
     });
     alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r2"}));
     assert_eq!(alice.event_of("sent")["ref"], "r2");
+}
+
+#[test]
+fn a_link_that_stalls_or_swallows_under_tls_is_healed_without_loss() {
+    let authority = Authority::new("link");
+    let (_redis, url) = authority.redis();
+    let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
+    let proxy = Proxy::before(port.expect("a port"));
+    let here = authority.hubbub(&proxy.url().replace("redis:", "rediss:"));
+    let there = authority.hubbub(&url);
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = BTreeMap::new();
+    let mut say = |text: String| {
+        said.insert(speaker.says(&text), text);
+    };
+    // What is swallowed is missing from the stream, so nothing behind it can be deciphered.
+    for link in [Link::Stalled, Link::Swallowed] {
+        proxy.set(link);
+        say(format!("{link:?}"));
+        until("it notices", || {
+            (get(here.address(), "/readyz").0 == 503).then_some(())
+        });
+        say(format!("{link:?} still"));
+        proxy.set(Link::Open);
+        until("it recovers", || {
+            (get(here.address(), "/readyz").0 == 200).then_some(())
+        });
+        say(format!("{link:?} no more"));
+    }
+    say("the end".to_owned());
+    witness.has_seen("the end");
+    check(&[&witness], &said);
+    assert_eq!(witness.reconnects(), 0);
 }
 
 #[test]
