@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 cargo fmt --check
 cargo clippy --locked --all-targets -- --deny warnings
+cargo clippy --locked --all-targets --features tls -- --deny warnings
 RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --document-private-items --quiet
 for script in scripts/*.sh .ci/run; do
   bash -n "$script"

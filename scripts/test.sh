@@ -11,6 +11,9 @@ if ! command -v redis-server >/dev/null; then
   # Debian starts one at once, which the tests do not need; they start their own.
   install redis-server || exit 1
 fi
+if ! command -v curl >/dev/null; then
+  install curl || exit 1
+fi
 # Another WebSocket client than our own, for the shell test; without it, that part is left out.
 if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
   install python3-websockets || true
@@ -18,9 +21,12 @@ fi
 
 scripts/check.sh
 cargo test --locked
+# What is built in by a feature alone. Before the plain build, which the scripts then find.
+cargo test --locked --features tls --test it -- tls::
 cargo build --locked
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
 HUBBUB=target/debug/hubbub scripts/restart_test.sh
+HUBBUB=target/debug/hubbub scripts/deploy_test.sh
 scripts/conformance.sh
 scripts/soak.sh 60
 echo 'test: all passed'
