@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::client::ServerUrl;
@@ -24,6 +24,7 @@ use crate::message::{DEFAULT_ROOM, MessageId, RoomName, UserName};
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
+    next_line_help = true,
     after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
                   130 a second Ctrl-C during the teardown."
 )]
@@ -71,13 +72,19 @@ struct Where {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    let line = match Line::try_parse() {
-        Ok(line) => line,
+    let parsed = Line::command().try_get_matches().and_then(|given| {
+        let line = Line::from_arg_matches(&given)?;
+        Ok((line, given))
+    });
+    let (line, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return explain(&error),
     };
+    // Where the options of the command, if there is one, come from.
+    let given = given.subcommand().map_or(&given, |(_, given)| given);
     let outcome = match line.command {
-        None => serve::run(line.serve),
-        Some(Command::Serve(options)) => serve::run(*options),
+        None => serve::run(line.serve, given),
+        Some(Command::Serve(options)) => serve::run(*options, given),
         Some(Command::Join(options)) => talk::join(options),
         Some(Command::Say(options)) => talk::say(&options),
         Some(Command::Tail(options)) => talk::tail(&options),

@@ -1,18 +1,21 @@
 //! `hubbub serve`: options, signals, logging, and the start line.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
 use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 
 use super::LevelFilter;
 use crate::backplane::{RedisAddress, Retention};
 use crate::config::{Config, Deadlines, Limit, limit};
+use crate::limits::Capacity;
 use crate::server::Server;
 use crate::token::Secret;
 
@@ -35,12 +38,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Service")]
 pub(super) struct Options {
+    /// Check the options, print what is in effect, without secrets, and end
+    #[arg(long)]
+    check: bool,
     /// Where to listen; port 0 chooses a free one
     #[arg(long, env = "HUBBUB_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
-    /// The Redis that instances share, as redis://user:password@host:port/db with all but the host
-    /// optional, or rediss:// for TLS; without it one instance serves alone, in memory
+    /// The Redis that instances share: redis://user:password@host:port/db, all but the host optional,
+    /// or rediss:// for TLS; without it one instance serves alone
     #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, hide_env_values = true)]
     redis: Option<RedisAddress>,
     /// What keys and channels in Redis begin with
@@ -65,7 +72,11 @@ pub(super) struct Options {
     /// The largest message
     #[arg(long, env = "HUBBUB_MAX_MESSAGE", value_name = "BYTES", default_value_t = limit::MAX_MESSAGE.default as usize, value_parser = within::<usize>(limit::MAX_MESSAGE), help_heading = "Limits")]
     max_message: usize,
-    /// How much may wait for a user who reads slowly
+    /// The largest request head
+    #[arg(long, env = "HUBBUB_MAX_HEAD", value_name = "BYTES", default_value_t = limit::MAX_HEAD.default as usize, value_parser = within::<usize>(limit::MAX_HEAD), help_heading = "Limits")]
+    max_head: usize,
+    /// How much may wait for a user who reads slowly; past half of it notices are left out, and who
+    /// fills it is disconnected
     #[arg(long, env = "HUBBUB_OUTBOX_BYTES", value_name = "BYTES", default_value_t = limit::OUTBOX_BYTES.default as usize, value_parser = within::<usize>(limit::OUTBOX_BYTES), help_heading = "Limits")]
     outbox_bytes: usize,
     /// How many rooms one connection may be in
@@ -83,24 +94,21 @@ pub(super) struct Options {
     /// How many messages it may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
-    /// How often an idle peer is pinged
-    #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Limits")]
+    /// How often a peer is pinged
+    #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Deadlines")]
     ping_interval: u64,
     /// How long it may be silent after a ping, before it is given up
-    #[arg(long, env = "HUBBUB_PONG_TIMEOUT", value_name = "SECONDS", default_value_t = limit::PONG_TIMEOUT.default, value_parser = within::<u64>(limit::PONG_TIMEOUT), help_heading = "Limits")]
+    #[arg(long, env = "HUBBUB_PONG_TIMEOUT", value_name = "SECONDS", default_value_t = limit::PONG_TIMEOUT.default, value_parser = within::<u64>(limit::PONG_TIMEOUT), help_heading = "Deadlines")]
     pong_timeout: u64,
     /// How long a user may take to read what is written at once, however it trickles
-    #[arg(long, env = "HUBBUB_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::WRITE_TIMEOUT.default, value_parser = within::<u64>(limit::WRITE_TIMEOUT), help_heading = "Limits")]
+    #[arg(long, env = "HUBBUB_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::WRITE_TIMEOUT.default, value_parser = within::<u64>(limit::WRITE_TIMEOUT), help_heading = "Deadlines")]
     write_timeout: u64,
     /// How long a peer may take to answer when it is told goodbye
-    #[arg(long, env = "HUBBUB_CLOSE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::CLOSE_TIMEOUT.default, value_parser = within::<u64>(limit::CLOSE_TIMEOUT), help_heading = "Limits")]
+    #[arg(long, env = "HUBBUB_CLOSE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::CLOSE_TIMEOUT.default, value_parser = within::<u64>(limit::CLOSE_TIMEOUT), help_heading = "Deadlines")]
     close_timeout: u64,
     /// How long a client may take to send its request's head
-    #[arg(long, env = "HUBBUB_HEAD_TIMEOUT", value_name = "SECONDS", default_value_t = limit::HEAD_TIMEOUT.default, value_parser = within::<u64>(limit::HEAD_TIMEOUT), help_heading = "Limits")]
+    #[arg(long, env = "HUBBUB_HEAD_TIMEOUT", value_name = "SECONDS", default_value_t = limit::HEAD_TIMEOUT.default, value_parser = within::<u64>(limit::HEAD_TIMEOUT), help_heading = "Deadlines")]
     head_timeout: u64,
-    /// The largest request head
-    #[arg(long, env = "HUBBUB_MAX_HEAD", value_name = "BYTES", default_value_t = limit::MAX_HEAD.default as usize, value_parser = within::<usize>(limit::MAX_HEAD), help_heading = "Limits")]
-    max_head: usize,
     /// Let in only who has a token signed with this secret of 32 bytes or more; `hubbub token` makes
     /// them
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
@@ -163,7 +171,11 @@ impl Options {
     }
 }
 
-pub(super) fn run(options: Options) -> Result<(), String> {
+/// Serves, or prints what it would serve with. `given` is where the options come from.
+pub(super) fn run(options: Options, given: &ArgMatches) -> Result<(), String> {
+    if options.check {
+        return check(options, given);
+    }
     let level = options.log_level;
     // The handler's thread first, then the mask: so it alone gets signals, and no other thread is
     // interrupted while it reads.
@@ -189,6 +201,50 @@ pub(super) fn run(options: Options) -> Result<(), String> {
     server
         .run(&stop)
         .map_err(|error| format!("cannot serve: {error}"))
+}
+
+fn check(options: Options, given: &ArgMatches) -> Result<(), String> {
+    let config = options.config();
+    config.check().map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let arguments = Options::augment_args(clap::Command::new("serve"));
+    for argument in arguments.get_arguments() {
+        let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        let id = argument.get_id().as_str();
+        let value = match (id, given.get_raw(id)) {
+            (_, None) => "(not set)".to_owned(),
+            ("redis", Some(_)) => config
+                .redis
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
+            (_, Some(_)) if argument.is_hide_env_values_set() => "(hidden)".to_owned(),
+            (_, Some(values)) => {
+                let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+                values.join(",")
+            }
+        };
+        let source = match given.value_source(id) {
+            Some(ValueSource::CommandLine) => "from the command line".to_owned(),
+            Some(ValueSource::EnvVariable) => format!("from {}", variable.to_string_lossy()),
+            _ => "the default".to_owned(),
+        };
+        let flag = format!("--{flag}");
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{flag:24} {value:24} {source}");
+    }
+    let Capacity {
+        connections,
+        bound_by,
+    } = Capacity::of_this_machine(config.max_connections);
+    let _ = writeln!(
+        text,
+        "The options are valid. Room for {connections} connections, bounded by {bound_by}. \
+         Nothing was connected to."
+    );
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(())
 }
 
 /// The start line on stdout, which scripts wait for and read the address from.

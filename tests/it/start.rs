@@ -172,6 +172,48 @@ fn options_are_taken_from_the_environment() {
 }
 
 #[test]
+fn check_shows_what_is_in_effect_and_where_it_comes_from_without_secrets() {
+    let taken = Hubbub::alone().address().to_string();
+    let output = command()
+        .env("HUBBUB_REDIS", "redis://me:a-password@redis.example/3")
+        .env("HUBBUB_TOKEN_SECRET", "s".repeat(40))
+        .args(["serve", "--check", "--drain", "20", "--listen", &taken])
+        .output()
+        .expect("hubbub can be started");
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    let line = |flag: &str| {
+        let mut lines = stdout.lines();
+        let line = lines.find(|line| line.starts_with(flag));
+        let words = line.unwrap_or_else(|| panic!("no {flag}: {stdout}"));
+        words.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("--drain"), "--drain 20 from the command line");
+    assert_eq!(line("--send-rate"), "--send-rate 10 the default");
+    assert_eq!(
+        line("--redis"),
+        "--redis redis.example:6379, database 3 from HUBBUB_REDIS"
+    );
+    assert_eq!(
+        line("--token-secret"),
+        "--token-secret (hidden) from HUBBUB_TOKEN_SECRET"
+    );
+    assert!(
+        stdout.contains("The options are valid. Room for "),
+        "{stdout}"
+    );
+    assert!(
+        !stdout.contains("a-password") && !stdout.contains("ssss"),
+        "{stdout}"
+    );
+    refuses(
+        &["--check", "--max-message", "1000000"],
+        &["--outbox-bytes"],
+    );
+    refuses(&["--check", "--drain", "1"], &["--drain", "5..="]);
+}
+
+#[test]
 fn help_and_version_are_on_stdout() {
     for (flag, word) in [("--help", "Usage: hubbub"), ("--version", "hubbub ")] {
         let output = run(&[flag]);
