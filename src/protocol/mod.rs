@@ -335,6 +335,24 @@ pub enum Weight {
 }
 
 impl Event {
+    /// The room that it is about.
+    pub const fn room(&self) -> Option<&RoomName> {
+        match self {
+            Self::Room { room, .. }
+            | Self::Parted { room }
+            | Self::Sent { room, .. }
+            | Self::History { room, .. }
+            | Self::Members { room, .. }
+            | Self::Message { room, .. }
+            | Self::Joined { room, .. }
+            | Self::Left { room, .. }
+            | Self::Typing { room, .. }
+            | Self::Gap { room, .. } => Some(room),
+            Self::Error { room, .. } => room.as_ref(),
+            Self::Welcome { .. } | Self::Closing { .. } | Self::Help => None,
+        }
+    }
+
     /// What an outbox may do with it.
     pub const fn weight(&self) -> Weight {
         match self {

@@ -5,6 +5,8 @@
 //! sequences, and all that [`disturbs_a_line`]) is shown as U+FFFD. The JSON rendering has the text
 //! as it was said.
 
+use std::fmt;
+
 use super::{Command, ErrorCode, Event, Page, Rejection};
 use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 
@@ -19,12 +21,38 @@ const SHOWN_LINES: usize = 100;
 const HISTORY_LINES: usize = 20;
 
 const HELP: [&str; 5] = [
-    "* what you type is said to everyone in the room",
-    "* /who          who is here",
-    "* /history 20   the last 20 lines",
-    "* /help         this text",
-    "* //text        says a line that begins with a slash: /text",
+    "what you type is said to everyone in the room",
+    "/who          who is here",
+    "/history 20   the last 20 lines",
+    "/help         this text",
+    "//text        says a line that begins with a slash: /text",
 ];
+
+/// One line, in its parts, so that a terminal can give each part a colour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// What somebody said.
+    Said {
+        /// Who.
+        from: UserName,
+        /// One line, in which nothing disturbs a terminal.
+        text: String,
+    },
+    /// What happened, or an answer.
+    Notice(String),
+    /// What could not be done.
+    Error(String),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said { from, text } => write!(f, "{from}: {text}"),
+            Self::Notice(text) => write!(f, "* {text}"),
+            Self::Error(text) => write!(f, "! {text}"),
+        }
+    }
+}
 
 /// Reads one line that a client sent; it is said in, or asked about, `room`.
 pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
@@ -77,35 +105,41 @@ pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
     }
 }
 
-/// The lines that tell of `event`: none for what only programs need.
+/// The lines that tell of `event`, as they are sent.
 pub fn render(event: &Event) -> Vec<String> {
+    lines(event).iter().map(Line::to_string).collect()
+}
+
+/// The lines that tell of `event`: none for what only programs need.
+pub fn lines(event: &Event) -> Vec<Line> {
+    let notice = |text: String| vec![Line::Notice(text)];
     match event {
         Event::Room {
             members, messages, ..
         } => {
-            let mut lines = vec![online(members)];
+            let mut lines = notice(online(members));
             lines.extend(messages.iter().flat_map(|m| said(&m.from, &m.text)));
             lines
         }
-        Event::Members { members, .. } => vec![online(members)],
+        Event::Members { members, .. } => notice(online(members)),
         Event::Message { message, .. } => said(&message.from, &message.text),
         Event::History { messages, .. } => {
-            let mut lines = vec![match messages.len() {
-                0 => "* nothing has been said here yet".to_owned(),
-                1 => "* the last message:".to_owned(),
-                n => format!("* the last {n} messages:"),
-            }];
+            let mut lines = notice(match messages.len() {
+                0 => "nothing has been said here yet".to_owned(),
+                1 => "the last message:".to_owned(),
+                n => format!("the last {n} messages:"),
+            });
             lines.extend(messages.iter().flat_map(|m| said(&m.from, &m.text)));
             lines
         }
-        Event::Joined { user, .. } => vec![format!("* {user} joined")],
-        Event::Left { user, .. } => vec![format!("* {user} left")],
+        Event::Joined { user, .. } => notice(format!("{user} joined")),
+        Event::Left { user, .. } => notice(format!("{user} left")),
         Event::Gap { .. } => {
-            vec!["* some messages are missing here and cannot be recovered".to_owned()]
+            notice("some messages are missing here and cannot be recovered".to_owned())
         }
-        Event::Closing { reason, .. } => vec![format!("* {reason}")],
-        Event::Error { message, .. } => vec![format!("! {message}")],
-        Event::Help => HELP.map(str::to_owned).into(),
+        Event::Closing { reason, .. } => notice(reason.clone()),
+        Event::Error { message, .. } => vec![Line::Error(message.clone())],
+        Event::Help => HELP.map(|line| Line::Notice(line.to_owned())).into(),
         Event::Welcome { .. }
         | Event::Parted { .. }
         | Event::Sent { .. }
@@ -113,15 +147,19 @@ pub fn render(event: &Event) -> Vec<String> {
     }
 }
 
-fn said(from: &UserName, text: &str) -> Vec<String> {
+fn said(from: &UserName, text: &str) -> Vec<Line> {
+    let said = |text: String| Line::Said {
+        from: from.clone(),
+        text,
+    };
     let mut lines: Vec<_> = text
         .split('\n')
         .take(SHOWN_LINES)
-        .map(|line| format!("{from}: {}", shown(line.strip_suffix('\r').unwrap_or(line))))
+        .map(|line| said(shown(line.strip_suffix('\r').unwrap_or(line))))
         .collect();
     let more = text.split('\n').count() - lines.len();
     if more > 0 {
-        lines.push(format!("{from}: (and {} more lines)", grouped(more)));
+        lines.push(said(format!("(and {} more lines)", grouped(more))));
     }
     lines
 }
@@ -135,7 +173,7 @@ pub(super) fn weigh(message: &Message) -> usize {
 }
 
 /// What a terminal may be given of a line.
-fn shown(line: &str) -> String {
+pub(crate) fn shown(line: &str) -> String {
     line.chars()
         .map(|c| {
             if c != '\t' && disturbs_a_line(c) {
@@ -149,10 +187,10 @@ fn shown(line: &str) -> String {
 
 fn online(members: &[UserName]) -> String {
     if members.len() > NAMED_MEMBERS {
-        return format!("* online: {} users", grouped(members.len()));
+        return format!("online: {} users", grouped(members.len()));
     }
     let names: Vec<_> = members.iter().map(UserName::as_str).collect();
-    format!("* online: {}", names.join(", "))
+    format!("online: {}", names.join(", "))
 }
 
 /// `1234567` as `1,234,567`.
