@@ -134,6 +134,11 @@ impl Client {
         });
     }
 
+    /// Leaves a room, once everything that was said there is answered.
+    pub fn leave(&self, room: RoomName) {
+        self.ask(Ask::Part(room));
+    }
+
     /// Says something in a joined room. [`Event::Sent`] or a final [`Event::Error`] with the ref
     /// that is returned tells how it went.
     pub fn send(&self, room: RoomName, text: String) -> Ref {

@@ -43,6 +43,8 @@ pub(super) enum Ask {
         reference: Ref,
     },
     Other(Command),
+    /// Leave a room, once what was said there is answered.
+    Part(RoomName),
     Leave,
 }
 
@@ -53,6 +55,8 @@ struct Room {
     /// For the first time: how much of the past to ask for.
     history: Option<usize>,
     state: RoomState,
+    /// Whether it is left as soon as nothing that was said there is unanswered.
+    parting: bool,
     /// Whether the log began anew, so that its ids may be lower than `last`.
     anew: bool,
 }
@@ -167,7 +171,7 @@ impl Worker {
     }
 
     /// Takes note of what is asked; what has to be said to a connected server is returned.
-    fn note(&mut self, ask: Ask) -> Option<Command> {
+    fn note(&mut self, ask: Ask) -> Vec<Command> {
         match ask {
             Ask::Join {
                 room,
@@ -178,11 +182,15 @@ impl Worker {
                     last: since,
                     history,
                     state: RoomState::Outside,
+                    parting: false,
                     anew: false,
                 };
-                let command = known.join(&room);
-                self.rooms.insert(room, known);
-                Some(command)
+                let mut commands = vec![known.join(&room)];
+                // A room that was still to be left is left first: nobody is in a room twice.
+                if self.rooms.insert(room.clone(), known).is_some() {
+                    commands.insert(0, Command::Leave { room });
+                }
+                commands
             }
             Ask::Send {
                 room,
@@ -197,12 +205,19 @@ impl Worker {
                     reference,
                     sent: None,
                 });
-                alone.then(|| self.next_send(&room)).flatten()
+                let command = alone.then(|| self.next_send(&room)).flatten();
+                command.into_iter().collect()
             }
-            Ask::Other(command) => Some(command),
+            Ask::Other(command) => vec![command],
+            Ask::Part(room) => {
+                if let Some(known) = self.rooms.get_mut(&room) {
+                    known.parting = true;
+                }
+                self.part(&room).into_iter().collect()
+            }
             Ask::Leave => {
                 self.leaving = true;
-                None
+                Vec::new()
             }
         }
     }
@@ -233,7 +248,7 @@ impl Worker {
                 recv(self.asked) -> ask => {
                     // The handle is never dropped without asking to leave.
                     let ask = ask.unwrap_or(Ask::Leave);
-                    if let Some(command) = self.note(ask) {
+                    for command in self.note(ask) {
                         link.request(&command)?;
                     }
                     if self.leaving {
@@ -289,10 +304,20 @@ impl Worker {
     }
 
     fn send_next(&mut self, link: &Link, room: &RoomName) -> io::Result<()> {
-        match self.next_send(room) {
+        match self.next_send(room).or_else(|| self.part(room)) {
             Some(command) => link.request(&command),
             None => Ok(()),
         }
+    }
+
+    /// Leaves a room that is to be left, if nothing that was said there is unanswered.
+    fn part(&mut self, room: &RoomName) -> Option<Command> {
+        let done =
+            self.rooms.get(room)?.parting && !self.unanswered.iter().any(|u| u.room == *room);
+        done.then(|| {
+            self.rooms.remove(room);
+            Command::Leave { room: room.clone() }
+        })
     }
 
     /// The first unanswered send of a room that is joined. Whether one that is too old for its ref
