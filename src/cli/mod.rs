@@ -1,11 +1,17 @@
 //! The command line: parse, dispatch, and turn an error into one line on stderr and an exit code.
 //!
-//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C.
+//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C, and in
+//! `hubbub join` the first.
 
+mod join;
 mod ready;
+mod say;
+mod screen;
 mod serve;
+mod tail;
 mod talk;
 mod token;
+mod wish;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -40,11 +46,12 @@ enum Command {
     /// Serve chat (also the default without a command)
     Serve(Box<serve::Options>),
     /// Chat from a terminal or a pipe: lines on stdin are said, lines heard are printed
-    Join(talk::Join),
+    #[command(after_help = join::ABOUT)]
+    Join(join::Options),
     /// Say one thing; exits 0 only once the server has stored it
-    Say(talk::Say),
+    Say(say::Options),
     /// Print what is said in a room, each message once, also through restarts
-    Tail(talk::Tail),
+    Tail(tail::Options),
     /// Exit 0 if a server can take users now, for health checks
     Ready(ready::Options),
     /// Make a token for a server that lets in only who has one
@@ -83,18 +90,19 @@ pub fn run() -> ExitCode {
     // Where the options of the command, if there is one, come from.
     let given = given.subcommand().map_or(&given, |(_, given)| given);
     let outcome = match line.command {
-        None => serve::run(line.serve, given),
-        Some(Command::Serve(options)) => serve::run(*options, given),
-        Some(Command::Join(options)) => talk::join(options),
-        Some(Command::Say(options)) => talk::say(&options),
-        Some(Command::Tail(options)) => talk::tail(&options),
-        Some(Command::Ready(options)) => ready::run(&options),
-        Some(Command::Token(options)) => token::run(options),
+        None => done(serve::run(line.serve, given)),
+        Some(Command::Serve(options)) => done(serve::run(*options, given)),
+        Some(Command::Join(options)) => join::run(options),
+        Some(Command::Say(options)) => say::run(&options),
+        Some(Command::Tail(options)) => tail::run(&options),
+        Some(Command::Ready(options)) => done(ready::run(&options)),
+        Some(Command::Token(options)) => done(token::run(options)),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error),
-    }
+    outcome.unwrap_or_else(fail)
+}
+
+fn done(outcome: Result<(), String>) -> Result<ExitCode, String> {
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn fail(error: impl Display) -> ExitCode {

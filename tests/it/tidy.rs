@@ -105,6 +105,8 @@ fn a_foreign_crate_has_one_room() {
         ("clap", "cli"),
         ("simplelog", "cli"),
         ("ctrlc", "cli"),
+        ("rustix", "cli"),
+        ("unicode_width", "cli"),
         ("hmac", "token"),
         ("sha2", "token"),
     ];

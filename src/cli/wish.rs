@@ -1,0 +1,87 @@
+//! What a line that was typed asks for: the commands of `hubbub join`.
+
+use super::RoomName;
+use crate::protocol::{Command, text};
+
+/// What `/help` tells.
+pub(super) const HELP: [&str; 7] = [
+    "what you type is said to everyone in the room",
+    "/who          who is here",
+    "/history 20   the last 20 lines",
+    "/join ROOM    leave this room and enter another",
+    "/quit         leave; Ctrl-D does the same",
+    "/help         this text",
+    "//text        says a line that begins with a slash: /text",
+];
+
+/// What one line of input asks for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Wish {
+    Say(String),
+    Ask(Command),
+    Join(RoomName),
+    Quit,
+    Help,
+}
+
+impl Wish {
+    pub(super) fn parse(line: &str, room: &RoomName) -> Result<Self, String> {
+        let words = line.strip_suffix('\r').unwrap_or(line).trim_end();
+        let (word, argument) = words.split_once(' ').unwrap_or((words, ""));
+        match (word, argument.trim()) {
+            ("/join", "") => Err("/join takes a room, as in /join lobby".to_owned()),
+            ("/join", name) => match name.parse() {
+                Ok(room) => Ok(Self::Join(room)),
+                Err(why) => Err(format!("that is no room's name: {why}")),
+            },
+            ("/quit", "") => Ok(Self::Quit),
+            ("/quit", _) => Err("/quit takes no argument".to_owned()),
+            (word, _) if is_unknown(word) => Err(format!(
+                "there is no {word}; there are /who, /history, /join, /quit and /help, and //text \
+                 says a line that begins with a slash"
+            )),
+            _ => match text::parse(line, room) {
+                Ok(Command::Send { text, .. }) => Ok(Self::Say(text)),
+                Ok(Command::Help) => Ok(Self::Help),
+                Ok(command) => Ok(Self::Ask(command)),
+                Err(rejection) => Err(rejection.message),
+            },
+        }
+    }
+}
+
+fn is_unknown(word: &str) -> bool {
+    let known = ["/who", "/history", "/help"];
+    word.starts_with('/') && !word.starts_with("//") && !known.contains(&word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_said_or_asks_for_something() {
+        let parse = |line: &str| Wish::parse(line, &RoomName::lobby());
+        assert_eq!(parse("hello "), Ok(Wish::Say("hello ".to_owned())));
+        assert_eq!(parse("//quit"), Ok(Wish::Say("/quit".to_owned())));
+        assert_eq!(parse("/quit\r"), Ok(Wish::Quit));
+        assert_eq!(parse("/help"), Ok(Wish::Help));
+        let den = "a den".parse().expect("a name");
+        assert_eq!(parse("/join  a den "), Ok(Wish::Join(den)));
+        assert!(matches!(parse("/history 3"), Ok(Wish::Ask(_))));
+        for bad in [
+            "/join",
+            "/join a/b",
+            "/quit now",
+            "/exit",
+            "/",
+            "/history x",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let why = parse("/exit").expect_err("no command");
+        for command in ["/exit", "/who", "/history", "/join", "/quit", "/help", "//"] {
+            assert!(why.contains(command), "{why}");
+        }
+    }
+}
