@@ -11,9 +11,9 @@ if ! command -v redis-server >/dev/null; then
   # Debian starts one at once, which the tests do not need; they start their own.
   install redis-server || exit 1
 fi
-if ! command -v curl >/dev/null; then
-  install curl || exit 1
-fi
+command -v curl >/dev/null || install curl || exit 1
+# The terminal that the tests of the prompt look at.
+command -v tmux >/dev/null || install tmux || exit 1
 # Another WebSocket client than our own, for the shell test; without it, that part is left out.
 if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
   install python3-websockets || true

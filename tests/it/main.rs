@@ -17,6 +17,7 @@ mod limits;
 mod outage;
 mod page;
 mod presence;
+mod prompt;
 mod property;
 mod recovery;
 mod rooms;

@@ -132,6 +132,56 @@ fn what_cannot_be_said_from_a_pipe_is_told_and_the_rest_is_said() {
 }
 
 #[test]
+fn in_a_pipe_too_what_follows_join_is_said_in_the_new_room() {
+    let hubbub = Hubbub::alone();
+    let (mut bob, mut dora) = (hubbub.join("bob"), hubbub.join_room("dora", "den"));
+    let mut alice = Terminal::start(&["join", "alice", "--url", &hubbub.url()]);
+    for line in [
+        "one",
+        "/join den",
+        "two",
+        "/join lobby",
+        "three",
+        "/join den",
+        "four",
+    ] {
+        alice.types(line);
+    }
+    alice.types("/quit");
+    alice.types("never");
+    let (status, _) = alice.ends();
+    assert!(status.success());
+    let said = |heard: Vec<String>| -> Vec<String> {
+        let said = heard.into_iter().filter(|line| line.starts_with("alice: "));
+        said.collect()
+    };
+    assert_eq!(
+        said(bob.hears_until("three")),
+        ["alice: one", "alice: three"]
+    );
+    assert_eq!(
+        said(dora.hears_until("four")),
+        ["alice: two", "alice: four"]
+    );
+    assert_eq!(dora.hears(), "* alice left");
+}
+
+#[test]
+fn what_was_meant_for_a_room_that_cannot_be_entered_is_said_nowhere() {
+    let hubbub = Hubbub::with(&["--rooms-per-connection", "1"]);
+    let mut bob = hubbub.join("bob");
+    let mut alice = Terminal::start(&["join", "alice", "--url", &hubbub.url()]);
+    for line in ["one", "/join den", "secret"] {
+        alice.types(line);
+    }
+    let (status, _) = alice.ends();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(bob.hears(), "* alice joined");
+    assert_eq!(bob.hears(), "alice: one");
+    assert_eq!(bob.hears(), "* alice left");
+}
+
+#[test]
 fn odd_numbers_are_taken_as_they_are_meant() {
     let hubbub = Hubbub::alone();
     let url = hubbub.url();

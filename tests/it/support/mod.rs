@@ -6,6 +6,7 @@ pub(crate) mod house;
 pub(crate) mod hubbub;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod tmux;
 
 use std::time::{Duration, Instant};
 
