@@ -25,6 +25,7 @@ cargo test --locked
 cargo test --locked --features tls --test it -- tls::
 cargo build --locked
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
+HUBBUB=target/debug/hubbub scripts/readme_test.sh
 HUBBUB=target/debug/hubbub scripts/restart_test.sh
 HUBBUB=target/debug/hubbub scripts/deploy_test.sh
 scripts/conformance.sh

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Runs the README's commands, those in ```sh blocks, in order, as a newcomer would paste them: against
+# a server of their own, on other ports than those that are written there. HUBBUB names the binary
+# (default target/debug/hubbub).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+binary=$(realpath "${HUBBUB:-target/debug/hubbub}")
+
+folder=$(mktemp -d)
+processes=()
+clean_up() {
+  kill "${processes[@]}" 2>/dev/null || true
+  wait 2>/dev/null || true
+  rm -rf "$folder"
+}
+trap clean_up EXIT
+
+# Free ports in place of the four that the README names.
+read -r p8080 p8081 p8082 p6379 < <(/usr/bin/env python3 -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+print(*[s.getsockname()[1] for s in held])')
+elsewhere() {
+  sed "s/8080/$p8080/g; s/8081/$p8081/g; s/8082/$p8082/g; s/6379/$p6379/g"
+}
+
+mkdir "$folder/bin"
+ln -s "$binary" "$folder/bin/hubbub"
+export PATH="$folder/bin:$PATH"
+export HUBBUB_URL="http://127.0.0.1:$p8080"
+
+wait_for_port() {
+  for _ in $(seq 400); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    sleep 0.05
+  done
+  echo "readme_test: FAILED: nothing listens on port $1" >&2
+  exit 1
+}
+
+hubbub --listen "127.0.0.1:$p8080" >"$folder/server.out" 2>"$folder/server.err" &
+processes+=($!)
+wait_for_port "$p8080"
+
+# curl is to fail where the server says no, or a wrong command would pass.
+curl() {
+  command curl --silent --show-error --fail "$@"
+}
+
+count=0
+while IFS= read -r line; do
+  [ -n "$line" ] || continue
+  command=$(elsewhere <<<"$line")
+  echo "readme_test: $line"
+  if [[ $command == *' &' ]]; then
+    # exec, so that the process that is ended is the one that was started.
+    (cd "$folder" && eval "exec ${command% &}") >"$folder/background.out" 2>&1 &
+    processes+=($!)
+    wait_for_port "$(grep -oE -- '--(port |listen 127.0.0.1:)[0-9]+' <<<"$command" | grep -oE '[0-9]+$')"
+  elif [[ $command == export\ * ]]; then
+    eval "$command"
+  else
+    # What wants a person at a terminal gets the end of its input at once.
+    eval "$command" </dev/null >"$folder/command.out" 2>"$folder/command.err" || {
+      echo "readme_test: FAILED: $line" >&2
+      cat "$folder/command.out" "$folder/command.err" >&2
+      exit 1
+    }
+    [[ $command == export\ * || $command == *' join alice' || -s $folder/command.out || $command == *' say '* || $command == echo\ * ]] || {
+      echo "readme_test: FAILED, nothing was printed: $line" >&2
+      exit 1
+    }
+  fi
+  count=$((count + 1))
+done < <(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md)
+[ "$count" -ge 15 ] || {
+  echo "readme_test: FAILED: only $count commands were found" >&2
+  exit 1
+}
+echo "readme_test: $count commands passed"
