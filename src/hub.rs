@@ -414,7 +414,7 @@ mod tests {
         }
 
         fn admit(&self, connection: u64, name: &str) -> Queue {
-            let (outbox, queue) = outbox(Rendering::Text, 10_000);
+            let (outbox, queue) = outbox(Rendering::Text, 10_000, None);
             let connection = ConnectionId(connection);
             self.hub.admit(&self.room, connection, &user(name), &outbox);
             queue

@@ -70,7 +70,11 @@ pub fn converse<C: Conversation>(
     begin: impl FnOnce(&Arc<Outbox>) -> C,
 ) -> io::Result<String> {
     socket.set_read_timeout(Some(terms.heartbeat + terms.deadlines.pong))?;
-    let (outbox, queue) = outbox(terms.rendering, terms.outbox_bytes);
+    let (outbox, queue) = outbox(
+        terms.rendering,
+        terms.outbox_bytes,
+        Some(Arc::clone(socket)),
+    );
     let (reading, reader_ended) = crossbeam_channel::bounded::<()>(0);
     let writer = thread::Builder::new()
         .name(format!("writer-{id}"))
@@ -209,6 +213,7 @@ fn write_all(socket: &TcpStream, queue: &Queue, terms: &Terms) -> bool {
         if batch == Batch::Last {
             return true;
         }
+        queue.written();
         if bytes.capacity() > KEEP_BUFFER {
             bytes = Vec::new();
         }

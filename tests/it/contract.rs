@@ -42,7 +42,7 @@ fn room(name: &str) -> RoomName {
 impl House {
     /// A member of the room from now on.
     fn listen(&self, room: &RoomName, connection: u64) -> Reader {
-        let (outbox, queue) = outbox(Rendering::Json, 1 << 20);
+        let (outbox, queue) = outbox(Rendering::Json, 1 << 20, None);
         let connection = ConnectionId(connection);
         self.hub.admit(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");

@@ -15,6 +15,7 @@ mod fuzz;
 mod history;
 mod limits;
 mod outage;
+mod outbox;
 mod page;
 mod presence;
 mod prompt;

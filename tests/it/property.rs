@@ -62,7 +62,7 @@ impl Client {
         if self.link.is_some() {
             return;
         }
-        let (outbox, queue) = outbox(Rendering::Json, 1 << 20);
+        let (outbox, queue) = outbox(Rendering::Json, 1 << 20, None);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let mut session = Session::begin(
             Arc::clone(instance),

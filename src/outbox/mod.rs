@@ -1,14 +1,24 @@
 //! The outbox: what one user still has to be sent.
 //!
+//! There are two roads to the socket. While nothing waits and the writer is idle, whoever pushes
+//! writes at once, without blocking, which spares waking a thread. What does not go at once, and
+//! everything behind it, takes the channel and the writer's thread, which coalesces; so does
+//! everything when the pushing thread would do little else than write ([`tempo`]). [`Lane::busy`]
+//! tells the roads apart, under the lane's lock: frames never overtake each other.
+//!
 //! Bounded in bytes; whoever pushes never blocks. Past half of its budget it sheds what is
 //! [`Weight::Passing`]; when it is full its owner is a slow consumer, and is given up with 1013
 //! rather than waited for. Every outbox ends exactly once, and nothing is accepted afterwards.
 
+mod tempo;
+
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use socket2::SockRef;
 
 use crate::frame::{self, Frame};
 use crate::lock::lock;
@@ -42,6 +52,9 @@ pub mod code {
 
 enum Item {
     Frame(Frame),
+    /// What is left of a frame that went in part. Without it the peer would take the next frame for
+    /// its end, so it is never dropped.
+    Rest(Frame),
     /// The last frame; empty when the peer is beyond hearing it.
     Last(Frame),
 }
@@ -55,10 +68,28 @@ mod state {
     pub(super) const EVICTED: u8 = 2;
 }
 
+/// The way through the writer's thread.
+struct Lane {
+    sender: Sender<Item>,
+    /// From the first item until the writer has written all: meanwhile nobody else writes.
+    busy: bool,
+}
+
+impl Lane {
+    /// The queue outlives its outbox only while it is being torn down; then nobody reads.
+    fn send(&mut self, item: Item) {
+        self.busy = true;
+        let _ = self.sender.send(item);
+    }
+}
+
 /// The pushing side, shared by everyone who has something for this user.
 pub struct Outbox {
     rendering: Rendering,
-    lane: Sender<Item>,
+    /// Held while a frame is written at once, so that no other can get in between; it does not block.
+    lane: Mutex<Lane>,
+    /// For writing at once; without it everything takes the lane.
+    socket: Option<Arc<TcpStream>>,
     queued: AtomicUsize,
     budget: usize,
     state: AtomicU8,
@@ -75,14 +106,23 @@ pub struct Queue {
     outbox: Arc<Outbox>,
 }
 
-/// An outbox that holds at most `budget` bytes, and the queue that empties it.
-pub fn outbox(rendering: Rendering, budget: usize) -> (Arc<Outbox>, Queue) {
+/// An outbox that holds at most `budget` bytes, and the queue that empties it. With a `socket`,
+/// what goes at once is written there by whoever pushes.
+pub fn outbox(
+    rendering: Rendering,
+    budget: usize,
+    socket: Option<Arc<TcpStream>>,
+) -> (Arc<Outbox>, Queue) {
     // Unbounded, since a bounded crossbeam channel allocates all its slots up front; the byte
     // budget is the bound.
     let (sender, receiver) = crossbeam_channel::unbounded();
     let outbox = Arc::new(Outbox {
         rendering,
-        lane: sender,
+        lane: Mutex::new(Lane {
+            sender,
+            busy: false,
+        }),
+        socket,
         queued: AtomicUsize::new(0),
         budget,
         state: AtomicU8::new(state::OPEN),
@@ -110,9 +150,16 @@ impl Outbox {
         }
     }
 
-    /// Queues ready-made frames. Decides here, at the push, what "full" means.
+    /// Writes ready-made frames at once or queues them. Decides here, at the push, what "full" means.
     pub fn push(&self, frame: Frame, weight: Weight) {
-        if self.state.load(Ordering::Acquire) != state::OPEN {
+        let mut lane = lock(&self.lane);
+        // Under the lock: behind the last frame nothing may go.
+        if !self.is_open() {
+            return;
+        }
+        // Asked of every push, since it counts them.
+        let has_time = tempo::has_time();
+        if has_time && !lane.busy && self.write_at_once(&frame, &mut lane) {
             return;
         }
         let before = self.queued.fetch_add(frame.len(), Ordering::AcqRel);
@@ -124,14 +171,37 @@ impl Outbox {
         };
         if refused {
             self.queued.fetch_sub(frame.len(), Ordering::AcqRel);
+            drop(lane);
             match weight {
                 Weight::Essential => self.evict("too slow: the outbox is full"),
                 Weight::Passing => metrics::SHED.count(),
             }
             return;
         }
-        // The queue outlives its outbox only while it is being torn down; then nobody reads.
-        let _ = self.lane.send(Item::Frame(frame));
+        lane.send(Item::Frame(frame));
+    }
+
+    /// True if all of it was written, or the rest is queued; false if nothing was.
+    fn write_at_once(&self, frame: &Frame, lane: &mut Lane) -> bool {
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let written = tempo::timed(|| {
+            // An error is the writer's to find, who can end the connection for it.
+            SockRef::from(&**socket)
+                .send_with_flags(frame, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+                .unwrap_or(0)
+        });
+        match written {
+            0 => return false,
+            count if count < frame.len() => {
+                let rest = &frame[count..];
+                self.queued.fetch_add(rest.len(), Ordering::AcqRel);
+                lane.send(Item::Rest(rest.into()));
+            }
+            _ => {}
+        }
+        true
     }
 
     /// Waits until less than half of the budget is taken, so that what one user asks for is paced
@@ -210,7 +280,7 @@ impl Outbox {
                 .compare_exchange(state::OPEN, into, Ordering::AcqRel, Ordering::Acquire);
         if ended.is_ok() {
             let _ = self.why.set(why.to_owned());
-            let _ = self.lane.send(Item::Last(last));
+            lock(&self.lane).send(Item::Last(last));
             self.wake_who_wants_room();
         }
     }
@@ -234,24 +304,44 @@ impl Queue {
     }
 
     /// Waits until `deadline` for something to write, and puts all that is waiting (up to about
-    /// 64 KiB) behind what `bytes` holds.
+    /// 64 KiB) behind what `bytes` holds. From then on nobody else writes, until [`Queue::written`].
     pub fn collect(&self, bytes: &mut Vec<u8>, deadline: Instant) -> Batch {
         let batch = self.take(bytes, deadline);
         self.outbox.wake_who_wants_room();
         batch
     }
 
+    /// What was collected is written; if nothing waits by now, others may write at once again.
+    pub fn written(&self) {
+        let mut lane = lock(&self.outbox.lane);
+        lane.busy = !self.lane.is_empty();
+    }
+
     fn take(&self, bytes: &mut Vec<u8>, deadline: Instant) -> Batch {
         let mut item = match self.lane.recv_deadline(deadline) {
             Ok(item) => item,
-            Err(RecvTimeoutError::Timeout) => return Batch::Idle,
             Err(RecvTimeoutError::Disconnected) => return Batch::Last,
+            Err(RecvTimeoutError::Timeout) => {
+                let mut lane = lock(&self.outbox.lane);
+                match self.lane.try_recv() {
+                    Ok(item) => item,
+                    Err(_) => {
+                        // The caller may have something of its own to write.
+                        lane.busy = true;
+                        return Batch::Idle;
+                    }
+                }
+            }
         };
         loop {
             match item {
                 Item::Last(frame) => {
                     bytes.extend_from_slice(&frame);
                     return Batch::Last;
+                }
+                Item::Rest(rest) => {
+                    self.outbox.queued.fetch_sub(rest.len(), Ordering::AcqRel);
+                    bytes.extend_from_slice(&rest);
                 }
                 Item::Frame(frame) => {
                     self.outbox.queued.fetch_sub(frame.len(), Ordering::AcqRel);
@@ -287,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_taken_at_once_and_in_order() {
-        let (outbox, queue) = outbox(Rendering::Text, 1000);
+        let (outbox, queue) = outbox(Rendering::Text, 1000, None);
         outbox.push(Frame::from(*b"one"), Weight::Essential);
         outbox.push(Frame::from(*b"two"), Weight::Passing);
         let mut bytes = Vec::new();
@@ -298,7 +388,7 @@ mod tests {
 
     #[test]
     fn past_half_passing_notices_are_shed_and_messages_are_not() {
-        let (outbox, queue) = outbox(Rendering::Text, 100);
+        let (outbox, queue) = outbox(Rendering::Text, 100, None);
         outbox.push(frame(50), Weight::Essential);
         outbox.push(frame(10), Weight::Passing);
         outbox.push(frame(50), Weight::Essential);
@@ -310,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_drops_its_queue_and_says_1013() {
-        let (outbox, queue) = outbox(Rendering::Text, 100);
+        let (outbox, queue) = outbox(Rendering::Text, 100, None);
         outbox.push(frame(90), Weight::Essential);
         outbox.push(frame(20), Weight::Essential);
         assert!(outbox.is_evicted());
@@ -323,7 +413,7 @@ mod tests {
 
     #[test]
     fn only_the_first_end_counts_and_the_queue_goes_out_before_it() {
-        let (outbox, queue) = outbox(Rendering::Text, 100);
+        let (outbox, queue) = outbox(Rendering::Text, 100, None);
         outbox.push(frame(3), Weight::Essential);
         outbox.close(code::RESTART, "");
         outbox.evict("late");

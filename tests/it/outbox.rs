@@ -1,0 +1,168 @@
+//! An outbox has two roads to its socket: whoever pushes writes at once, or the writer's thread does.
+//! Whatever the two of them do to each other, frames stay whole and in order.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hubbub::frame::Frame;
+use hubbub::outbox::{Batch, Outbox, Queue, code, outbox};
+use hubbub::protocol::{Rendering, Weight};
+use socket2::SockRef;
+
+use crate::support::DEADLINE;
+
+const PUSHERS: usize = 4;
+const FRAMES: usize = 3_000;
+const BUDGET: usize = 1 << 20;
+
+/// Two ends of a connection whose kernel buffers hold little, so that frames often go in part.
+fn narrow_pair() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one end");
+    let (near, _) = listener.accept().expect("the other end");
+    SockRef::from(&near)
+        .set_send_buffer_size(32 * 1024)
+        .expect("a small buffer");
+    SockRef::from(&far)
+        .set_recv_buffer_size(32 * 1024)
+        .expect("a small buffer");
+    far.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    (Arc::new(near), far)
+}
+
+/// Who pushed it, its number, and as many bytes of filling as it says.
+fn frame(pusher: usize, number: usize) -> Frame {
+    let filling = number * 7919 % 700;
+    let mut bytes = vec![pusher as u8];
+    bytes.extend_from_slice(&(number as u32).to_be_bytes());
+    bytes.extend_from_slice(&(filling as u16).to_be_bytes());
+    bytes.resize(bytes.len() + filling, pusher as u8);
+    bytes.into()
+}
+
+/// What the writer's thread does; how many frames' bytes it wrote.
+fn write(socket: &TcpStream, queue: &Queue) -> usize {
+    let mut written = 0;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let batch = queue.collect(&mut bytes, Instant::now() + Duration::from_millis(1));
+        (&mut &*socket).write_all(&bytes).expect("it is read");
+        written += bytes.len();
+        if batch == Batch::Last {
+            return written;
+        }
+        queue.written();
+    }
+}
+
+/// Pushes its frames in bursts and one by one, so that the writer is now busy and now idle.
+fn push(outbox: &Outbox, pusher: usize, read: &AtomicUsize, pushed: &AtomicUsize) {
+    let deadline = Instant::now() + DEADLINE;
+    for number in 0..FRAMES {
+        let frame = frame(pusher, number);
+        // An outbox that is full gives its owner up, which is not the question here.
+        while pushed.load(Ordering::SeqCst) - read.load(Ordering::SeqCst) > BUDGET / 2 {
+            assert!(Instant::now() < deadline, "nothing is read any more");
+            thread::yield_now();
+        }
+        pushed.fetch_add(frame.len(), Ordering::SeqCst);
+        outbox.push(frame, Weight::Essential);
+        if number % 50 < 20 {
+            thread::yield_now();
+        }
+        if number % 50 == 0 {
+            thread::sleep(Duration::from_millis(2)); // lets the writer become idle
+        }
+    }
+}
+
+/// Reads everything, and checks that each pusher's frames are whole, in order, and all there.
+fn check(mut far: TcpStream, read: &AtomicUsize) {
+    let mut next = [0_u32; PUSHERS];
+    let mut head = [0; 7];
+    let mut filling = [0; 700];
+    while next.iter().any(|&number| number < FRAMES as u32) {
+        far.read_exact(&mut head).expect("a head");
+        let pusher = usize::from(head[0]);
+        assert!(pusher < PUSHERS, "a frame was torn");
+        let number = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        assert_eq!(number, next[pusher], "pusher {pusher}");
+        next[pusher] += 1;
+        let filling = &mut filling[..usize::from(u16::from_be_bytes([head[5], head[6]]))];
+        far.read_exact(filling).expect("its filling");
+        assert!(
+            filling.iter().all(|&byte| byte == head[0]),
+            "a frame was torn"
+        );
+        let total = read.fetch_add(7 + filling.len(), Ordering::SeqCst);
+        if total / 200_000 != (total + 7 + filling.len()) / 200_000 {
+            thread::sleep(Duration::from_millis(5)); // lets the kernel's buffers fill
+        }
+    }
+    let mut rest = Vec::new();
+    far.read_to_end(&mut rest).expect("the end");
+    assert_eq!(rest[..1], [0x88], "a close frame, and nothing else");
+    assert_eq!(rest.len(), 4);
+}
+
+#[test]
+fn frames_stay_whole_and_in_order_on_both_roads() {
+    let (near, far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, 4 * BUDGET, Some(Arc::clone(&near)));
+    let (read, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let by_writer = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let written = write(&near, &queue);
+            near.shutdown(std::net::Shutdown::Write).expect("an end");
+            written
+        });
+        scope.spawn(|| check(far, &read));
+        thread::scope(|scope| {
+            for pusher in 0..PUSHERS {
+                let (outbox, read, pushed) = (&outbox, &read, &pushed);
+                scope.spawn(move || push(outbox, pusher, read, pushed));
+            }
+        });
+        outbox.close(code::NORMAL, "");
+        writer.join().expect("it writes all")
+    });
+    let pushed = pushed.into_inner();
+    assert!(
+        by_writer > pushed / 100,
+        "the writer's road was used: {by_writer} of {pushed}"
+    );
+    assert!(
+        by_writer < pushed * 99 / 100,
+        "and the other one: {by_writer} of {pushed}"
+    );
+}
+
+/// A frame that went in part is finished before anything else, also when its owner is given up.
+#[test]
+fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+    let large: Frame = vec![b'x'; 1 << 20].into();
+    outbox.push(Arc::clone(&large), Weight::Essential);
+    outbox.push(vec![b'y'; 600].into(), Weight::Essential);
+    outbox.push(vec![b'z'; 600].into(), Weight::Essential);
+    assert!(outbox.is_evicted(), "nobody reads");
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            write(&near, &queue);
+            near.shutdown(std::net::Shutdown::Write).expect("an end");
+        });
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).expect("all of it");
+        received
+    });
+    assert_eq!(received[..large.len()], large[..]);
+    let rest = &received[large.len()..];
+    assert_eq!(rest[0], 0x88, "what was queued behind it is dropped");
+    assert_eq!(rest[2..4], code::TRY_AGAIN_LATER.to_be_bytes());
+}
