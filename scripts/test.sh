@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
-# checks, the unit, documentation and integration tests, the shell tests, the conformance suite, and
+# checks, the unit, documentation and integration tests, the shell tests, the page in a
+# browser, the conformance suite, and
 # a minute of the soak.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,7 @@ cargo test --locked
 cargo test --locked --features tls --test it -- tls::
 cargo build --locked
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
+HUBBUB=target/debug/hubbub scripts/browser_test.sh
 HUBBUB=target/debug/hubbub scripts/readme_test.sh
 HUBBUB=target/debug/hubbub scripts/restart_test.sh
 HUBBUB=target/debug/hubbub scripts/deploy_test.sh

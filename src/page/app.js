@@ -110,10 +110,16 @@ function keep() {
 /** On a narrow screen one pane is shown at a time: `rooms`, `talk` or `members`. */
 function pane(name) {
   app.dataset.pane = name;
-  const rooms = byId("rooms-button");
-  const members = byId("members-button");
-  rooms.setAttribute("aria-expanded", String(name === "rooms"));
-  members.setAttribute("aria-expanded", String(name === "members"));
+  byId("rooms-button").setAttribute("aria-expanded", String(name === "rooms"));
+  byId("members-button").setAttribute("aria-expanded", String(name === "members"));
+}
+
+/** Opens or closes a pane; the focus goes with it, and comes back to the button. */
+function toggle(name) {
+  const opens = app.dataset.pane !== name;
+  pane(opens ? name : "talk");
+  const inside = name === "rooms" ? document.querySelector("#room-list button, #join-room") : byId("close-members");
+  (opens ? inside : byId(`${name}-button`)).focus();
 }
 
 function watch() {
@@ -143,20 +149,16 @@ function listen() {
     if (chat.user !== "" && room && objection(room) === null) choose(room);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && app.dataset.pane !== "talk") {
-      pane("talk");
-      composer.focus();
-    }
+    if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
     if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
       event.preventDefault();
       step(event.key === "ArrowDown" ? 1 : -1);
     }
   });
-  const toggle = (name) => pane(app.dataset.pane === name ? "talk" : name);
   byId("rooms-button").addEventListener("click", () => toggle("rooms"));
   byId("members-button").addEventListener("click", () => toggle("members"));
   for (const button of document.querySelectorAll(".close-pane")) {
-    button.addEventListener("click", () => pane("talk"));
+    button.addEventListener("click", () => toggle(app.dataset.pane));
   }
   byId("leave").addEventListener("click", () => {
     const unsent = chat.outgoing.of(chat.active.name).length > 0;

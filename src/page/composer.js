@@ -39,8 +39,9 @@ export class Composer {
     this.#fit();
   }
 
+  /** Where a finger types, this would bring up the keyboard unasked. */
   focus() {
-    this.#text.focus();
+    if (!matchMedia("(pointer: coarse)").matches) this.#text.focus();
   }
 
   #typed() {
@@ -58,7 +59,7 @@ export class Composer {
     if (problem) return false;
     this.#text.value = "";
     this.#fit();
-    this.focus();
+    this.#text.focus();
     return true;
   }
 

@@ -25,6 +25,12 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The nodes of a text in which names stand between U+2068 and U+2069: each keeps its direction. */
+export function isolated(text) {
+  const parts = text.split(/\u2068(.*?)\u2069/u);
+  return parts.map((part, index) => (index % 2 === 1 ? h("bdi", {}, part) : part));
+}
+
 /**
  * Makes the children of `parent` those of `items`, in order. An item is `{key, ...}`; a child whose
  * key and looks are unchanged stays the element it was, with its focus and its place.

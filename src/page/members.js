@@ -1,6 +1,6 @@
 /** Who is here: the members of the room that is shown, and which of them are typing. */
 
-import { byId, h, reconcile, setText } from "./dom.js";
+import { byId, h, isolated, reconcile, setText } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { listed } from "./rows.js";
 
@@ -14,6 +14,7 @@ export class Members {
   #chat;
   #list = byId("member-list");
   #typing = byId("typing");
+  #shown = "";
 
   constructor(chat) {
     this.#chat = chat;
@@ -35,7 +36,10 @@ export class Members {
   #showTyping() {
     const users = this.#chat.active?.typists() ?? [];
     const verb = users.length === 1 ? "is typing…" : "are typing…";
-    setText(this.#typing, users.length === 0 ? "" : `${listed(users)} ${verb}`);
+    const text = users.length === 0 ? "" : `${listed(users)} ${verb}`;
+    if (text === this.#shown) return;
+    this.#shown = text;
+    this.#typing.replaceChildren(...isolated(text));
   }
 }
 

@@ -20,7 +20,8 @@ export function rows(room, lines, me) {
       result.push({ key: `day-${message.key}`, kind: "day", text: dayName(message.at) });
       before = null;
     }
-    const together = before?.from === message.from && message.at - before.at < TOGETHER;
+    const failed = [before, message].some((one) => one?.line?.state === "failed");
+    const together = before?.from === message.from && message.at - before.at < TOGETHER && !failed;
     result.push({ ...message, head: !together, own: message.from === me });
     before = message;
   };
@@ -68,7 +69,7 @@ function noticeText(happened) {
   return shown.map(({ users, what }) => `${listed(users)} ${what}`).join(" · ");
 }
 
-/** A few names, and how many others. */
+/** A few names, isolated for `isolated`, and how many others. */
 export function listed(users) {
   const named = users.length > NAMES ? users.slice(0, NAMES - 1) : users;
   const parts = named.map((user) => `\u2068${user}\u2069`);

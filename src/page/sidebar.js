@@ -30,7 +30,7 @@ export class Sidebar {
     const picture = byId("my-picture");
     setText(picture, user === "" ? "" : initial(user));
     picture.parentElement.dataset.hue = hue(user);
-    const words = { online: "Online", connecting: "Connecting…", waiting: "Not connected", refused: "Not connected", idle: "" };
+    const words = { online: "Online", connecting: "Connecting…", waiting: "Not connected", refused: "Not let in", idle: "" };
     setText(byId("my-state"), words[state.kind]);
     byId("me").dataset.state = state.kind;
   }

@@ -39,7 +39,7 @@ export class Status {
       // The count is for the eye: read out each second, it would drown everything else.
       const count = h("span", { id: "countdown", "aria-hidden": "true" });
       const now = button("Try now", () => this.#chat.connection.retryNow());
-      return bar(`waiting ${state.until}`, "busy", [`${state.why} Reconnecting `, count, now]);
+      return bar(`waiting ${state.until}`, "busy", [h("span", {}, `${state.why} Reconnecting `, count), now]);
     }
     if (active?.state === "refused") {
       const again = button("Try again", () => this.#chat.tryRoom(active));
@@ -56,7 +56,7 @@ export class Status {
     const count = byId("countdown");
     if (!count) return;
     const seconds = Math.ceil((this.#chat.state.until - Date.now()) / 1000);
-    setText(count, seconds > 0 ? `in ${seconds} s ` : "now ");
+    setText(count, seconds > 0 ? `in ${seconds} s` : "now");
   }
 }
 

@@ -3,7 +3,7 @@
  * above or below, the reader's place stays; only who is at the end stays at the end.
  */
 
-import { byId, h, reconcile } from "./dom.js";
+import { byId, h, isolated, reconcile } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, rows } from "./rows.js";
@@ -118,24 +118,44 @@ export class Timeline {
   }
 
   #showBeginning(room) {
-    const quiet = room.state === "joined" && room.entries.length === 0 && !this.#log.firstElementChild;
-    const states = {
-      reading: [h("p", {}, "Reading older messages…")],
-      "": room.older
-        ? []
-        : room.state === "joined" || room.last !== null
-          ? [h("p", { class: quiet ? "empty" : "" }, quiet ? "Nothing has been said here yet. Say the first word." : "This is where the room begins, as far as it is kept.")]
-          : [],
-    };
-    const failed = () => [
-      h("p", { class: "trouble" }, room.olderState),
-      h("button", { type: "button", class: "quiet", onclick: () => this.#chat.readOlder(room) }, "Try again"),
-    ];
-    const look = `${room.name}|${room.olderState}|${room.older}|${room.state}|${quiet}`;
-    const items = [{ key: "beginning", look }];
-    reconcile(this.#beginning, items, (item) => item.look, () =>
-      h("div", {}, ...(states[room.olderState] ?? failed())),
-    );
+    const known = room.last !== null;
+    const kind = !known
+      ? "unknown"
+      : room.olderState !== ""
+        ? room.olderState
+        : room.older
+          ? "older"
+          : this.#log.querySelector(".message")
+            ? "beginning"
+            : "empty";
+    const items = [{ key: room.name, kind }];
+    reconcile(this.#beginning, items, (item) => item.kind, () => this.#beginningOf(room, kind));
+  }
+
+  #beginningOf(room, kind) {
+    switch (kind) {
+      case "unknown":
+      case "older":
+        return h("p");
+      case "reading":
+        return h("p", {}, "Reading older messages…");
+      case "beginning":
+        return h("p", {}, "This is where the room begins, as far as it is kept.");
+      case "empty":
+        return h(
+          "p",
+          { class: "empty" },
+          h("strong", {}, "Nothing has been said here yet"),
+          "Write the first message below. Others find this room by its name, or at this page's address.",
+        );
+      default:
+        return h(
+          "div",
+          {},
+          h("p", { class: "trouble" }, kind),
+          h("button", { type: "button", class: "quiet", onclick: () => this.#chat.readOlder(room) }, "Try again"),
+        );
+    }
   }
 
   #row(row) {
@@ -145,7 +165,7 @@ export class Timeline {
       case "new":
         return h("div", { class: "new", role: "separator" }, h("span", {}, "New"));
       case "notice":
-        return h("div", { class: "notice" }, row.text);
+        return h("div", { class: "notice" }, ...isolated(row.text));
       case "gap":
         return h("div", { class: "gap" }, row.text);
       default:
@@ -193,7 +213,7 @@ export class Timeline {
     }
     return h(
       "div",
-      { class: "fate", role: "alert" },
+      { class: "fate" },
       h("span", {}, line.why),
       h("button", { type: "button", class: "quiet", onclick: () => this.#chat.retry(line) }, "Try again"),
       h("button", { type: "button", class: "quiet", onclick: () => this.#chat.discard(line) }, "Discard"),

@@ -1,0 +1,248 @@
+/** What two people see of each other, each with a browser of their own, on instances of their own. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Crowd } from "./crowd.js";
+import { Instance, Redis, openBrowser, tearDown, until } from "./house.js";
+import { Person } from "./person.js";
+
+let redis;
+let one;
+let two;
+let browser;
+
+before(async () => {
+  redis = await Redis.start();
+  // Short enough for a room's log to be outlived, and a token bucket that a test cannot empty.
+  const args = ["--redis", redis.url, "--send-rate", "0", "--history-length", "300"];
+  [one, two] = await Promise.all([Instance.start(...args), Instance.start(...args)]);
+  browser = await openBrowser();
+});
+
+after(() => tearDown(browser));
+
+/** A test with people, who must have nothing to complain about when it is over. */
+function people(sentence, story) {
+  test(sentence, { timeout: 60_000 }, async () => {
+    const everybody = [];
+    const arrives = async (instance, options) => {
+      const person = await Person.at(browser, instance, options);
+      everybody.push(person);
+      return person;
+    };
+    try {
+      await story(arrives);
+      for (const { complaints } of everybody) assert.deepEqual(complaints, []);
+    } finally {
+      await Promise.all(everybody.map(({ context }) => context.close()));
+    }
+  });
+}
+
+people("two people on two instances see each other come, type, talk and leave", async (arrives) => {
+  const alice = await arrives(one);
+  const bob = await arrives(two);
+  await alice.enters("alice", "hall");
+  await bob.enters("bob", "hall");
+  await alice.reads("bob joined", "#log");
+  await bob.reads("alice", "#member-list");
+  await bob.types("I am about to say something");
+  await alice.reads("bob is typing", "#typing");
+  await bob.says("hello alice\nin two lines");
+  await alice.sees("hello alice\nin two lines");
+  await alice.says("hello bob");
+  await bob.sees("hello bob");
+  await bob.sees("hello alice\nin two lines");
+  assert.deepEqual(await alice.messages(), await bob.messages());
+  await bob.page.click("#leave");
+  await alice.reads("bob left", "#log");
+});
+
+people("the keyboard is enough: a name, a room, a message, another room, and back", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.opens();
+  const { keyboard } = alice.page;
+  await keyboard.type("alice");
+  await keyboard.press("Tab");
+  await keyboard.type("keys");
+  await keyboard.press("Enter");
+  await alice.isIn("keys");
+  await keyboard.type("first");
+  await keyboard.press("Shift+Enter");
+  await keyboard.type("second");
+  await keyboard.press("Enter");
+  await alice.sees("first\nsecond");
+  const focused = () => alice.page.evaluate(() => document.activeElement.id);
+  for (let tabs = 0; (await focused()) !== "join-room"; tabs += 1) {
+    assert.ok(tabs < 20, "the field for rooms cannot be reached");
+    await keyboard.press("Shift+Tab");
+  }
+  await keyboard.type("more keys");
+  await keyboard.press("Enter");
+  await alice.isIn("more keys");
+  assert.equal(await focused(), "text");
+  await keyboard.press("Alt+ArrowUp");
+  await alice.isIn("keys");
+});
+
+people("a reload is where one was: the name, the rooms, what was said, and the draft", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.enters("alice", "den");
+  await alice.says("before the reload");
+  await alice.sees("before the reload");
+  await alice.joins("attic");
+  await alice.types("half a thou");
+  await alice.page.reload();
+  await alice.isOnline();
+  await alice.isIn("attic");
+  assert.equal(await alice.page.inputValue("#text"), "half a thou");
+  await alice.page.click("#room-list >> text=den");
+  await alice.sees("before the reload");
+  assert.equal((await alice.messages()).length, 1);
+});
+
+people("an address leads to its room, whatever its name", async (arrives) => {
+  const alice = await arrives(one);
+  const room = "a=b&c #1 ü";
+  await alice.opens(`?room=${encodeURIComponent(room)}`);
+  await alice.page.fill("#name", "Zoë 100%");
+  await alice.page.click("text=Enter");
+  await alice.isOnline();
+  await alice.isIn(room);
+  await alice.says("here");
+  await alice.sees("here");
+  const bob = await arrives(one);
+  await bob.opens(new URL(alice.page.url()).hash);
+  assert.equal(await bob.page.inputValue("#first-room"), room);
+});
+
+people("unread messages are counted per room and in the title, until they are seen", async (arrives) => {
+  const alice = await arrives(one);
+  const bob = await arrives(two);
+  await alice.enters("alice", "quiet");
+  await bob.enters("bob", "quiet");
+  await alice.joins("elsewhere");
+  await alice.title("elsewhere · Hubbub");
+  await bob.says("one");
+  await bob.says("two");
+  await alice.title("(2) elsewhere · Hubbub");
+  await alice.reads("2", "#room-list .unread");
+  await alice.page.click("#room-list >> text=quiet");
+  await alice.title("quiet · Hubbub");
+  await alice.reads("New", "#log");
+  assert.equal(await alice.page.locator(".unread").count(), 0);
+});
+
+people("hostile text is text: nothing runs, nothing is loaded, nothing leaks out of its line", async (arrives) => {
+  const alice = await arrives(one);
+  const bob = await arrives(two);
+  await alice.enters("alice", "gallery");
+  await bob.enters("<b>bob", "gallery");
+  const long = "x".repeat(60_000);
+  const texts = [
+    '<img src=x onerror="document.title=\'run\'">',
+    "<script>document.title='run'</script>",
+    "javascript:document.title='run' and [a](javascript:alert(1))",
+    "`<svg onload=alert(1)>` ```<iframe srcdoc='<script>alert(1)</script>'>```",
+    "\u202eturned around\u2066 and not turned back",
+    "https://example.org/\"onmouseover=\"alert(1) http://user:pw@example.org/<b>",
+    "https://example.org/a_(b)?c=d&e#f), and http://[bad and https://exa\u202emple.org",
+    "__proto__ ${7*7} {{7*7}} \u0000\u001b[31m",
+    long,
+  ];
+  for (const text of texts) await bob.says(text);
+  await alice.sees(long);
+  const shown = await alice.messages();
+  // Backticks make code, and are not shown.
+  assert.deepEqual(shown, texts.map((text) => text.replaceAll("`", "")));
+  const made = await alice.page.$$eval("#log .text *", (all) => all.map((one) => one.localName));
+  assert.deepEqual([...new Set(made)].sort(), ["a", "code", "pre"]);
+  const links = await alice.page.$$eval("#log a", (all) => all.map(({ href, rel }) => [href, rel]));
+  const rel = "noopener noreferrer nofollow";
+  assert.deepEqual(links, [
+    ["https://example.org/", rel],
+    ["http://user:pw@example.org/", rel],
+    ["https://example.org/a_(b)?c=d&e#f", rel],
+    ["https://exa/", rel],
+  ]);
+  await alice.title("gallery · Hubbub");
+  await alice.reads("<b>bob", "#member-list");
+  const wide = () => document.documentElement.scrollWidth > document.documentElement.clientWidth;
+  assert.equal(await alice.page.evaluate(wide), false);
+});
+
+people("scrolling back reads what is older, and nobody loses their place", async (arrives) => {
+  const crowd = await Crowd.at(browser, one);
+  await crowd.enters("bob", "archive");
+  for (let i = 0; i < 170; i += 1) await crowd.says("bob", `line ${i}`, "archive");
+  const alice = await arrives(two);
+  await alice.enters("alice", "archive");
+  await alice.sees("line 169");
+  const { page } = alice;
+  const first = async () => (await alice.messages())[0];
+  assert.notEqual(await first(), "line 0");
+  while ((await first()) !== "line 0") {
+    const seen = await first();
+    const moved = await page.evaluate(async () => {
+      const scroller = document.getElementById("scroller");
+      const rows = () => [...document.querySelectorAll("#log .message")];
+      const top = scroller.getBoundingClientRect().top;
+      scroller.scrollTop = 20;
+      const row = rows().find((one) => one.getBoundingClientRect().bottom > top);
+      const place = row.getBoundingClientRect().top;
+      const count = rows().length;
+      while (rows().length === count) await new Promise(requestAnimationFrame);
+      await new Promise(requestAnimationFrame);
+      const text = (one) => one.querySelector(".text").textContent;
+      const same = rows().find((one) => text(one) === text(row));
+      return Math.abs(same.getBoundingClientRect().top - place);
+    });
+    assert.ok(moved <= 1, `the place moved by ${moved} px`);
+    await until("a page more", async () => (await first()) !== seen);
+  }
+  const all = Array.from({ length: 170 }, (_, i) => `line ${i}`);
+  assert.deepEqual(await alice.messages(), all);
+  // What is said meanwhile moves nobody either, who is not at the end.
+  const before = await page.$eval("#scroller", ({ scrollTop }) => scrollTop);
+  await crowd.says("bob", "news", "archive");
+  await alice.sees("news");
+  assert.equal(await page.$eval("#scroller", ({ scrollTop }) => scrollTop), before);
+  await page.click("#to-end");
+  await page.waitForSelector("#to-end", { state: "hidden" });
+});
+
+people("two tabs of one user are one person with two views", async (arrives) => {
+  const left = await arrives(one);
+  const bob = await arrives(two);
+  await bob.enters("bob", "twins");
+  await left.enters("alice", "twins");
+  await bob.reads("alice joined", "#log");
+  const right = await Person.in(left.context, one);
+  await right.opens();
+  assert.equal(await right.page.inputValue("#name"), "alice");
+  await right.enters("alice", "twins");
+  await right.says("from the right");
+  await left.sees("from the right");
+  await left.says("from the left");
+  await right.sees("from the left");
+  await right.leaves();
+  await left.says("still here");
+  await bob.sees("still here");
+  assert.equal(await bob.page.getByText("alice left").count(), 0);
+  assert.deepEqual(right.complaints, []);
+});
+
+people("what cannot be is said where it concerns", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.opens();
+  await alice.page.fill("#name", "a/b");
+  await alice.page.click("text=Enter");
+  await alice.reads("Your name must not contain a slash", "#entrance-problem");
+  await alice.enters("alice", "rules");
+  await alice.page.fill("#join-room", "no/where");
+  await alice.page.press("#join-room", "Enter");
+  await alice.reads("must not contain a slash", "#join-problem");
+  await alice.says("y".repeat(70_000));
+  await alice.reads("Too long by", "#composer-problem");
+  assert.equal((await alice.page.inputValue("#text")).length, 70_000);
+});

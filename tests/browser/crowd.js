@@ -1,0 +1,64 @@
+/** People without a page: they come in, say what they are told to, and leave. */
+
+export class Crowd {
+  #page;
+
+  static async at(browser, instance) {
+    const crowd = new Crowd();
+    crowd.#page = await browser.newPage();
+    // Of the same origin, and without the policy of the chat page.
+    await crowd.#page.goto(`${instance.url}livez`);
+    await crowd.#page.evaluate(prepare);
+    return crowd;
+  }
+
+  /** Brings somebody into a room. */
+  async enters(user, room = "lobby") {
+    await this.#page.evaluate(([u, r]) => window.crowd.enters(u, r), [user, room]);
+  }
+
+  /** Says a line, and waits until it is stored. */
+  async says(user, text, room = "lobby") {
+    await this.#page.evaluate(([u, r, t]) => window.crowd.says(u, r, t), [user, room, text]);
+  }
+
+  async types(user, room = "lobby") {
+    await this.#page.evaluate(([u, r]) => window.crowd.types(u, r), [user, room]);
+  }
+}
+
+/** Runs in the page. */
+function prepare() {
+  const sockets = new Map();
+  const sent = new Map();
+  const ask = (user, command) => sockets.get(user).send(JSON.stringify(command));
+  const connect = (user) =>
+    new Promise((resolve, reject) => {
+      const url = `ws://${location.host}/chat/${encodeURIComponent(user)}`;
+      const socket = new WebSocket(url, "hubbub.v1");
+      sockets.set(user, socket);
+      socket.onerror = () => reject(new Error(`${user} cannot come in`));
+      socket.onmessage = ({ data }) => {
+        const event = JSON.parse(data);
+        if (event.type === "welcome") resolve();
+        if (event.type === "room") sent.get(`${user} in ${event.room}`)();
+        if (event.type === "sent") sent.get(event.ref)();
+      };
+    });
+  window.crowd = {
+    async enters(user, room) {
+      if (!sockets.has(user)) await connect(user);
+      await new Promise((resolve) => {
+        sent.set(`${user} in ${room}`, resolve);
+        ask(user, { type: "join", room });
+      });
+    },
+    says: (user, room, text) =>
+      new Promise((resolve) => {
+        const ref = `${user}-${sent.size}`;
+        sent.set(ref, resolve);
+        ask(user, { type: "send", room, text, ref });
+      }),
+    types: (user, room) => ask(user, { type: "typing", room }),
+  };
+}

@@ -1,0 +1,166 @@
+/** What the page does when the server or Redis is away: nothing is lost, doubled, or kept silent. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Crowd } from "./crowd.js";
+import { Instance, Redis, mint, openBrowser, tearDown, until } from "./house.js";
+import { Person } from "./person.js";
+
+let browser;
+
+before(async () => {
+  browser = await openBrowser();
+});
+
+after(() => tearDown(browser));
+
+/** A test with a Redis and two instances of its own, since it breaks them. */
+function faults(sentence, story, ...args) {
+  test(sentence, { timeout: 60_000 }, async () => {
+    const redis = await Redis.start();
+    const all = ["--redis", redis.url, "--send-rate", "0", ...args];
+    const [one, two] = await Promise.all([Instance.start(...all), Instance.start(...all)]);
+    const alice = await Person.at(browser, one);
+    try {
+      await story({ redis, one, two, alice });
+      assert.deepEqual(alice.complaints, []);
+    } finally {
+      await alice.context.close();
+      await Promise.all([one.kill(), two.kill(), redis.kill()]);
+    }
+  });
+}
+
+/** The sends of a line, in order. */
+const sends = (person, text) => person.sent.filter((command) => command.type === "send" && command.text === text);
+
+faults("a server that is killed and comes back finds everything where it was", async ({ one, two, alice }) => {
+  const crowd = await Crowd.at(browser, two);
+  await crowd.enters("bob", "lobby");
+  await alice.enters("alice");
+  await crowd.says("bob", "before");
+  await alice.sees("before");
+  await one.kill();
+  await alice.reads("Reconnecting", "#status");
+  await crowd.says("bob", "while alice was away");
+  await alice.says("typed while away");
+  await alice.says("and another");
+  await alice.reads("Waiting to be sent", "#log");
+  await one.start();
+  await alice.isOnline();
+  await alice.sees("and another");
+  const expected = ["before", "while alice was away", "typed while away", "and another"];
+  assert.deepEqual(await alice.messages(), expected);
+  assert.equal(await alice.page.locator(".gap, .failed, .queued, .sending").count(), 0);
+  await crowd.says("bob", "after");
+  await alice.sees("after");
+  assert.deepEqual(await alice.messages(), [...expected, "after"]);
+});
+
+faults("a line on its way when the server is killed is said once", async ({ redis, one, alice }) => {
+  await alice.enters("alice");
+  redis.freeze();
+  await alice.says("on its way");
+  await until("it was sent", () => sends(alice, "on its way").length === 1);
+  await one.kill();
+  redis.thaw();
+  await one.start();
+  await alice.sees("on its way");
+  const refs = sends(alice, "on its way").map(({ ref }) => ref);
+  assert.ok(refs.length >= 2, "it was not sent again");
+  assert.equal(new Set(refs).size, 1, "it was sent under another ref");
+  await alice.says("marker");
+  await alice.sees("marker");
+  assert.deepEqual(await alice.messages(), ["on its way", "marker"]);
+});
+
+faults("a line that a reload interrupts is said once", async ({ redis, alice }) => {
+  await alice.enters("alice");
+  redis.freeze();
+  await alice.says("interrupted");
+  await until("it was sent", () => sends(alice, "interrupted").length === 1);
+  await alice.page.reload();
+  redis.thaw();
+  await alice.isOnline();
+  await alice.sees("interrupted");
+  await alice.says("marker");
+  await alice.sees("marker");
+  assert.deepEqual(await alice.messages(), ["interrupted", "marker"]);
+  assert.equal(new Set(sends(alice, "interrupted").map(({ ref }) => ref)).size, 1);
+});
+
+faults("a refused line says so, and is tried again under its ref", async ({ redis, alice }) => {
+  await alice.enters("alice");
+  await redis.kill();
+  await alice.says("into the void");
+  await alice.reads("Not sent: Redis is unavailable", ".message.failed");
+  await redis.start();
+  await until("it is stored", async () => {
+    const again = alice.page.locator(".message.failed button >> text=Try again");
+    if (await again.count()) await again.click();
+    return (await alice.messages()).includes("into the void");
+  });
+  const refs = sends(alice, "into the void").map(({ ref }) => ref);
+  assert.ok(refs.length > 1 && new Set(refs).size === 1, refs.join());
+  await alice.says("marker");
+  await alice.sees("marker");
+  assert.equal((await alice.messages()).filter((text) => text === "into the void").length, 1);
+});
+
+faults(
+  "what cannot be recovered is shown as missing",
+  async ({ one, two, alice }) => {
+    const crowd = await Crowd.at(browser, two);
+    await crowd.enters("bob", "lobby");
+    await alice.enters("alice");
+    await crowd.says("bob", "the last one heard");
+    await alice.sees("the last one heard");
+    await one.kill();
+    // The log is trimmed in pieces, so many more than it holds.
+    for (let i = 0; i < 400; i += 1) await crowd.says("bob", `unheard ${i}`);
+    await one.start();
+    await alice.sees("unheard 399");
+    await alice.reads("Some messages are missing here", "#log .gap");
+  },
+  "--history-length",
+  "10",
+);
+
+faults("a drain is waited for as long as it asks, and a goodbye is said", async ({ one, alice }) => {
+  await alice.enters("alice");
+  await one.drain();
+  await alice.reads("Reconnecting", "#status");
+  await one.start();
+  await alice.isOnline();
+  await alice.says("back");
+  await alice.sees("back");
+});
+
+test("a token that is wanted is asked for, and what is wrong with one is told", { timeout: 60_000 }, async () => {
+  const secret = "a secret of at least thirty-two bytes";
+  const server = await Instance.start("--token-secret", secret);
+  const alice = await Person.at(browser, server);
+  await alice.opens();
+  await alice.page.fill("#name", "alice");
+  await alice.page.click("text=Enter");
+  await alice.reads("a valid token is needed", "#entrance-problem");
+  await alice.page.fill("#token", mint("bob", secret));
+  await alice.page.press("#token", "Enter");
+  await alice.reads("the token is not this user's", "#entrance-problem");
+  await alice.page.fill("#token", mint("alice", secret, "lobby"));
+  await alice.page.press("#token", "Enter");
+  await alice.isOnline();
+  await alice.says("let in");
+  await alice.sees("let in");
+  await alice.joins("vault");
+  await alice.reads("The token does not allow the room vault", "#status");
+  // In an address it is taken, and does not stay there.
+  const bob = await Person.at(browser, server);
+  await bob.opens(`#token=${mint("bob", secret)}`);
+  assert.equal(await bob.page.inputValue("#name"), "bob");
+  assert.equal(new URL(bob.page.url()).hash, "");
+  await bob.page.click("text=Enter");
+  await bob.isOnline();
+  assert.deepEqual([...alice.complaints, ...bob.complaints], []);
+  await Promise.all([alice.context.close(), bob.context.close(), server.kill()]);
+});

@@ -1,0 +1,110 @@
+/**
+ * Takes pictures of the page in the states worth looking at, narrow and wide, light and dark, into
+ * the folder that is named. `busy-1280-light.png` is the README's.
+ */
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { Instance, Redis, openBrowser, tearDown } from "./house.js";
+import { Crowd } from "./crowd.js";
+import { Person } from "./person.js";
+
+const folder = process.argv[2] ?? "pictures";
+mkdirSync(folder, { recursive: true });
+
+const LOG = `thread 'reader-17' panicked at src/session.rs:214:9
+  left: Stored { id: 1764000000000-0, duplicate: false }
+ right: Stored { id: 1764000000000-0, duplicate: true }`;
+
+const SAID = [
+  ["ines", "Morning! The canary has been on the new build for an hour now."],
+  ["ines", "No restarts, memory flat at 31 MB."],
+  ["Zoë", "Nice. I compared p99 before and after: https://metrics.example.org/d/fanout?from=now-1h (the dip at 9:40 is me, restarting Redis)."],
+  ["omar", "صباح الخير! هل يمكنني نشر الإصدار الجديد الآن؟"],
+  ["ines", "Yes, go ahead 🚀"],
+  ["ken", "Before you do: the replay test failed once on my machine, with `cargo test --test it property`\n```\n" + LOG + "\n```"],
+  ["me", "That one is known. The assertion compares the second answer with the first, and the second says `duplicate: true`, as it should. I'll mend the test."],
+  ["me", "Done, see the branch. Please run it again when you have a minute."],
+  ["ken", "Green. 200 runs, no failure.\nThree things I noticed on the way:\n  1. the log says \"connection 17\" twice\n  2. the drain takes 2.0 s even when nobody is there\n  3. <b>bold</b> is shown as typed, which I like"],
+  ["Zoë", "👏👏"],
+];
+
+const OTHERS = ["aaliyah", "Björn", "chen", "dmitri", "eleni", "farid", "Νίκος", "grace.hopper", "hana", "jürgen-with-a-rather-long-name", "ci-bot"];
+
+const redis = await Redis.start();
+const instance = await Instance.start("--redis", redis.url, "--send-rate", "0");
+const browser = await openBrowser();
+
+async function shoot(person, name) {
+  await person.page.mouse.move(640, 400);
+  for (const [width, height] of [[390, 844], [1280, 800]]) {
+    for (const colorScheme of ["light", "dark"]) {
+      await person.page.setViewportSize({ width, height });
+      await person.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      // Two frames: one for the layout, one for what follows from it.
+      await person.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+      await person.page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
+    }
+  }
+}
+
+const crowd = await Crowd.at(browser, instance);
+const me = await Person.at(browser, instance);
+await me.opens();
+await shoot(me, "entrance");
+await me.page.setViewportSize({ width: 1280, height: 800 });
+await me.enters("maya", "somewhere new");
+await me.reads("Nothing has been said here yet");
+await shoot(me, "empty");
+
+await me.page.setViewportSize({ width: 1280, height: 800 });
+await me.joins("release");
+await me.page.click("text=somewhere new");
+await me.isIn("somewhere new");
+await me.page.click("#leave");
+await me.isIn("release");
+for (const user of ["ines", "Zoë", "omar", "ken", ...OTHERS]) await crowd.enters(user, "release");
+for (const [user, text] of SAID) {
+  if (user === "me") await me.says(text);
+  else await crowd.says(user, text, "release");
+  await untilSeen(text);
+}
+for (const [room, user, count] of [["lobby", "ines", 3], ["on-call", "ci-bot", 128], ["random", "ken", 0]]) {
+  await me.joins(room);
+  await crowd.enters(user, room);
+  await me.joins("release");
+  for (let i = 0; i < count; i += 1) await crowd.says(user, `line ${i}`, room);
+}
+await me.types("Thanks! Rolling it out to the ");
+await crowd.types("omar", "release");
+await me.reads("is typing");
+await shoot(me, "busy");
+await me.page.setViewportSize({ width: 390, height: 844 });
+await me.page.click("#rooms-button");
+await me.page.screenshot({ path: join(folder, "rooms-390-light.png") });
+await me.page.click(".sidebar .close-pane");
+await me.page.click("#members-button");
+await me.page.screenshot({ path: join(folder, "members-390-light.png") });
+await me.page.click(".members .close-pane");
+
+await me.page.setViewportSize({ width: 1280, height: 800 });
+await crowd.says("Zoë", "word ".repeat(800), "release");
+await crowd.says("Zoë", "x".repeat(300), "release");
+await untilSeen("x".repeat(300));
+await shoot(me, "long");
+
+await me.page.setViewportSize({ width: 1280, height: 800 });
+await redis.kill();
+await me.says("Is this thing on?");
+await me.page.waitForSelector(".message.failed");
+await instance.kill();
+await me.says("And this one waits.");
+await me.page.waitForSelector(".bar.busy");
+await me.page.waitForFunction(() => /in [2-9] s/.test(document.getElementById("countdown")?.textContent));
+await shoot(me, "disconnected");
+await tearDown(browser);
+
+async function untilSeen(text) {
+  const plain = text.replaceAll("`", "").slice(0, 20);
+  await me.reads(plain, "#log");
+}
