@@ -33,19 +33,22 @@ const entrance = new Entrance(enter);
 /** What the address asks for; a token does not stay in it. */
 function asked() {
   const query = new URLSearchParams(location.search);
-  const hash = new URLSearchParams(location.hash.slice(1));
-  let room = query.get("room");
-  if (room === null && location.hash.length > 1 && !hash.has("token")) room = fromHash();
-  const token = query.get("token") ?? hash.get("token") ?? "";
-  if (query.has("room") || query.has("token") || hash.has("token")) {
+  const room = query.get("room") ?? roomInHash();
+  const token = query.get("token") ?? tokenInHash() ?? "";
+  if (query.has("room") || query.has("token") || tokenInHash()) {
     history.replaceState(null, "", location.pathname);
   }
   return { room: room !== null && objection(room) === null ? room : null, token };
 }
 
-function fromHash() {
+// A room's own equals sign stands encoded in the address.
+const tokenInHash = () => new URLSearchParams(location.hash.slice(1)).get("token");
+
+function roomInHash() {
+  if (tokenInHash() !== null) return null;
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    const room = decodeURIComponent(location.hash.slice(1));
+    return objection(room) === null ? room : null;
   } catch {
     return null;
   }
@@ -133,6 +136,11 @@ function wear(theme) {
   byId("theme").title = `Colours: ${THEMES[theme]}`;
 }
 
+/** Lines are not dropped unasked. */
+function mayDrop(lines) {
+  return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
+}
+
 /** The next or the previous room. */
 function step(by) {
   const names = [...chat.rooms.keys()];
@@ -145,8 +153,8 @@ function listen() {
   document.addEventListener("visibilitychange", watch);
   addEventListener("pagehide", keep);
   addEventListener("hashchange", () => {
-    const room = fromHash();
-    if (chat.user !== "" && room && objection(room) === null) choose(room);
+    const room = roomInHash();
+    if (chat.user !== "" && room !== null) choose(room);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
@@ -161,12 +169,10 @@ function listen() {
     button.addEventListener("click", () => toggle(app.dataset.pane));
   }
   byId("leave").addEventListener("click", () => {
-    const unsent = chat.outgoing.of(chat.active.name).length > 0;
-    if (!unsent || confirm("Some of your lines here are not sent yet. Leave and drop them?")) {
-      chat.leave(chat.active);
-    }
+    if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
   });
   byId("sign-out").addEventListener("click", () => {
+    if (!mayDrop(chat.outgoing.saved())) return;
     chat.end();
     forgetTab();
     app.hidden = true;

@@ -109,7 +109,9 @@ export class Chat {
   }
 
   /** Says it, sooner or later. Why it never can be said is returned. */
-  say(room, text) {
+  say(room, words) {
+    // Half a surrogate pair is no text to the server, which could not even say whose line it was.
+    const text = words.toWellFormed();
     const frame = { type: "send", room: room.name, text, ref: "0".repeat(32) };
     const excess = bytes(JSON.stringify(frame)) - this.limits.max_message;
     if (excess > 0) return `Too long by ${excess.toLocaleString()} bytes. Shorten it, or send it in parts.`;

@@ -26,6 +26,7 @@ export class Members {
     const names = room ? [...room.members].sort((a, b) => a.localeCompare(b)) : [];
     const items = names.slice(0, MOST).map((name) => ({ key: name, name, own: name === this.#chat.user }));
     reconcile(this.#list, items, ({ own }) => String(own), member);
+    this.#list.classList.toggle("stale", room !== null && room.state !== "joined");
     const more = names.length - items.length;
     setText(byId("more-members"), more > 0 ? `and ${more.toLocaleString()} more` : "");
     setText(byId("member-count"), names.length.toLocaleString());

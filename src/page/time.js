@@ -7,6 +7,13 @@ const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
 export const clock = (at) => CLOCK.format(at);
+
+/** Where there is little room, and the hour is known from above. */
+export function shortClock(at) {
+  const parts = CLOCK.formatToParts(at).filter(({ type }) => type !== "dayPeriod");
+  return parts.map(({ value }) => value).join("").trim();
+}
+
 export const full = (at) => FULL.format(at);
 
 /** Names a day, the same for all moments of it. */

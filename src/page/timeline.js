@@ -7,7 +7,7 @@ import { byId, h, isolated, reconcile } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, rows } from "./rows.js";
-import { clock, full } from "./time.js";
+import { clock, full, shortClock } from "./time.js";
 
 /** So near to the end counts as at the end, in pixels. */
 const AT_END = 48;
@@ -26,6 +26,7 @@ export class Timeline {
   #toEnd = byId("to-end");
   #beginning = byId("beginning");
   #room = null;
+  #oldest = null;
   #places = new WeakMap();
   #unfolded = new Set();
 
@@ -47,7 +48,9 @@ export class Timeline {
     if (!room) return;
     const place = this.#anchor();
     // What is read out is what is said from now on, not the past.
-    this.#log.setAttribute("aria-busy", String(other || room.olderState === "reading"));
+    const oldest = room.oldest();
+    if (other || oldest !== this.#oldest) this.#log.setAttribute("aria-busy", "true");
+    this.#oldest = oldest;
     const lines = this.#chat.outgoing.of(room.name);
     reconcile(this.#log, rows(room, lines, this.#chat.user), looks, (row) => this.#row(row));
     this.#showBeginning(room);
@@ -56,6 +59,7 @@ export class Timeline {
     else this.#restore(place);
     this.#toEnd.hidden = room.atEnd;
     this.#readAhead();
+    setTimeout(() => this.#log.setAttribute("aria-busy", "false"));
   }
 
   toEnd() {
@@ -75,7 +79,6 @@ export class Timeline {
     else if (room.atEnd || !place) this.toEnd();
     else this.#restore(place);
     this.#scrolled();
-    setTimeout(() => this.#log.setAttribute("aria-busy", "false"));
   }
 
   #keepEnd() {
@@ -177,7 +180,7 @@ export class Timeline {
     const { from, at, head, own, line } = row;
     const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
     const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
-    const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, clock(at));
+    const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, head ? clock(at) : shortClock(at));
     if (head) {
       const name = h("bdi", { class: "name" }, from);
       element.append(

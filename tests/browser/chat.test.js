@@ -232,6 +232,61 @@ people("two tabs of one user are one person with two views", async (arrives) => 
   assert.deepEqual(right.complaints, []);
 });
 
+people("every name and every word can be read on its ground, light and dark", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.enters("alice", "paint");
+  await alice.says("something to look at: https://example.org `code`");
+  await alice.sees("something to look at: https://example.org code");
+  for (const colorScheme of ["light", "dark"]) {
+    await alice.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    const weak = await alice.page.evaluate(weakContrasts);
+    assert.deepEqual(weak, [], colorScheme);
+  }
+  const unnamed = await alice.page.$$eval("button, input, textarea", (all) =>
+    all.filter((one) => !one.labels?.length && !one.ariaLabel && !one.textContent.trim()).map((one) => one.id),
+  );
+  assert.deepEqual(unnamed, []);
+});
+
+/** Runs in the page: what has less than 4.5 : 1 (WCAG 2.2, 1.4.3), with each of the names' colours. */
+function weakContrasts() {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const over = (color, [r, g, b]) => {
+    canvas.fillStyle = `rgb(${r} ${g} ${b})`;
+    canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (element) => {
+    const under = element.parentElement ? ground(element.parentElement) : [255, 255, 255];
+    return over(getComputedStyle(element).backgroundColor, under);
+  };
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (element) => {
+    const back = ground(element);
+    const [a, b] = [luminance(over(getComputedStyle(element).color, back)), luminance(back)];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const weak = [];
+  const look = (element, about = "") => {
+    const ratio = contrast(element);
+    if (ratio < 4.5) weak.push(`${element.className || element.id || element.localName}${about}: ${ratio.toFixed(2)}`);
+  };
+  const words = (one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  for (const element of document.querySelectorAll("#app *")) if (words(element)) look(element);
+  for (const row of document.querySelectorAll(".message.head, .member-list li")) {
+    for (let hue = 0; hue < 12; hue += 1) {
+      row.dataset.hue = hue;
+      for (const element of row.querySelectorAll(".name, .picture")) look(element, ` in hue ${hue}`);
+    }
+  }
+  return weak;
+}
+
 people("what cannot be is said where it concerns", async (arrives) => {
   const alice = await arrives(one);
   await alice.opens();

@@ -136,6 +136,100 @@ faults("a drain is waited for as long as it asks, and a goodbye is said", async 
   await alice.sees("back");
 });
 
+/** A test with a server that only pretends, to the page of somebody who has come in. */
+function pretended(sentence, story) {
+  test(sentence, { timeout: 60_000 }, async () => {
+    const server = await Instance.start();
+    const alice = await Person.at(browser, server);
+    await alice.page.clock.install();
+    const says = (socket, event) => socket.send(JSON.stringify(event));
+    try {
+      await story({ alice, says });
+      assert.deepEqual(alice.complaints, []);
+    } finally {
+      await alice.context.close();
+      await server.kill();
+    }
+  });
+}
+
+const WELCOME = { type: "welcome", user: "alice", instance: "x", limits: { max_message: 65536, rooms: 32, page: 200 } };
+const LOBBY = { type: "room", room: "lobby", members: ["alice"], messages: [], recovered: false, last: null };
+
+pretended("a server that asks for a pause gets it, unless its user cannot wait", async ({ alice, says }) => {
+  let connections = 0;
+  await alice.page.routeWebSocket("**/chat/alice", (socket) => {
+    connections += 1;
+    says(socket, WELCOME);
+    socket.onMessage(() => says(socket, LOBBY));
+    if (connections > 1) return;
+    says(socket, { type: "closing", reason: "restart", retry_after_ms: 60_000 });
+    socket.close({ code: 1012 });
+  });
+  await alice.opens();
+  await alice.page.fill("#name", "alice");
+  await alice.page.click("text=Enter");
+  await alice.reads(/The server is restarting. Reconnecting in [3-6]\d s/, "#status");
+  await alice.page.clock.fastForward(25_000);
+  assert.equal(connections, 1);
+  await alice.page.click("text=Try now");
+  await alice.isOnline();
+  assert.equal(connections, 2);
+});
+
+pretended("a server that has gone silent is left for another connection", async ({ alice, says }) => {
+  let connections = 0;
+  const asked = [];
+  await alice.page.routeWebSocket("**/chat/alice", (socket) => {
+    connections += 1;
+    says(socket, WELCOME);
+    socket.onMessage((text) => {
+      const command = JSON.parse(text);
+      asked.push(command.type);
+      if (command.type === "join") says(socket, LOBBY);
+    });
+  });
+  await alice.enters("alice");
+  await alice.page.clock.fastForward(31_000);
+  await until("it is asked for a sign", () => asked.includes("members"));
+  assert.equal(connections, 1);
+  await alice.page.clock.fastForward(16_000);
+  await until("there is another connection", () => connections === 2);
+  await alice.isOnline();
+});
+
+pretended("a line too old for its ref is not repeated unasked", async ({ alice, says }) => {
+  let away = false;
+  const sent = [];
+  await alice.page.routeWebSocket("**/chat/alice", (socket) => {
+    if (away) {
+      socket.close();
+      return;
+    }
+    says(socket, WELCOME);
+    socket.onMessage((text) => {
+      const { type, ref, room } = JSON.parse(text);
+      if (type === "join") says(socket, LOBBY);
+      if (type !== "send") return;
+      sent.push(ref);
+      away = sent.length === 1;
+      if (away) socket.close({ code: 1012 });
+      else says(socket, { type: "sent", ref, room, id: "5-0", duplicate: false });
+    });
+  });
+  await alice.enters("alice");
+  await alice.says("old");
+  await alice.reads("Waiting to be sent", "#log");
+  await alice.page.clock.fastForward(300_000);
+  away = false;
+  await alice.reads("Not confirmed: it may have been sent or not", ".message.failed");
+  assert.equal(sent.length, 1);
+  await alice.page.locator(".message.failed button >> text=Try again").click();
+  await alice.reads("Sent", ".message.sent");
+  assert.equal(sent.length, 2);
+  assert.notEqual(sent[0], sent[1]);
+});
+
 test("a token that is wanted is asked for, and what is wrong with one is told", { timeout: 60_000 }, async () => {
   const secret = "a secret of at least thirty-two bytes";
   const server = await Instance.start("--token-secret", secret);
