@@ -38,7 +38,7 @@ fi
 case $what in
 tests)
   tests=(tests/browser/*.test.js)
-  command=(node --test --test-reporter=spec --test-concurrency=1 "${tests[@]##*/}")
+  command=(node --test --test-reporter=spec --test-concurrency=2 "${tests[@]##*/}")
   ;;
 pictures) command=(node pictures.js pictures) ;;
 *)

@@ -20,16 +20,16 @@ export function rows(room, lines, me) {
       result.push({ key: `day-${message.key}`, kind: "day", text: dayName(message.at) });
       before = null;
     }
+    if (message.id !== undefined && message.id === room.newFrom) {
+      result.push({ key: "new", kind: "new" });
+      before = null;
+    }
     const failed = [before, message].some((one) => one?.line?.state === "failed");
     const together = before?.from === message.from && message.at - before.at < TOGETHER && !failed;
     result.push({ ...message, head: !together, own: message.from === me });
     before = message;
   };
   for (const entry of room.entries) {
-    if (entry.id !== undefined && entry.id === room.newFrom) {
-      result.push({ key: "new", kind: "new" });
-      before = before && { ...before, from: null };
-    }
     if (entry.kind === "message") {
       say(entry);
     } else {

@@ -67,6 +67,7 @@ export class Person {
     await this.page.click("text=Enter");
     await this.isOnline();
     await this.isIn(room);
+    await this.isHere();
   }
 
   async isOnline() {
@@ -77,11 +78,17 @@ export class Person {
     await this.page.waitForFunction((name) => document.getElementById("room-name").textContent === name, room);
   }
 
+  /** Waits until the server has let them in: then they are among those who are here. */
+  async isHere() {
+    await this.page.waitForSelector("#member-list:not(.stale) .you", { state: "attached" });
+  }
+
   /** Enters another room, or shows it. */
   async joins(room) {
     await this.page.fill("#join-room", room);
     await this.page.press("#join-room", "Enter");
     await this.isIn(room);
+    await this.isHere();
   }
 
   async types(text) {

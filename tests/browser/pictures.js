@@ -94,6 +94,21 @@ await untilSeen("x".repeat(300));
 await shoot(me, "long");
 
 await me.page.setViewportSize({ width: 1280, height: 800 });
+for (const user of ["grace.hopper", "hana", "Νίκος"]) await crowd.enters(user, "on-call");
+await me.page.click("#room-list >> text=on-call");
+await me.reads("joined", "#log");
+await shoot(me, "unread");
+await me.page.setViewportSize({ width: 1280, height: 800 });
+await me.joins("release");
+
+const guarded = await Instance.start("--token-secret", "a secret of at least thirty-two bytes");
+const stranger = await Person.at(browser, guarded);
+await stranger.opens("?room=vault");
+await stranger.page.fill("#name", "maya");
+await stranger.page.click("text=Enter");
+await stranger.reads("token is needed", "#entrance-problem");
+await shoot(stranger, "refused");
+
 await redis.kill();
 await me.says("Is this thing on?");
 await me.page.waitForSelector(".message.failed");
