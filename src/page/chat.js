@@ -110,6 +110,7 @@ export class Chat {
 
   /** Says it, sooner or later. Why it never can be said is returned. */
   say(room, words) {
+    if (room.state === "refused") return room.why;
     // Half a surrogate pair is no text to the server, which could not even say whose line it was.
     const text = words.toWellFormed();
     const frame = { type: "send", room: room.name, text, ref: "0".repeat(32) };

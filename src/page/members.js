@@ -10,11 +10,15 @@ const MOST = 500;
 /** Until when those who stopped typing are looked for. */
 const LOOK_EVERY = 1_000;
 
+const ALPHABET = new Intl.Collator();
+
 export class Members {
   #chat;
   #list = byId("member-list");
   #typing = byId("typing");
   #shown = "";
+  #members = null;
+  #names = [];
 
   constructor(chat) {
     this.#chat = chat;
@@ -23,7 +27,7 @@ export class Members {
 
   show() {
     const room = this.#chat.active;
-    const names = room ? [...room.members].sort((a, b) => a.localeCompare(b)) : [];
+    const names = this.#sorted(room);
     const items = names.slice(0, MOST).map((name) => ({ key: name, name, own: name === this.#chat.user }));
     reconcile(this.#list, items, ({ own }) => String(own), member);
     this.#list.classList.toggle("stale", room !== null && room.state !== "joined");
@@ -32,6 +36,16 @@ export class Members {
     setText(byId("member-count"), names.length.toLocaleString());
     byId("members-button").setAttribute("aria-label", `${names.length} here: show who`);
     this.#showTyping();
+  }
+
+  /** Sorted once for as long as nobody comes or goes. */
+  #sorted(room) {
+    const members = room?.members ?? null;
+    if (members !== this.#members) {
+      this.#members = members;
+      this.#names = [...(members ?? [])].sort(ALPHABET.compare);
+    }
+    return this.#names;
   }
 
   #showTyping() {

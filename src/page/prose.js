@@ -37,7 +37,8 @@ const code = ([all, inside]) => ({ node: h("code", {}, inside), length: all.leng
 function link([all]) {
   const address = withoutEnd(all);
   const url = URL.parse ? URL.parse(address) : parse(address);
-  if (!url || !["http:", "https:"].includes(url.protocol)) return { node: null };
+  // Who is named in front of an at sign is mostly somebody that the address does not lead to.
+  if (!url || !["http:", "https:"].includes(url.protocol) || url.username || url.password) return { node: null };
   const node = h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" }, address);
   return { node, length: address.length };
 }

@@ -8,9 +8,14 @@ import { BEGINNING, compare } from "./ids.js";
 /** How many past messages to begin with, and per page. */
 export const PAGE = 50;
 
-/** So many entries of a room are kept at most; then the oldest go, down to so many. */
+/** So many entries of a room are kept at most, more while its reader is among them; then the oldest
+ * go, down to so many. */
 const MOST = 1000;
+const MOST_WHILE_READ = 5000;
 const KEEP = 600;
+
+/** So many comings and goings are told of in one notice; the older ones are no news any more. */
+const TOLD = 20;
 
 /** For so long one is shown as typing without doing it again. */
 export const TYPING_LASTS = 5_000;
@@ -78,7 +83,8 @@ export class Room {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
     this.entries.unshift(...fresh.map((message) => ({ kind: "message", key: message.id, ...message })));
-    this.older = more;
+    // What brings nothing new would be asked for without end.
+    this.older = more && fresh.length > 0;
     this.olderState = "";
   }
 
@@ -99,11 +105,13 @@ export class Room {
 
   /** Somebody `joined` or `left`. */
   came(user, what) {
+    // A set of its own, so that whoever lists it sees that it is another.
+    this.members = new Set(this.members);
     if (what === "joined") this.members.add(user);
     else this.members.delete(user);
     this.typing.delete(user);
     const last = this.entries.at(-1);
-    if (last?.kind === "notice") last.happened.push({ user, what });
+    if (last?.kind === "notice") last.happened = [...last.happened, { user, what }].slice(-TOLD);
     else this.#push({ kind: "notice", happened: [{ user, what }] });
   }
 
@@ -140,7 +148,7 @@ export class Room {
 
   /** Scrolling back brings the oldest again. */
   #trim() {
-    if (!this.atEnd || this.entries.length <= MOST) return;
+    if (this.entries.length <= (this.atEnd ? MOST : MOST_WHILE_READ)) return;
     for (const entry of this.entries.splice(0, this.entries.length - KEEP)) {
       if (entry.kind === "message") this.#ids.delete(entry.id);
     }

@@ -79,12 +79,16 @@ await me.types("Thanks! Rolling it out to the ");
 await crowd.types("omar", "release");
 await me.reads("is typing");
 await shoot(me, "busy");
+await me.page.setViewportSize({ width: 900, height: 700 });
+await me.page.click("#members-button");
+await me.page.screenshot({ path: join(folder, "members-900-dark.png") });
+await me.page.click(".members .close-pane");
 await me.page.setViewportSize({ width: 390, height: 844 });
 await me.page.click("#rooms-button");
-await me.page.screenshot({ path: join(folder, "rooms-390-light.png") });
+await me.page.screenshot({ path: join(folder, "rooms-390-dark.png") });
 await me.page.click(".sidebar .close-pane");
 await me.page.click("#members-button");
-await me.page.screenshot({ path: join(folder, "members-390-light.png") });
+await me.page.screenshot({ path: join(folder, "members-390-dark.png") });
 await me.page.click(".members .close-pane");
 
 await me.page.setViewportSize({ width: 1280, height: 800 });
