@@ -31,7 +31,7 @@ rm -f "$home"/*.js
 cp tests/browser/*.js tests/browser/package.json "$home"
 if ! cmp -s tests/browser/package-lock.json "$home/node_modules/installed-lock.json"; then
   cp tests/browser/package-lock.json "$home"
-  npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --silent
+  npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
   cp "$home/package-lock.json" "$home/node_modules/installed-lock.json"
 fi
 

@@ -233,6 +233,31 @@ people("two tabs of one user are one person with two views", async (arrives) => 
   assert.deepEqual(right.complaints, []);
 });
 
+people("on a phone one thing is shown at a time, and the focus goes along", async (arrives) => {
+  const alice = await arrives(one, { viewport: { width: 390, height: 844 } });
+  const shown = (id) => alice.page.locator(id).isVisible();
+  const focused = () => alice.page.evaluate(() => document.activeElement.id || document.activeElement.className);
+  await alice.enters("alice", "pocket");
+  assert.deepEqual([await shown("#talk"), await shown("#room-list"), await shown("#members")], [true, false, false]);
+  await alice.page.click("#rooms-button");
+  assert.deepEqual([await shown("#talk"), await shown("#room-list")], [false, true]);
+  assert.equal(await focused(), "room");
+  await alice.page.keyboard.press("Escape");
+  assert.deepEqual([await shown("#talk"), await focused()], [true, "rooms-button"]);
+  await alice.page.click("#members-button");
+  assert.deepEqual([await shown("#members"), await focused()], [true, "close-members"]);
+  await alice.page.keyboard.press("Enter");
+  assert.deepEqual([await shown("#talk"), await focused()], [true, "members-button"]);
+  // The looks that were chosen stay.
+  await alice.page.click("#rooms-button");
+  await alice.page.click("#theme");
+  await alice.page.click("#theme");
+  await alice.page.reload();
+  await alice.isHere();
+  const scheme = () => getComputedStyle(document.documentElement).colorScheme;
+  assert.equal(await alice.page.evaluate(scheme), "dark");
+});
+
 people("every name and every word can be read on its ground, light and dark", async (arrives) => {
   // Half-way from one colour to another says nothing.
   const alice = await arrives(one, { reducedMotion: "reduce" });

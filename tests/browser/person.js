@@ -71,7 +71,7 @@ export class Person {
   }
 
   async isOnline() {
-    await this.page.waitForSelector("#me[data-state=online]");
+    await this.page.waitForSelector("#me[data-state=online]", { state: "attached" });
   }
 
   async isIn(room) {
