@@ -28,7 +28,8 @@ trap clean_up EXIT
 
 fail() {
   echo "deploy_test: FAILED: $1" >&2
-  tail -n 15 "$folder"/*.log >&2 || true
+  # Last what the people saw, which tells most.
+  tail -n 15 "$folder"/[!p]*.log "$folder"/people.lo[g] >&2 || true
   exit 1
 }
 wait_for() {
@@ -128,6 +129,8 @@ wait_for "$folder/redis.log" 'eady to accept connections'
 
 # Ping every second, to see within seconds that it keeps idle connections from timing out.
 start_instance() {
+  # Or the last run's line would be taken for this one's.
+  rm -f "$folder/$1.out"
   HUBBUB_REDIS="redis+unix://$folder/redis.sock" HUBBUB_SEND_RATE=0 HUBBUB_PING_INTERVAL=1 \
     "$hubbub" serve --listen "127.0.0.1:$2" >"$folder/$1.out" 2>>"$folder/$1.log" &
   instance[$1]=$!
@@ -472,12 +475,13 @@ for name in $proxies; do
   begun=$SECONDS
   authority=$folder/fullchain.pem
   "start_$name"
-  rm -f "$folder/restarted"
+  # Or what the last ones said would be taken for what these say.
+  rm -f "$folder/restarted" "$folder/people.log"
   timeout 60 "$python" "$folder/people.py" "$name" "$secure" "$plain" "$authority" "$one" "$two" \
     "$folder/restarted" >"$folder/people.log" 2>&1 &
   clients=$!
   # Either it gets so far, or it has ended and says why.
-  until grep -q 'restart it now' "$folder/people.log"; do
+  until grep -qs 'restart it now' "$folder/people.log"; do
     kill -0 "$clients" 2>/dev/null || fail "through $name"
     sleep 0.05
   done

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
-# checks, the unit, documentation and integration tests, the shell tests, the page in a
-# browser, the conformance suite, and
-# a minute of the soak.
+# checks, the unit, documentation and integration tests, the shell tests, the page in a browser, the
+# conformance suite, and a minute of the soak.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +12,8 @@ if ! command -v redis-server >/dev/null; then
   install redis-server || exit 1
 fi
 command -v curl >/dev/null || install curl || exit 1
+# For the certificates of the tests that speak TLS.
+command -v openssl >/dev/null || install openssl || exit 1
 # The terminal that the tests of the prompt look at.
 command -v tmux >/dev/null || install tmux || exit 1
 # Another WebSocket client than our own, for the shell test; without it, that part is left out.
