@@ -49,6 +49,19 @@ impl Refused {
     }
 }
 
+/// What a page is told that may not connect.
+pub const FOREIGN_PAGE: Refused = Refused {
+    status: 403,
+    sentence: "pages of this origin may not connect here",
+};
+
+/// The origin of the page that asks, and whether it may connect; `None` if no page asks.
+pub fn page<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, bool)> {
+    let origin = request.header("origin")?;
+    let allowed = origin_is_allowed(origin, request.header("host"), &config.allow_origin);
+    Some((origin, allowed))
+}
+
 /// Whether a request may come in, as `user` and into `room` where it says so.
 pub fn admit(
     request: &Request,
@@ -61,11 +74,9 @@ pub fn admit(
         info!("{user:?} is not let in: {why}");
         Err(Refused { status, sentence })
     };
-    if let Some(origin) = request.header("origin")
-        && !origin_is_allowed(origin, request.header("host"), &config.allow_origin)
-    {
+    if let Some((origin, false)) = page(request, config) {
         let why = format!("origin {origin:?}");
-        return refuse(403, "pages of this origin may not connect here", &why);
+        return refuse(FOREIGN_PAGE.status, FOREIGN_PAGE.sentence, &why);
     }
     let Some(secret) = &config.token_secret else {
         return Ok(Admitted {
@@ -104,7 +115,7 @@ fn token(request: &Request) -> Option<&str> {
 }
 
 /// Pages of this server's own host, and those that the operator named.
-pub fn origin_is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
+fn origin_is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
     if allowed
         .iter()
         .any(|one| one == "*" || one.eq_ignore_ascii_case(origin))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::admission::{Refused, admit, origin_is_allowed};
+use crate::admission::{FOREIGN_PAGE, Refused, admit, page};
 use crate::backplane::{BackplaneError, Draft};
 use crate::http::{Answer, Request, Resource, read_body};
 use crate::message::{MessageId, RoomName, UserName};
@@ -64,7 +64,7 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
         })
         .transpose()
     };
-    let page = match (id("before")?, id("after")?) {
+    let which = match (id("before")?, id("after")?) {
         (None, None) => Page::Newest,
         (Some(before), None) => Page::Before(before),
         (None, Some(after)) => Page::After(after),
@@ -80,7 +80,7 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
         &*instance.backplane,
         Rendering::Json,
         &room,
-        (page, limit),
+        (which, limit),
         bytes,
     );
     let excerpt = excerpt.map_err(|why| cannot("cannot read the history", &room, &why))?;
@@ -234,9 +234,8 @@ fn not_admitted(refused: &Refused) -> Answer {
 
 /// What a browser asks before it lets a page of another origin ask.
 fn preflight(instance: &Instance, request: &Request) -> Outcome {
-    if !is_of_allowed_page(instance, request) {
-        let message = "pages of this origin may not connect here";
-        return Err(error(403, ErrorCode::Forbidden, message));
+    if !matches!(page(request, &instance.config), Some((_, true))) {
+        return Err(not_admitted(&FOREIGN_PAGE));
     }
     Ok(Answer::empty(204)
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
@@ -249,18 +248,12 @@ fn preflight(instance: &Instance, request: &Request) -> Outcome {
 
 /// A browser shows an answer to a page of another origin only if it says so (Fetch §3.2).
 fn shown_to_its_page(instance: &Instance, request: &Request, answer: Answer) -> Answer {
-    match request.header("origin") {
-        Some(origin) if is_of_allowed_page(instance, request) => answer
+    match page(request, &instance.config) {
+        Some((origin, true)) => answer
             .with("Access-Control-Allow-Origin", origin)
             .with("Vary", "Origin"),
         _ => answer,
     }
-}
-
-fn is_of_allowed_page(instance: &Instance, request: &Request) -> bool {
-    let allowed = &instance.config.allow_origin;
-    let origin = request.header("origin");
-    origin.is_some_and(|origin| origin_is_allowed(origin, request.header("host"), allowed))
 }
 
 fn wrong_method(allowed: &str) -> Answer {

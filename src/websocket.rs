@@ -3,7 +3,7 @@
 //!
 //! tungstenite's `read` also writes: it answers pings and closes. Two writers on one socket would
 //! tear each other's frames, so the half that reads is given a stream whose `write` puts those
-//! frames where the one writer finds them.
+//! frames into the outbox like any other.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

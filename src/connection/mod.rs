@@ -1,7 +1,7 @@
 //! One connection's life: route, handshake, read pump, write pump, goodbye.
 //!
 //! A connection has two threads. The reader performs the handshake ([`upgrade`]) and then takes one
-//! message at a time; the writer alone writes to the socket ([`pumps`]). [`Connections`] holds
+//! message at a time; the writer writes what waits in the outbox ([`pumps`]). [`Connections`] holds
 //! every open one, keyed by connection and never by user: one that ends takes only itself along.
 
 mod pumps;

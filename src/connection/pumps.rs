@@ -1,7 +1,8 @@
 //! The two pumps of a socket, and the conversation between them.
 //!
-//! The reader takes one message at a time and never writes; the writer alone writes to the socket.
-//! Whatever ends one ends the other, in bounded time.
+//! The reader takes one message at a time. To the socket goes only what the outbox lets go: what
+//! waits there is the writer's, who alone may block on it. Whatever ends one pump ends the other, in
+//! bounded time.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -177,9 +178,9 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
     while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {}
 }
 
-/// Writes whatever the outbox holds until its last frame. Called by the writer's thread alone,
-/// which is the only one that ever writes to this socket. Afterwards it gives the peer a moment to
-/// answer, and then frees the reader.
+/// Writes whatever waits in the outbox until its last frame. Called by the writer's thread alone;
+/// nobody else writes to this socket meanwhile ([`Queue::collect`]). Afterwards it gives the peer a
+/// moment to answer, and then frees the reader.
 fn write_pump(socket: &TcpStream, queue: &Queue, terms: &Terms, reader_ended: &Receiver<()>) {
     if write_all(socket, queue, terms)
         && socket.shutdown(Shutdown::Write).is_ok()

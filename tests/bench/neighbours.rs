@@ -5,9 +5,8 @@
 
 #![allow(clippy::print_stdout)] // the figures are what it is for
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use serde_json::json;
 
 use self::support::client::Client;
 use self::support::hubbub::Hubbub;
+use self::support::neighbours::among_bad_neighbours;
 use self::support::redis::Redis;
 
 #[allow(dead_code)] // the integration tests' own, of which this needs a part
@@ -24,7 +24,6 @@ mod support;
 const LISTENERS: usize = 20;
 const LINES: usize = 500;
 const PACE: Duration = Duration::from_millis(10);
-const HALF_HANDSHAKES: usize = 200;
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -41,7 +40,7 @@ fn main() {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let alone = measure(&hubbub, &elsewhere);
-        let among = with_bad_neighbours(&hubbub, || measure(&hubbub, &elsewhere));
+        let among = among_bad_neighbours(&hubbub, || measure(&hubbub, &elsewhere));
         for (name, times) in [("none", &alone), ("bad ones", &among)] {
             let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| at(times, share));
             println!("{name:10} {p50:8.2?} {p99:10.2?} {max:10.2?}");
@@ -101,43 +100,4 @@ fn measure(hubbub: &Hubbub, elsewhere: &Hubbub) -> Vec<Duration> {
     });
     times.sort();
     times
-}
-
-/// Runs it while the bad ones are there.
-fn with_bad_neighbours<T>(hubbub: &Hubbub, run: impl FnOnce() -> T) -> T {
-    let address = hubbub.address();
-    let _never_reads = hubbub.join("never-reads");
-    let _half = half_handshakes(address);
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // A byte at a time, ever so slowly; and so it never answers a ping.
-            let mut stream = hubbub.join("trickles").into_socket();
-            let mut byte = [0];
-            while !done.load(Ordering::SeqCst) && matches!(stream.read(&mut byte), Ok(1)) {
-                thread::sleep(Duration::from_millis(5));
-            }
-        });
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
-                let mut flood = hubbub.join("floods");
-                while !done.load(Ordering::SeqCst) && flood.tries_to_say("flood") {
-                    std::hint::spin_loop();
-                }
-            }
-        });
-        let result = run();
-        done.store(true, Ordering::SeqCst);
-        result
-    })
-}
-
-fn half_handshakes(address: SocketAddr) -> Vec<TcpStream> {
-    (0..HALF_HANDSHAKES)
-        .map(|_| {
-            let mut stream = TcpStream::connect(address).expect("a connection");
-            stream.write_all(b"GET /chat/half HT").expect("a part");
-            stream
-        })
-        .collect()
 }

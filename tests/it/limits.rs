@@ -1,8 +1,6 @@
 //! Everything is bounded, says so, and is counted; and one bad user hurts nobody.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read;
 use std::thread;
 
 use serde_json::json;
@@ -10,6 +8,7 @@ use tungstenite::Message;
 
 use crate::support::client::{Client, get, metric, request};
 use crate::support::hubbub::Hubbub;
+use crate::support::neighbours::among_bad_neighbours;
 use crate::support::redis::Redis;
 use crate::support::until;
 
@@ -202,36 +201,8 @@ fn one_bad_user_of_each_kind_hurts_nobody() {
     );
     // The speaker is elsewhere, where nobody limits it.
     let elsewhere = Hubbub::on(&redis);
-    let address = hubbub.address();
-    let half: Vec<_> = (0..200)
-        .map(|_| {
-            let mut stream = TcpStream::connect(address).expect("a connection");
-            stream.write_all(b"GET /chat/half HT").expect("a part");
-            stream
-        })
-        .collect();
-    let never_reads = hubbub.join("never-reads");
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // Reads a byte at a time, ever so slowly, and so never pongs.
-            let mut stream = hubbub.join("trickles").into_socket();
-            let mut byte = [0];
-            while !done.load(Ordering::SeqCst) && matches!(stream.read(&mut byte), Ok(1)) {
-                thread::sleep(std::time::Duration::from_millis(5)); // the pace is the point
-            }
-        });
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
-                let mut flood = hubbub.join("floods");
-                let mut goes_on = true;
-                while goes_on && !done.load(Ordering::SeqCst) {
-                    goes_on = flood.tries_to_say("flood");
-                }
-            }
-        });
+    among_bad_neighbours(&hubbub, || {
         let mut listeners: Vec<_> = (0..10).map(|n| hubbub.join(&format!("l{n}"))).collect();
-        let _done = DoneWhenDropped(&done);
         let mut speaker = Client::json(elsewhere.address(), "speaker");
         speaker.joins("lobby");
         for n in 0..LINES {
@@ -245,16 +216,6 @@ fn one_bad_user_of_each_kind_hurts_nobody() {
             }
         }
     });
-    drop((half, never_reads));
-}
-
-/// Ends the bad users also when the test fails.
-struct DoneWhenDropped<'a>(&'a AtomicBool);
-
-impl Drop for DoneWhenDropped<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 #[test]
