@@ -31,7 +31,7 @@ const OTHER_FILES: u64 = 64;
 const PACES_SWEPT: usize = 10_000;
 
 /// A token bucket: so many at once, and so many a second after that. Time is an argument.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct TokenBucket {
     /// `None` for no limit.
     per_second: Option<f64>,
@@ -78,7 +78,8 @@ impl TokenBucket {
 }
 
 /// A token bucket for each user whose requests come one by one, without a connection that could
-/// hold it.
+/// hold it; and what those who had a connection left in theirs, or to reconnect would be to have a
+/// full one.
 #[derive(Debug)]
 pub struct Paces {
     per_second: u32,
@@ -98,13 +99,40 @@ impl Paces {
 
     /// Takes one of this user's, if there is one; if not, how long until there is.
     pub fn take(&self, user: &UserName, now: Instant) -> Result<(), Duration> {
+        self.with_bucket(user, now, |bucket| bucket.take(now))
+    }
+
+    /// What a connection of this user begins with.
+    pub fn bucket(&self, user: &UserName, now: Instant) -> TokenBucket {
+        let full = || TokenBucket::new(self.per_second, self.burst, now);
+        let kept = lock(&self.buckets).get(user).copied();
+        kept.unwrap_or_else(full)
+    }
+
+    /// Keeps what a connection of this user leaves, unless another left less.
+    pub fn keep(&self, user: &UserName, left: TokenBucket, now: Instant) {
+        // One that is full says no more than none.
+        if !left.is_full(now) {
+            self.with_bucket(user, now, |bucket| {
+                if left.held_at(now) < bucket.held_at(now) {
+                    *bucket = left;
+                }
+            });
+        }
+    }
+
+    fn with_bucket<T>(
+        &self,
+        user: &UserName,
+        now: Instant,
+        run: impl FnOnce(&mut TokenBucket) -> T,
+    ) -> T {
         let mut buckets = lock(&self.buckets);
         if buckets.len() >= PACES_SWEPT && !buckets.contains_key(user) {
-            // One that is full again says no more than none.
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         let full = || TokenBucket::new(self.per_second, self.burst, now);
-        buckets.entry(user.clone()).or_insert_with(full).take(now)
+        run(buckets.entry(user.clone()).or_insert_with(full))
     }
 }
 
@@ -242,6 +270,22 @@ mod tests {
         assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 3);
         let mut open = TokenBucket::new(0, 1, start);
         assert!((0..1000).all(|_| open.take(start).is_ok()));
+    }
+
+    #[test]
+    fn who_comes_back_goes_on_with_what_they_left() {
+        let start = Instant::now();
+        let paces = Paces::new(10, 3);
+        let user: UserName = "alice".parse().expect("a name");
+        let mut first = paces.bucket(&user, start);
+        let second = paces.bucket(&user, start);
+        while first.take(start).is_ok() {}
+        paces.keep(&user, first, start);
+        paces.keep(&user, second, start);
+        assert!(paces.bucket(&user, start).take(start).is_err());
+        assert!(paces.take(&user, start).is_err());
+        let later = start + Duration::from_millis(100);
+        assert!(paces.bucket(&user, later).take(later).is_ok());
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::session::Instance;
 /// How many connections may wait to be accepted. The standard library asks for 128.
 const BACKLOG: i32 = 4096;
 
-/// The kernel would otherwise hoard megabytes for a user who does not read.
+/// The kernel would otherwise hoard megabytes for a user who does not read, and megabytes of one who
+/// sends faster than is read.
 const SEND_BUFFER: usize = 64 * 1024;
+const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// How much longer than a batch may take to be written the kernel tries. It catches a peer that is
 /// gone without a word; one that acknowledges and never reads is the writer's to give up.
@@ -287,5 +289,6 @@ fn prepare(socket: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_tcp_user_timeout(Some(user_timeout))
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::config::Deadlines;
 use crate::frame;
+use crate::limits::TokenBucket;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::outbox::{Batch, Outbox, Queue, code, outbox};
@@ -28,6 +29,15 @@ pub(super) const WRITE_GLANCE: Duration = Duration::from_secs(1);
 
 /// A writer's buffer is given back when it is larger and nothing is waiting.
 const KEEP_BUFFER: usize = 4 * 1024;
+
+/// Frames that ask for nothing but our time, as pings do, are read no faster than this: so many a
+/// second, so many at once.
+const IDLE_FRAMES: (u32, u32) = (100, 200);
+
+/// How often what comes after the end is looked at, and the pause after each look. Who has not ended
+/// by then floods; the others have little left to say.
+const SCRAPS: usize = 100;
+const SCRAP_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is said on a connection, once it is upgraded. It runs on the reader's thread.
 pub trait Conversation {
@@ -124,10 +134,18 @@ impl Drop for EndsWithReader {
 /// Takes one message at a time until there are no more. Called by the reader's thread alone; it
 /// never writes.
 fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: &Outbox) -> Ended {
+    let (per_second, burst) = IDLE_FRAMES;
+    let mut idle = TokenBucket::new(per_second, burst, Instant::now());
     loop {
         match half.read() {
-            // What comes after our own last frame can no longer be answered.
-            Ok(Incoming::Text(_) | Incoming::Binary(_)) if !outbox.is_open() => {}
+            // What comes after our own last frame can no longer be answered. It ends soon.
+            Ok(Incoming::Text(_) | Incoming::Binary(_)) if !outbox.is_open() => {
+                if idle.take(Instant::now()).is_err() {
+                    let why = "it goes on after the end".to_owned();
+                    let code = code::POLICY;
+                    return Ended::Wrong { code, why };
+                }
+            }
             Ok(Incoming::Text(text)) => conversation.text(&text),
             Ok(Incoming::Binary(bytes)) => {
                 if let Err(why) = conversation.binary(&bytes) {
@@ -135,7 +153,11 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
                     return Ended::Wrong { code, why };
                 }
             }
-            Ok(Incoming::Alive) => {}
+            Ok(Incoming::Alive) => {
+                while let Err(wait) = idle.take(Instant::now()) {
+                    thread::sleep(wait);
+                }
+            }
             Ok(Incoming::Close(_)) => {
                 // Whom we sent away ourselves is expected back.
                 if outbox.is_open() {
@@ -174,8 +196,15 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
             outbox.close(*code, why);
         }
     }
-    let mut scrap = [0; 4096];
-    while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {}
+    let mut scrap = [0; 32 * 1024];
+    for _ in 0..SCRAPS {
+        if !matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {
+            return;
+        }
+        thread::sleep(SCRAP_PAUSE);
+    }
+    // Closed with something unread, it is reset; with a clean end and a full window, a peer that only
+    // writes would wait for as long as its kernel probes, which is a quarter of an hour.
 }
 
 /// Writes whatever waits in the outbox until its last frame. Called by the writer's thread alone;

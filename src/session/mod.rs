@@ -4,20 +4,23 @@
 //! backplane and for its own user, never for another's. When it ends, however it ends, its user is
 //! out of every room it was in.
 
+mod pace;
 mod past;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::info;
 
+use self::pace::{PAUSE, Pace, Verdict};
 pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::limits::{Paces, TokenBucket};
+use crate::limits::Paces;
 use crate::lock::lock;
 use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
 use crate::metrics;
@@ -27,9 +30,6 @@ use crate::protocol::{Command, ErrorCode, Event, Limits, Ref, Rendering, json, t
 /// How many sends of one connection may wait for their receipt; then it is read no further.
 const SENDS_IN_FLIGHT: usize = 64;
 
-/// So many sends in a row that are too fast end a connection.
-const TOO_FAST_FOR_TOO_LONG: usize = 200;
-
 /// What all sessions of an instance share.
 pub struct Instance {
     /// Its options.
@@ -38,7 +38,7 @@ pub struct Instance {
     pub hub: Arc<Hub>,
     /// What it shares with the other instances.
     pub backplane: Box<dyn Backplane>,
-    /// How fast users send who have no session.
+    /// How fast users send who have no session, or had one a moment ago.
     pub paces: Paces,
     /// Whether it is being torn down, and so takes nothing new.
     closing: AtomicBool,
@@ -119,13 +119,6 @@ pub struct Session {
     departure: Departure,
 }
 
-/// How fast the client sends.
-struct Pace {
-    bucket: TokenBucket,
-    /// How many sends were refused since the last that was not.
-    refused: usize,
-}
-
 impl Session {
     /// Begins a conversation; `room` is the one of the text rendering, `allowed` the rooms that may be
     /// entered (`None` for all).
@@ -137,11 +130,7 @@ impl Session {
         allowed: Option<Vec<RoomName>>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        let config = &instance.config;
-        let pace = Pace {
-            bucket: TokenBucket::new(config.send_rate, config.send_burst, Instant::now()),
-            refused: 0,
-        };
+        let pace = Pace::new(instance.paces.bucket(&user, Instant::now()));
         let limits = Limits {
             max_message: instance.config.max_message,
             rooms: instance.config.rooms_per_connection,
@@ -184,7 +173,12 @@ impl Session {
         };
         match parsed {
             Ok(command) => self.run(command),
-            Err(rejection) => self.answer(&rejection.into()),
+            Err(rejection) => {
+                self.answer(&rejection.into());
+                if !self.pace.allows(Instant::now()) {
+                    thread::sleep(PAUSE);
+                }
+            }
         }
     }
 
@@ -236,7 +230,7 @@ impl Session {
             }
             Command::Typing { room } => {
                 // Best effort, so one that comes too fast is dropped like any that is not needed.
-                if self.rooms.contains(&room) && self.pace.bucket.take(Instant::now()).is_ok() {
+                if self.rooms.contains(&room) && self.pace.allows(Instant::now()) {
                     self.instance.backplane.typing(&room, &self.user);
                 }
             }
@@ -270,10 +264,14 @@ impl Session {
     }
 
     fn send(&mut self, room: RoomName, text: String, reference: Option<Ref>) {
-        if let Err(wait) = self.pace.bucket.take(Instant::now()) {
-            return self.too_fast(room, reference, wait);
+        match self.pace.send(Instant::now()) {
+            Verdict::InTime => {}
+            Verdict::TooFast(wait) => return self.too_fast(room, reference, wait),
+            Verdict::TooFastForTooLong => {
+                metrics::TOO_FAST.count();
+                return self.outbox.close(code::POLICY, "too fast for too long");
+            }
         }
-        self.pace.refused = 0;
         let reject = |code, message: &str, reference: Option<Ref>, retry| {
             self.answer(&Event::Error {
                 code,
@@ -320,15 +318,11 @@ impl Session {
         );
     }
 
-    /// An error first; the end, if it goes on.
-    fn too_fast(&mut self, room: RoomName, reference: Option<Ref>, wait: Duration) {
-        self.pace.refused += 1;
-        if self.pace.refused > TOO_FAST_FOR_TOO_LONG {
-            metrics::TOO_FAST.count();
-            return self.outbox.close(code::POLICY, "too fast for too long");
-        }
+    fn too_fast(&self, room: RoomName, reference: Option<Ref>, wait: Duration) {
         let rate = self.instance.config.send_rate;
         self.answer(&too_fast(rate, wait, room, reference));
+        // Nothing is waited for here: not to be read for a while is the answer's other half.
+        thread::sleep(PAUSE);
     }
 
     /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
@@ -400,6 +394,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let paces = &self.instance.paces;
+        paces.keep(&self.user, self.pace.bucket(), Instant::now());
         for room in std::mem::take(&mut self.rooms) {
             self.part(&room, self.departure);
             info!("{:?} left {room:?}", self.user);

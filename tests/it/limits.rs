@@ -1,7 +1,8 @@
 //! Everything is bounded, says so, and is counted; and one bad user hurts nobody.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tungstenite::Message;
@@ -10,7 +11,7 @@ use crate::support::client::{Client, get, metric, request};
 use crate::support::hubbub::Hubbub;
 use crate::support::neighbours::among_bad_neighbours;
 use crate::support::redis::Redis;
-use crate::support::until;
+use crate::support::{DEADLINE, until};
 
 #[test]
 fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
@@ -52,6 +53,82 @@ fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
     until("the reason is logged", || {
         hubbub.log().contains("too fast for too long").then_some(())
     });
+}
+
+/// Errors and pongs, which cost a client nothing to cause, come no faster than their pace, so that
+/// the network pushes back on whoever floods.
+#[test]
+fn who_floods_is_read_slowly() {
+    const PINGS: u32 = 300;
+    const GARBAGE: u32 = 50;
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "1"]);
+    let mut flooding = Client::json(hubbub.address(), "mallory");
+    let begun = Instant::now();
+    for _ in 0..PINGS {
+        flooding.sends(Message::Ping("x".into()));
+    }
+    for _ in 0..PINGS {
+        assert!(matches!(flooding.reads(), Message::Pong(_)));
+    }
+    // 200 at once, and then a hundred a second.
+    assert!(begun.elapsed() >= Duration::from_millis(990));
+    let begun = Instant::now();
+    for _ in 0..GARBAGE {
+        flooding.says("garbage");
+    }
+    for _ in 0..GARBAGE {
+        assert_eq!(flooding.event_of("error")["code"], "bad_request");
+    }
+    // All but the first, the last and one a second, each 10 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(450));
+}
+
+/// It would otherwise wait for its kernel, which asks a closed window for a quarter of an hour.
+#[test]
+fn who_floods_and_never_listens_is_reset() {
+    let hubbub = Hubbub::with(&["--send-rate", "10"]);
+    let mut socket = hubbub.join("mallory").into_socket();
+    socket
+        .set_write_timeout(Some(DEADLINE))
+        .expect("a time-out");
+    // Masked with zeros.
+    let frames = b"\x81\x85\0\0\0\0flood".repeat(100);
+    let error = loop {
+        if let Err(error) = socket.write_all(&frames) {
+            break error.kind();
+        }
+    };
+    assert!(
+        matches!(error, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn who_comes_back_may_not_send_more_for_it() {
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
+    let begun = Instant::now();
+    let mut stored = 0;
+    for _ in 0..5 {
+        let mut mallory = Client::json(hubbub.address(), "mallory");
+        mallory.joins("lobby");
+        for _ in 0..3 {
+            mallory.asks(&json!({"type": "send", "room": "lobby", "text": "x"}));
+            let answer = loop {
+                let event = mallory.event();
+                if event["type"] == "sent" || event["type"] == "error" {
+                    break event;
+                }
+            };
+            stored += u64::from(answer["type"] == "sent");
+        }
+        mallory.leaves();
+        until("they are gone", || {
+            (metric(&hubbub, "hubbub_rooms") == 0).then_some(())
+        });
+    }
+    let may = 3 + begun.elapsed().as_secs() + 1;
+    assert!((3..=may).contains(&stored), "{stored} of at most {may}");
 }
 
 #[test]
