@@ -33,4 +33,5 @@ pub mod connection;
 pub mod server;
 // The other side.
 pub mod client;
+pub mod bench;
 pub mod cli;

@@ -207,7 +207,8 @@ impl Machine {
     }
 }
 
-fn most_files() -> Option<u64> {
+/// Raises the limit of open files as far as it goes, and tells how far that is.
+pub fn most_files() -> Option<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => Some(hard),

@@ -181,6 +181,7 @@ pub fn masked(frame: ClientFrame<'_>) -> Vec<u8> {
     let mut frame = match frame {
         ClientFrame::Text(text) => Frame::message(text.to_owned(), OpCode::Data(Data::Text), true),
         ClientFrame::Ping => Frame::ping(Vec::new()),
+        ClientFrame::Pong(payload) => Frame::pong(payload.to_vec()),
         ClientFrame::Goodbye => Frame::close(Some(CloseFrame {
             code: CloseCode::Normal,
             reason: "".into(),
@@ -201,6 +202,8 @@ pub enum ClientFrame<'a> {
     Text(&'a str),
     /// Is the server there?
     Ping,
+    /// The answer to the server's ping, with its payload.
+    Pong(&'a [u8]),
     /// A close frame with code 1000.
     Goodbye,
 }

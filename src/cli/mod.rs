@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C, and in
 //! `hubbub join` the first.
 
+mod bench;
 mod join;
 mod ready;
 mod say;
@@ -56,6 +57,8 @@ enum Command {
     Ready(ready::Options),
     /// Make a token for a server that lets in only who has one
     Token(token::Options),
+    /// Measure a running server as its clients: deliveries, order, times, and what they cost it
+    Bench(bench::Options),
 }
 
 /// Where a client connects to.
@@ -97,6 +100,7 @@ pub fn run() -> ExitCode {
         Some(Command::Tail(options)) => tail::run(&options),
         Some(Command::Ready(options)) => done(ready::run(&options)),
         Some(Command::Token(options)) => done(token::run(options)),
+        Some(Command::Bench(options)) => done(bench::run(options)),
     };
     outcome.unwrap_or_else(fail)
 }

@@ -51,6 +51,11 @@ impl ServerUrl {
         };
         Ok(Self { authority })
     }
+
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
 }
 
 impl fmt::Display for ServerUrl {

@@ -1,0 +1,436 @@
+//! Saying things at a rate, or as fast as they come back, and checking what every member hears.
+//!
+//! A message's time counts from when it was due, not from when it could be sent: a server that holds
+//! its sender up does not look faster for it. Of each room, only a window of messages may be on its
+//! way to its slowest member: so "as fast as it goes" finds how fast a server delivers, not how much
+//! it can pile up, and a rate beyond that shows in the times.
+
+use std::time::{Duration, Instant};
+
+use super::BenchError;
+use super::crowd::{Crowd, Guests, Listener, Mouth};
+use super::tally::{Heard, Histogram, Track};
+use super::wire::{Stamp, Stamps};
+
+/// When nothing is heard for so long, what is still on its way is given up.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How long what is on its way at the end may take.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often somebody is told how it goes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What is said.
+#[derive(Debug, Clone)]
+pub(super) struct Speech {
+    /// Tells this run's messages from all others.
+    pub(super) run: u32,
+    /// Messages a second over all rooms; 0 for as fast as they come back.
+    pub(super) rate: f64,
+    pub(super) size: usize,
+    pub(super) time: Duration,
+    pub(super) window: u32,
+}
+
+/// How far one room is.
+struct Room {
+    members: u32,
+    /// How many messages were said there.
+    said: u32,
+    /// How many of them every member has heard, or are given up.
+    done: u32,
+    /// By how many members each message in the window was heard.
+    heard: Vec<u32>,
+}
+
+impl Room {
+    fn slot(&mut self, sequence: u32) -> &mut u32 {
+        let window = self.heard.len();
+        &mut self.heard[sequence as usize % window]
+    }
+
+    /// A member has heard a message for the first time. True if that moved the window.
+    fn hears(&mut self, sequence: u32) -> bool {
+        if sequence < self.done {
+            return false;
+        }
+        *self.slot(sequence) += 1;
+        let before = self.done;
+        while self.done < self.said && *self.slot(self.done) >= self.members {
+            *self.slot(self.done) = 0;
+            self.done += 1;
+        }
+        self.done > before
+    }
+
+    fn on_their_way(&self) -> u32 {
+        self.said - self.done
+    }
+
+    fn give_up(&mut self) {
+        self.done = self.said;
+        self.heard.fill(0);
+    }
+}
+
+/// One speech, and what is heard of it.
+pub(super) struct Load {
+    speech: Speech,
+    guests: Guests,
+    begin: Instant,
+    speaking: bool,
+    stamps: Stamps,
+    frames: Vec<u8>,
+    /// How many messages were said in all rooms.
+    said: u64,
+    rooms: Vec<Room>,
+    /// The rooms whose window has space again.
+    ripe: Vec<usize>,
+    tracks: Vec<Track>,
+    complaint: Option<String>,
+    pub(super) times: Histogram,
+    pub(super) delivered: u64,
+    pub(super) doubled: u64,
+    pub(super) out_of_order: u64,
+    pub(super) last_heard: Instant,
+}
+
+impl Load {
+    pub(super) fn new(speech: Speech, guests: &Guests) -> Self {
+        let begin = Instant::now();
+        let mut rooms: Vec<_> = (0..guests.rooms)
+            .map(|_| Room {
+                members: 0,
+                said: 0,
+                done: 0,
+                heard: vec![0; speech.window as usize],
+            })
+            .collect();
+        for lane in guests.senders..guests.count() {
+            rooms[guests.room(lane)].members += 1;
+        }
+        Self {
+            begin,
+            speaking: true,
+            stamps: Stamps::new(speech.run),
+            frames: Vec::new(),
+            said: 0,
+            ripe: (0..rooms.len()).collect(),
+            rooms,
+            tracks: vec![Track::default(); guests.members],
+            complaint: None,
+            times: Histogram::new(),
+            delivered: 0,
+            doubled: 0,
+            out_of_order: 0,
+            last_heard: begin,
+            speech,
+            guests: guests.clone(),
+        }
+    }
+
+    /// Speaks and listens until all is heard, or nothing more comes. `tick` is told how it goes.
+    pub(super) fn run(
+        &mut self,
+        crowd: &mut Crowd,
+        tick: &mut dyn FnMut(&Self),
+    ) -> Result<(), BenchError> {
+        let end = self.begin + self.speech.time;
+        let mut next_tick = self.begin;
+        let mut last_word = end + DRAIN_WITHIN;
+        self.meanwhile(self.begin, &mut crowd.mouth());
+        loop {
+            let now = Instant::now();
+            if now >= end && self.speaking {
+                self.speaking = false;
+                last_word = now + DRAIN_WITHIN;
+            }
+            if now >= next_tick {
+                tick(self);
+                next_tick = now + TICK;
+            }
+            let quiet = now.saturating_duration_since(self.last_heard) > QUIET;
+            if !self.speaking && (self.delivered == self.expected() || quiet || now >= last_word) {
+                return Ok(());
+            }
+            if quiet {
+                self.give_up(now);
+            }
+            let mut until = next_tick.min(if self.speaking { end } else { last_word });
+            if let Some(due) = self.due() {
+                until = until.min(due);
+            }
+            crowd.listen(self, until)?;
+            check_senders(crowd, self.complaint.take())?;
+        }
+    }
+
+    /// When the next message is due, if there is a rate and its room has space for it.
+    fn due(&self) -> Option<Instant> {
+        let room = &self.rooms[self.next_room()];
+        let space = room.on_their_way() < self.speech.window;
+        (self.speaking && space && self.speech.rate > 0.0)
+            .then(|| self.begin + Duration::from_secs_f64(self.said as f64 / self.speech.rate))
+    }
+
+    fn next_room(&self) -> usize {
+        (self.said % self.rooms.len() as u64) as usize
+    }
+
+    fn give_up(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.rooms.iter_mut().for_each(Room::give_up);
+        self.ripe = (0..self.rooms.len()).collect();
+    }
+
+    fn write(&mut self, index: usize, due: Instant) {
+        let at = due.saturating_duration_since(self.begin).as_micros() as u64;
+        let room = &mut self.rooms[index];
+        let stamp = Stamp {
+            room: index,
+            sequence: room.said,
+            at,
+        };
+        self.stamps.write(stamp, self.speech.size, &mut self.frames);
+        room.said += 1;
+        self.said += 1;
+    }
+
+    fn speak_at_rate(&mut self, now: Instant, mouth: &mut Mouth<'_>) {
+        while let Some(due) = self.due().filter(|&due| due <= now) {
+            let room = self.next_room();
+            if !mouth.is_free(room) {
+                return;
+            }
+            self.frames.clear();
+            self.write(room, due);
+            mouth.say(room, &self.frames);
+        }
+    }
+
+    /// Fills the windows. One is filled when it is half empty, so that its sender's writes are worth
+    /// it.
+    fn speak_at_once(&mut self, now: Instant, mouth: &mut Mouth<'_>) {
+        let mut ripe = std::mem::take(&mut self.ripe);
+        ripe.retain(|&room| {
+            if !mouth.is_free(room) {
+                return true;
+            }
+            self.frames.clear();
+            while self.rooms[room].on_their_way() < self.speech.window {
+                self.write(room, now);
+            }
+            mouth.say(room, &self.frames);
+            false
+        });
+        self.ripe = ripe;
+    }
+
+    /// How many messages were said.
+    pub(super) fn sent(&self) -> u64 {
+        self.said
+    }
+
+    /// How many were due, but had no space in their window.
+    pub(super) fn unsent(&self) -> u64 {
+        let due = self.speech.rate * self.speech.time.as_secs_f64();
+        (due as u64).saturating_sub(self.said)
+    }
+
+    /// How often they should have been heard.
+    pub(super) fn expected(&self) -> u64 {
+        let rooms = self.rooms.iter();
+        rooms
+            .map(|room| u64::from(room.said) * u64::from(room.members))
+            .sum()
+    }
+
+    /// How often they were not.
+    pub(super) fn lost(&self) -> u64 {
+        let tracks = self.tracks.iter().enumerate();
+        tracks
+            .map(|(member, track)| {
+                let room = self.guests.room(self.guests.senders + member);
+                track.lost(self.rooms[room].said)
+            })
+            .sum()
+    }
+
+    /// From the first message on to the last that was heard.
+    pub(super) fn duration(&self) -> Duration {
+        self.last_heard.saturating_duration_since(self.begin)
+    }
+
+    /// Since when it has been going on.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+}
+
+impl Listener for Load {
+    fn hears(&mut self, lane: usize, payload: &[u8], now: Instant) {
+        let Some(stamp) = self.stamps.find(payload) else {
+            if lane < self.guests.senders {
+                self.complaint = self.complaint.take().or_else(|| complaint(payload));
+            }
+            return;
+        };
+        let Some(member) = lane.checked_sub(self.guests.senders) else {
+            return;
+        };
+        let index = self.guests.room(lane);
+        let room = &mut self.rooms[index];
+        if stamp.room != index || stamp.sequence >= room.said {
+            return;
+        }
+        self.last_heard = now;
+        match self.tracks[member].hear(stamp.sequence) {
+            Heard::InOrder => {}
+            Heard::OutOfOrder => self.out_of_order += 1,
+            Heard::Double => {
+                self.doubled += 1;
+                return;
+            }
+        }
+        self.delivered += 1;
+        let since = now.saturating_duration_since(self.begin).as_micros() as u64;
+        self.times.add(since.saturating_sub(stamp.at));
+        let half = self.speech.window / 2;
+        let was_full = room.on_their_way() > half;
+        if room.hears(stamp.sequence) && was_full && room.on_their_way() <= half {
+            self.ripe.push(index);
+        }
+    }
+
+    fn meanwhile(&mut self, now: Instant, mouth: &mut Mouth<'_>) {
+        if !self.speaking {
+        } else if self.speech.rate > 0.0 {
+            self.speak_at_rate(now, mouth);
+        } else if !self.ripe.is_empty() {
+            self.speak_at_once(now, mouth);
+        }
+    }
+}
+
+/// What a server says to a sender whose message it does not take, in either of Hubbub's renderings.
+pub(super) fn complaint(payload: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(payload);
+    let refused = text.starts_with("! ") || text.contains(r#""type":"error""#);
+    refused.then(|| text.into_owned())
+}
+
+/// Without its senders there is nothing to measure.
+pub(super) fn check_senders(crowd: &Crowd, complaint: Option<String>) -> Result<(), BenchError> {
+    if let Some(complaint) = complaint {
+        return Err(BenchError::Complaint(complaint));
+    }
+    let ended = (0..crowd.guests.senders).find_map(|lane| crowd.ended(lane));
+    match ended {
+        Some(why) => Err(BenchError::SenderGone(why.to_owned())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guests() -> Guests {
+        Guests {
+            prefix: "u".to_owned(),
+            run: 1,
+            senders: 1,
+            members: 2,
+            rooms: 1,
+            ramp: 0.0,
+        }
+    }
+
+    fn load(said: u32) -> Load {
+        let speech = Speech {
+            run: 7,
+            rate: 1.0,
+            size: 100,
+            time: Duration::from_secs(1),
+            window: 4,
+        };
+        let mut load = Load::new(speech, &guests());
+        let begin = load.begin;
+        for _ in 0..said {
+            load.write(0, begin);
+        }
+        load
+    }
+
+    /// A member hears a message as a server passes it on.
+    fn hears(load: &mut Load, member: usize, sequence: u32) {
+        let text = format!("name: Qz000000070000{sequence:08x}{:010x}xx", 0);
+        let now = Instant::now();
+        load.hears(1 + member, text.as_bytes(), now);
+    }
+
+    fn found(load: &Load) -> (u64, u64, u64, u64) {
+        (
+            load.delivered,
+            load.lost(),
+            load.doubled,
+            load.out_of_order,
+        )
+    }
+
+    #[test]
+    fn all_that_was_said_and_heard_is_counted() {
+        let mut load = load(3);
+        for sequence in 0..3 {
+            hears(&mut load, 0, sequence);
+            hears(&mut load, 1, sequence);
+        }
+        assert_eq!(found(&load), (6, 0, 0, 0));
+        assert_eq!(load.expected(), 6);
+    }
+
+    #[test]
+    fn a_loss_a_double_and_a_swap_at_one_member_are_each_found() {
+        let mut lossy = load(3);
+        let mut doubling = load(3);
+        let mut swapping = load(3);
+        for sequence in 0..3 {
+            for load in [&mut lossy, &mut doubling, &mut swapping] {
+                hears(load, 0, sequence);
+            }
+        }
+        [0, 2].map(|sequence| hears(&mut lossy, 1, sequence));
+        assert_eq!(found(&lossy), (5, 1, 0, 0));
+        [0, 1, 1, 2].map(|sequence| hears(&mut doubling, 1, sequence));
+        assert_eq!(found(&doubling), (6, 0, 1, 0));
+        [1, 0, 2].map(|sequence| hears(&mut swapping, 1, sequence));
+        assert_eq!(found(&swapping), (6, 0, 0, 1));
+    }
+
+    #[test]
+    fn the_window_waits_for_the_slowest_and_what_is_lost_is_given_up() {
+        let mut load = load(4);
+        for sequence in 0..4 {
+            hears(&mut load, 0, sequence);
+        }
+        assert_eq!(load.rooms[0].on_their_way(), 4);
+        assert!(load.due().is_none());
+        hears(&mut load, 1, 0);
+        assert_eq!(load.rooms[0].on_their_way(), 3);
+        assert!(load.due().is_some());
+        load.give_up(Instant::now());
+        assert_eq!(load.rooms[0].on_their_way(), 0);
+        assert_eq!(load.lost(), 3);
+    }
+
+    #[test]
+    fn what_was_never_said_and_other_peoples_lines_do_not_count() {
+        let mut load = load(1);
+        hears(&mut load, 0, 5);
+        load.hears(1, b"* bob joined", Instant::now());
+        load.hears(0, b"! not sent: too fast", Instant::now());
+        assert_eq!(found(&load), (0, 2, 0, 0));
+        assert_eq!(load.complaint.as_deref(), Some("! not sent: too fast"));
+    }
+}
