@@ -84,6 +84,8 @@ pub(super) struct Load {
     frames: Vec<u8>,
     /// How many messages were said in all rooms.
     said: u64,
+    /// How many there are to say, if there is a rate.
+    planned: u64,
     rooms: Vec<Room>,
     /// The rooms whose window has space again.
     ripe: Vec<usize>,
@@ -116,6 +118,7 @@ impl Load {
             stamps: Stamps::new(speech.run),
             frames: Vec::new(),
             said: 0,
+            planned: (speech.rate * speech.time.as_secs_f64()) as u64,
             ripe: (0..rooms.len()).collect(),
             rooms,
             tracks: vec![Track::default(); guests.members],
@@ -170,7 +173,7 @@ impl Load {
     fn due(&self) -> Option<Instant> {
         let room = &self.rooms[self.next_room()];
         let space = room.on_their_way() < self.speech.window;
-        (self.speaking && space && self.speech.rate > 0.0)
+        (self.speaking && space && self.said < self.planned)
             .then(|| self.begin + Duration::from_secs_f64(self.said as f64 / self.speech.rate))
     }
 
@@ -234,8 +237,7 @@ impl Load {
 
     /// How many were due, but had no space in their window.
     pub(super) fn unsent(&self) -> u64 {
-        let due = self.speech.rate * self.speech.time.as_secs_f64();
-        (due as u64).saturating_sub(self.said)
+        self.planned.saturating_sub(self.said)
     }
 
     /// How often they should have been heard.
@@ -304,10 +306,9 @@ impl Listener for Load {
     }
 
     fn meanwhile(&mut self, now: Instant, mouth: &mut Mouth<'_>) {
-        if !self.speaking {
-        } else if self.speech.rate > 0.0 {
+        if self.speech.rate > 0.0 {
             self.speak_at_rate(now, mouth);
-        } else if !self.ripe.is_empty() {
+        } else if self.speaking && !self.ripe.is_empty() {
             self.speak_at_once(now, mouth);
         }
     }
@@ -352,7 +353,7 @@ mod tests {
             run: 7,
             rate: 1.0,
             size: 100,
-            time: Duration::from_secs(1),
+            time: Duration::from_secs(10),
             window: 4,
         };
         let mut load = Load::new(speech, &guests());
@@ -371,12 +372,7 @@ mod tests {
     }
 
     fn found(load: &Load) -> (u64, u64, u64, u64) {
-        (
-            load.delivered,
-            load.lost(),
-            load.doubled,
-            load.out_of_order,
-        )
+        (load.delivered, load.lost(), load.doubled, load.out_of_order)
     }
 
     #[test]

@@ -308,7 +308,11 @@ fn speak(
     };
     let mut load = Load::new(speech, &hall.crowd.guests);
     load.run(&mut hall.crowd, &mut |load| {
-        progress(Progress::Running(load.elapsed(), load.sent(), load.delivered));
+        progress(Progress::Running(
+            load.elapsed(),
+            load.sent(),
+            load.delivered,
+        ));
         Memory::note(&mut memory, hall.server);
     })?;
     Memory::note(&mut memory, hall.server);

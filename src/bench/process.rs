@@ -30,7 +30,9 @@ impl Process {
     /// Its resident memory, in bytes.
     pub(super) fn memory(self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(kib * 1024)
     }

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::process::{Process, own_cpu};
 use super::tally::Histogram;
 use super::{Hall, Plan};
 
 /// What kind of measurement it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// At a rate; times count from when a message was due.
@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 /// One measurement.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// What kind it was.
     pub kind: Kind,
@@ -73,7 +73,7 @@ pub struct Report {
 }
 
 /// Quantiles, in milliseconds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Times {
     /// Half of all.
     pub p50: f64,
@@ -98,7 +98,7 @@ impl Times {
 }
 
 /// The server's resident memory, in KiB.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Memory {
     /// Before anybody was connected.
     pub before: f64,

@@ -8,6 +8,7 @@ mod support;
 mod api;
 mod auth;
 mod bad_input;
+mod bench;
 mod chat;
 mod contract;
 mod drain;

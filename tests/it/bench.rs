@@ -1,0 +1,136 @@
+//! `hubbub bench` counts exactly, and says what is wrong in one line.
+
+use std::process::Output;
+
+use hubbub::bench::{Kind, Report};
+
+use crate::support::hubbub::{Hubbub, run};
+use crate::support::redis::Redis;
+
+fn bench(url: &str, arguments: &[&str]) -> Output {
+    run(&[&["bench", "--json", "--url", url], arguments].concat())
+}
+
+fn reports(output: &Output) -> Vec<Report> {
+    let text = std::str::from_utf8(&output.stdout).expect("text");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a report"))
+        .collect()
+}
+
+/// The one line on stderr of a command that failed.
+fn complaint(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text.into_owned()
+}
+
+fn nothing_is_wrong(report: &Report) {
+    assert_eq!(report.fault(), None);
+    assert_eq!(report.delivered, report.expected);
+    assert_eq!(
+        (report.lost, report.doubled, report.out_of_order),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn at_a_rate_every_message_reaches_every_member() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let pid = hubbub.id().to_string();
+    let output = bench(
+        &hubbub.url(),
+        &[
+            "--members",
+            "20",
+            "--rate",
+            "50,100",
+            "--seconds",
+            "1",
+            "--pid",
+            &pid,
+        ],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let found = reports(&output);
+    assert_eq!(found.len(), 2);
+    for (report, rate) in found.iter().zip([50, 100]) {
+        nothing_is_wrong(report);
+        assert_eq!(report.kind, Kind::Rate);
+        // A machine that is too busy may hold some up, and then the meter says so.
+        assert_eq!(report.sent + report.unsent, rate);
+        assert_eq!(report.delivered, 20 * report.sent);
+        assert!(report.server_cpu_us_per_delivery > Some(0.0));
+        let memory = report.memory.as_ref().expect("the server's memory");
+        assert!(memory.peak >= memory.idle && memory.before > 0.0);
+    }
+}
+
+#[test]
+fn as_fast_as_it_goes_every_room_hears_its_own() {
+    let hubbub = Hubbub::alone();
+    let options = ["--members", "12", "--rooms", "4", "--rate", "0"];
+    let output = bench(
+        &hubbub.url(),
+        &[&options[..], &["--seconds", "1", "--window", "16"]].concat(),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let [report] = &reports(&output)[..] else {
+        panic!("{output:?}");
+    };
+    nothing_is_wrong(report);
+    assert_eq!(report.kind, Kind::Most);
+    assert!(report.sent > 4 * 16);
+    assert_eq!(report.delivered, 3 * report.sent);
+    assert_eq!(report.unsent, 0);
+}
+
+#[test]
+fn idle_connections_are_held() {
+    let hubbub = Hubbub::alone();
+    let options = ["--members", "5", "--idle", "--seconds", "0.5"];
+    let output = bench(&hubbub.url(), &[&options[..], &["--ramp", "100"]].concat());
+    let [report] = &reports(&output)[..] else {
+        panic!("{output:?}");
+    };
+    assert_eq!((report.kind, report.disconnected), (Kind::Idle, 0));
+    assert!(report.connects_per_s <= 125.0);
+}
+
+#[test]
+fn a_server_that_limits_its_senders_cannot_be_measured() {
+    let hubbub = Hubbub::with(&["--send-rate", "1"]);
+    let output = bench(
+        &hubbub.url(),
+        &["--members", "2", "--rate", "1000", "--seconds", "5"],
+    );
+    let why = complaint(&output);
+    assert!(why.contains("too fast"), "{why}");
+    assert!(why.contains("--send-rate 0"), "{why}");
+    assert_eq!(output.stdout, b"");
+}
+
+#[test]
+fn what_is_no_chat_is_told_in_one_line() {
+    let hubbub = Hubbub::alone();
+    let url = hubbub.url();
+    for (url, what) in [
+        ("http://127.0.0.1:9".to_owned(), "cannot reach"),
+        (format!("{url}/livez"), "answers: 200"),
+        (format!("{url}/chat/a%2Fb"), "answers: 400"),
+        (format!("{url}/chat/{{user}}?room=a%0Ab"), "answers: 400"),
+    ] {
+        let why = complaint(&bench(&url, &["--seconds", "1"]));
+        assert!(why.contains(what), "{url}: {why}");
+    }
+    for wrong in [
+        &["--members", "1", "--rooms", "2"][..],
+        &["--size", "5"],
+        &["--pid", "2147483647"],
+        &["--idle", "--rate", "5"],
+    ] {
+        complaint(&bench(&url, wrong));
+    }
+}
