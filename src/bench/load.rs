@@ -371,6 +371,12 @@ mod tests {
         load.hears(1 + member, text.as_bytes(), now);
     }
 
+    fn hears_all(load: &mut Load, member: usize, sequences: &[u32]) {
+        for &sequence in sequences {
+            hears(load, member, sequence);
+        }
+    }
+
     fn found(load: &Load) -> (u64, u64, u64, u64) {
         (load.delivered, load.lost(), load.doubled, load.out_of_order)
     }
@@ -391,16 +397,14 @@ mod tests {
         let mut lossy = load(3);
         let mut doubling = load(3);
         let mut swapping = load(3);
-        for sequence in 0..3 {
-            for load in [&mut lossy, &mut doubling, &mut swapping] {
-                hears(load, 0, sequence);
-            }
+        for load in [&mut lossy, &mut doubling, &mut swapping] {
+            hears_all(load, 0, &[0, 1, 2]);
         }
-        [0, 2].map(|sequence| hears(&mut lossy, 1, sequence));
+        hears_all(&mut lossy, 1, &[0, 2]);
         assert_eq!(found(&lossy), (5, 1, 0, 0));
-        [0, 1, 1, 2].map(|sequence| hears(&mut doubling, 1, sequence));
+        hears_all(&mut doubling, 1, &[0, 1, 1, 2]);
         assert_eq!(found(&doubling), (6, 0, 1, 0));
-        [1, 0, 2].map(|sequence| hears(&mut swapping, 1, sequence));
+        hears_all(&mut swapping, 1, &[1, 0, 2]);
         assert_eq!(found(&swapping), (6, 0, 0, 1));
     }
 

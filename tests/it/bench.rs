@@ -1,8 +1,12 @@
 //! `hubbub bench` counts exactly, and says what is wrong in one line.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Output;
+use std::thread;
 
 use hubbub::bench::{Kind, Report};
+use hubbub::frame;
 
 use crate::support::hubbub::{Hubbub, run};
 use crate::support::redis::Redis;
@@ -132,5 +136,97 @@ fn what_is_no_chat_is_told_in_one_line() {
         &["--idle", "--rate", "5"],
     ] {
         complaint(&bench(&url, wrong));
+    }
+}
+
+/// What a bad chat does to one message in the middle.
+#[derive(Clone, Copy)]
+enum Fault {
+    Lose,
+    Double,
+    Swap,
+}
+
+/// A chat for one sender and one member that passes on what it hears, but for one message.
+fn bad_chat(fault: Fault) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        // The first connection only looks whether somebody is there.
+        drop(listener.accept());
+        let [mut sender, member] = [(), ()].map(|()| upgraded(&listener));
+        let mut held = None;
+        for count in 0.. {
+            let Some(text) = said(&mut sender) else {
+                return;
+            };
+            let frame = frame::text(&[format!("somebody says {text}")]).expect("a frame");
+            let write = |frame: &[u8]| drop(member.get_ref().write_all(frame));
+            match (fault, count) {
+                (Fault::Lose, 20) => continue,
+                (Fault::Double, 20) => write(&frame),
+                (Fault::Swap, 20) => {
+                    held = Some(frame);
+                    continue;
+                }
+                _ => {}
+            }
+            write(&frame);
+            if let Some(late) = held.take() {
+                write(&late);
+            }
+        }
+    });
+    format!("ws://{address}/some/where?as={{user}}")
+}
+
+fn upgraded(listener: &TcpListener) -> BufReader<TcpStream> {
+    let (socket, _) = listener.accept().expect("a connection");
+    let mut socket = BufReader::new(socket);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        socket.read_line(&mut line).expect("a request");
+    }
+    let answer = "HTTP/1.1 101 Switching Protocols\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let written = socket.get_ref().write_all(answer.as_bytes());
+    written.expect("it can be answered");
+    socket
+}
+
+/// The text of the next masked frame, of up to 125 bytes; `None` at the end.
+fn said(socket: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut head = [0; 6];
+    socket.read_exact(&mut head).ok()?;
+    let mut payload = vec![0; usize::from(head[1] & 0x7f)];
+    socket.read_exact(&mut payload).ok()?;
+    let text = payload.iter().zip(head[2..].iter().cycle());
+    let text = text.map(|(byte, mask)| byte ^ mask).collect();
+    (head[0] == 0x81).then(|| String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn what_a_bad_chat_does_is_found_and_fails() {
+    for (fault, counts, sentence) in [
+        (Fault::Lose, (1, 0, 0), "1 of 40 lost"),
+        (Fault::Double, (0, 1, 0), "1 of 40 doubled"),
+        (Fault::Swap, (0, 0, 1), "1 of 40 out of order"),
+    ] {
+        let output = bench(
+            &bad_chat(fault),
+            &["--members", "1", "--rate", "40", "--seconds", "1"],
+        );
+        let [report] = &reports(&output)[..] else {
+            panic!("{output:?}");
+        };
+        assert_eq!(
+            (report.lost, report.doubled, report.out_of_order),
+            counts,
+            "{sentence}"
+        );
+        assert_eq!(report.delivered + report.lost, report.sent);
+        let why = complaint(&output);
+        assert!(why.contains(sentence), "{why}");
     }
 }

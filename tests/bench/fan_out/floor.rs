@@ -31,18 +31,18 @@ pub(crate) fn serve() {
             let connection = thread::Builder::new().stack_size(STACK);
             // A connection that breaks off is over, and nothing else.
             connection
-                .spawn(move || drop(converse(Arc::new(socket), &rooms)))
+                .spawn(move || drop(converse(&Arc::new(socket), &rooms)))
                 .expect("a thread");
         }
     });
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
 }
 
-fn converse(socket: Arc<TcpStream>, rooms: &Rooms) -> io::Result<()> {
+fn converse(socket: &Arc<TcpStream>, rooms: &Rooms) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut buffer = Vec::new();
     let head = loop {
-        read(&socket, &mut buffer)?;
+        read(socket, &mut buffer)?;
         if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break buffer.drain(..at + 4).collect::<Vec<_>>();
         }
@@ -55,14 +55,14 @@ fn converse(socket: Arc<TcpStream>, rooms: &Rooms) -> io::Result<()> {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
     );
-    (&*socket).write_all(answer.as_bytes())?;
+    (&**socket).write_all(answer.as_bytes())?;
     let room = {
         let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(rooms.entry(room.to_owned()).or_default())
     };
-    lock(&room).push(Arc::clone(&socket));
-    let outcome = pass_on(&socket, user, buffer, &room);
-    lock(&room).retain(|member| !Arc::ptr_eq(member, &socket));
+    lock(&room).push(Arc::clone(socket));
+    let outcome = pass_on(socket, user, buffer, &room);
+    lock(&room).retain(|member| !Arc::ptr_eq(member, socket));
     outcome
 }
 

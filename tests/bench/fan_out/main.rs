@@ -115,6 +115,7 @@ fn main() {
     let page = page::of(&results);
     println!("{page}");
     if let Some(folder) = &matrix.into {
+        std::fs::create_dir_all(folder).expect("a folder for the results");
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
