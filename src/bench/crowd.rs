@@ -25,6 +25,9 @@ const HANDSHAKES: usize = 64;
 /// How long a handshake's answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often those that are late are looked for.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// What is read at once; also the longest frame that is taken.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -158,7 +161,8 @@ impl Crowd {
                 0.0 => begin,
                 ramp => begin + Duration::from_secs_f64(lane as f64 / ramp),
             };
-            if lane < count && waiting.len() < HANDSHAKES && Instant::now() >= due {
+            let may_call = lane < count && waiting.len() < HANDSHAKES;
+            if may_call && Instant::now() >= due {
                 let (user, room) = crowd.guests.names(lane);
                 let socket = target.call(to, &user, &room).map_err(unreachable)?;
                 crowd.sockets.push(socket);
@@ -169,8 +173,11 @@ impl Crowd {
                     continue;
                 }
             }
-            let glance = due.saturating_duration_since(Instant::now());
-            crowd.take_answers(target, &mut waiting, glance.min(Duration::from_millis(10)))?;
+            let glance = match may_call {
+                true => due.saturating_duration_since(Instant::now()).min(GLANCE),
+                false => GLANCE,
+            };
+            crowd.take_answers(target, &mut waiting, glance)?;
             progress(crowd.sockets.len() - waiting.len());
         }
         Ok(crowd)

@@ -15,8 +15,8 @@ use super::wire::{Stamp, Stamps};
 /// When nothing is heard for so long, what is still on its way is given up.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// How long what is on its way at the end may take.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long what is on its way at the end may take, while some of it keeps coming.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often somebody is told how it goes.
 const TICK: Duration = Duration::from_millis(100);
@@ -95,7 +95,11 @@ pub(super) struct Load {
     pub(super) delivered: u64,
     pub(super) doubled: u64,
     pub(super) out_of_order: u64,
-    pub(super) last_heard: Instant,
+    last_heard: Instant,
+    /// When something was heard, or given up, the last time.
+    last_sign: Instant,
+    /// Whether more was coming at the end.
+    still_coming: bool,
 }
 
 impl Load {
@@ -128,6 +132,8 @@ impl Load {
             doubled: 0,
             out_of_order: 0,
             last_heard: begin,
+            last_sign: begin,
+            still_coming: false,
             speech,
             guests: guests.clone(),
         }
@@ -153,12 +159,14 @@ impl Load {
                 tick(self);
                 next_tick = now + TICK;
             }
-            let quiet = now.saturating_duration_since(self.last_heard) > QUIET;
+            let quiet = now.saturating_duration_since(self.last_sign) > QUIET;
             if !self.speaking && (self.delivered == self.expected() || quiet || now >= last_word) {
+                self.still_coming = !quiet;
                 return Ok(());
             }
             if quiet {
-                self.give_up(now);
+                self.last_sign = now;
+                self.give_up();
             }
             let mut until = next_tick.min(if self.speaking { end } else { last_word });
             if let Some(due) = self.due() {
@@ -181,8 +189,7 @@ impl Load {
         (self.said % self.rooms.len() as u64) as usize
     }
 
-    fn give_up(&mut self, now: Instant) {
-        self.last_heard = now;
+    fn give_up(&mut self) {
         self.rooms.iter_mut().for_each(Room::give_up);
         self.ripe = (0..self.rooms.len()).collect();
     }
@@ -248,13 +255,24 @@ impl Load {
             .sum()
     }
 
-    /// How often they were not.
+    /// How often they were not, and will not be: a later one came, or nothing comes any more.
     pub(super) fn lost(&self) -> u64 {
+        let skipped: u64 = self.tracks.iter().map(Track::skipped).sum();
+        skipped + if self.still_coming { 0 } else { self.awaited() }
+    }
+
+    /// How often they were still on their way when the meter had waited long enough.
+    pub(super) fn late(&self) -> u64 {
+        if self.still_coming { self.awaited() } else { 0 }
+    }
+
+    /// How many are behind the last that each member heard.
+    fn awaited(&self) -> u64 {
         let tracks = self.tracks.iter().enumerate();
         tracks
             .map(|(member, track)| {
                 let room = self.guests.room(self.guests.senders + member);
-                track.lost(self.rooms[room].said)
+                track.awaited(self.rooms[room].said)
             })
             .sum()
     }
@@ -286,7 +304,7 @@ impl Listener for Load {
         if stamp.room != index || stamp.sequence >= room.said {
             return;
         }
-        self.last_heard = now;
+        (self.last_heard, self.last_sign) = (now, now);
         match self.tracks[member].hear(stamp.sequence) {
             Heard::InOrder => {}
             Heard::OutOfOrder => self.out_of_order += 1,
@@ -419,7 +437,7 @@ mod tests {
         hears(&mut load, 1, 0);
         assert_eq!(load.rooms[0].on_their_way(), 3);
         assert!(load.due().is_some());
-        load.give_up(Instant::now());
+        load.give_up();
         assert_eq!(load.rooms[0].on_their_way(), 0);
         assert_eq!(load.lost(), 3);
     }

@@ -327,6 +327,7 @@ fn speak(
         expected: load.expected(),
         delivered: load.delivered,
         lost: load.lost(),
+        late: load.late(),
         doubled: load.doubled,
         out_of_order: load.out_of_order,
         deliveries_per_s: load.delivered as f64 / load.duration().as_secs_f64().max(1e-6),

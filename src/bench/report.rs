@@ -44,8 +44,10 @@ pub struct Report {
     pub expected: u64,
     /// How often they were.
     pub delivered: u64,
-    /// How often they were not.
+    /// How often they were not, and will not be.
     pub lost: u64,
+    /// How often they were still on their way when the meter had waited long enough for them.
+    pub late: u64,
     /// How often one was heard again.
     pub doubled: u64,
     /// How often one was heard behind a later one.
@@ -160,6 +162,7 @@ impl Report {
             expected: 0,
             delivered: 0,
             lost: 0,
+            late: 0,
             doubled: 0,
             out_of_order: 0,
             disconnected,
@@ -192,6 +195,7 @@ impl Report {
         let mut faults = Vec::new();
         for (count, what) in [
             (self.lost, "lost"),
+            (self.late, "still on their way long after"),
             (self.doubled, "doubled"),
             (self.out_of_order, "out of order"),
         ] {
@@ -277,10 +281,11 @@ impl Report {
         }
         writeln!(
             f,
-            "delivered  {} of {}, lost {}, doubled {}, out of order {}",
+            "delivered  {} of {}, lost {}, late {}, doubled {}, out of order {}",
             number(self.delivered),
             number(self.expected),
             number(self.lost),
+            number(self.late),
             number(self.doubled),
             number(self.out_of_order)
         )?;

@@ -97,9 +97,14 @@ impl Track {
         }
     }
 
-    /// How many of `sent` messages it never heard.
-    pub(super) fn lost(&self, sent: u32) -> u64 {
-        self.missing.len() as u64 + u64::from(sent.saturating_sub(self.next))
+    /// How many it did not hear, and heard a later one.
+    pub(super) fn skipped(&self) -> u64 {
+        self.missing.len() as u64
+    }
+
+    /// How many of `sent` messages are behind the last that it heard.
+    pub(super) fn awaited(&self, sent: u32) -> u64 {
+        u64::from(sent.saturating_sub(self.next))
     }
 }
 
@@ -142,20 +147,24 @@ mod tests {
         (track, what)
     }
 
+    fn lost(track: &Track, sent: u32) -> u64 {
+        track.skipped() + track.awaited(sent)
+    }
+
     #[test]
     fn all_in_order_is_nothing_to_complain_of() {
         let (track, what) = heard(&[0, 1, 2, 3]);
         assert_eq!(what, [Heard::InOrder; 4]);
-        assert_eq!(track.lost(4), 0);
+        assert_eq!(lost(&track, 4), 0);
     }
 
     #[test]
     fn a_loss_is_found_in_the_middle_and_at_the_end() {
         let (track, what) = heard(&[0, 1, 3]);
         assert_eq!(what, [Heard::InOrder; 3]);
-        assert_eq!(track.lost(4), 1);
-        assert_eq!(track.lost(6), 3);
-        assert_eq!(Track::default().lost(2), 2);
+        assert_eq!(lost(&track, 4), 1);
+        assert_eq!(lost(&track, 6), 3);
+        assert_eq!(lost(&Track::default(), 2), 2);
     }
 
     #[test]
@@ -163,7 +172,7 @@ mod tests {
         let (track, what) = heard(&[0, 0, 1, 2, 1]);
         assert_eq!(what[1], Heard::Double);
         assert_eq!(what[4], Heard::Double);
-        assert_eq!(track.lost(3), 0);
+        assert_eq!(lost(&track, 3), 0);
     }
 
     #[test]
@@ -171,6 +180,6 @@ mod tests {
         let (track, what) = heard(&[0, 2, 1, 3, 2]);
         assert_eq!(what[2], Heard::OutOfOrder);
         assert_eq!(what[4], Heard::Double);
-        assert_eq!(track.lost(4), 0);
+        assert_eq!(lost(&track, 4), 0);
     }
 }

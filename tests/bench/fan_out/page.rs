@@ -129,10 +129,10 @@ fn targets(results: &Results, page: &mut String) {
             hall(0.0, growth),
         ),
         Target::most(
-            "1,000 messages/s: lost or held up",
+            "1,000 messages/s: lost, late or held up",
             0.0,
             "",
-            worst(1000.0, |report| report.lost + report.unsent),
+            worst(1000.0, |report| report.lost + report.late + report.unsent),
         ),
         Target::most("1,000 messages/s: p99", 100.0, " ms", hall(1000.0, p99)),
         Target::most(
@@ -275,6 +275,7 @@ fn faults(reports: &[Report]) -> String {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     [
         (sum(|report| report.lost), "lost"),
+        (sum(|report| report.late), "late"),
         (sum(|report| report.doubled), "doubled"),
         (sum(|report| report.out_of_order), "out of order"),
         (sum(|report| report.disconnected as u64), "disconnected"),
