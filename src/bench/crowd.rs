@@ -34,7 +34,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// Between two looks at all sockets, so long for each of them: a look costs some 50 ns a socket, and
 /// without a pause the meter would do little else while a message is on its way to a thousand
 /// members. It is also by how much a measured time may be too long.
-const PAUSE_PER_SOCKET: Duration = Duration::from_nanos(250);
+const PAUSE_PER_SOCKET: Duration = Duration::from_nanos(500);
 
 /// So few sockets cost nothing to look at.
 const FEW: usize = 64;
@@ -91,6 +91,9 @@ struct Lane {
 pub(super) trait Listener {
     /// A text message came on a lane.
     fn hears(&mut self, lane: usize, payload: &[u8], now: Instant);
+
+    /// A lane's connection ended.
+    fn loses(&mut self, _lane: usize) {}
 
     /// Between the readings of a round, so that sending is not kept waiting by them.
     fn meanwhile(&mut self, _now: Instant, _mouth: &mut Mouth<'_>) {}
@@ -286,6 +289,7 @@ impl Crowd {
                 });
                 if let Err(why) = heard {
                     lanes[lane].ended = Some(why);
+                    listener.loses(lane);
                     ending = true;
                 }
                 let mut mouth = Mouth { sockets, lanes };

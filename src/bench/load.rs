@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::BenchError;
 use super::crowd::{Crowd, Guests, Listener, Mouth};
 use super::tally::{Heard, Histogram, Track};
+use super::window::Room;
 use super::wire::{Stamp, Stamps};
 
 /// When nothing is heard for so long, what is still on its way is given up.
@@ -31,47 +32,6 @@ pub(super) struct Speech {
     pub(super) size: usize,
     pub(super) time: Duration,
     pub(super) window: u32,
-}
-
-/// How far one room is.
-struct Room {
-    members: u32,
-    /// How many messages were said there.
-    said: u32,
-    /// How many of them every member has heard, or are given up.
-    done: u32,
-    /// By how many members each message in the window was heard.
-    heard: Vec<u32>,
-}
-
-impl Room {
-    fn slot(&mut self, sequence: u32) -> &mut u32 {
-        let window = self.heard.len();
-        &mut self.heard[sequence as usize % window]
-    }
-
-    /// A member has heard a message for the first time. True if that moved the window.
-    fn hears(&mut self, sequence: u32) -> bool {
-        if sequence < self.done {
-            return false;
-        }
-        *self.slot(sequence) += 1;
-        let before = self.done;
-        while self.done < self.said && *self.slot(self.done) >= self.members {
-            *self.slot(self.done) = 0;
-            self.done += 1;
-        }
-        self.done > before
-    }
-
-    fn on_their_way(&self) -> u32 {
-        self.said - self.done
-    }
-
-    fn give_up(&mut self) {
-        self.done = self.said;
-        self.heard.fill(0);
-    }
 }
 
 /// One speech, and what is heard of it.
@@ -106,12 +66,7 @@ impl Load {
     pub(super) fn new(speech: Speech, guests: &Guests) -> Self {
         let begin = Instant::now();
         let mut rooms: Vec<_> = (0..guests.rooms)
-            .map(|_| Room {
-                members: 0,
-                said: 0,
-                done: 0,
-                heard: vec![0; speech.window as usize],
-            })
+            .map(|_| Room::new(speech.window))
             .collect();
         for lane in guests.senders..guests.count() {
             rooms[guests.room(lane)].members += 1;
@@ -323,6 +278,13 @@ impl Listener for Load {
         }
     }
 
+    fn loses(&mut self, lane: usize) {
+        let index = self.guests.room(lane);
+        if lane >= self.guests.senders && self.rooms[index].loses_one() {
+            self.ripe.push(index);
+        }
+    }
+
     fn meanwhile(&mut self, now: Instant, mouth: &mut Mouth<'_>) {
         if self.speech.rate > 0.0 {
             self.speak_at_rate(now, mouth);
@@ -427,18 +389,13 @@ mod tests {
     }
 
     #[test]
-    fn the_window_waits_for_the_slowest_and_what_is_lost_is_given_up() {
+    fn nothing_is_due_while_the_window_is_full() {
         let mut load = load(4);
-        for sequence in 0..4 {
-            hears(&mut load, 0, sequence);
-        }
-        assert_eq!(load.rooms[0].on_their_way(), 4);
+        hears_all(&mut load, 0, &[0, 1, 2, 3]);
         assert!(load.due().is_none());
         hears(&mut load, 1, 0);
-        assert_eq!(load.rooms[0].on_their_way(), 3);
         assert!(load.due().is_some());
         load.give_up();
-        assert_eq!(load.rooms[0].on_their_way(), 0);
         assert_eq!(load.lost(), 3);
     }
 

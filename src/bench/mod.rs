@@ -11,6 +11,7 @@ mod process;
 mod report;
 mod tally;
 mod target;
+mod window;
 mod wire;
 
 use std::time::{Duration, Instant};
