@@ -13,8 +13,9 @@ use super::tally::{Heard, Histogram, Track};
 use super::window::Room;
 use super::wire::{Stamp, Stamps};
 
-/// When nothing is heard for so long, what is still on its way is given up.
-const QUIET: Duration = Duration::from_secs(2);
+/// When nothing is heard for so many ticks, what is still on its way is given up. Ticks, and no time:
+/// each has looked, however long a busy machine kept the meter from it.
+const QUIET_TICKS: u32 = 30;
 
 /// How long what is on its way at the end may take, while some of it keeps coming.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -56,8 +57,8 @@ pub(super) struct Load {
     pub(super) doubled: u64,
     pub(super) out_of_order: u64,
     last_heard: Instant,
-    /// When something was heard, or given up, the last time.
-    last_sign: Instant,
+    /// For how many ticks nothing was heard.
+    quiet_ticks: u32,
     /// Whether more was coming at the end.
     still_coming: bool,
 }
@@ -87,7 +88,7 @@ impl Load {
             doubled: 0,
             out_of_order: 0,
             last_heard: begin,
-            last_sign: begin,
+            quiet_ticks: 0,
             still_coming: false,
             speech,
             guests: guests.clone(),
@@ -113,14 +114,14 @@ impl Load {
             if now >= next_tick {
                 tick(self);
                 next_tick = now + TICK;
+                self.quiet_ticks += 1;
             }
-            let quiet = now.saturating_duration_since(self.last_sign) > QUIET;
+            let quiet = self.quiet_ticks > QUIET_TICKS;
             if !self.speaking && (self.delivered == self.expected() || quiet || now >= last_word) {
                 self.still_coming = !quiet;
                 return Ok(());
             }
             if quiet {
-                self.last_sign = now;
                 self.give_up();
             }
             let mut until = next_tick.min(if self.speaking { end } else { last_word });
@@ -145,6 +146,7 @@ impl Load {
     }
 
     fn give_up(&mut self) {
+        self.quiet_ticks = 0;
         self.rooms.iter_mut().for_each(Room::give_up);
         self.ripe = (0..self.rooms.len()).collect();
     }
@@ -245,6 +247,8 @@ impl Load {
 
 impl Listener for Load {
     fn hears(&mut self, lane: usize, payload: &[u8], now: Instant) {
+        // What is late from before is a sign of life, too.
+        self.quiet_ticks = 0;
         let Some(stamp) = self.stamps.find(payload) else {
             if lane < self.guests.senders {
                 self.complaint = self.complaint.take().or_else(|| complaint(payload));
@@ -259,7 +263,7 @@ impl Listener for Load {
         if stamp.room != index || stamp.sequence >= room.said {
             return;
         }
-        (self.last_heard, self.last_sign) = (now, now);
+        self.last_heard = now;
         match self.tracks[member].hear(stamp.sequence) {
             Heard::InOrder => {}
             Heard::OutOfOrder => self.out_of_order += 1,

@@ -153,13 +153,15 @@ pub fn run(
         return Ok(());
     };
     for &rate in &talk.rates {
-        // Whom the server gave up comes back for the next measurement.
+        // Whom the server gave up comes back for the next measurement, and nobody begins it with what
+        // was late in the last.
         let mut hall = match gathered.take() {
             Some(hall) => hall,
             None => gather(plan, server, progress)?,
         };
-        report(&speak(plan, talk, rate, &mut hall, progress)?);
-        gathered = (hall.crowd.gone().0 == 0).then_some(hall);
+        let found = speak(plan, talk, rate, &mut hall, progress)?;
+        report(&found);
+        gathered = (found.disconnected == 0 && found.late == 0).then_some(hall);
     }
     Ok(())
 }
