@@ -4,6 +4,7 @@
 //! rendering, and it hands each member every message of the room once and in the room's order,
 //! whatever the backplane repeats: a member takes only ids above the last it took.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -34,7 +35,7 @@ pub enum Delivery {
         /// The first one behind it.
         before: Option<MessageId>,
     },
-    /// All users who are present, by the shared state. What differs from what the hub was told
+    /// All users who are present, by the shared state, in alphabetical order. What differs from what the hub was told
     /// twice in succession was missed, and is announced.
     Present(Vec<UserName>),
 }
@@ -193,15 +194,14 @@ impl Room {
 
     /// Compares what was told with the shared state. A notice may be on its way just now, so a
     /// difference counts only when it is found a second time.
-    fn reconcile(&mut self, name: &RoomName, now: Vec<UserName>) {
+    fn reconcile(&mut self, name: &RoomName, now: &[UserName]) {
         let Some(present) = &self.present else { return };
-        let now: BTreeSet<_> = now.into_iter().collect();
-        let differing: BTreeSet<_> = present.symmetric_difference(&now).cloned().collect();
+        let differing = differing(present, now);
         let missed: Vec<_> = differing.intersection(&self.doubted).cloned().collect();
         self.doubted = differing;
         for user in missed {
             self.doubted.remove(&user);
-            let notice = if now.contains(&user) {
+            let notice = if now.binary_search(&user).is_ok() {
                 Notice::Joined(user)
             } else {
                 Notice::Left(user)
@@ -261,7 +261,8 @@ impl Hub {
 
     /// Ends the holding back: `first` is called, with nothing delivered meanwhile, to put the past
     /// and the members into the outbox; then what was held follows, but for what the past has
-    /// already, up to `last`, and the comings and goings that `members` shows already.
+    /// already, up to `last`, and the comings and goings that `members`, in alphabetical order, shows
+    /// already.
     pub fn release(
         &self,
         room: &RoomName,
@@ -280,19 +281,27 @@ impl Hub {
         let Some(held) = member.held.take() else {
             return;
         };
-        let mut shown: BTreeSet<_> = members.iter().cloned().collect();
+        let mut shown = Cow::Borrowed(members);
         for broadcast in without_shown(held.events, members) {
             member.take(&broadcast);
             match &broadcast.event {
-                Event::Joined { user, .. } => shown.insert(user.clone()),
-                Event::Left { user, .. } => shown.remove(user),
-                _ => false,
-            };
+                Event::Joined { user, .. } => {
+                    if let Err(index) = shown.binary_search(user) {
+                        shown.to_mut().insert(index, user.clone());
+                    }
+                }
+                Event::Left { user, .. } => {
+                    if let Ok(index) = shown.binary_search(user) {
+                        shown.to_mut().remove(index);
+                    }
+                }
+                _ => {}
+            }
         }
         match &room.present {
-            None => room.present = Some(shown),
+            None => room.present = Some(shown.iter().cloned().collect()),
             Some(present) => {
-                let ahead = present.symmetric_difference(&shown).cloned().collect();
+                let ahead = differing(present, &shown);
                 if let Some(member) = room.member(connection) {
                     member.ahead = ahead;
                 }
@@ -351,7 +360,7 @@ impl Hub {
                 after,
                 before,
             }),
-            Delivery::Present(users) => room.reconcile(name, users),
+            Delivery::Present(users) => room.reconcile(name, &users),
         }
     }
 
@@ -363,18 +372,36 @@ impl Hub {
 /// Leaves out of `held` the comings and goings whose outcome `members` shows already; of a user
 /// whose last one says otherwise, that one alone stays.
 fn without_shown(held: Vec<Arc<Broadcast>>, members: &[UserName]) -> Vec<Arc<Broadcast>> {
+    let is_in = |user: &UserName| members.binary_search(user).is_ok();
     let mut decided = HashSet::new();
     let mut kept: Vec<_> = held
         .into_iter()
         .rev()
         .filter(|broadcast| match &broadcast.event {
-            Event::Joined { user, .. } => decided.insert(user.clone()) && !members.contains(user),
-            Event::Left { user, .. } => decided.insert(user.clone()) && members.contains(user),
+            Event::Joined { user, .. } => decided.insert(user.clone()) && !is_in(user),
+            Event::Left { user, .. } => decided.insert(user.clone()) && is_in(user),
             _ => true,
         })
         .collect();
     kept.reverse();
     kept
+}
+
+/// Who is in one of the two and not in the other. Every member that enters asks for it: so the second,
+/// in alphabetical order, is no set.
+fn differing(set: &BTreeSet<UserName>, list: &[UserName]) -> BTreeSet<UserName> {
+    let mut differing = BTreeSet::new();
+    let mut list = list.iter().peekable();
+    for user in set {
+        while let Some(other) = list.next_if(|other| *other < user) {
+            differing.insert(other.clone());
+        }
+        if list.next_if(|other| *other == user).is_none() {
+            differing.insert(user.clone());
+        }
+    }
+    differing.extend(list.cloned());
+    differing
 }
 
 impl Room {

@@ -262,8 +262,8 @@ impl Backplane for Local {
         }
     }
 
-    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError> {
-        Ok(lock(&self.shared.roster).users(room))
+    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
+        Ok(lock(&self.shared.roster).users(room).into())
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {

@@ -14,6 +14,7 @@ mod redis;
 mod roster;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use local::Local;
@@ -118,7 +119,7 @@ pub trait Backplane: Send + Sync {
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure);
 
     /// Who is in the room, on all instances, in alphabetical order.
-    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError>;
+    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError>;
 
     /// Tells the room that this user is typing. Best effort; does not wait.
     fn typing(&self, room: &RoomName, user: &UserName);

@@ -7,6 +7,7 @@ pub mod json;
 pub mod text;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -169,7 +170,7 @@ pub enum Event {
         /// The room.
         room: RoomName,
         /// Who is here, in alphabetical order.
-        members: Vec<UserName>,
+        members: Arc<[UserName]>,
         /// What was missed, or the past that was asked for, oldest first. What does not fit one
         /// frame follows as [`Event::Message`].
         messages: Vec<Message>,
@@ -209,7 +210,7 @@ pub enum Event {
         /// The room.
         room: RoomName,
         /// In alphabetical order.
-        members: Vec<UserName>,
+        members: Arc<[UserName]>,
     },
     /// Somebody said something.
     Message {

@@ -238,7 +238,7 @@ impl Backplane for Faulty {
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
         self.0.depart(room, user, departure);
     }
-    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError> {
+    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
         self.0.members(room)
     }
     fn typing(&self, room: &RoomName, user: &UserName) {

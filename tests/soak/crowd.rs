@@ -71,7 +71,7 @@ impl Record {
             }) => {
                 self.entered.get_or_insert(last.unwrap_or(MessageId::ZERO));
                 messages.into_iter().for_each(|message| self.see(message));
-                self.members = members.into_iter().collect();
+                self.members = members.iter().cloned().collect();
             }
             Happening::Event(Event::Joined { user, .. }) => {
                 self.members.insert(user);

@@ -194,7 +194,7 @@ fn check_presence(house: &House, crowd: &Crowd) {
             let until = Instant::now() + Duration::from_millis(300);
             while let Ok(happening) = auditor.happenings().recv_deadline(until) {
                 if let Happening::Event(Event::Members { room, members }) = happening {
-                    answers.insert(room, members.into_iter().collect::<BTreeSet<_>>());
+                    answers.insert(room, members.iter().cloned().collect::<BTreeSet<_>>());
                 }
             }
         }

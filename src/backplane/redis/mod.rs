@@ -8,6 +8,7 @@
 mod chain;
 mod presence;
 mod publisher;
+mod roll_call;
 mod subscriber;
 mod wire;
 
@@ -24,6 +25,7 @@ use redis::{
 
 use self::presence::Keeper;
 use self::publisher::Publisher;
+use self::roll_call::RollCall;
 use self::subscriber::Subscriber;
 use self::wire::{Keys, Scripts};
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
@@ -167,6 +169,7 @@ pub struct Redis {
     keeper: Keeper,
     keys: Keys,
     scripts: Scripts,
+    roll_call: RollCall,
     retention: Retention,
     in_flight: Arc<AtomicUsize>,
 }
@@ -208,6 +211,7 @@ impl Redis {
             keeper,
             keys,
             scripts,
+            roll_call: RollCall::default(),
             retention,
             in_flight: Arc::default(),
         })
@@ -262,11 +266,11 @@ impl Backplane for Redis {
         self.keeper.depart(room, user, departure);
     }
 
-    fn members(&self, room: &RoomName) -> Result<Vec<UserName>, BackplaneError> {
-        let answer = self
-            .publisher
-            .call(&self.scripts.members(&self.keys, room))?;
-        wire::users(&answer)
+    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
+        self.roll_call.ask(room, || {
+            let question = self.scripts.members(&self.keys, room);
+            wire::users(&self.publisher.call(&question)?).map(Arc::from)
+        })
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {

@@ -10,7 +10,7 @@
 --   retire   they no longer are, but are given a while to come back elsewhere
 --   sweep    those whose instances all failed to renew them are gone; returns whether anything of
 --            this instance is still known (0 after a FLUSHALL)
---   members  returns who is present
+--   members  returns who is present, on lines of their own: one string is cheaper than a thousand
 
 local users, holders = KEYS[1], KEYS[2]
 local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -52,7 +52,7 @@ local function write(user, held)
 end
 
 if operation == 'members' then
-  return redis.call('ZRANGEBYSCORE', users, '(' .. string.format('%d', now), '+inf')
+  return table.concat(redis.call('ZRANGEBYSCORE', users, '(' .. string.format('%d', now), '+inf'), '\n')
 end
 
 if operation == 'sweep' then

@@ -210,16 +210,11 @@ pub(super) fn publish_answer(value: &Value) -> Result<(MessageId, bool), Backpla
     parts().ok_or_else(|| unexpected("publish.lua"))
 }
 
-/// Reads a list of user names.
+/// Reads who is present, in alphabetical order.
 pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
-    let Value::Array(names) = value else {
-        return Err(unexpected("presence.lua"));
-    };
-    let mut users: Vec<UserName> = names
-        .iter()
-        .filter_map(|name| text(name)?.parse().ok())
-        .collect();
-    users.sort();
+    let names = text(value).ok_or_else(|| unexpected("presence.lua"))?;
+    let mut users: Vec<UserName> = names.lines().filter_map(|name| name.parse().ok()).collect();
+    users.sort_unstable();
     Ok(users)
 }
 
