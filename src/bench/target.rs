@@ -10,6 +10,9 @@ use crate::client::ServerUrl;
 /// Where chat is at a Hubbub.
 const PATH: &str = "/chat/{user}?room={room}";
 
+/// With this a Hubbub lets nobody into a room who does not ask for it.
+const SUBPROTOCOL: &str = "hubbub.v1";
+
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,8 @@ pub struct Target {
     authority: String,
     /// With `{user}` and `{room}` in it.
     path: String,
+    /// What is asked for, if anything is.
+    subprotocol: Option<&'static str>,
 }
 
 impl Target {
@@ -44,7 +49,20 @@ impl Target {
             return Err("what is not ASCII belongs percent-encoded into a URL".to_owned());
         }
         let authority = ServerUrl::parse(server)?.authority().to_owned();
-        Ok(Self { authority, path })
+        Ok(Self {
+            authority,
+            path,
+            subprotocol: None,
+        })
+    }
+
+    /// The same, without that anybody enters a room.
+    #[must_use]
+    pub fn outside(self) -> Self {
+        Self {
+            subprotocol: Some(SUBPROTOCOL),
+            ..self
+        }
     }
 
     /// Its first address that takes a connection. The first of many connections finds it.
@@ -64,10 +82,14 @@ impl Target {
     pub(super) fn call(&self, to: SocketAddr, user: &str, room: &str) -> io::Result<TcpStream> {
         let path = self.path.replace("{user}", user).replace("{room}", room);
         let host = &self.authority;
-        let request = format!(
+        let mut request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
         );
+        if let Some(subprotocol) = self.subprotocol {
+            request.push_str(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
+        }
+        request.push_str("\r\n");
         let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN)?;
         socket.set_nodelay(true)?;
         socket.write_all(request.as_bytes())?;

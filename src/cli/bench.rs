@@ -32,6 +32,9 @@ pub(super) struct Options {
     /// Only hold the connections
     #[arg(long, conflicts_with_all = ["rate", "size", "window"])]
     idle: bool,
+    /// Enter no room, to measure the handshake alone; for a Hubbub
+    #[arg(long, requires = "idle")]
+    outside: bool,
     /// Connect so many a second [default: as fast as it goes]
     #[arg(long, value_name = "RATE", value_parser = rate, default_value = "0", hide_default_value = true)]
     ramp: f64,
@@ -77,7 +80,10 @@ impl Options {
             window: self.window,
         };
         Ok(Plan {
-            target: self.url,
+            target: match self.outside {
+                true => self.url.outside(),
+                false => self.url,
+            },
             members: self.members as usize,
             rooms: self.rooms as usize,
             prefix: prefix.to_owned(),

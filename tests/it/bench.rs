@@ -104,6 +104,20 @@ fn idle_connections_are_held() {
 }
 
 #[test]
+fn handshakes_alone_can_be_measured() {
+    let hubbub = Hubbub::alone();
+    let options = ["--members", "5", "--idle", "--outside", "--seconds", "0.1"];
+    let entered = || hubbub.log().matches("joined \"bench").count();
+    let output = bench(&hubbub.url(), &options);
+    assert_eq!((reports(&output).len(), entered()), (1, 0), "{output:?}");
+    bench(
+        &hubbub.url(),
+        &["--members", "5", "--idle", "--seconds", "0.1"],
+    );
+    assert_eq!(entered(), 5, "{}", hubbub.log());
+}
+
+#[test]
 fn a_server_that_limits_its_senders_cannot_be_measured() {
     let hubbub = Hubbub::with(&["--send-rate", "1"]);
     let output = bench(

@@ -24,6 +24,9 @@ use crate::results::{Results, Shape, System};
 /// What connecting, settling and draining may take beside the measuring.
 const BESIDE: Duration = Duration::from_secs(60);
 
+/// How many connect for the sake of connecting: enough to take a while.
+const HANDSHAKES: &str = "4000";
+
 /// What is run.
 struct Matrix {
     systems: Vec<System>,
@@ -132,6 +135,11 @@ fn measure(matrix: &Matrix) -> Results {
     let begin = Instant::now();
     let mut done = 0;
     for round in 1..=matrix.rounds {
+        for &system in &matrix.systems {
+            if system != System::Floor {
+                handshakes(system, &mut results);
+            }
+        }
         for &shape in &matrix.shapes {
             for &system in &matrix.systems {
                 done += 1;
@@ -146,13 +154,34 @@ fn measure(matrix: &Matrix) -> Results {
     results
 }
 
-/// One server, anew, and all rates.
-fn session(matrix: &Matrix, shape: Shape, system: System, results: &mut Results) {
-    let server: Server = match system {
+fn start(system: System) -> Server {
+    match system {
         System::Floor => processes::floor(),
         System::Embedded => processes::embedded(),
         System::Redis => processes::on_redis(),
-    };
+    }
+}
+
+/// One server, anew, and many who connect and enter no room.
+fn handshakes(system: System, results: &mut Results) {
+    let server = start(system);
+    let options = [
+        "--members",
+        HANDSHAKES,
+        "--idle",
+        "--outside",
+        "--seconds",
+        "0.1",
+    ];
+    let lines = processes::meter(&server, &options.map(str::to_owned), BESIDE);
+    for line in lines.iter().flat_map(|lines| lines.lines()) {
+        results.add_handshakes(system, serde_json::from_str(line).expect("a report"));
+    }
+}
+
+/// One server, anew, and all rates.
+fn session(matrix: &Matrix, shape: Shape, system: System, results: &mut Results) {
+    let server = start(system);
     let rates: Vec<_> = matrix.rates.iter().map(ToString::to_string).collect();
     let options = [
         ("--members", shape.members.to_string()),

@@ -165,7 +165,12 @@ fn targets(results: &Results, page: &mut String) {
             " KiB",
             idle(results, HALL),
         ),
-        Target::least("connects/s", 10_000.0, "", connects(results)),
+        Target::least(
+            "connects/s, through the handshake",
+            10_000.0,
+            "",
+            results.handshakes(System::Redis),
+        ),
         Target::most(
             "CPU a delivery, 100 to 4,000 members, dearest to cheapest",
             1.5,
@@ -193,18 +198,6 @@ fn idle(results: &Results, shape: Shape) -> Option<f64> {
     let rate = *results.rates().first()?;
     results.median(System::Redis, shape, rate, |report| {
         Some(report.memory.as_ref()?.per_connection)
-    })
-}
-
-/// The most connects/s of all shapes: the small ones take too little time to be measured well.
-fn connects(results: &Results) -> Option<f64> {
-    let rate = *results.rates().first()?;
-    let large = results
-        .shapes()
-        .into_iter()
-        .max_by_key(|shape| shape.members)?;
-    results.median(System::Redis, large, rate, |report| {
-        Some(report.connects_per_s)
     })
 }
 
@@ -291,7 +284,7 @@ fn faults(reports: &[Report]) -> String {
 fn connections(results: &Results, page: &mut String) {
     page.push_str(
         "\n## Connections\n\n\
-         | | | KiB an idle connection | MiB above idle, at most | connects/s |\n|---|---|--:|--:|--:|\n",
+         | | | KiB an idle connection | MiB above idle, at most | connects/s, into a room |\n|---|---|--:|--:|--:|\n",
     );
     let Some(&first) = results.rates().first() else {
         return;
@@ -318,6 +311,15 @@ fn connections(results: &Results, page: &mut String) {
                 "| {shape} | {system} | {} | {growth} | {} |",
                 found(|report| Some(report.memory.as_ref()?.per_connection)),
                 found(|report| Some(report.connects_per_s))
+            );
+        }
+    }
+    for system in [System::Embedded, System::Redis] {
+        if let Some(handshakes) = results.handshakes(system) {
+            let _ = writeln!(
+                page,
+                "\nThrough the handshake alone, {system}: {} connects/s.",
+                shown(handshakes)
             );
         }
     }

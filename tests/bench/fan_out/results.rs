@@ -68,6 +68,8 @@ pub(crate) struct Results {
     pub(crate) seconds: f64,
     /// By system, shape, and rate in thousandths.
     cells: BTreeMap<(System, Shape, u64), Vec<Report>>,
+    /// Of crowds that entered no room.
+    handshakes: BTreeMap<System, Vec<Report>>,
 }
 
 fn key(rate: f64) -> u64 {
@@ -84,12 +86,23 @@ impl Results {
             rounds,
             seconds,
             cells: BTreeMap::new(),
+            handshakes: BTreeMap::new(),
         }
     }
 
     pub(crate) fn add(&mut self, system: System, shape: Shape, report: Report) {
         let cell = self.cells.entry((system, shape, key(report.rate)));
         cell.or_default().push(report);
+    }
+
+    pub(crate) fn add_handshakes(&mut self, system: System, report: Report) {
+        self.handshakes.entry(system).or_default().push(report);
+    }
+
+    /// Connections a second that enter no room.
+    pub(crate) fn handshakes(&self, system: System) -> Option<f64> {
+        let reports = self.handshakes.get(&system)?;
+        median(reports.iter().map(|report| report.connects_per_s).collect())
     }
 
     pub(crate) fn shapes(&self) -> Vec<Shape> {
@@ -126,14 +139,17 @@ impl Results {
         of: impl Fn(&Report) -> Option<f64>,
     ) -> Option<f64> {
         let reports = self.reports(system, shape, rate);
-        let mut found: Vec<_> = reports.iter().filter_map(of).collect();
-        found.sort_by(f64::total_cmp);
-        let middle = found.len() / 2;
-        match found.len() {
-            0 => None,
-            count if count % 2 == 1 => Some(found[middle]),
-            _ => Some(f64::midpoint(found[middle - 1], found[middle])),
-        }
+        median(reports.iter().filter_map(of).collect())
+    }
+}
+
+fn median(mut found: Vec<f64>) -> Option<f64> {
+    found.sort_by(f64::total_cmp);
+    let middle = found.len() / 2;
+    match found.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(found[middle]),
+        _ => Some(f64::midpoint(found[middle - 1], found[middle])),
     }
 }
 
