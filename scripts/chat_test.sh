@@ -3,33 +3,12 @@
 # them. Asserts on lines. HUBBUB names the binary (default target/debug/hubbub).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-hubbub=${HUBBUB:-target/debug/hubbub}
+source scripts/instances.sh
 
-folder=$(mktemp -d)
-processes=()
 passed=0
-clean_up() {
-  kill "${processes[@]}" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$folder"
-}
-trap clean_up EXIT
-
-fail() {
-  echo "chat_test: FAILED: $1" >&2
-  tail -n 20 "$folder"/*.out "$folder"/*.err 2>/dev/null >&2 || true
-  exit 1
-}
 pass() {
   passed=$((passed + 1))
   echo "chat_test: $1"
-}
-wait_for() {
-  for _ in $(seq 400); do
-    grep -q -- "$2" "$1" 2>/dev/null && return
-    sleep 0.05
-  done
-  fail "waited in vain for '$2' in $(basename "$1")"
 }
 # The lines of a file, without those that begin with a star, are exactly these.
 expect_said() {
@@ -37,17 +16,8 @@ expect_said() {
   shift
   diff <(grep -v '^\*' "$file") <(printf '%s\n' "$@") || fail "$(basename "$file") differs"
 }
-start_instance() {
-  "$hubbub" --listen 127.0.0.1:0 --redis "redis+unix://$folder/redis.sock" \
-    >"$folder/$1.out" 2>"$folder/$1.err" &
-  processes+=($!)
-  wait_for "$folder/$1.out" 'listening on'
-  url=$(grep -o 'http://[^ ]*' "$folder/$1.out" | head -n 1)
-}
 
-redis-server --port 0 --unixsocket "$folder/redis.sock" --save '' >"$folder/redis.out" &
-processes+=($!)
-wait_for "$folder/redis.out" 'eady to accept connections'
+start_redis
 start_instance one && one=$url
 start_instance two && two=$url
 

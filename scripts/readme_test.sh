@@ -1,19 +1,9 @@
 #!/usr/bin/env bash
 # Runs the README's commands, those in ```sh blocks, in order, as a newcomer would paste them: against
-# a server of their own, on other ports than those that are written there. HUBBUB names the binary
-# (default target/debug/hubbub).
+# a server of their own, on other ports than those that are written there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-binary=$(realpath "${HUBBUB:-target/debug/hubbub}")
-
-folder=$(mktemp -d)
-processes=()
-clean_up() {
-  kill "${processes[@]}" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$folder"
-}
-trap clean_up EXIT
+source scripts/instances.sh
 
 # Free ports in place of the four that the README names.
 read -r p8080 p8081 p8082 p6379 < <(/usr/bin/env python3 -c '
@@ -25,7 +15,7 @@ elsewhere() {
 }
 
 mkdir "$folder/bin"
-ln -s "$binary" "$folder/bin/hubbub"
+ln -s "$hubbub" "$folder/bin/hubbub"
 export PATH="$folder/bin:$PATH"
 export HUBBUB_URL="http://127.0.0.1:$p8080"
 
@@ -34,8 +24,7 @@ wait_for_port() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
     sleep 0.05
   done
-  echo "readme_test: FAILED: nothing listens on port $1" >&2
-  exit 1
+  fail "nothing listens on port $1"
 }
 
 hubbub --listen "127.0.0.1:$p8080" >"$folder/server.out" 2>"$folder/server.err" &
@@ -61,20 +50,11 @@ while IFS= read -r line; do
     eval "$command"
   else
     # What wants a person at a terminal gets the end of its input at once.
-    eval "$command" </dev/null >"$folder/command.out" 2>"$folder/command.err" || {
-      echo "readme_test: FAILED: $line" >&2
-      cat "$folder/command.out" "$folder/command.err" >&2
-      exit 1
-    }
-    [[ $command == export\ * || $command == *' join alice' || -s $folder/command.out || $command == *' say '* || $command == echo\ * ]] || {
-      echo "readme_test: FAILED, nothing was printed: $line" >&2
-      exit 1
-    }
+    eval "$command" </dev/null >"$folder/command.out" 2>"$folder/command.err" || fail "$line"
+    [[ $command == export\ * || $command == *' join alice' || -s $folder/command.out || $command == *' say '* || $command == echo\ * ]] ||
+      fail "nothing was printed: $line"
   fi
   count=$((count + 1))
 done < <(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md)
-[ "$count" -ge 15 ] || {
-  echo "readme_test: FAILED: only $count commands were found" >&2
-  exit 1
-}
+[ "$count" -ge 15 ] || fail "only $count commands were found"
 echo "readme_test: $count commands passed"

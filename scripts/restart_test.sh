@@ -4,46 +4,11 @@
 # in one order. HUBBUB names the binary (default target/debug/hubbub); takes about half a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-hubbub=${HUBBUB:-target/debug/hubbub}
+source scripts/instances.sh
+export HUBBUB_SEND_RATE=0
 lines=1500 # of each speaker
 
-folder=$(mktemp -d)
-processes=()
-clean_up() {
-  kill "${processes[@]}" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$folder"
-}
-trap clean_up EXIT
-
-fail() {
-  echo "restart_test: FAILED: $1" >&2
-  tail -n 5 "$folder"/*.err >&2 || true
-  exit 1
-}
-# Waits until a file has so many lines that match.
-wait_for() {
-  local file=$1 pattern=$2 count=${3:-1}
-  for _ in $(seq 1200); do
-    [ "$(grep -c -- "$pattern" "$file" 2>/dev/null)" -ge "$count" ] && return
-    sleep 0.05
-  done
-  fail "waited in vain for $count times '$pattern' in $(basename "$file")"
-}
-# Starts an instance at an address; sets `url` and `pid`.
-start_instance() {
-  : >"$folder/$1.out"
-  HUBBUB_SEND_RATE=0 "$hubbub" --listen "$2" --redis "redis+unix://$folder/redis.sock" \
-    >"$folder/$1.out" 2>>"$folder/$1.err" &
-  pid=$!
-  processes+=("$pid")
-  wait_for "$folder/$1.out" 'listening on'
-  url=$(grep -o 'http://[^ ]*' "$folder/$1.out" | head -n 1)
-}
-
-redis-server --port 0 --unixsocket "$folder/redis.sock" --save '' >"$folder/redis.out" &
-processes+=($!)
-wait_for "$folder/redis.out" 'eady to accept connections'
+start_redis
 start_instance one 127.0.0.1:0 && one=$url one_pid=$pid
 start_instance two 127.0.0.1:0 && two=$url two_pid=$pid
 
