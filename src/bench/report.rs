@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::process::{Process, own_cpu};
 use super::tally::Histogram;
 use super::{Hall, Plan};
+use crate::protocol::text;
 
 /// What kind of measurement it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,13 +307,5 @@ impl Report {
 
 /// `1234567.8` as `1,234,568`.
 fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    text::grouped(number.round() as usize)
 }

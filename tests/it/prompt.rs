@@ -34,8 +34,7 @@ fn what_comes_in_does_not_tear_the_line_that_is_being_typed() {
         "bob: are you there?",
         "lobby> half a li",
     ]);
-    alice.types("ne");
-    alice.presses("Enter");
+    alice.enters("ne");
     assert_eq!(bob.hears(), "alice: half a line");
     alice.shows(&["bob: are you there?", "lobby> half a line", "lobby>"]);
     alice.presses("Up");
@@ -81,8 +80,7 @@ fn join_leaves_the_room_and_enters_the_other() {
     assert_eq!(bob.hears(), "* alice joined");
     // In one go: what is behind /join is meant for the new room.
     for line in ["in the lobby", "/join den", "in the den", "/who"] {
-        alice.types(line);
-        alice.presses("Enter");
+        alice.enters(line);
     }
     assert_eq!(bob.hears(), "alice: in the lobby");
     assert_eq!(bob.hears(), "* alice left");
@@ -112,19 +110,16 @@ fn a_command_that_is_none_is_told_what_there_is() {
     let mut bob = hubbub.join("bob");
     let alice = join("alice", &hubbub);
     assert_eq!(bob.hears(), "* alice joined");
-    alice.types("/exit");
-    alice.presses("Enter");
+    alice.enters("/exit");
     alice.shows(&[
         "lobby> /exit",
         "! there is no /exit; there are /who, /history, /join, /quit",
         "and /help, and //text says a line that begins with a slash",
         "lobby>",
     ]);
-    alice.types("//exit");
-    alice.presses("Enter");
+    alice.enters("//exit");
     assert_eq!(bob.hears(), "alice: /exit");
-    alice.types("/help");
-    alice.presses("Enter");
+    alice.enters("/help");
     until("help tells of the terminal's commands", || {
         let screen = alice.screen().join("\n");
         (screen.contains("* /join ROOM") && screen.contains("* /quit")).then_some(())
@@ -143,8 +138,7 @@ fn whoever_leaves_says_goodbye_and_gives_the_terminal_back() {
                 kill(process, Signal::SIGTERM).expect("a signal");
             }
             "/quit" => {
-                alice.types("/quit");
-                alice.presses("Enter");
+                alice.enters("/quit");
             }
             key => alice.presses(key),
         }
@@ -244,8 +238,7 @@ fn a_line_typed_while_the_server_is_away_arrives_once_when_it_is_back() {
     let told = |line: &String| line.starts_with("* ") && line.ends_with("; trying again");
     assert!(alice.screen().iter().any(told), "{:?}", alice.screen());
     bob.says("where are you?");
-    alice.types(" a line");
-    alice.presses("Enter");
+    alice.enters(" a line");
     alice.shows(&[
         "lobby (away)> half a line",
         "* not sent yet; it will be once the server is back",
@@ -258,13 +251,9 @@ fn a_line_typed_while_the_server_is_away_arrives_once_when_it_is_back() {
         "bob: where are you?",
         "lobby>",
     ]);
-    alice.types("the end");
-    alice.presses("Enter");
-    let heard = bob.hears_until("the end");
-    let said: Vec<_> = heard
-        .iter()
-        .filter(|line| line.starts_with("alice: "))
-        .collect();
+    alice.enters("the end");
+    let mut said = bob.hears_until("the end");
+    said.retain(|line| line.starts_with("alice: "));
     assert_eq!(said, ["alice: half a line", "alice: the end"]);
 }
 
@@ -276,21 +265,16 @@ fn a_line_that_cannot_be_stored_yet_is_told_of_and_arrives_once() {
     let alice = join("alice", &hubbub);
     assert_eq!(bob.hears(), "* alice joined");
     redis.kill();
-    alice.types("patience");
-    alice.presses("Enter");
+    alice.enters("patience");
     alice.shows(&[
         "lobby> patience",
         "* not sent yet; it is tried again until it is",
         "lobby>",
     ]);
     redis.start_again();
-    alice.types("the end");
-    alice.presses("Enter");
-    let heard = bob.hears_until("the end");
-    let said: Vec<_> = heard
-        .iter()
-        .filter(|line| line.starts_with("alice: "))
-        .collect();
+    alice.enters("the end");
+    let mut said = bob.hears_until("the end");
+    said.retain(|line| line.starts_with("alice: "));
     assert_eq!(said, ["alice: patience", "alice: the end"]);
 }
 
@@ -303,8 +287,7 @@ fn whoever_leaves_while_the_server_is_away_may_wait_or_not() {
     hubbub.kill();
     alice.shows(&["lobby (away)>"]);
     for line in ["/who", "lost", "/quit"] {
-        alice.types(line);
-        alice.presses("Enter");
+        alice.enters(line);
     }
     alice.shows(&[
         "lobby (away)> /who",

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use hubbub::bench::Report;
+use hubbub::protocol::text;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,13 +166,5 @@ pub(crate) fn p99(report: &Report) -> Option<f64> {
 
 /// `1234567.8` as `1,234,568`.
 pub(crate) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    text::grouped(number.round() as usize)
 }

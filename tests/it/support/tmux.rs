@@ -68,6 +68,11 @@ impl Window {
         self.tmux(&["send-keys", key]);
     }
 
+    pub(crate) fn enters(&self, line: &str) {
+        self.types(line);
+        self.presses("Enter");
+    }
+
     pub(crate) fn pastes(&self, text: &str) {
         self.tmux(&["set-buffer", "--", text]);
         self.tmux(&["paste-buffer", "-p"]);
