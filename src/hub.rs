@@ -15,7 +15,7 @@ use crate::message::{
 };
 use crate::metrics;
 use crate::outbox::Outbox;
-use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering};
+use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering, Weight};
 
 /// How many events may be held back for a member who is still reading the past; of their text, as
 /// many bytes as an outbox holds. Beyond that, the member is a slow consumer.
@@ -24,8 +24,8 @@ const MAX_HELD: usize = 16 * 1024;
 /// What the backplane tells the hub about one room.
 #[derive(Debug)]
 pub enum Delivery {
-    /// The room's next message.
-    Message(Entry),
+    /// The room's next messages, at least one, in order.
+    Messages(Vec<Entry>),
     /// Somebody came, went or types.
     Notice(Notice),
     /// Messages between these two are lost. Ids may start anew behind it.
@@ -35,8 +35,8 @@ pub enum Delivery {
         /// The first one behind it.
         before: Option<MessageId>,
     },
-    /// All users who are present, by the shared state, in alphabetical order. What differs from what the hub was told
-    /// twice in succession was missed, and is announced.
+    /// All users who are present, by the shared state, in alphabetical order. What differs from what the
+    /// hub was told twice in succession was missed, and is announced.
     Present(Vec<UserName>),
 }
 
@@ -66,6 +66,59 @@ impl Broadcast {
     }
 }
 
+/// Messages that go to many at once. Most members take all of them, which is one frame for each
+/// rendering then, and one push for each member.
+struct Volley {
+    broadcasts: Vec<Arc<Broadcast>>,
+    text: OnceLock<Frame>,
+    json: OnceLock<Frame>,
+}
+
+impl Volley {
+    fn new(events: Vec<Event>) -> Self {
+        Self {
+            broadcasts: events.into_iter().map(Broadcast::new).collect(),
+            text: OnceLock::new(),
+            json: OnceLock::new(),
+        }
+    }
+
+    /// All frames in one.
+    fn frame(&self, rendering: Rendering) -> &Frame {
+        let cell = match rendering {
+            Rendering::Text => &self.text,
+            Rendering::Json => &self.json,
+        };
+        cell.get_or_init(|| {
+            let frames = self
+                .broadcasts
+                .iter()
+                .filter_map(|one| one.frame(rendering));
+            frames.flat_map(|frame| frame.iter().copied()).collect()
+        })
+    }
+
+    /// The last id, if this is all that the member has to be given.
+    fn all_for(&self, member: &Member) -> Option<MessageId> {
+        if self.broadcasts.len() < 2 || member.held.is_some() {
+            return None;
+        }
+        let mut last = member.last;
+        for broadcast in &self.broadcasts {
+            match &broadcast.event {
+                Event::Message { message, .. } if last.is_none_or(|last| last < message.id) => {
+                    last = Some(message.id);
+                }
+                _ => return None,
+            }
+            if !member.wants(&broadcast.event) {
+                return None;
+            }
+        }
+        last
+    }
+}
+
 /// One connection in one room.
 struct Member {
     origin: Origin,
@@ -86,6 +139,26 @@ struct Held {
 }
 
 impl Member {
+    /// A terminal shows its own lines already.
+    fn wants(&self, event: &Event) -> bool {
+        match event {
+            Event::Message { via, .. } => {
+                self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
+            }
+            _ => true,
+        }
+    }
+
+    fn take_all(&mut self, volley: &Volley) {
+        let Some(last) = volley.all_for(self) else {
+            return volley.broadcasts.iter().for_each(|one| self.take(one));
+        };
+        self.last = Some(last);
+        let frame = volley.frame(self.outbox.rendering());
+        self.outbox.push(Arc::clone(frame), Weight::Essential);
+        metrics::DELIVERED.add(volley.broadcasts.len());
+    }
+
     fn take(&mut self, broadcast: &Arc<Broadcast>) {
         if let Some(held) = &mut self.held {
             if let Event::Message { message, .. } = &broadcast.event {
@@ -100,12 +173,12 @@ impl Member {
             return;
         }
         let wanted = match &broadcast.event {
-            Event::Message { message, via, .. } => {
+            Event::Message { message, .. } => {
                 if self.last.is_some_and(|last| message.id <= last) {
                     return;
                 }
                 self.last = Some(message.id);
-                self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
+                self.wants(&broadcast.event)
             }
             Event::Gap { before, .. } => {
                 // Ids begin anew behind it, unless it says otherwise.
@@ -143,6 +216,12 @@ impl Room {
         let broadcast = Broadcast::new(event);
         for member in &mut self.members {
             member.take(&broadcast);
+        }
+    }
+
+    fn fan_out_all(&mut self, volley: &Volley) {
+        for member in &mut self.members {
+            member.take_all(volley);
         }
     }
 
@@ -344,16 +423,19 @@ impl Hub {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
         match &delivery {
-            Delivery::Message(_) => metrics::HEARD.count(),
+            Delivery::Messages(entries) => metrics::HEARD.add(entries.len()),
             Delivery::Gap { .. } => metrics::GAPS.count(),
             Delivery::Notice(_) | Delivery::Present(_) => {}
         }
         match delivery {
-            Delivery::Message(entry) => room.fan_out(Event::Message {
-                room: name.clone(),
-                message: entry.message,
-                via: entry.via,
-            }),
+            Delivery::Messages(entries) => {
+                let events = entries.into_iter().map(|entry| Event::Message {
+                    room: name.clone(),
+                    message: entry.message,
+                    via: entry.via,
+                });
+                room.fan_out_all(&Volley::new(events.collect()));
+            }
             Delivery::Notice(notice) => room.announce(name, notice),
             Delivery::Gap { after, before } => room.fan_out(Event::Gap {
                 room: name.clone(),
@@ -453,6 +535,22 @@ mod tests {
                 .release(&self.room, ConnectionId(connection), None, &members, || {});
         }
 
+        /// Bob says numbers, which are their ids, too.
+        fn say(&self, numbers: &[u64], via: Option<Origin>) {
+            let entry = |&number: &u64| Entry {
+                message: crate::message::Message {
+                    id: MessageId { millis: 1, number },
+                    from: user("bob"),
+                    text: number.to_string(),
+                    at: 1,
+                },
+                prev: None,
+                via,
+            };
+            let entries = numbers.iter().map(entry).collect();
+            self.hub.deliver(&self.room, Delivery::Messages(entries));
+        }
+
         fn notice(&self, notice: Notice) {
             self.hub.deliver(&self.room, Delivery::Notice(notice));
         }
@@ -546,19 +644,7 @@ mod tests {
     fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
         let house = House::new();
         let alice = house.admit(1, "alice");
-        let say = |number: u64| {
-            let entry = Entry {
-                message: crate::message::Message {
-                    id: MessageId { millis: 1, number },
-                    from: user("bob"),
-                    text: number.to_string(),
-                    at: 1,
-                },
-                prev: None,
-                via: None,
-            };
-            house.hub.deliver(&house.room, Delivery::Message(entry));
-        };
+        let say = |number| house.say(&[number], None);
         say(1);
         say(2);
         say(3);
@@ -572,5 +658,40 @@ mod tests {
         say(3);
         say(4);
         assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
+    }
+
+    #[test]
+    fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
+        let house = House::new();
+        let [alice, bob, carol] =
+            [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| house.admit(id, name));
+        house.release(1, &["alice"]);
+        house.release(2, &["alice", "bob"]);
+        house.say(&[1], None);
+        house.say(&[1, 2], None);
+        let by_bob = Origin {
+            instance: house.hub.instance(),
+            connection: ConnectionId(2),
+        };
+        house.say(&[3, 4], Some(by_bob));
+        house.say(&[5, 6], None);
+        let said = |numbers: &[u64]| -> Vec<_> {
+            numbers
+                .iter()
+                .map(|number| format!("bob: {number}"))
+                .collect()
+        };
+        assert_eq!(lines(&alice), said(&[1, 2, 3, 4, 5, 6]));
+        assert_eq!(lines(&bob), said(&[1, 2, 5, 6]), "a terminal shows its own");
+        assert_eq!(lines(&carol), said(&[]), "it is still reading the past");
+        let last = Some(MessageId {
+            millis: 1,
+            number: 5,
+        });
+        let third = ConnectionId(3);
+        house.hub.release(&house.room, third, last, &[], || {});
+        assert_eq!(lines(&carol), said(&[6]));
+        house.say(&[6, 7], None);
+        assert_eq!(lines(&carol), said(&[7]));
     }
 }

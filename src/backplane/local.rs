@@ -10,6 +10,7 @@ use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::batch::Batch;
 use super::roster::Roster;
 use super::{
     Backplane, BackplaneError, Departure, Draft, Excerpt, REFS_LAST, Receipt, Retention, Stored,
@@ -89,16 +90,27 @@ impl Local {
 fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut next_graces = Instant::now() + GRACES;
     let mut next_forgetting = Instant::now() + FORGETTING;
+    let mut batch = Batch::default();
+    let mut receipts = Vec::new();
     loop {
-        match queue.recv_deadline(next_graces) {
-            Ok(Job::Publish(draft, receipt)) => {
-                let stored = shared.publish(draft);
-                receipt(Ok(stored));
-                shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let job = queue.recv_deadline(next_graces);
+        if let Ok(Job::Publish(draft, receipt)) = job {
+            receipts.push((receipt, shared.store(draft, &mut batch)));
+            // What else was said meanwhile goes along.
+            if !queue.is_empty() && !batch.is_full() {
+                continue;
             }
-            Ok(Job::Notice(room, notice)) => shared.hub.deliver(&room, Delivery::Notice(notice)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            shared.deliver(&mut batch, &mut receipts);
+        } else {
+            // Behind what was said before.
+            shared.deliver(&mut batch, &mut receipts);
+            match job {
+                Ok(Job::Notice(room, notice)) => {
+                    shared.hub.deliver(&room, Delivery::Notice(notice));
+                }
+                Ok(Job::Publish(..)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
         let now = Instant::now();
         if now >= next_graces {
@@ -113,7 +125,15 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
 }
 
 impl Shared {
-    fn publish(&self, draft: Draft) -> Stored {
+    fn deliver(&self, batch: &mut Batch, receipts: &mut Vec<(Receipt, Stored)>) {
+        batch.deliver(&self.hub);
+        for (receipt, stored) in receipts.drain(..) {
+            receipt(Ok(stored));
+            self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn store(&self, draft: Draft, batch: &mut Batch) -> Stored {
         let now = Instant::now();
         let room = draft.room.clone();
         let (stored, entry) = lock(&self.logs).entry(room.clone()).or_default().append(
@@ -122,7 +142,7 @@ impl Shared {
             self.retention.history_length,
         );
         if let Some(entry) = entry {
-            self.hub.deliver(&room, Delivery::Message(entry));
+            batch.add(&room, entry);
         }
         stored
     }

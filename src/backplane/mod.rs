@@ -9,6 +9,7 @@
 //!   each once; where one is lost for good, a gap is delivered in its place.
 //! - A room is heard from the moment [`Backplane::subscribe`] returns.
 
+mod batch;
 mod local;
 mod redis;
 mod roster;

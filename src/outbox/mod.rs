@@ -2,15 +2,13 @@
 //!
 //! There are two roads to the socket. While nothing waits and the writer is idle, whoever pushes
 //! writes at once, without blocking, which spares waking a thread. What does not go at once, and
-//! everything behind it, takes the channel and the writer's thread, which coalesces; so does
-//! everything when the pushing thread would do little else than write ([`tempo`]). [`Lane::busy`]
-//! tells the roads apart, under the lane's lock: frames never overtake each other.
+//! everything behind it, takes the channel and the writer's thread, which coalesces. [`Lane::busy`]
+//! tells the roads apart, under the lane's lock: frames never overtake each other. Who pushes faster
+//! than they can write is no concern here: the backplane then pushes more at a time.
 //!
 //! Bounded in bytes; whoever pushes never blocks. Past half of its budget it sheds what is
 //! [`Weight::Passing`]; when it is full its owner is a slow consumer, and is given up with 1013
 //! rather than waited for. Every outbox ends exactly once, and nothing is accepted afterwards.
-
-mod tempo;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -157,9 +155,7 @@ impl Outbox {
         if !self.is_open() {
             return;
         }
-        // Asked of every push, since it counts them.
-        let has_time = tempo::has_time();
-        if has_time && !lane.busy && self.write_at_once(&frame, &mut lane) {
+        if !lane.busy && self.write_at_once(&frame, &mut lane) {
             return;
         }
         let before = self.queued.fetch_add(frame.len(), Ordering::AcqRel);
@@ -186,12 +182,10 @@ impl Outbox {
         let Some(socket) = &self.socket else {
             return false;
         };
-        let written = tempo::timed(|| {
-            // An error is the writer's to find, who can end the connection for it.
-            SockRef::from(&**socket)
-                .send_with_flags(frame, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-                .unwrap_or(0)
-        });
+        // An error is the writer's to find, who can end the connection for it.
+        let written = SockRef::from(&**socket)
+            .send_with_flags(frame, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            .unwrap_or(0);
         match written {
             0 => return false,
             count if count < frame.len() => {

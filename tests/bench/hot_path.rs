@@ -110,7 +110,8 @@ fn fan_out(bencher: Bencher<'_, '_>, members: u64) {
         })
         .bench_local_values(|entry| {
             let hall = hall.borrow();
-            hall.hub.deliver(&hall.room, Delivery::Message(entry));
+            hall.hub
+                .deliver(&hall.room, Delivery::Messages(vec![entry]));
         });
 }
 

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use log::warn;
 
 use super::wire::Item;
+use crate::backplane::batch::Batch;
 use crate::hub::{Delivery, Hub};
 use crate::message::{Entry, MessageId, RoomName};
 
@@ -51,9 +52,9 @@ impl Chain {
     }
 }
 
-/// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log
-/// has to tell what is missing.
-pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
+/// Takes a message that was heard into the batch, if it is the room's next. False if it is not, and so
+/// the log has to tell what is missing.
+pub(super) fn follow(batch: &mut Batch, heard: &mut Heard, entry: Entry) -> bool {
     let Chain::Current { last, read } = heard.chain else {
         // Being caught up with: the log has it.
         return true;
@@ -70,7 +71,7 @@ pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry) -> bool {
             last: Some(id),
             read: None,
         };
-        hub.deliver(&heard.room, Delivery::Message(entry));
+        batch.add(&heard.room, entry);
         return true;
     }
     heard.chain.cut();
@@ -106,16 +107,22 @@ pub(super) fn fill(
         return true;
     }
     let whole_page = missed.len() == ENTRIES_AT_ONCE;
+    let mut batch = Batch::default();
     for item in missed {
         let id = item.id();
         if let Item::Entry(entry) = item {
             if entry.prev != last {
+                batch.deliver(hub);
                 lost(last, Some(id));
             }
-            hub.deliver(&heard.room, Delivery::Message(entry));
+            batch.add(&heard.room, entry);
+            if batch.is_full() {
+                batch.deliver(hub);
+            }
         }
         last = Some(id);
     }
+    batch.deliver(hub);
     heard.chain = if whole_page {
         Chain::Behind(last)
     } else {

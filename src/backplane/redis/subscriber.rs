@@ -22,6 +22,7 @@ use super::publisher::Publisher;
 use super::wire::{self, Item, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
+use crate::backplane::batch::Batch;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
@@ -31,6 +32,13 @@ use crate::protocol::Page;
 
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// A fan-out that takes so long presses: until the next one that does not, what is heard waits for what
+/// follows it closely, so that both are delivered with one write for each member; but no longer than
+/// this.
+const PRESSING: Duration = Duration::from_millis(2);
+const CLOSELY: Duration = Duration::from_millis(1);
+const WAITS_AT_MOST: Duration = Duration::from_millis(4);
 
 /// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
 /// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`].
@@ -106,6 +114,9 @@ impl Subscriber {
             keys: keys.clone(),
             shared: Arc::clone(&shared),
             asked,
+            batch: Batch::default(),
+            batched_at: None,
+            is_pressed: false,
             rooms: HashMap::new(),
             wanted: Vec::new(),
             unconfirmed: 0,
@@ -218,6 +229,11 @@ struct Listener {
     keys: Keys,
     shared: Arc<Shared>,
     asked: Receiver<Ask>,
+    /// What was heard and waits for what follows it closely.
+    batch: Batch,
+    batched_at: Option<Instant>,
+    /// Whether the last fan-out took long.
+    is_pressed: bool,
     /// By channel.
     rooms: HashMap<String, Heard>,
     /// The channels among them that have to be subscribed to.
@@ -268,6 +284,7 @@ impl Listener {
     }
 
     fn lost(&mut self, cut: &Cut) {
+        self.deliver();
         lock(&self.shared.heard).clear();
         self.shared.alive.store(false, Ordering::Release);
         self.behind.clear();
@@ -359,20 +376,53 @@ impl Listener {
             heard.asked = None;
         }
         self.subscribe(connection)?;
+        let mut glance = GLANCE;
         loop {
+            let wanted = match self.batched_at {
+                Some(_) => CLOSELY,
+                None => GLANCE,
+            };
+            if glance != wanted {
+                connection.set_read_timeout(Some(wanted))?;
+                glance = wanted;
+            }
+            let begin = Instant::now();
             match connection.recv_response() {
                 Ok(Value::Push { kind, data }) => {
+                    let followed_closely = begin.elapsed() < CLOSELY;
                     if self.hear(&kind, &data) {
                         backoff.reset();
                     }
+                    self.deliver_unless_more_is_close(followed_closely);
                 }
                 Ok(_) => {}
-                Err(error) if error.is_timeout() || is_interruption(&error) => {}
+                Err(error) if error.is_timeout() || is_interruption(&error) => self.deliver(),
                 Err(error) => return Err(error.into()),
+            }
+            if self.batched_at.is_some() {
+                continue;
             }
             self.take_asks(connection)?;
             self.look_after(connection)?;
             self.catch_up_if_due();
+        }
+    }
+
+    /// Delivers what was heard; while it presses, only what has waited long enough.
+    fn deliver_unless_more_is_close(&mut self, followed_closely: bool) {
+        let waits = !self.batch.is_empty() && self.is_pressed && followed_closely;
+        let since = *self.batched_at.get_or_insert_with(Instant::now);
+        if !waits || self.batch.is_full() || since.elapsed() >= WAITS_AT_MOST {
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.batched_at = None;
+        if !self.batch.is_empty() {
+            let begin = Instant::now();
+            self.batch.deliver(&self.hub);
+            self.is_pressed = begin.elapsed() >= PRESSING;
         }
     }
 
@@ -466,13 +516,15 @@ impl Listener {
                 if let Some(heard) = self.rooms.get_mut(channel) {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
-                            if !follow(&self.hub, heard, entry) {
+                            if !follow(&mut self.batch, heard, entry) {
                                 lock(&self.shared.heard).remove(&heard.room);
                                 self.behind.insert(channel.to_owned());
                                 self.catch_up_at = Instant::now();
                             }
                         }
                         Some(Payload::Notice(notice)) => {
+                            // Behind what was said before.
+                            self.batch.deliver(&self.hub);
                             self.hub.deliver(&heard.room, Delivery::Notice(notice));
                         }
                         None => warn!("{channel}: something that is not Hubbub's was published"),
