@@ -1,0 +1,358 @@
+//! The hub: which rooms this instance hosts, who of its users is in them, and what they have heard.
+//!
+//! [`Hub::deliver`] is the fan-out. It never waits for anyone, it encodes a message once per
+//! rendering, and it hands each member every message of the room once and in the room's order,
+//! whatever the backplane repeats: a member takes only ids above the last it took.
+
+mod broadcast;
+mod room;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use self::broadcast::Volley;
+use self::room::{Member, Room};
+
+use crate::lock::lock;
+use crate::message::{
+    ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,
+};
+use crate::metrics;
+use crate::outbox::Outbox;
+use crate::protocol::Event;
+
+/// What the backplane tells the hub about one room.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The room's next messages, at least one, in order.
+    Messages(Vec<Entry>),
+    /// Somebody came, went or types.
+    Notice(Notice),
+    /// Messages between these two are lost. Ids may start anew behind it.
+    Gap {
+        /// The last message before the hole.
+        after: Option<MessageId>,
+        /// The first one behind it.
+        before: Option<MessageId>,
+    },
+    /// All users who are present, by the shared state, in alphabetical order. What differs from what the
+    /// hub was told twice in succession was missed, and is announced.
+    Present(Vec<UserName>),
+}
+
+/// The rooms of this instance.
+pub struct Hub {
+    instance: InstanceId,
+    /// The map's lock is held to find a room, a room's lock while its members' outboxes are
+    /// pushed to, which never blocks.
+    rooms: Mutex<HashMap<RoomName, Arc<Mutex<Room>>>>,
+}
+
+impl Hub {
+    /// A hub without rooms.
+    pub fn new(instance: InstanceId) -> Self {
+        Self {
+            instance,
+            rooms: Mutex::default(),
+        }
+    }
+
+    /// The instance that this is the hub of.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Admits a connection to a room. What the room says is held back until
+    /// [`Hub::release`].
+    pub fn admit(
+        &self,
+        room: &RoomName,
+        connection: ConnectionId,
+        user: &UserName,
+        outbox: &Arc<Outbox>,
+    ) {
+        let origin = Origin {
+            instance: self.instance,
+            connection,
+        };
+        let member = Member::reading(origin, user.clone(), Arc::clone(outbox));
+        // Under the map's lock, so that the room is not removed in between.
+        let mut rooms = lock(&self.rooms);
+        let room = rooms.entry(room.clone()).or_default();
+        lock(room).admit(member);
+    }
+
+    /// Ends the holding back: `first` is called, with nothing delivered meanwhile, to put the past
+    /// and the members into the outbox; then what was held follows, but for what the past has
+    /// already, up to `last`, and the comings and goings that `members`, in alphabetical order, shows
+    /// already.
+    pub fn release(
+        &self,
+        room: &RoomName,
+        connection: ConnectionId,
+        last: Option<MessageId>,
+        members: &[UserName],
+        first: impl FnOnce(),
+    ) {
+        let Some(room) = self.room(room) else { return };
+        lock(&room).release(connection, last, members, first);
+    }
+
+    /// Takes a connection out of a room.
+    pub fn leave(&self, name: &RoomName, connection: ConnectionId) {
+        let mut rooms = lock(&self.rooms);
+        let Some(room) = rooms.get(name) else { return };
+        let mut room = lock(room);
+        room.leave(connection);
+        if room.is_empty() {
+            drop(room);
+            rooms.remove(name);
+        }
+    }
+
+    /// Whether any connection of this instance is in the room.
+    pub fn hosts(&self, room: &RoomName) -> bool {
+        lock(&self.rooms).contains_key(room)
+    }
+
+    /// How many rooms have a member here.
+    pub fn count(&self) -> usize {
+        lock(&self.rooms).len()
+    }
+
+    /// All rooms that have a member here.
+    pub fn rooms(&self) -> Vec<RoomName> {
+        lock(&self.rooms).keys().cloned().collect()
+    }
+
+    /// The fan-out: gives what the backplane heard to every member of the room. For one room it
+    /// is called by one thread at a time, in the room's order.
+    pub fn deliver(&self, name: &RoomName, delivery: Delivery) {
+        let Some(room) = self.room(name) else { return };
+        let mut room = lock(&room);
+        match &delivery {
+            Delivery::Messages(entries) => metrics::HEARD.add(entries.len()),
+            Delivery::Gap { .. } => metrics::GAPS.count(),
+            Delivery::Notice(_) | Delivery::Present(_) => {}
+        }
+        match delivery {
+            Delivery::Messages(entries) => {
+                let events = entries.into_iter().map(|entry| Event::Message {
+                    room: name.clone(),
+                    message: entry.message,
+                    via: entry.via,
+                });
+                room.fan_out_all(&Volley::new(events.collect()));
+            }
+            Delivery::Notice(notice) => room.announce(name, notice),
+            Delivery::Gap { after, before } => room.fan_out(Event::Gap {
+                room: name.clone(),
+                after,
+                before,
+            }),
+            Delivery::Present(users) => room.reconcile(name, &users),
+        }
+    }
+
+    fn room(&self, name: &RoomName) -> Option<Arc<Mutex<Room>>> {
+        lock(&self.rooms).get(name).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{Queue, outbox};
+    use crate::protocol::Rendering;
+    use std::time::Instant;
+
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    struct House {
+        hub: Hub,
+        room: RoomName,
+    }
+
+    impl House {
+        fn new() -> Self {
+            Self {
+                hub: Hub::new(InstanceId::random()),
+                room: RoomName::lobby(),
+            }
+        }
+
+        fn admit(&self, connection: u64, name: &str) -> Queue {
+            let (outbox, queue) = outbox(Rendering::Text, 10_000, None);
+            let connection = ConnectionId(connection);
+            self.hub.admit(&self.room, connection, &user(name), &outbox);
+            queue
+        }
+
+        fn release(&self, connection: u64, members: &[&str]) {
+            let members: Vec<_> = members.iter().map(|name| user(name)).collect();
+            self.hub
+                .release(&self.room, ConnectionId(connection), None, &members, || {});
+        }
+
+        /// Bob says numbers, which are their ids, too.
+        fn say(&self, numbers: &[u64], via: Option<Origin>) {
+            let entry = |&number: &u64| Entry {
+                message: crate::message::Message {
+                    id: MessageId { millis: 1, number },
+                    from: user("bob"),
+                    text: number.to_string(),
+                    at: 1,
+                },
+                prev: None,
+                via,
+            };
+            let entries = numbers.iter().map(entry).collect();
+            self.hub.deliver(&self.room, Delivery::Messages(entries));
+        }
+
+        fn notice(&self, notice: Notice) {
+            self.hub.deliver(&self.room, Delivery::Notice(notice));
+        }
+    }
+
+    /// The lines that wait in a queue.
+    fn lines(queue: &Queue) -> Vec<String> {
+        let mut bytes = Vec::new();
+        queue.collect(&mut bytes, Instant::now());
+        let mut lines = Vec::new();
+        let mut rest = &bytes[..];
+        while let [_, length, ..] = *rest {
+            let end = 2 + usize::from(length);
+            lines.push(String::from_utf8(rest[2..end].to_vec()).expect("text"));
+            rest = &rest[end..];
+        }
+        lines
+    }
+
+    #[test]
+    fn who_was_shown_on_entering_is_not_announced_again() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice"]);
+        let bob = house.admit(2, "bob");
+        // Read from the shared state, before the notices of bob and carol arrive.
+        house.release(2, &["alice", "bob", "carol"]);
+        house.notice(Notice::Joined(user("bob")));
+        house.notice(Notice::Joined(user("carol")));
+        assert_eq!(lines(&alice), ["* bob joined", "* carol joined"]);
+        assert_eq!(lines(&bob), Vec::<String>::new());
+        house.notice(Notice::Left(user("carol")));
+        assert_eq!(lines(&bob), ["* carol left"]);
+    }
+
+    #[test]
+    fn who_entered_while_a_user_seemed_gone_is_told_of_their_return_and_nobody_else() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice", "carol"]);
+        let bob = house.admit(2, "bob");
+        // Carol had expired just then, and nobody had announced it.
+        house.release(2, &["alice", "bob"]);
+        house.notice(Notice::Joined(user("bob")));
+        let dave = house.admit(3, "dave");
+        house.notice(Notice::Joined(user("carol")));
+        house.release(3, &["alice", "bob", "dave"]);
+        assert_eq!(lines(&alice), ["* bob joined"]);
+        assert_eq!(lines(&bob), ["* carol joined"]);
+        assert_eq!(lines(&dave), ["* carol joined"]);
+        house.notice(Notice::Left(user("carol")));
+        for queue in [&alice, &bob, &dave] {
+            assert_eq!(lines(queue), ["* carol left"]);
+        }
+    }
+
+    #[test]
+    fn of_what_was_held_back_only_what_was_not_shown_follows() {
+        let house = House::new();
+        let _alice = house.admit(1, "alice");
+        house.release(1, &["alice"]);
+        let bob = house.admit(2, "bob");
+        house.notice(Notice::Joined(user("carol")));
+        house.notice(Notice::Joined(user("dave")));
+        house.notice(Notice::Left(user("dave")));
+        house.notice(Notice::Joined(user("eve")));
+        // Read after carol came and dave went, and before eve came.
+        house.release(2, &["alice", "bob", "carol"]);
+        assert_eq!(lines(&bob), ["* eve joined"]);
+    }
+
+    #[test]
+    fn a_difference_is_announced_when_it_is_seen_twice() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice", "bob"]);
+        let present = |names: &[&str]| {
+            let users = names.iter().map(|name| user(name)).collect();
+            house.hub.deliver(&house.room, Delivery::Present(users));
+        };
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), Vec::<String>::new());
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), ["* bob left", "* carol joined"]);
+        present(&["alice", "carol"]);
+        present(&["alice", "carol"]);
+        assert_eq!(lines(&alice), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        let say = |number| house.say(&[number], None);
+        say(1);
+        say(2);
+        say(3);
+        let last = Some(MessageId {
+            millis: 1,
+            number: 2,
+        });
+        house
+            .hub
+            .release(&house.room, ConnectionId(1), last, &[], || {});
+        say(3);
+        say(4);
+        assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
+    }
+
+    #[test]
+    fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
+        let house = House::new();
+        let [alice, bob, carol] =
+            [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| house.admit(id, name));
+        house.release(1, &["alice"]);
+        house.release(2, &["alice", "bob"]);
+        house.say(&[1], None);
+        house.say(&[1, 2], None);
+        let by_bob = Origin {
+            instance: house.hub.instance(),
+            connection: ConnectionId(2),
+        };
+        house.say(&[3, 4], Some(by_bob));
+        house.say(&[5, 6], None);
+        let said = |numbers: &[u64]| -> Vec<_> {
+            numbers
+                .iter()
+                .map(|number| format!("bob: {number}"))
+                .collect()
+        };
+        assert_eq!(lines(&alice), said(&[1, 2, 3, 4, 5, 6]));
+        assert_eq!(lines(&bob), said(&[1, 2, 5, 6]), "a terminal shows its own");
+        assert_eq!(lines(&carol), said(&[]), "it is still reading the past");
+        let last = Some(MessageId {
+            millis: 1,
+            number: 5,
+        });
+        let third = ConnectionId(3);
+        house.hub.release(&house.room, third, last, &[], || {});
+        assert_eq!(lines(&carol), said(&[6]));
+        house.say(&[6, 7], None);
+        assert_eq!(lines(&carol), said(&[7]));
+    }
+}
