@@ -8,6 +8,7 @@ use std::thread;
 use hubbub::bench::{Kind, Report};
 use hubbub::frame;
 
+use crate::support::client::metric;
 use crate::support::hubbub::{Hubbub, run};
 use crate::support::redis::Redis;
 
@@ -89,6 +90,25 @@ fn as_fast_as_it_goes_every_room_hears_its_own() {
     assert!(report.sent > 4 * 16);
     assert_eq!(report.delivered, 3 * report.sent);
     assert_eq!(report.unsent, 0);
+}
+
+/// A fan-out to so many takes long, so what is said meanwhile is delivered together.
+#[test]
+fn a_crowd_hears_everything_in_order_however_fast_it_comes() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let options = ["--members", "600", "--rate", "2000,0", "--seconds", "1"];
+    let output = bench(&hubbub.url(), &options);
+    assert!(output.status.success(), "{output:?}");
+    let reports = reports(&output);
+    assert_eq!(reports.len(), 2);
+    for report in &reports {
+        nothing_is_wrong(report);
+        assert_eq!(report.delivered, 600 * report.sent);
+    }
+    // What was delivered with one push was counted one by one.
+    let said: u64 = reports.iter().map(|report| report.sent).sum();
+    assert!(metric(&hubbub, "hubbub_messages_heard_total") >= said);
 }
 
 #[test]

@@ -6,10 +6,12 @@
 //! the atomic steps. Nothing outside this folder knows the `redis` crate.
 
 mod chain;
+mod listener;
 mod presence;
 mod publisher;
 mod roll_call;
 mod subscriber;
+mod waiting;
 mod wire;
 
 use std::sync::Arc;

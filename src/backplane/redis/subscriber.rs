@@ -1,4 +1,4 @@
-//! The subscriber: the Pub/Sub connection, and the thread that owns it.
+//! The subscriber: the Pub/Sub connection, and the thread that owns it ([`Listener`]).
 //!
 //! It alone delivers messages to the hub, each room's in one order without a hole. The log is the
 //! truth and Pub/Sub a hint: a room is *current* while each message heard names the last one
@@ -6,65 +6,35 @@
 //! heard of it is ignored until its log has been read from where it was left. What the log no
 //! longer holds becomes a gap.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use log::{debug, info, warn};
-use redis::{Cmd, Connection, PushKind, RedisError, Value};
+use crossbeam_channel::{Receiver, Sender};
+use redis::Cmd;
 
-use super::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
+use super::RedisAddress;
+use super::listener::Listener;
 use super::publisher::Publisher;
-use super::wire::{self, Item, Keys, Payload};
-use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
-use crate::backoff::Backoff;
-use crate::backplane::batch::Batch;
+use super::wire::{self, Keys};
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
-use crate::hub::{Delivery, Hub};
+use crate::hub::Hub;
 use crate::lock::lock;
-use crate::message::{MessageId, RoomName};
-use crate::metrics;
-use crate::protocol::Page;
-
-/// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
-const GLANCE: Duration = Duration::from_millis(50);
-
-/// A fan-out that takes so long presses: until the next one that does not, what is heard waits for what
-/// follows it closely, so that both are delivered with one write for each member; but no longer than
-/// this.
-const PRESSING: Duration = Duration::from_millis(2);
-const CLOSELY: Duration = Duration::from_millis(1);
-const WAITS_AT_MOST: Duration = Duration::from_millis(4);
+use crate::message::RoomName;
 
 /// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
 /// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`].
-const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long a room without members is still heard, for whoever comes right back.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// After so long a silence a probe is sent; it must be back within [`PROBE_WITHIN`].
-const PROBE_AFTER: Duration = Duration::from_millis(500);
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long to wait before a room is read again whose log could not be read.
-const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 
 /// For so long a room may be behind before the instance is not ready.
 const BEHIND_IS_NORMAL: Duration = Duration::from_secs(1);
 
-/// The most channels in one SUBSCRIBE, and the most rooms that catch up at a time.
-const CHANNELS_AT_ONCE: usize = 1000;
-const ROOMS_AT_ONCE: usize = 128;
-
-const PROBE: &str = "probe";
 const WAKE: &str = "wake";
 
-enum Ask {
+pub(super) enum Ask {
     /// Hear this room; say so on the channel once it is heard.
     Hear(RoomName, Sender<()>),
     /// This room may have lost its last member.
@@ -85,16 +55,16 @@ pub(super) struct Subscriber {
 
 /// What others may know of the subscription.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     /// The rooms that are heard now. The thread takes a room out before it looks whether the hub
     /// still hosts it, and whoever joins enters the hub before looking here; so one of the two
     /// always sees the other.
-    heard: Mutex<HashSet<RoomName>>,
-    alive: AtomicBool,
+    pub(super) heard: Mutex<HashSet<RoomName>>,
+    pub(super) alive: AtomicBool,
     /// Since when rooms wait for their log to be readable.
-    behind_since: Mutex<Option<Instant>>,
+    pub(super) behind_since: Mutex<Option<Instant>>,
     /// How often the subscription was made.
-    epoch: AtomicU64,
+    pub(super) epoch: AtomicU64,
 }
 
 impl Subscriber {
@@ -107,28 +77,7 @@ impl Subscriber {
         let (asks, asked) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::default());
         let (started, stands) = crossbeam_channel::bounded(1);
-        let listener = Listener {
-            address,
-            hub: Arc::clone(hub),
-            publisher: Arc::clone(publisher),
-            keys: keys.clone(),
-            shared: Arc::clone(&shared),
-            asked,
-            batch: Batch::default(),
-            batched_at: None,
-            is_pressed: false,
-            rooms: HashMap::new(),
-            wanted: Vec::new(),
-            unconfirmed: 0,
-            overdue_at: Instant::now(),
-            behind: HashSet::new(),
-            catch_up_at: Instant::now(),
-            forgetting: Vec::new(),
-            probe: Probe::default(),
-            started: Some(started),
-            lost_at: None,
-            stopping: false,
-        };
+        let listener = Listener::new(address, hub, publisher, keys, &shared, asked, started);
         let thread = thread::Builder::new()
             .name("subscriber".into())
             .spawn(move || listener.run())?;
@@ -198,493 +147,4 @@ impl Subscriber {
             let _ = thread.join();
         }
     }
-}
-
-/// Whether the subscription is alive: TCP cannot tell, and nor can PING.
-#[derive(Default)]
-struct Probe {
-    heard: Option<Instant>,
-    sent: Option<Instant>,
-}
-
-/// Why the subscription ended.
-enum Cut {
-    Failed(RedisError),
-    NotConfirmed(RoomName),
-    NoSignOfLife,
-    Stopping,
-}
-
-impl From<RedisError> for Cut {
-    fn from(error: RedisError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// The thread's own state.
-struct Listener {
-    address: RedisAddress,
-    hub: Arc<Hub>,
-    publisher: Arc<Publisher>,
-    keys: Keys,
-    shared: Arc<Shared>,
-    asked: Receiver<Ask>,
-    /// What was heard and waits for what follows it closely.
-    batch: Batch,
-    batched_at: Option<Instant>,
-    /// Whether the last fan-out took long.
-    is_pressed: bool,
-    /// By channel.
-    rooms: HashMap<String, Heard>,
-    /// The channels among them that have to be subscribed to.
-    wanted: Vec<String>,
-    /// How many subscriptions Redis has yet to confirm.
-    unconfirmed: usize,
-    /// When to look next whether a confirmation is overdue.
-    overdue_at: Instant,
-    /// The channels that are confirmed and not current.
-    behind: HashSet<String>,
-    catch_up_at: Instant,
-    /// Rooms that may have no member any more, and when to look.
-    forgetting: Vec<(Instant, RoomName)>,
-    probe: Probe,
-    started: Option<Sender<()>>,
-    lost_at: Option<Instant>,
-    stopping: bool,
-}
-
-impl Listener {
-    fn run(mut self) {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        loop {
-            let cut = match self.connect() {
-                Ok(mut connection) => {
-                    let cut = self.listen(&mut connection, &mut backoff);
-                    if matches!(cut, Cut::Stopping) {
-                        let _ = redis::cmd("UNSUBSCRIBE")
-                            .set_no_response(true)
-                            .exec(&mut connection);
-                        return;
-                    }
-                    cut
-                }
-                Err(error) => Cut::Failed(error),
-            };
-            self.lost(&cut);
-            if self.pause(backoff.next()) {
-                return;
-            }
-        }
-    }
-
-    fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.address.connect()?;
-        connection.set_read_timeout(Some(GLANCE))?;
-        Ok(connection)
-    }
-
-    fn lost(&mut self, cut: &Cut) {
-        self.deliver();
-        lock(&self.shared.heard).clear();
-        self.shared.alive.store(false, Ordering::Release);
-        self.behind.clear();
-        for heard in self.rooms.values_mut() {
-            heard.chain.cut();
-        }
-        if let Cut::NotConfirmed(_) = cut {
-            // Redis may refuse some for good; whoever waits for them is told by their deadline.
-            self.rooms.retain(|_, heard| heard.chain != Chain::Unknown);
-        }
-        let why = match cut {
-            Cut::Failed(error) => describe(error),
-            Cut::NotConfirmed(room) => format!("room {room:?} was not confirmed"),
-            Cut::NoSignOfLife => "no sign of life".to_owned(),
-            Cut::Stopping => return,
-        };
-        if self.lost_at.is_none() {
-            self.lost_at = Some(Instant::now());
-            metrics::SUBSCRIPTION_CUTS.count();
-            warn!("the subscription is cut ({why}): it will be caught up with");
-        } else {
-            debug!("no subscription yet: {why}");
-        }
-    }
-
-    /// Waits before the next attempt, and takes note of what is asked meanwhile. True to stop.
-    fn pause(&mut self, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
-        loop {
-            match self.asked.recv_deadline(until) {
-                Ok(ask) => self.note(ask),
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => return true,
-            }
-            if self.stopping {
-                return true;
-            }
-        }
-    }
-
-    /// Takes note of what is asked, without talking to Redis.
-    fn note(&mut self, ask: Ask) {
-        match ask {
-            Ask::Hear(room, tell) => {
-                if lock(&self.shared.heard).contains(&room) {
-                    let _ = tell.send(());
-                    return;
-                }
-                let channel = self.keys.channel(&room);
-                let wanted = &mut self.wanted;
-                let heard = self.rooms.entry(channel).or_insert_with_key(|channel| {
-                    wanted.push(channel.clone());
-                    Heard {
-                        room,
-                        asked: None,
-                        chain: Chain::Unknown,
-                        waiting: Vec::new(),
-                    }
-                });
-                heard.waiting.push(tell);
-            }
-            Ask::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
-            Ask::Stop => self.stopping = true,
-        }
-    }
-
-    /// One subscription's life.
-    fn listen(&mut self, connection: &mut Connection, backoff: &mut Backoff) -> Cut {
-        match self.listening(connection, backoff) {
-            Ok(never) => match never {},
-            Err(cut) => cut,
-        }
-    }
-
-    fn listening(
-        &mut self,
-        connection: &mut Connection,
-        backoff: &mut Backoff,
-    ) -> Result<std::convert::Infallible, Cut> {
-        self.probe = Probe {
-            heard: None,
-            sent: Some(Instant::now()),
-        };
-        self.forget_unhosted();
-        connection.subscribe_resp3(self.keys.control())?;
-        self.wanted = self.rooms.keys().cloned().collect();
-        self.unconfirmed = 0;
-        for heard in self.rooms.values_mut() {
-            heard.asked = None;
-        }
-        self.subscribe(connection)?;
-        let mut glance = GLANCE;
-        loop {
-            let wanted = match self.batched_at {
-                Some(_) => CLOSELY,
-                None => GLANCE,
-            };
-            if glance != wanted {
-                connection.set_read_timeout(Some(wanted))?;
-                glance = wanted;
-            }
-            let begin = Instant::now();
-            match connection.recv_response() {
-                Ok(Value::Push { kind, data }) => {
-                    let followed_closely = begin.elapsed() < CLOSELY;
-                    if self.hear(&kind, &data) {
-                        backoff.reset();
-                    }
-                    self.deliver_unless_more_is_close(followed_closely);
-                }
-                Ok(_) => {}
-                Err(error) if error.is_timeout() || is_interruption(&error) => self.deliver(),
-                Err(error) => return Err(error.into()),
-            }
-            if self.batched_at.is_some() {
-                continue;
-            }
-            self.take_asks(connection)?;
-            self.look_after(connection)?;
-            self.catch_up_if_due();
-        }
-    }
-
-    /// Delivers what was heard; while it presses, only what has waited long enough.
-    fn deliver_unless_more_is_close(&mut self, followed_closely: bool) {
-        let waits = !self.batch.is_empty() && self.is_pressed && followed_closely;
-        let since = *self.batched_at.get_or_insert_with(Instant::now);
-        if !waits || self.batch.is_full() || since.elapsed() >= WAITS_AT_MOST {
-            self.deliver();
-        }
-    }
-
-    fn deliver(&mut self) {
-        self.batched_at = None;
-        if !self.batch.is_empty() {
-            let begin = Instant::now();
-            self.batch.deliver(&self.hub);
-            self.is_pressed = begin.elapsed() >= PRESSING;
-        }
-    }
-
-    /// Does what was asked meanwhile.
-    fn take_asks(&mut self, connection: &mut Connection) -> Result<(), Cut> {
-        if self.asked.is_empty() {
-            return Ok(());
-        }
-        while let Ok(ask) = self.asked.try_recv() {
-            self.note(ask);
-        }
-        if self.stopping {
-            return Err(Cut::Stopping);
-        }
-        self.subscribe(connection)
-    }
-
-    /// Subscribes to the channels that are wanted.
-    fn subscribe(&mut self, connection: &mut Connection) -> Result<(), Cut> {
-        let now = Instant::now();
-        let wanted = std::mem::take(&mut self.wanted);
-        for channel in &wanted {
-            if let Some(heard) = self.rooms.get_mut(channel)
-                && heard.asked.replace(now).is_none()
-            {
-                self.unconfirmed += 1;
-            }
-        }
-        for some in wanted.chunks(CHANNELS_AT_ONCE) {
-            connection.subscribe_resp3(some)?;
-        }
-        Ok(())
-    }
-
-    /// Deadlines: confirmations, the probe, rooms to forget.
-    fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
-        let now = Instant::now();
-        self.probe(now)?;
-        if self.unconfirmed > 0 && now >= self.overdue_at {
-            self.overdue_at = now + GLANCE;
-            self.overdue(now)?;
-        }
-        if self.shared.alive.load(Ordering::Acquire) {
-            return self.forget_due(connection, now);
-        }
-        Ok(())
-    }
-
-    fn probe(&mut self, now: Instant) -> Result<(), Cut> {
-        let Probe { heard, sent } = self.probe;
-        if let Some(sent) = sent {
-            if now.duration_since(sent) > PROBE_WITHIN {
-                return Err(Cut::NoSignOfLife);
-            }
-        } else if heard.is_none_or(|heard| now.duration_since(heard) > PROBE_AFTER)
-            // Without the publisher no probe goes out, and so none can come back.
-            && self.publisher.is_connected()
-        {
-            self.probe.sent = Some(now);
-            self.publisher.forget(&wire::to_myself(&self.keys, PROBE));
-        }
-        Ok(())
-    }
-
-    fn overdue(&self, now: Instant) -> Result<(), Cut> {
-        let late = |heard: &&Heard| {
-            heard
-                .asked
-                .is_some_and(|asked| now.duration_since(asked) > CONFIRM_WITHIN)
-        };
-        match self.rooms.values().find(late) {
-            Some(heard) => Err(Cut::NotConfirmed(heard.room.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes in what Redis pushed. True when the subscription itself was confirmed.
-    fn hear(&mut self, kind: &PushKind, data: &[Value]) -> bool {
-        let Some(Value::BulkString(channel)) = data.first() else {
-            return false;
-        };
-        let Ok(channel) = std::str::from_utf8(channel) else {
-            return false;
-        };
-        self.probe = Probe {
-            heard: Some(Instant::now()),
-            sent: None,
-        };
-        match (kind, data.get(1)) {
-            (PushKind::Message, Some(Value::BulkString(payload))) => {
-                if let Some(heard) = self.rooms.get_mut(channel) {
-                    match wire::payload(payload) {
-                        Some(Payload::Message(entry)) => {
-                            if !follow(&mut self.batch, heard, entry) {
-                                lock(&self.shared.heard).remove(&heard.room);
-                                self.behind.insert(channel.to_owned());
-                                self.catch_up_at = Instant::now();
-                            }
-                        }
-                        Some(Payload::Notice(notice)) => {
-                            // Behind what was said before.
-                            self.batch.deliver(&self.hub);
-                            self.hub.deliver(&heard.room, Delivery::Notice(notice));
-                        }
-                        None => warn!("{channel}: something that is not Hubbub's was published"),
-                    }
-                }
-                false
-            }
-            (PushKind::Subscribe, _) => {
-                if let Some(heard) = self.rooms.get_mut(channel) {
-                    if heard.asked.take().is_some() {
-                        self.unconfirmed -= 1;
-                    }
-                    self.behind.insert(channel.to_owned());
-                    self.catch_up_at = Instant::now();
-                    return false;
-                }
-                // Or else a room's that was forgotten before it was confirmed.
-                let stands = channel == self.keys.control();
-                if stands {
-                    self.stands();
-                }
-                stands
-            }
-            _ => false,
-        }
-    }
-
-    /// The control channel is confirmed: the subscription stands.
-    fn stands(&mut self) {
-        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
-        self.shared.alive.store(true, Ordering::Release);
-        if let Some(started) = self.started.take() {
-            let _ = started.send(());
-        }
-        if let Some(lost) = self.lost_at.take() {
-            info!(
-                "subscribed again after {:.1} s; {} rooms to catch up with",
-                lost.elapsed().as_secs_f64(),
-                self.rooms.len()
-            );
-        }
-    }
-
-    fn catch_up_if_due(&mut self) {
-        if self.behind.is_empty() || Instant::now() < self.catch_up_at {
-            return;
-        }
-        // After a cut the confirmations come in a flood: read the rooms' logs many at a time.
-        if self.unconfirmed > 0 && self.behind.len() < ROOMS_AT_ONCE {
-            return;
-        }
-        let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
-        let complete = self.catch_up(&some);
-        let mut behind_since = lock(&self.shared.behind_since);
-        if complete {
-            *behind_since = None;
-        } else {
-            self.catch_up_at = Instant::now() + CATCH_UP_AGAIN;
-            behind_since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Reads the rooms' logs from where each was left, and delivers. False if Redis did not answer.
-    fn catch_up(&mut self, channels: &[String]) -> bool {
-        let commands: Vec<Cmd> = channels
-            .iter()
-            .filter_map(|channel| self.rooms.get(channel))
-            .flat_map(|heard| {
-                let after = match heard.chain {
-                    Chain::Unknown => MessageId {
-                        millis: u64::MAX,
-                        number: u64::MAX,
-                    },
-                    Chain::Behind(last) | Chain::Current { last, .. } => {
-                        last.unwrap_or(MessageId::ZERO)
-                    }
-                };
-                // In this order, or a message stored in between would look like a log that lost
-                // its end.
-                [
-                    wire::read(&self.keys, &heard.room, Page::Newest, 1),
-                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
-                ]
-            })
-            .collect();
-        let answers = self.publisher.call_all(&commands);
-        let mut complete = true;
-        for (channel, answer) in channels.iter().zip(answers.chunks_exact(2)) {
-            let Some(heard) = self.rooms.get_mut(channel) else {
-                continue;
-            };
-            let read = |answer: &Result<Value, BackplaneError>| match answer {
-                Ok(value) => wire::items(value),
-                Err(error) => Err(error.clone()),
-            };
-            match (read(&answer[0]), read(&answer[1])) {
-                (Ok(newest), Ok(missed)) => {
-                    metrics::CAUGHT_UP.add(missed.len());
-                    let tail = newest.first().map(Item::id);
-                    if fill(&self.hub, heard, missed, tail) {
-                        self.behind.remove(channel);
-                        lock(&self.shared.heard).insert(heard.room.clone());
-                        for waiting in heard.waiting.drain(..) {
-                            let _ = waiting.send(());
-                        }
-                    }
-                }
-                (Err(_), _) | (_, Err(_)) => complete = false,
-            }
-        }
-        complete
-    }
-
-    fn forget_due(&mut self, connection: &mut Connection, now: Instant) -> Result<(), Cut> {
-        if self.forgetting.first().is_none_or(|(at, _)| *at > now) {
-            return Ok(());
-        }
-        let due = self.forgetting.partition_point(|(at, _)| *at <= now);
-        let rooms: Vec<_> = self.forgetting.drain(..due).collect();
-        for (_, room) in rooms {
-            // In this order: see `Shared::heard`.
-            let was_heard = lock(&self.shared.heard).remove(&room);
-            if self.hub.hosts(&room) {
-                if was_heard {
-                    lock(&self.shared.heard).insert(room);
-                }
-                continue;
-            }
-            let channel = self.keys.channel(&room);
-            if let Some(heard) = self.rooms.remove(&channel) {
-                self.behind.remove(&channel);
-                self.unconfirmed -= usize::from(heard.asked.is_some());
-                connection.unsubscribe_resp3(&channel)?;
-                // Whoever asked in between is heard anew.
-                if !heard.waiting.is_empty() {
-                    self.wanted.push(channel.clone());
-                    self.rooms.insert(
-                        channel,
-                        Heard {
-                            asked: None,
-                            chain: Chain::Unknown,
-                            ..heard
-                        },
-                    );
-                }
-            }
-        }
-        self.subscribe(connection)
-    }
-
-    /// Before subscribing anew: rooms without members need not be heard.
-    fn forget_unhosted(&mut self) {
-        let hub = &self.hub;
-        self.rooms
-            .retain(|_, heard| !heard.waiting.is_empty() || hub.hosts(&heard.room));
-    }
-}
-
-/// A process that is stopped and continued finds its reads interrupted.
-fn is_interruption(error: &RedisError) -> bool {
-    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    source.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }

@@ -1,0 +1,59 @@
+//! What was heard and waits for what follows it closely. While fan-outs are quick nothing waits. Once
+//! one took long, what comes in quick succession is delivered together.
+
+use std::time::{Duration, Instant};
+
+use crate::backplane::batch::Batch;
+use crate::hub::Hub;
+
+/// A fan-out that takes so long presses, until the next one that does not.
+const PRESSING: Duration = Duration::from_millis(2);
+
+/// What comes within this follows closely.
+const CLOSELY: Duration = Duration::from_millis(1);
+
+/// Nothing waits longer than this, however much follows.
+const WAITS_AT_MOST: Duration = Duration::from_millis(4);
+
+/// Messages between the subscription and the hub.
+#[derive(Default)]
+pub(super) struct Waiting {
+    batch: Batch,
+    since: Option<Instant>,
+    is_pressed: bool,
+}
+
+impl Waiting {
+    /// Where messages are put.
+    pub(super) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// How long to listen for what follows, if something waits for it.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.since.map(|_| CLOSELY)
+    }
+
+    /// Something was heard, after listening for so long: delivers what need not wait for more.
+    pub(super) fn go_on(&mut self, hub: &Hub, listened: Duration) {
+        if self.batch.is_empty() {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let more_is_close = self.is_pressed && listened < CLOSELY;
+        if !more_is_close || self.batch.is_full() || since.elapsed() >= WAITS_AT_MOST {
+            self.deliver(hub);
+        }
+    }
+
+    /// Delivers all that waits.
+    pub(super) fn deliver(&mut self, hub: &Hub) {
+        self.since = None;
+        if !self.batch.is_empty() {
+            let begin = Instant::now();
+            self.batch.deliver(hub);
+            self.is_pressed = begin.elapsed() >= PRESSING;
+        }
+    }
+}
