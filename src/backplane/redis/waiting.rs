@@ -1,5 +1,6 @@
-//! What was heard and waits for what follows it closely. While fan-outs are quick nothing waits. Once
-//! one took long, what comes in quick succession is delivered together.
+//! What was heard and waits for what follows it closely. While fan-outs are quick and keep up nothing
+//! waits. Once one took long, or many messages were there already when they were asked for, what comes
+//! in quick succession is delivered together.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,10 @@ use crate::hub::Hub;
 
 /// A fan-out that takes so long presses, until the next one that does not.
 const PRESSING: Duration = Duration::from_millis(2);
+
+/// So many messages in a row press, too, of which each was there already: it came within this.
+const IN_A_ROW: u32 = 16;
+const THERE_ALREADY: Duration = Duration::from_micros(50);
 
 /// What comes within this follows closely.
 const CLOSELY: Duration = Duration::from_millis(1);
@@ -21,6 +26,7 @@ pub(super) struct Waiting {
     batch: Batch,
     since: Option<Instant>,
     is_pressed: bool,
+    in_a_row: u32,
 }
 
 impl Waiting {
@@ -40,8 +46,13 @@ impl Waiting {
             self.since = None;
             return;
         }
+        self.in_a_row = match listened < THERE_ALREADY {
+            true => self.in_a_row.saturating_add(1),
+            false => 0,
+        };
         let since = *self.since.get_or_insert_with(Instant::now);
-        let more_is_close = self.is_pressed && listened < CLOSELY;
+        let is_pressed = self.is_pressed || self.in_a_row >= IN_A_ROW;
+        let more_is_close = is_pressed && listened < CLOSELY;
         if !more_is_close || self.batch.is_full() || since.elapsed() >= WAITS_AT_MOST {
             self.deliver(hub);
         }
