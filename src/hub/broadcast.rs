@@ -59,7 +59,8 @@ impl Volley {
                 .broadcasts
                 .iter()
                 .filter_map(|one| one.frame(rendering));
-            frames.flat_map(|frame| frame.iter().copied()).collect()
+            let frames: Vec<&[u8]> = frames.map(AsRef::as_ref).collect();
+            frames.concat().into()
         })
     }
 }

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 
 use self::broadcast::Volley;
 use self::room::{Member, Room};
-
 use crate::lock::lock;
 use crate::message::{
     ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,

@@ -31,7 +31,7 @@ pub(super) struct Member {
 }
 
 #[derive(Default)]
-pub(super) struct Held {
+struct Held {
     events: Vec<Arc<Broadcast>>,
     bytes: usize,
 }
