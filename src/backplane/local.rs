@@ -93,23 +93,24 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut batch = Batch::default();
     let mut receipts = Vec::new();
     loop {
-        let job = queue.recv_deadline(next_graces);
-        if let Ok(Job::Publish(draft, receipt)) = job {
-            receipts.push((receipt, shared.store(draft, &mut batch)));
-            // What else was said meanwhile goes along.
-            if !queue.is_empty() && !batch.is_full() {
-                continue;
-            }
-            shared.deliver(&mut batch, &mut receipts);
-        } else {
-            // Behind what was said before.
-            shared.deliver(&mut batch, &mut receipts);
-            match job {
-                Ok(Job::Notice(room, notice)) => {
-                    shared.hub.deliver(&room, Delivery::Notice(notice));
+        match queue.recv_deadline(next_graces) {
+            Ok(Job::Publish(draft, receipt)) => {
+                receipts.push((receipt, shared.store(draft, &mut batch)));
+                // What else was said meanwhile goes along; so whatever waits has a job behind it.
+                if !queue.is_empty() && !batch.is_full() {
+                    continue;
                 }
-                Ok(Job::Publish(..)) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                shared.deliver(&mut batch, &mut receipts);
+            }
+            Ok(Job::Notice(room, notice)) => {
+                // Behind what was said before.
+                shared.deliver(&mut batch, &mut receipts);
+                shared.hub.deliver(&room, Delivery::Notice(notice));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                shared.deliver(&mut batch, &mut receipts);
+                return;
             }
         }
         let now = Instant::now();
