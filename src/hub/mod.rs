@@ -162,7 +162,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::outbox::{Queue, outbox};
-    use crate::protocol::Rendering;
+    use crate::protocol::{ANNOUNCED_MEMBERS, Rendering};
     use std::time::Instant;
 
     fn user(name: &str) -> UserName {
@@ -280,6 +280,30 @@ mod tests {
         // Read after carol came and dave went, and before eve came.
         house.release(2, &["alice", "bob", "carol"]);
         assert_eq!(lines(&bob), ["* eve joined"]);
+    }
+
+    #[test]
+    fn a_crowd_that_one_is_shown_before_the_others_are_told_is_a_crowd_to_all() {
+        let house = House::new();
+        let alice = house.admit(1, "alice");
+        house.release(1, &["alice"]);
+        let crowd: Vec<_> = (0..ANNOUNCED_MEMBERS).map(|n| format!("u{n:03}")).collect();
+        let mut shown = vec!["alice"];
+        shown.extend(crowd.iter().map(String::as_str));
+        let first = house.admit(2, "u000");
+        house.release(2, &shown);
+        let second = house.admit(3, "u001");
+        house.release(3, &shown);
+        for name in &crowd {
+            house.notice(Notice::Joined(user(name)));
+        }
+        // One fewer is no crowd any more.
+        house.notice(Notice::Left(user("u255")));
+        house.notice(Notice::Joined(user("zoe")));
+        house.notice(Notice::Left(user("zoe")));
+        for queue in [&alice, &first, &second] {
+            assert_eq!(lines(queue), ["* u255 left", "* zoe left"]);
+        }
     }
 
     #[test]

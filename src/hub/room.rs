@@ -189,8 +189,16 @@ impl Room {
                 _ => {}
             }
         }
-        match &self.present {
+        let crowded = self.is_crowded();
+        match &mut self.present {
             None => self.present = Some(shown.iter().cloned().collect()),
+            // Nobody is told of a crowd, so nobody is ahead; and a set of names for each who enters
+            // with it would take more memory than all else of them.
+            Some(_) if crowded => {}
+            // The room is a crowd already, of which it is not told yet.
+            Some(present) if shown.len() > ANNOUNCED_MEMBERS => {
+                present.extend(shown.iter().cloned());
+            }
             Some(present) => {
                 let ahead = differing(present, &shown);
                 if let Some(member) = self.member(connection) {
@@ -220,12 +228,8 @@ impl Room {
             (Notice::Left(user), Some(present)) => present.remove(user),
             (Notice::Typing(_), _) | (_, None) => true,
         };
-        let crowded = self
-            .present
-            .as_ref()
-            .is_some_and(|present| present.len() > ANNOUNCED_MEMBERS);
-        if crowded {
-            // Nobody is told, so nobody is ahead.
+        if self.is_crowded() {
+            // Nor is anybody ahead who entered before.
             for member in &mut self.members {
                 member.ahead.clear();
             }
@@ -275,6 +279,12 @@ impl Room {
             };
             self.announce(name, notice);
         }
+    }
+
+    /// Whether comings and goings are too many to tell anybody.
+    fn is_crowded(&self) -> bool {
+        let present = self.present.as_ref();
+        present.is_some_and(|present| present.len() > ANNOUNCED_MEMBERS)
     }
 
     fn position(&self, connection: ConnectionId) -> Option<usize> {
