@@ -28,6 +28,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often those that are late are looked for.
 const GLANCE: Duration = Duration::from_millis(10);
 
+/// Between two looks at the handshakes when all of them are under way, so that one look finds several
+/// answers: the meter shares the machine with the server, and a look at each answer would cost as much
+/// as the answer.
+const ANSWERS_GATHER: Duration = Duration::from_millis(1);
+
 /// What is read at once; also the longest frame that is taken.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -180,6 +185,9 @@ impl Crowd {
                 true => due.saturating_duration_since(Instant::now()).min(GLANCE),
                 false => GLANCE,
             };
+            if waiting.len() == HANDSHAKES {
+                thread::sleep(ANSWERS_GATHER);
+            }
             crowd.take_answers(target, &mut waiting, glance)?;
             progress(crowd.sockets.len() - waiting.len());
         }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::bench::Report;
 
+use crate::floor::Threads;
 use crate::processes::Server;
 use crate::results::{Results, Shape, System};
 
@@ -103,8 +104,10 @@ fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
 }
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--floor") {
-        return floor::serve();
+    match std::env::args().nth(1).as_deref() {
+        Some(processes::FLOOR) => return floor::serve(Threads::One),
+        Some(processes::FLOOR_OF_TWO) => return floor::serve(Threads::Two),
+        _ => {}
     }
     let matrix = match Matrix::asked(std::env::args().skip(1)) {
         Ok(matrix) => matrix,
@@ -136,9 +139,7 @@ fn measure(matrix: &Matrix) -> Results {
     let mut done = 0;
     for round in 1..=matrix.rounds {
         for &system in &matrix.systems {
-            if system != System::Floor {
-                handshakes(system, &mut results);
-            }
+            handshakes(system, &mut results);
         }
         for &shape in &matrix.shapes {
             for &system in &matrix.systems {
@@ -156,7 +157,7 @@ fn measure(matrix: &Matrix) -> Results {
 
 fn start(system: System) -> Server {
     match system {
-        System::Floor => processes::floor(),
+        System::Floor => processes::floor(processes::FLOOR),
         System::Embedded => processes::embedded(),
         System::Redis => processes::on_redis(),
     }
@@ -164,7 +165,10 @@ fn start(system: System) -> Server {
 
 /// One server, anew, and many who connect and enter no room.
 fn handshakes(system: System, results: &mut Results) {
-    let server = start(system);
+    let server = match system {
+        System::Floor => processes::floor(processes::FLOOR_OF_TWO),
+        System::Embedded | System::Redis => start(system),
+    };
     let options = [
         "--members",
         HANDSHAKES,

@@ -315,13 +315,20 @@ fn connections(results: &Results, page: &mut String) {
             );
         }
     }
+    let Some(floor) = results.handshakes(System::Floor) else {
+        return;
+    };
+    let _ = write!(
+        page,
+        "\nThrough the handshake alone, connects/s beside the meter: the floor, with two threads a \
+         connection that do nothing more, {}",
+        shown(floor)
+    );
     for system in [System::Embedded, System::Redis] {
         if let Some(handshakes) = results.handshakes(system) {
-            let _ = writeln!(
-                page,
-                "\nThrough the handshake alone, {system}: {} connects/s.",
-                shown(handshakes)
-            );
+            let ratio = handshakes / floor;
+            let _ = write!(page, "; {system}, {} ({ratio:.2} ×)", shown(handshakes));
         }
     }
+    page.push_str(".\n");
 }

@@ -104,10 +104,14 @@ fn listening(command: &mut Command, redis: Option<Process>) -> Server {
     }
 }
 
-/// This program again, as the floor.
-pub(crate) fn floor() -> Server {
+/// What makes this program a floor.
+pub(crate) const FLOOR: &str = "--floor";
+pub(crate) const FLOOR_OF_TWO: &str = "--floor-of-two";
+
+/// This program again, as one of the floors.
+pub(crate) fn floor(which: &str) -> Server {
     let own = std::env::current_exe().expect("this program");
-    listening(Command::new(own).arg("--floor"), None)
+    listening(Command::new(own).arg(which), None)
 }
 
 fn hubbub() -> Command {
