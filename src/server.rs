@@ -93,7 +93,9 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let listen = config.listen;
-        let listener = listen_on(listen).map_err(|error| StartError::Listen(listen, error))?;
+        let user_timeout = config.deadlines.write + USER_TIMEOUT_LATER;
+        let listener =
+            listen_on(listen, user_timeout).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
@@ -189,7 +191,7 @@ impl Server {
     }
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, user_timeout: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -197,6 +199,11 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     )?;
     // Connections of the last run that linger must not keep this one from starting.
     socket.set_reuse_address(true)?;
+    // Those that are accepted inherit these.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -216,10 +223,6 @@ fn accept(
         }
         refused.let_go(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
-            prepare(
-                &socket,
-                instance.config.deadlines.write + USER_TIMEOUT_LATER,
-            )?;
             let socket = Arc::new(socket);
             if connections.count() >= capacity.connections {
                 refused.refuse(socket, &busy());
@@ -283,12 +286,4 @@ impl Refused {
             self.sockets.pop_front();
         }
     }
-}
-
-fn prepare(socket: &TcpStream, user_timeout: Duration) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(user_timeout))
 }
