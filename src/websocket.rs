@@ -19,8 +19,10 @@ use tungstenite::{Error, HandshakeError, Message, WebSocket, http};
 
 use crate::outbox::code;
 
-/// tungstenite allocates its read buffer eagerly, 128 KiB unless told otherwise.
-const READ_BUFFER: usize = 4 * 1024;
+/// tungstenite allocates its read buffer eagerly, 128 KiB unless told otherwise, and clears it before
+/// each reading. What a user says is short; what a client hears may be many messages at a time.
+const SERVER_READ_BUFFER: usize = 1024;
+const CLIENT_READ_BUFFER: usize = 4 * 1024;
 
 /// What the client sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,9 +63,9 @@ pub type Replies = Box<dyn FnMut(&[u8]) + Send>;
 /// The half that reads.
 pub struct ReadHalf(WebSocket<Divided>);
 
-fn config(max_message: usize) -> WebSocketConfig {
+fn config(read_buffer: usize, max_message: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
+        .read_buffer_size(read_buffer)
         .write_buffer_size(0)
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message))
@@ -81,7 +83,7 @@ impl ReadHalf {
             Divided { socket, replies },
             read_already,
             Role::Server,
-            Some(config(max_message)),
+            Some(config(SERVER_READ_BUFFER, max_message)),
         ))
     }
 
@@ -119,7 +121,8 @@ impl ReadHalf {
                 let _ = (&*direct).write_all(bytes);
             }),
         };
-        match tungstenite::client::client_with_config(request, stream, Some(config(max_message))) {
+        let config = config(CLIENT_READ_BUFFER, max_message);
+        match tungstenite::client::client_with_config(request, stream, Some(config)) {
             Ok((mut websocket, _)) => {
                 websocket.get_mut().replies = replies;
                 Ok(Self(websocket))
