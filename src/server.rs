@@ -164,7 +164,7 @@ impl Server {
         while self.instance.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
             thread::sleep(IN_FLIGHT_GLANCE);
         }
-        self.connections.close_all("the server is restarting");
+        self.connections.close_all();
         if !self.connections.wait_until_none(deadline) {
             warn!("{} connections are broken off", self.connections.count());
             self.connections.break_all();

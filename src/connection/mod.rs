@@ -2,235 +2,33 @@
 //!
 //! A connection has two threads. The reader performs the handshake ([`upgrade`]) and then takes one
 //! message at a time; the writer writes what waits in the outbox ([`pumps`]). [`Connections`] holds
-//! every open one, keyed by connection and never by user: one that ends takes only itself along.
+//! every open one.
 
+mod connections;
 mod pumps;
 mod upgrade;
 
-use std::collections::HashMap;
 use std::io::{self, Read};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
 
 use log::{debug, error, info};
 
+use self::connections::Stage;
+pub use self::connections::{Connections, NoConnection};
 pub use self::pumps::{Conversation, Terms, converse};
 use self::pumps::{WRITE_GLANCE, write_by};
 use self::upgrade::{ChatRequest, chat_request};
 use crate::api;
-use crate::backoff::spread;
 use crate::config::Deadlines;
+use crate::frame;
 use crate::http::{self, Answer, HeadError, Request, Route};
-use crate::lock::lock;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::outbox::{Outbox, code};
-use crate::protocol::{Event, Rendering};
-use crate::session::{Instance, Session};
-
-/// The reader parses JSON, whose nesting is bounded.
-const READER_STACK: usize = 256 * 1024;
-
-/// A drain closes so many connections at a time, with this pause in between, and more if it would
-/// take longer than this in all.
-const DRAIN_BATCH: usize = 50;
-const DRAIN_STEP: Duration = Duration::from_millis(50);
-const DRAIN_WITHIN: Duration = Duration::from_secs(2);
-
-/// When those who are sent away should come back, at the latest.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Every open connection.
-pub struct Connections {
-    instance: Arc<Instance>,
-    open: Mutex<HashMap<ConnectionId, Open>>,
-    closed_one: Condvar,
-    next: AtomicU64,
-    /// The thread that ended last. It is joined by the next one to end, or by the teardown, so
-    /// that at most one ended thread keeps its stack.
-    ended: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Why there is no connection for a socket.
-#[derive(Debug)]
-pub enum NoConnection {
-    /// This address has as many as one may have.
-    Address,
-    /// The system gives no thread.
-    Thread(io::Error),
-}
-
-struct Open {
-    address: IpAddr,
-    socket: Arc<TcpStream>,
-    stage: Stage,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// How far a connection has come.
-enum Stage {
-    /// Its request is not read yet.
-    Asking,
-    /// It gets one answer, and ends by itself in bounded time.
-    Answering,
-    /// It is upgraded.
-    Chatting(Arc<Outbox>),
-}
-
-impl Connections {
-    /// None yet.
-    pub fn new(instance: Arc<Instance>) -> Self {
-        Self {
-            instance,
-            open: Mutex::default(),
-            closed_one: Condvar::new(),
-            next: AtomicU64::new(1),
-            ended: Mutex::new(None),
-        }
-    }
-
-    /// Gives a new connection its thread.
-    pub fn start(
-        self: &Arc<Self>,
-        socket: &Arc<TcpStream>,
-        peer: SocketAddr,
-    ) -> Result<(), NoConnection> {
-        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        // Held until the entry is complete: a short-lived thread waits here to take it out.
-        let mut open = lock(&self.open);
-        if let Some(most) = self.instance.config.max_per_address {
-            let address = peer.ip();
-            let has = open.values().filter(|open| open.address == address);
-            if has.count() >= most {
-                return Err(NoConnection::Address);
-            }
-        }
-        let connections = Arc::clone(self);
-        let its_socket = Arc::clone(socket);
-        let thread = thread::Builder::new()
-            .name(format!("reader-{id}"))
-            .stack_size(READER_STACK)
-            .spawn(move || {
-                // A panic ends this connection alone; it has been reported where it happened.
-                let run = || serve(&connections, &its_socket, id, peer);
-                if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                    metrics::PANICS.count();
-                    error!("connection {id} from {peer} ended by a panic");
-                    let _ = its_socket.shutdown(Shutdown::Both);
-                }
-                connections.end(id);
-            })
-            .map_err(NoConnection::Thread)?;
-        metrics::ACCEPTED.count();
-        open.insert(
-            id,
-            Open {
-                address: peer.ip(),
-                socket: Arc::clone(socket),
-                stage: Stage::Asking,
-                thread: Some(thread),
-            },
-        );
-        Ok(())
-    }
-
-    /// Whether this instance can take users; if not, why.
-    pub fn ready(&self) -> Result<(), String> {
-        if self.instance.is_closing() {
-            return Err("closing".to_owned());
-        }
-        self.instance.backplane.ready()
-    }
-
-    fn comes_to(&self, id: ConnectionId, stage: Stage) {
-        if let Some(open) = lock(&self.open).get_mut(&id) {
-            open.stage = stage;
-        }
-    }
-
-    /// The last thing that a connection's thread does.
-    fn end(&self, id: ConnectionId) {
-        let mine = lock(&self.open).remove(&id).and_then(|open| open.thread);
-        let before = std::mem::replace(&mut *lock(&self.ended), mine);
-        if let Some(thread) = before {
-            // It is past its own last statement but one.
-            let _ = thread.join();
-        }
-        self.closed_one.notify_all();
-    }
-
-    /// How many are open.
-    pub fn count(&self) -> usize {
-        lock(&self.open).len()
-    }
-
-    /// Says `closing` and then closes, to everyone, in batches: those who come back to another
-    /// instance must not all come at once. A connection that is still in its handshake is broken
-    /// off. Takes [`DRAIN_WITHIN`] at most, however many they are.
-    pub fn close_all(&self, reason: &str) {
-        let outboxes: Vec<_> = {
-            let open = lock(&self.open);
-            open.values()
-                .filter_map(|open| match &open.stage {
-                    Stage::Asking => {
-                        let _ = open.socket.shutdown(Shutdown::Both);
-                        None
-                    }
-                    Stage::Answering => None,
-                    Stage::Chatting(outbox) => Some(Arc::clone(outbox)),
-                })
-                .collect()
-        };
-        let steps = DRAIN_WITHIN.as_millis() / DRAIN_STEP.as_millis();
-        let batch = outboxes.len().div_ceil(steps as usize).max(DRAIN_BATCH);
-        for (index, outboxes) in outboxes.chunks(batch).enumerate() {
-            if index > 0 {
-                thread::sleep(DRAIN_STEP);
-            }
-            for outbox in outboxes {
-                // And those of one batch not at once either.
-                let retry_after = spread(RETRY_AFTER);
-                outbox.send(&Event::Closing {
-                    reason: reason.to_owned(),
-                    retry_after_ms: retry_after.as_millis() as u64,
-                });
-                outbox.close(code::RESTART, reason);
-            }
-        }
-    }
-
-    /// Breaks off whatever is still open.
-    pub fn break_all(&self) {
-        for open in lock(&self.open).values() {
-            let _ = open.socket.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Waits until none is open, or the deadline. True if none is.
-    pub fn wait_until_none(&self, deadline: Instant) -> bool {
-        let mut open = lock(&self.open);
-        while !open.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            open = self
-                .closed_one
-                .wait_timeout(open, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        drop(open);
-        if let Some(thread) = lock(&self.ended).take() {
-            let _ = thread.join();
-        }
-        true
-    }
-}
+use crate::outbox::Outbox;
+use crate::protocol::Rendering;
+use crate::session::Session;
 
 /// The reader's thread, from the first byte to the last.
 fn serve(
@@ -258,13 +56,15 @@ fn serve(
     };
     let answer = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, config) {
-            Ok(chat) => match self::chat(connections, socket, id, peer, chat, request.rest) {
-                Ok(()) => return,
-                Err(error) => {
+            Ok(chat) => {
+                let rest = request.into_rest();
+                if let Err(error) = self::chat(connections, socket, id, peer, chat, rest) {
                     error!("no thread to write with: {error}");
-                    busy()
+                    metrics::REQUESTS_REFUSED.count();
+                    say(socket, &busy(), deadlines);
                 }
-            },
+                return;
+            }
             Err(answer) => answer,
         },
         Route::Api { room, resource } => {
@@ -349,6 +149,8 @@ fn chat(
     read_already: Vec<u8>,
 ) -> io::Result<()> {
     let instance = &connections.instance;
+    // From the opening on it is a chat to the client, who is owed a goodbye.
+    connections.comes_to(id, Stage::Answering);
     let terms = Terms {
         rendering: chat.rendering,
         outbox_bytes: instance.config.outbox_bytes,
@@ -357,12 +159,12 @@ fn chat(
         deadlines: instance.config.deadlines.clone(),
     };
     let user = chat.user.clone();
+    // The head of the answer and the first word take one write.
+    let mut opening = chat.head;
+    let welcome = chat.rendering.render(&instance.welcome(&user));
+    opening.extend(frame::text(&welcome).iter().flat_map(|frame| &**frame));
     let begin = |outbox: &Arc<Outbox>| {
         connections.comes_to(id, Stage::Chatting(Arc::clone(outbox)));
-        if instance.is_closing() {
-            // The teardown may have looked before we were registered.
-            outbox.close(code::RESTART, "the server is closing");
-        }
         info!("{user:?} connected from {peer} as connection {id}");
         let mut session = Session::begin(
             Arc::clone(instance),
@@ -377,7 +179,7 @@ fn chat(
         }
         session
     };
-    let why = converse(socket, id, &terms, &chat.head, read_already, begin)?;
+    let why = converse(socket, id, &terms, &opening, read_already, begin)?;
     info!("{user:?} disconnected, connection {id} from {peer}: {why}");
     Ok(())
 }

@@ -69,14 +69,14 @@ pub struct Terms {
     pub deadlines: Deadlines,
 }
 
-/// Answers the upgrade with `head`, and carries a conversation until it ends: two pumps and the
+/// Answers the upgrade with `opening`, and carries a conversation until it ends: two pumps and the
 /// conversation between them. An error means that there is no thread to write with, and that
 /// nothing was said yet; otherwise, why it ended.
 pub fn converse<C: Conversation>(
     socket: &Arc<TcpStream>,
     id: ConnectionId,
     terms: &Terms,
-    head: &[u8],
+    opening: &[u8],
     read_already: Vec<u8>,
     begin: impl FnOnce(&Arc<Outbox>) -> C,
 ) -> io::Result<String> {
@@ -96,7 +96,7 @@ pub fn converse<C: Conversation>(
             move || write_pump(&socket, &queue, &terms, &reader_ended)
         })?;
     let _ends = EndsWithReader(Arc::clone(&outbox));
-    outbox.push(head.into(), Weight::Essential);
+    outbox.push(opening.into(), Weight::Essential);
     let replies = Arc::clone(&outbox);
     let mut half = ReadHalf::server(
         Arc::clone(socket),

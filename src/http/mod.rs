@@ -53,6 +53,11 @@ impl Request {
             .map(str::trim)
     }
 
+    /// Lets go of the head: what follows it may last for days.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.rest
+    }
+
     /// Where the request leads.
     pub fn route(&self) -> Route {
         if let Some(asset) = page::asset(&self.path) {

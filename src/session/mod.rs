@@ -7,7 +7,7 @@
 mod pace;
 mod past;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -53,6 +53,19 @@ impl Instance {
             hub,
             backplane,
             closing: AtomicBool::new(false),
+        }
+    }
+
+    /// The first thing said on a user's connection.
+    pub fn welcome(&self, user: &UserName) -> Event {
+        Event::Welcome {
+            user: user.clone(),
+            instance: self.hub.instance().to_string(),
+            limits: Limits {
+                max_message: self.config.max_message,
+                rooms: self.config.rooms_per_connection,
+                page: PAGE_MOST,
+            },
         }
     }
 
@@ -109,7 +122,7 @@ pub struct Session {
     connection: ConnectionId,
     user: UserName,
     outbox: Arc<Outbox>,
-    rooms: HashSet<RoomName>,
+    rooms: BTreeSet<RoomName>,
     /// In the text rendering: the one room.
     room: RoomName,
     in_flight: Arc<InFlight>,
@@ -120,7 +133,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a conversation; `room` is the one of the text rendering, `allowed` the rooms that may be
+    /// Begins a conversation, whose first word is the [`Instance::welcome`]; `room` is the one of the text rendering, `allowed` the rooms that may be
     /// entered (`None` for all).
     pub fn begin(
         instance: Arc<Instance>,
@@ -131,22 +144,12 @@ impl Session {
         outbox: Arc<Outbox>,
     ) -> Self {
         let pace = Pace::new(instance.paces.bucket(&user, Instant::now()));
-        let limits = Limits {
-            max_message: instance.config.max_message,
-            rooms: instance.config.rooms_per_connection,
-            page: PAGE_MOST,
-        };
-        outbox.send(&Event::Welcome {
-            user: user.clone(),
-            instance: instance.hub.instance().to_string(),
-            limits,
-        });
         Self {
             instance,
             connection,
             user,
             outbox,
-            rooms: HashSet::new(),
+            rooms: BTreeSet::new(),
             room,
             in_flight: Arc::default(),
             pace,

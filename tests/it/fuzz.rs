@@ -288,7 +288,7 @@ fn a_panic_ends_its_own_connection_alone_and_is_counted() {
         (connections.count() == 1).then_some(())
     });
     assert!(hubbub::metrics::render().contains("\nhubbub_panics_total 1\n"));
-    connections.close_all("done");
+    connections.close_all();
     assert_eq!(alice.is_closed(), Some(1012));
     assert!(connections.wait_until_none(Instant::now() + Duration::from_secs(10)));
     instance.backplane.close();

@@ -1,14 +1,19 @@
 //! Ctrl-C: everyone is told, nothing in flight is lost, every thread ends, exit 0.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::support::DEADLINE;
 use crate::support::client::Client;
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
+
+const RESTARTING: &str = "the server is restarting";
 
 /// Well within the ten seconds that `--drain` allows.
 const WELL_WITHIN: Duration = Duration::from_secs(8);
@@ -32,15 +37,56 @@ fn peers_see_a_close_frame_and_the_exit_code_is_zero() {
         let mut bob = Client::json(hubbub.address(), "bob");
         hubbub.signal(signal);
         assert_eq!(alice.is_closed(), Some(1012));
-        assert_eq!(
-            bob.event_of("closing")["reason"],
-            "the server is restarting"
-        );
+        assert_eq!(bob.event_of("closing")["reason"], RESTARTING);
         assert_eq!(bob.is_closed(), Some(1012));
         assert_eq!(hubbub.ends().code(), Some(0));
         let log = hubbub.log();
         assert!(log.contains("closed in"), "{log}");
     }
+}
+
+#[test]
+fn whoever_gets_through_the_door_while_it_closes_is_told_so_once() {
+    let mut hubbub = Hubbub::alone();
+    let mut sockets = Vec::new();
+    for n in 0..600 {
+        if n == 200 {
+            // In the midst of it.
+            let first: &TcpStream = &sockets[0];
+            assert_eq!(first.peek(&mut [0]).expect("an answer"), 1);
+            hubbub.signal(Signal::SIGINT);
+        }
+        let Ok(mut socket) = TcpStream::connect(hubbub.address()) else {
+            break;
+        };
+        let request = format!(
+            "GET /chat/u{n} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: hubbub.v1\r\n\r\n"
+        );
+        let _ = socket.write_all(request.as_bytes());
+        socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        sockets.push(socket);
+    }
+    let mut through = 0;
+    for mut socket in sockets {
+        socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        let mut bytes = Vec::new();
+        // One that was not accepted any more is reset.
+        let _ = socket.read_to_end(&mut bytes);
+        let answer = String::from_utf8_lossy(&bytes);
+        if answer.starts_with("HTTP/1.1 101") {
+            through += 1;
+            assert_eq!(answer.matches(r#""type":"closing""#).count(), 1, "{answer}");
+            let [.., 0x88, _, high, low] = bytes[..bytes.len() - RESTARTING.len()] else {
+                panic!("no close frame: {answer}");
+            };
+            assert_eq!(u16::from_be_bytes([high, low]), 1012);
+            assert!(answer.ends_with(RESTARTING), "{answer}");
+        }
+    }
+    assert!(through > 0);
+    assert_eq!(hubbub.ends().code(), Some(0));
 }
 
 #[test]
