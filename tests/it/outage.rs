@@ -1,9 +1,11 @@
 //! While Redis is away: users stay, sends are refused clearly, `/readyz` tells the truth, the log
 //! keeps calm, and everything is as before once it is back.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::client::{Client, get};
@@ -149,4 +151,25 @@ fn a_minute_without_redis_ends_as_if_nothing_had_been() {
         assert_eq!(log.matches("lost Redis").count(), 1, "{log}");
         assert_eq!(log.matches("Redis is back after").count(), 1, "{log}");
     }
+}
+
+#[test]
+fn a_server_that_is_stopped_and_continued_goes_on_as_if_nothing_had_been() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    assert_eq!(alice.hears(), "* bob joined");
+    for n in 0..3 {
+        hubbub.signal(Signal::SIGSTOP);
+        until("it is stopped", || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", hubbub.id()));
+            stat.expect("its state").contains(") T ").then_some(())
+        });
+        hubbub.signal(Signal::SIGCONT);
+        alice.says(&n.to_string());
+        assert_eq!(bob.hears(), format!("alice: {n}"));
+    }
+    let log = hubbub.log();
+    assert!(!log.contains("cut") && !log.contains("lost"), "{log}");
 }

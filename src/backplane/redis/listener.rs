@@ -536,8 +536,11 @@ impl Listener {
     }
 }
 
-/// A process that is stopped and continued finds its reads interrupted.
+/// A process that is stopped and continued finds its reads interrupted. The crate tells it from no other
+/// I/O error, and shows its cause as it keeps it, in an `Arc`.
 fn is_interruption(error: &RedisError) -> bool {
-    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    source.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
+    type Cause = Arc<dyn std::error::Error + Send + Sync>;
+    let cause = std::error::Error::source(error).and_then(|error| error.downcast_ref::<Cause>());
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }
