@@ -1,6 +1,9 @@
 //! The subscriber's thread: connects, hears, follows each room's chain, and catches up with the rooms
 //! that are behind. It alone reads the Pub/Sub connection.
 
+mod catch_up;
+mod probe;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -9,21 +12,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
-use redis::{Cmd, Connection, PushKind, RedisError, Value};
+use redis::{Connection, PushKind, RedisError, Value};
 
-use super::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
+use self::probe::{Due, Probe};
+use super::chain::{Chain, Heard, follow};
 use super::publisher::Publisher;
 use super::subscriber::{Ask, CONFIRM_WITHIN, Shared};
 use super::waiting::Waiting;
-use super::wire::{self, Item, Keys, Payload};
+use super::wire::{self, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
-use crate::backplane::BackplaneError;
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
-use crate::message::{MessageId, RoomName};
+use crate::message::RoomName;
 use crate::metrics;
-use crate::protocol::Page;
 
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -31,25 +33,10 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long a room without members is still heard, for whoever comes right back.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// After so long a silence a probe is sent; it must be back within [`PROBE_WITHIN`].
-const PROBE_AFTER: Duration = Duration::from_millis(500);
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long to wait before a room is read again whose log could not be read.
-const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
-
-/// The most channels in one SUBSCRIBE, and the most rooms that catch up at a time.
+/// The most channels in one SUBSCRIBE.
 const CHANNELS_AT_ONCE: usize = 1000;
-const ROOMS_AT_ONCE: usize = 128;
 
 const PROBE: &str = "probe";
-
-/// Whether the subscription is alive: TCP cannot tell, and nor can PING.
-#[derive(Default)]
-struct Probe {
-    heard: Option<Instant>,
-    sent: Option<Instant>,
-}
 
 /// Why the subscription ended.
 enum Cut {
@@ -119,7 +106,7 @@ impl Listener {
             behind: HashSet::new(),
             catch_up_at: Instant::now(),
             forgetting: Vec::new(),
-            probe: Probe::default(),
+            probe: Probe::Sent(Instant::now()),
             started: Some(started),
             lost_at: None,
             stopping: false,
@@ -236,12 +223,9 @@ impl Listener {
         connection: &mut Connection,
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, Cut> {
-        self.probe = Probe {
-            heard: None,
-            sent: Some(Instant::now()),
-        };
         self.forget_unhosted();
         connection.subscribe_resp3(self.keys.control())?;
+        self.probe = Probe::Sent(Instant::now());
         self.wanted = self.rooms.keys().cloned().collect();
         self.unconfirmed = 0;
         for heard in self.rooms.values_mut() {
@@ -325,17 +309,11 @@ impl Listener {
     }
 
     fn probe(&mut self, now: Instant) -> Result<(), Cut> {
-        let Probe { heard, sent } = self.probe;
-        if let Some(sent) = sent {
-            if now.duration_since(sent) > PROBE_WITHIN {
-                return Err(Cut::NoSignOfLife);
-            }
-        } else if heard.is_none_or(|heard| now.duration_since(heard) > PROBE_AFTER)
-            // Without the publisher no probe goes out, and so none can come back.
-            && self.publisher.is_connected()
-        {
-            self.probe.sent = Some(now);
-            self.publisher.forget(&wire::to_myself(&self.keys, PROBE));
+        // Without the publisher no probe goes out, and so none can come back.
+        match self.probe.due(now, self.publisher.is_connected()) {
+            Due::Nothing => {}
+            Due::Probe => self.publisher.forget(&wire::to_myself(&self.keys, PROBE)),
+            Due::End => return Err(Cut::NoSignOfLife),
         }
         Ok(())
     }
@@ -360,10 +338,7 @@ impl Listener {
         let Ok(channel) = std::str::from_utf8(channel) else {
             return false;
         };
-        self.probe = Probe {
-            heard: Some(Instant::now()),
-            sent: None,
-        };
+        self.probe.hears(Instant::now());
         match (kind, data.get(1)) {
             (PushKind::Message, Some(Value::BulkString(payload))) => {
                 if let Some(heard) = self.rooms.get_mut(channel) {
@@ -419,76 +394,6 @@ impl Listener {
                 self.rooms.len()
             );
         }
-    }
-
-    fn catch_up_if_due(&mut self) {
-        if self.behind.is_empty() || Instant::now() < self.catch_up_at {
-            return;
-        }
-        // After a cut the confirmations come in a flood: read the rooms' logs many at a time.
-        if self.unconfirmed > 0 && self.behind.len() < ROOMS_AT_ONCE {
-            return;
-        }
-        let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
-        let complete = self.catch_up(&some);
-        let mut behind_since = lock(&self.shared.behind_since);
-        if complete {
-            *behind_since = None;
-        } else {
-            self.catch_up_at = Instant::now() + CATCH_UP_AGAIN;
-            behind_since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Reads the rooms' logs from where each was left, and delivers. False if Redis did not answer.
-    fn catch_up(&mut self, channels: &[String]) -> bool {
-        let commands: Vec<Cmd> = channels
-            .iter()
-            .filter_map(|channel| self.rooms.get(channel))
-            .flat_map(|heard| {
-                let after = match heard.chain {
-                    Chain::Unknown => MessageId {
-                        millis: u64::MAX,
-                        number: u64::MAX,
-                    },
-                    Chain::Behind(last) | Chain::Current { last, .. } => {
-                        last.unwrap_or(MessageId::ZERO)
-                    }
-                };
-                // In this order, or a message stored in between would look like a log that lost
-                // its end.
-                [
-                    wire::read(&self.keys, &heard.room, Page::Newest, 1),
-                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
-                ]
-            })
-            .collect();
-        let answers = self.publisher.call_all(&commands);
-        let mut complete = true;
-        for (channel, answer) in channels.iter().zip(answers.chunks_exact(2)) {
-            let Some(heard) = self.rooms.get_mut(channel) else {
-                continue;
-            };
-            let read = |answer: &Result<Value, BackplaneError>| match answer {
-                Ok(value) => wire::items(value),
-                Err(error) => Err(error.clone()),
-            };
-            match (read(&answer[0]), read(&answer[1])) {
-                (Ok(newest), Ok(missed)) => {
-                    metrics::CAUGHT_UP.add(missed.len());
-                    let tail = newest.first().map(Item::id);
-                    if fill(&self.hub, heard, missed, tail) {
-                        self.behind.remove(channel);
-                        lock(&self.shared.heard).insert(heard.room.clone());
-                        for waiting in heard.waiting.drain(..) {
-                            let _ = waiting.send(());
-                        }
-                    }
-                }
-                (Err(_), _) | (_, Err(_)) => complete = false,
-            }
-        }
-        complete
     }
 
     fn forget_due(&mut self, connection: &mut Connection, now: Instant) -> Result<(), Cut> {

@@ -1,0 +1,69 @@
+//! Whether the subscription is alive: TCP cannot tell, and nor can PING. So after a silence something is
+//! published to this instance's own channel, and must be heard.
+
+use std::time::{Duration, Instant};
+
+/// After so long a silence a probe is sent; it must be back within [`WITHIN`].
+const AFTER: Duration = Duration::from_millis(500);
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// What was heard last, or what is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Probe {
+    /// When something was heard.
+    Heard(Instant),
+    /// When something was sent that must be heard of.
+    Sent(Instant),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// Send a probe.
+    Probe,
+    /// Give the subscription up.
+    End,
+}
+
+impl Probe {
+    /// Whatever is heard is a sign of life.
+    pub(super) fn hears(&mut self, now: Instant) {
+        *self = Self::Heard(now);
+    }
+
+    /// What is due `now`; a probe only if it `can_be_sent`, and then it counts as sent.
+    pub(super) fn due(&mut self, now: Instant, can_be_sent: bool) -> Due {
+        match *self {
+            Self::Sent(sent) if now.duration_since(sent) > WITHIN => Due::End,
+            Self::Heard(heard) if now.duration_since(heard) > AFTER && can_be_sent => {
+                *self = Self::Sent(now);
+                Due::Probe
+            }
+            Self::Sent(_) | Self::Heard(_) => Due::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_probed_and_ends_the_subscription_if_it_goes_on() {
+        let begin = Instant::now();
+        let mut probe = Probe::Sent(begin);
+        assert_eq!(probe.due(begin + WITHIN, true), Due::Nothing);
+        probe.hears(begin);
+        assert_eq!(probe.due(begin + AFTER, true), Due::Nothing);
+        let silent = begin + 2 * AFTER;
+        assert_eq!(
+            probe.due(silent, false),
+            Due::Nothing,
+            "there is no way to send"
+        );
+        assert_eq!(probe.due(silent, true), Due::Probe);
+        assert_eq!(probe.due(silent + WITHIN, true), Due::Nothing, "sent once");
+        assert_eq!(probe.due(silent + 2 * WITHIN, true), Due::End);
+    }
+}
