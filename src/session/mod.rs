@@ -4,31 +4,32 @@
 //! backplane and for its own user, never for another's. When it ends, however it ends, its user is
 //! out of every room it was in.
 
+mod answers;
+mod in_flight;
 mod pace;
 mod past;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::info;
 
+use self::answers::not_joined;
+pub use self::answers::{receipt, refused, too_fast};
+use self::in_flight::InFlight;
 use self::pace::{PAUSE, Pace, Verdict};
 pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
-use crate::backplane::{Backplane, BackplaneError, Departure, Draft, Stored};
+use crate::backplane::{Backplane, BackplaneError, Departure, Draft};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::limits::Paces;
-use crate::lock::lock;
 use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
 use crate::metrics;
 use crate::outbox::{Outbox, code};
 use crate::protocol::{Command, ErrorCode, Event, Limits, Ref, Rendering, json, text};
-
-/// How many sends of one connection may wait for their receipt; then it is read no further.
-const SENDS_IN_FLIGHT: usize = 64;
 
 /// What all sessions of an instance share.
 pub struct Instance {
@@ -77,42 +78,6 @@ impl Instance {
     /// Whether it is being torn down.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
-    }
-}
-
-/// How many sends wait for their receipt.
-#[derive(Default)]
-struct InFlight {
-    count: Mutex<usize>,
-    fewer: Condvar,
-}
-
-impl InFlight {
-    /// Waits for a place.
-    fn enter(&self) {
-        *self.wait_for_fewer_than(SENDS_IN_FLIGHT) += 1;
-    }
-
-    fn exit(&self) {
-        *lock(&self.count) -= 1;
-        self.fewer.notify_one();
-    }
-
-    /// Waits until there are none.
-    fn settle(&self) {
-        drop(self.wait_for_fewer_than(1));
-    }
-
-    /// Receipts are bounded in time, so this is too. Only the session itself waits here.
-    fn wait_for_fewer_than(&self, most: usize) -> MutexGuard<'_, usize> {
-        let mut count = lock(&self.count);
-        while *count >= most {
-            count = self
-                .fewer
-                .wait(count)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        count
     }
 }
 
@@ -403,68 +368,5 @@ impl Drop for Session {
             self.part(&room, self.departure);
             info!("{:?} left {room:?}", self.user);
         }
-    }
-}
-
-fn not_joined(room: &RoomName) -> String {
-    format!("not in the room {room}; join it first")
-}
-
-/// What answers a send that came `wait` too early.
-pub fn too_fast(rate: u32, wait: Duration, room: RoomName, reference: Option<Ref>) -> Event {
-    metrics::TOO_FAST.count();
-    Event::Error {
-        code: ErrorCode::TooFast,
-        message: format!(
-            "not sent: too fast, at most {rate} messages a second; try again in {} ms",
-            wait.as_millis().max(1)
-        ),
-        reference,
-        room: Some(room),
-        retry: true,
-    }
-}
-
-/// What answers a send, once the backplane has.
-pub fn receipt(
-    outcome: Result<Stored, BackplaneError>,
-    room: RoomName,
-    reference: Option<Ref>,
-) -> Event {
-    match outcome {
-        Ok(Stored { id, duplicate }) => {
-            metrics::STORED.count();
-            metrics::DUPLICATES.add(usize::from(duplicate));
-            Event::Sent {
-                reference,
-                room,
-                id,
-                duplicate,
-            }
-        }
-        Err(error) => {
-            metrics::NOT_STORED.count();
-            refused("not sent", Some(&room), reference, &error)
-        }
-    }
-}
-
-/// What answers a request that the backplane could not do.
-pub fn refused(
-    what: &str,
-    room: Option<&RoomName>,
-    reference: Option<Ref>,
-    error: &BackplaneError,
-) -> Event {
-    let (code, retry) = match error {
-        BackplaneError::Unavailable | BackplaneError::NoAnswer => (ErrorCode::Unavailable, true),
-        BackplaneError::Refused(_) => (ErrorCode::Refused, false),
-    };
-    Event::Error {
-        code,
-        message: format!("{what}: {error}"),
-        reference,
-        room: room.cloned(),
-        retry,
     }
 }
