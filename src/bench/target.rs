@@ -90,7 +90,7 @@ impl Target {
             request.push_str(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
         }
         request.push_str("\r\n");
-        let mut socket = TcpStream::connect(to)?;
+        let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN)?;
         socket.set_nodelay(true)?;
         socket.write_all(request.as_bytes())?;
         socket.set_nonblocking(true)?;
