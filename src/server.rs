@@ -287,3 +287,24 @@ impl Refused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_accepted_has_the_options_of_the_listener() {
+        let user_timeout = Duration::from_secs(17);
+        let listener = listen_on(([127, 0, 0, 1], 0).into(), user_timeout).expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let _peer = TcpStream::connect(address).expect("a connection");
+        let (accepted, _) = listener.accept().expect("the other end");
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().expect("an option"));
+        // Linux counts its own bookkeeping in, as much again: socket(7).
+        let size = accepted.send_buffer_size().expect("an option");
+        assert_eq!(size, 2 * SEND_BUFFER);
+        let timeout = accepted.tcp_user_timeout().expect("an option");
+        assert_eq!(timeout, Some(user_timeout));
+    }
+}
