@@ -162,7 +162,9 @@ fn chat(
     // The head of the answer and the first word take one write.
     let mut opening = chat.head;
     let welcome = chat.rendering.render(&instance.welcome(&user));
-    opening.extend(frame::text(&welcome).iter().flat_map(|frame| &**frame));
+    if let Some(welcome) = frame::text(&welcome) {
+        opening.extend_from_slice(&welcome);
+    }
     let begin = |outbox: &Arc<Outbox>| {
         connections.comes_to(id, Stage::Chatting(Arc::clone(outbox)));
         info!("{user:?} connected from {peer} as connection {id}");

@@ -189,12 +189,13 @@ impl Room {
                 _ => {}
             }
         }
-        let crowded = self.is_crowded();
-        match &mut self.present {
-            None => self.present = Some(shown.iter().cloned().collect()),
+        if self.is_crowded() {
             // Nobody is told of a crowd, so nobody is ahead; and a set of names for each who enters
             // with it would take more memory than all else of them.
-            Some(_) if crowded => {}
+            return;
+        }
+        match &mut self.present {
+            None => self.present = Some(shown.iter().cloned().collect()),
             // The room is a crowd already, of which it is not told yet.
             Some(present) if shown.len() > ANNOUNCED_MEMBERS => {
                 present.extend(shown.iter().cloned());
