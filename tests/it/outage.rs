@@ -53,6 +53,25 @@ fn while_redis_is_away_a_send_is_refused_in_time_and_can_be_repeated() {
 }
 
 #[test]
+fn a_send_that_comes_while_it_connects_anew_is_answered_in_time_too() {
+    let redis = Redis::start();
+    // Another database than the first is one question more when it connects.
+    let hubbub = Hubbub::with(&["--redis", &format!("{}/1", redis.url()), "--send-rate", "0"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    redis.freeze();
+    let frozen = Instant::now();
+    while frozen.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi"}));
+        assert_eq!(alice.event_of("error")["code"], "unavailable");
+        assert!(asked.elapsed().as_secs_f64() < 3.0, "{:?}", asked.elapsed());
+        // So that one of them comes when an attempt begins.
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn joining_while_redis_is_away_is_refused_and_works_once_it_is_back() {
     let mut redis = Redis::start();
     let hubbub = Hubbub::on(&redis);

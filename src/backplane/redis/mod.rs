@@ -35,7 +35,7 @@ use crate::hub::Hub;
 use crate::message::{RoomName, UserName};
 use crate::protocol::Page;
 
-/// How long a connection may take, with its handshake.
+/// How long a connection may take, and then its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long Redis may let us wait for the next reply. With [`CONNECT_TIMEOUT`] it stays below
@@ -51,6 +51,8 @@ const RETRY_CAP: Duration = Duration::from_secs(1);
 pub struct RedisAddress {
     client: Client,
     shown: String,
+    /// How long each step of connecting may take.
+    step: Duration,
 }
 
 impl RedisAddress {
@@ -83,15 +85,23 @@ impl RedisAddress {
         let login = info
             .redis_settings()
             .clone()
-            .set_protocol(ProtocolVersion::RESP3);
+            .set_protocol(ProtocolVersion::RESP3)
+            // Each reply in a handshake has a time-out of its own, and nobody needs these two.
+            .set_skip_set_lib_name();
+        let replies = if login.db() == 0 { 1 } else { 2 };
+        let step = CONNECT_TIMEOUT / replies;
         let shown = format!("{}, database {}", info.addr(), login.db());
         let info = info.set_tcp_settings(tcp).set_redis_settings(login);
         let client = Client::open(info).map_err(|error| error.to_string())?;
-        Ok(Self { client, shown })
+        Ok(Self {
+            client,
+            shown,
+            step,
+        })
     }
 
     fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+        let connection = self.client.get_connection_with_timeout(self.step)?;
         connection.set_write_timeout(Some(COMMAND_TIMEOUT))?;
         connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
         Ok(connection)
