@@ -19,7 +19,7 @@ use crate::message::UserName;
 /// A Rust thread maps its stack and its signal stack, each with a guard page of its own.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// A reader and a writer.
+/// A reader, and a writer once something has to wait. A drain needs them all.
 const THREADS_PER_CONNECTION: u64 = 2;
 
 /// What the process needs beside its connections: libraries, allocator arenas, large buffers.

@@ -63,6 +63,9 @@ pub type Replies = Box<dyn FnMut(&[u8]) + Send>;
 /// The half that reads.
 pub struct ReadHalf(WebSocket<Divided>);
 
+/// What it reads: the bytes of one socket. A read that times out ends it as [`Ended::Silent`].
+pub type Source = Box<dyn Read + Send>;
+
 fn config(read_buffer: usize, max_message: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(read_buffer)
@@ -74,13 +77,13 @@ fn config(read_buffer: usize, max_message: usize) -> WebSocketConfig {
 impl ReadHalf {
     /// A server's half, which begins with the bytes `read_already` behind the request's head.
     pub fn server(
-        socket: Arc<TcpStream>,
+        source: Source,
         read_already: Vec<u8>,
         max_message: usize,
         replies: Replies,
     ) -> Self {
         Self(WebSocket::from_partially_read(
-            Divided { socket, replies },
+            Divided { source, replies },
             read_already,
             Role::Server,
             Some(config(SERVER_READ_BUFFER, max_message)),
@@ -115,7 +118,7 @@ impl ReadHalf {
             .map_err(|_| UpgradeError::NotWebSocket)?;
         let direct = Arc::clone(&socket);
         let stream = Divided {
-            socket,
+            source: Box::new(Reading(socket)),
             replies: Box::new(move |bytes| {
                 // A failure shows in the reading that follows.
                 let _ = (&*direct).write_all(bytes);
@@ -211,20 +214,15 @@ pub enum ClientFrame<'a> {
     Goodbye,
 }
 
-/// Reads from the socket, and writes elsewhere.
+/// Reads here, and writes elsewhere.
 struct Divided {
-    socket: Arc<TcpStream>,
+    source: Source,
     replies: Replies,
 }
 
 impl Read for Divided {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match (&*self.socket).read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
-            }
-        }
+        self.source.read(buffer)
     }
 }
 
@@ -236,6 +234,20 @@ impl Write for Divided {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A client's socket, which others write to and shut down.
+struct Reading(Arc<TcpStream>);
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&*self.0).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
     }
 }
 

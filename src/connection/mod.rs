@@ -1,19 +1,20 @@
 //! One connection's life: route, handshake, read pump, write pump, goodbye.
 //!
-//! A connection has two threads. The reader performs the handshake ([`upgrade`]) and then takes one
-//! message at a time; the writer writes what waits in the outbox ([`pumps`]). [`Connections`] holds
-//! every open one.
+//! A connection has up to two threads. The reader performs the handshake ([`upgrade`]) and then takes
+//! one message at a time; the writer writes what waits in the outbox ([`pumps`]), and is started when
+//! something first has to wait. [`Connections`] holds every open one.
 
 mod connections;
+mod heartbeat;
 mod pumps;
 mod upgrade;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{debug, error, info};
+use log::{debug, info};
 
 use self::connections::Stage;
 pub use self::connections::{Connections, NoConnection};
@@ -58,12 +59,7 @@ fn serve(
         Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => {
                 let rest = request.into_rest();
-                if let Err(error) = self::chat(connections, socket, id, peer, chat, rest) {
-                    error!("no thread to write with: {error}");
-                    metrics::REQUESTS_REFUSED.count();
-                    say(socket, &busy(), deadlines);
-                }
-                return;
+                return self::chat(connections, socket, id, peer, chat, rest);
             }
             Err(answer) => answer,
         },
@@ -147,7 +143,7 @@ fn chat(
     peer: SocketAddr,
     chat: ChatRequest,
     read_already: Vec<u8>,
-) -> io::Result<()> {
+) {
     let instance = &connections.instance;
     // From the opening on it is a chat to the client, who is owed a goodbye.
     connections.comes_to(id, Stage::Answering);
@@ -181,9 +177,8 @@ fn chat(
         }
         session
     };
-    let why = converse(socket, id, &terms, &opening, read_already, begin)?;
+    let why = converse(socket, id, &terms, &opening, read_already, begin);
     info!("{user:?} disconnected, connection {id} from {peer}: {why}");
-    Ok(())
 }
 
 impl Conversation for Session {

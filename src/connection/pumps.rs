@@ -1,23 +1,25 @@
 //! The two pumps of a socket, and the conversation between them.
 //!
 //! The reader takes one message at a time. To the socket goes only what the outbox lets go: what
-//! waits there is the writer's, who alone may block on it. Whatever ends one pump ends the other, in
-//! bounded time.
+//! waits there is the writer's, who alone may block on it, and who is started when something first
+//! has to wait. Whatever ends one pump ends the other, in bounded time.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::heartbeat::Heartbeat;
 use crate::config::Deadlines;
 use crate::frame;
 use crate::limits::TokenBucket;
+use crate::lock::lock;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::outbox::{Batch, Outbox, Queue, code, outbox};
+use crate::outbox::{Batch, Outbox, Queue, StartWriter, code, outbox};
 use crate::protocol::{Rendering, Weight};
 use crate::websocket::{Ended, Incoming, ReadHalf};
 
@@ -69,9 +71,7 @@ pub struct Terms {
     pub deadlines: Deadlines,
 }
 
-/// Answers the upgrade with `opening`, and carries a conversation until it ends: two pumps and the
-/// conversation between them. An error means that there is no thread to write with, and that
-/// nothing was said yet; otherwise, why it ended.
+/// Answers the upgrade with `opening`, and carries a conversation until it ends. Why it ended.
 pub fn converse<C: Conversation>(
     socket: &Arc<TcpStream>,
     id: ConnectionId,
@@ -79,33 +79,31 @@ pub fn converse<C: Conversation>(
     opening: &[u8],
     read_already: Vec<u8>,
     begin: impl FnOnce(&Arc<Outbox>) -> C,
-) -> io::Result<String> {
-    socket.set_read_timeout(Some(terms.heartbeat + terms.deadlines.pong))?;
+) -> String {
     let (outbox, queue) = outbox(
         terms.rendering,
         terms.outbox_bytes,
         Some(Arc::clone(socket)),
     );
-    let (reading, reader_ended) = crossbeam_channel::bounded::<()>(0);
-    let writer = thread::Builder::new()
-        .name(format!("writer-{id}"))
-        .stack_size(WRITER_STACK)
-        .spawn({
-            let socket = Arc::clone(socket);
-            let terms = terms.clone();
-            move || write_pump(&socket, &queue, &terms, &reader_ended)
-        })?;
+    let writer = Writer::default();
+    outbox.start_writer_with(writer.starter(socket, id, terms, queue));
     let _ends = EndsWithReader(Arc::clone(&outbox));
     outbox.push(opening.into(), Weight::Essential);
     let replies = Arc::clone(&outbox);
-    let mut half = ReadHalf::server(
+    let heartbeat = Heartbeat::new(
         Arc::clone(socket),
+        Arc::clone(&outbox),
+        terms.heartbeat,
+        terms.deadlines.pong,
+    );
+    let mut half = ReadHalf::server(
+        Box::new(heartbeat),
         read_already,
         terms.max_message,
         Box::new(move |bytes| {
             for frame in frame::split_controls(bytes) {
                 if frame::is_close(&frame) {
-                    replies.close_with(frame);
+                    replies.finish(frame, "the client said goodbye");
                 } else {
                     replies.push(frame, Weight::Essential);
                 }
@@ -116,10 +114,9 @@ pub fn converse<C: Conversation>(
     let ended = read_pump(&mut half, &mut conversation, &outbox);
     drop(conversation);
     goodbye(socket, &outbox, &ended);
-    drop(reading);
-    // A panic there has been reported; the socket is closed either way.
-    let _ = writer.join();
-    Ok(outbox.why().unwrap_or("unknown").to_owned())
+    writer.join();
+    let _ = socket.shutdown(Shutdown::Both);
+    outbox.why().unwrap_or("unknown").to_owned()
 }
 
 /// However the reader ends, also by a panic, the writer is told.
@@ -176,26 +173,26 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
     }
 }
 
-/// Ends the outbox, and reads to the end so that no reset takes the last frame along. The writer
-/// bounds the wait.
+/// Ends the outbox, and reads to the end so that no reset takes the last frame along.
 fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
     match ended {
-        Ended::Closed => {
-            outbox.abandon("the closing handshake is complete");
-            return;
-        }
+        Ended::Closed => return outbox.abandon("the closing handshake is complete"),
         // It may have closed only its own side, and still read the answers.
-        Ended::Vanished => outbox.close(code::NORMAL, "the client broke off"),
+        Ended::Vanished => {
+            let why = "the client broke off";
+            return outbox.finish(frame::close(code::NORMAL, why), why);
+        }
         Ended::Silent => {
             metrics::SILENT.count();
-            outbox.abandon("the client was silent for too long");
+            return outbox.abandon("the client was silent for too long");
         }
-        Ended::Broken(why) => outbox.abandon(why),
+        Ended::Broken(why) => return outbox.abandon(why),
         Ended::Wrong { code, why } => {
             metrics::VIOLATIONS.count();
             outbox.close(*code, why);
         }
     }
+    // The writer, who says so, bounds the wait.
     let mut scrap = [0; 32 * 1024];
     for _ in 0..SCRAPS {
         if !matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {
@@ -207,13 +204,61 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
     // writes would wait for as long as its kernel probes, which is a quarter of an hour.
 }
 
+/// The writer's thread, once there is one.
+#[derive(Default)]
+struct Writer(Arc<Mutex<Option<Running>>>);
+
+struct Running {
+    thread: JoinHandle<()>,
+    /// Dropped when the reader has ended.
+    reading: Sender<()>,
+}
+
+impl Writer {
+    /// What starts it.
+    fn starter(
+        &self,
+        socket: &Arc<TcpStream>,
+        id: ConnectionId,
+        terms: &Terms,
+        queue: Queue,
+    ) -> StartWriter {
+        let running = Arc::clone(&self.0);
+        let socket = Arc::clone(socket);
+        let deadlines = terms.deadlines.clone();
+        Box::new(move || {
+            let (reading, reader_ended) = crossbeam_channel::bounded(0);
+            let thread = thread::Builder::new()
+                .name(format!("writer-{id}"))
+                .stack_size(WRITER_STACK)
+                .spawn(move || write_pump(&socket, &queue, &deadlines, &reader_ended))?;
+            *lock(&running) = Some(Running { thread, reading });
+            Ok(())
+        })
+    }
+
+    /// Waits for its end, if it was ever started. The outbox has ended, so that it will not be now.
+    fn join(self) {
+        if let Some(Running { thread, reading }) = lock(&self.0).take() {
+            drop(reading);
+            // A panic there has been reported; the socket is closed either way.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Writes whatever waits in the outbox until its last frame. Called by the writer's thread alone;
 /// nobody else writes to this socket meanwhile ([`Queue::collect`]). Afterwards it gives the peer a
 /// moment to answer, and then frees the reader.
-fn write_pump(socket: &TcpStream, queue: &Queue, terms: &Terms, reader_ended: &Receiver<()>) {
-    if write_all(socket, queue, terms)
+fn write_pump(
+    socket: &TcpStream,
+    queue: &Queue,
+    deadlines: &Deadlines,
+    reader_ended: &Receiver<()>,
+) {
+    if write_all(socket, queue, deadlines)
         && socket.shutdown(Shutdown::Write).is_ok()
-        && let Err(RecvTimeoutError::Timeout) = reader_ended.recv_timeout(terms.deadlines.close)
+        && let Err(RecvTimeoutError::Timeout) = reader_ended.recv_timeout(deadlines.close)
     {
         metrics::UNANSWERED.count();
     }
@@ -221,22 +266,15 @@ fn write_pump(socket: &TcpStream, queue: &Queue, terms: &Terms, reader_ended: &R
 }
 
 /// True once the last frame is written.
-fn write_all(socket: &TcpStream, queue: &Queue, terms: &Terms) -> bool {
+fn write_all(socket: &TcpStream, queue: &Queue, deadlines: &Deadlines) -> bool {
     if socket.set_write_timeout(Some(WRITE_GLANCE)).is_err() {
         return false;
     }
     let mut bytes = Vec::new();
-    let mut next_ping = Instant::now() + terms.heartbeat;
     loop {
         bytes.clear();
-        let batch = queue.collect(&mut bytes, next_ping);
-        if Instant::now() >= next_ping {
-            next_ping = Instant::now() + terms.heartbeat;
-            if batch != Batch::Last {
-                bytes.extend_from_slice(&frame::ping());
-            }
-        }
-        if let Err(why) = write_batch(socket, &bytes, queue.outbox(), &terms.deadlines) {
+        let batch = queue.collect(&mut bytes);
+        if let Err(why) = write_batch(socket, &bytes, queue.outbox(), deadlines) {
             queue.outbox().abandon(&why);
             return false;
         }

@@ -219,7 +219,7 @@ mod tests {
     /// The lines that wait in a queue.
     fn lines(queue: &Queue) -> Vec<String> {
         let mut bytes = Vec::new();
-        queue.collect(&mut bytes, Instant::now());
+        queue.collect_by(Instant::now(), &mut bytes);
         let mut lines = Vec::new();
         let mut rest = &bytes[..];
         while let [_, length, ..] = *rest {

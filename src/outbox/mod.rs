@@ -1,30 +1,31 @@
 //! The outbox: what one user still has to be sent.
 //!
-//! There are two roads to the socket. While nothing waits and the writer is idle, whoever pushes
-//! writes at once, without blocking, which spares waking a thread. What does not go at once, and
-//! everything behind it, takes the channel and the writer's thread, which coalesces. [`Lane::busy`]
-//! tells the roads apart, under the lane's lock: frames never overtake each other. Who pushes faster
-//! than they can write is no concern here: the backplane then pushes more at a time.
+//! There are two roads to the socket. While nothing waits, whoever pushes writes at once, without
+//! blocking, which spares waking a thread. What does not go at once, and everything behind it, takes
+//! the [`lane`]: the channel and the writer's thread, which coalesces. [`Lane::busy`] tells the roads
+//! apart, under the lane's lock: frames never overtake each other. The writer is started when
+//! something first has to wait. Who pushes faster than they can write is no concern here: the
+//! backplane then pushes more at a time.
 //!
 //! Bounded in bytes; whoever pushes never blocks. Past half of its budget it sheds what is
 //! [`Weight::Passing`]; when it is full its owner is a slow consumer, and is given up with 1013
 //! rather than waited for. Every outbox ends exactly once, and nothing is accepted afterwards.
 
-use std::net::TcpStream;
+mod lane;
+
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::error;
 use socket2::SockRef;
 
+pub use self::lane::{Batch, Queue, StartWriter};
+use self::lane::{Item, Lane};
 use crate::frame::{self, Frame};
 use crate::lock::lock;
 use crate::metrics;
 use crate::protocol::{Event, Rendering, Weight};
-
-/// How many bytes the writer takes at once: enough to make one write worth many frames.
-const BATCH_BYTES: usize = 64 * 1024;
 
 /// Close codes (RFC 6455 §7.4.1 and the IANA registry).
 pub mod code {
@@ -48,15 +49,6 @@ pub mod code {
     pub const TRY_AGAIN_LATER: u16 = 1013;
 }
 
-enum Item {
-    Frame(Frame),
-    /// What is left of a frame that went in part. Without it the peer would take the next frame for
-    /// its end, so it is never dropped.
-    Rest(Frame),
-    /// The last frame; empty when the peer is beyond hearing it.
-    Last(Frame),
-}
-
 /// The states an outbox goes through, in this order only.
 mod state {
     pub(super) const OPEN: u8 = 0;
@@ -64,21 +56,6 @@ mod state {
     pub(super) const ENDING: u8 = 1;
     /// What is queued is dropped; only the last frame is tried.
     pub(super) const EVICTED: u8 = 2;
-}
-
-/// The way through the writer's thread.
-struct Lane {
-    sender: Sender<Item>,
-    /// From the first item until the writer has written all: meanwhile nobody else writes.
-    busy: bool,
-}
-
-impl Lane {
-    /// The queue outlives its outbox only while it is being torn down; then nobody reads.
-    fn send(&mut self, item: Item) {
-        self.busy = true;
-        let _ = self.sender.send(item);
-    }
 }
 
 /// The pushing side, shared by everyone who has something for this user.
@@ -98,12 +75,6 @@ pub struct Outbox {
     room: Condvar,
 }
 
-/// The writer's side. There is one.
-pub struct Queue {
-    lane: Receiver<Item>,
-    outbox: Arc<Outbox>,
-}
-
 /// An outbox that holds at most `budget` bytes, and the queue that empties it. With a `socket`,
 /// what goes at once is written there by whoever pushes.
 pub fn outbox(
@@ -111,15 +82,10 @@ pub fn outbox(
     budget: usize,
     socket: Option<Arc<TcpStream>>,
 ) -> (Arc<Outbox>, Queue) {
-    // Unbounded, since a bounded crossbeam channel allocates all its slots up front; the byte
-    // budget is the bound.
-    let (sender, receiver) = crossbeam_channel::unbounded();
+    let (lane, receiver) = Lane::new();
     let outbox = Arc::new(Outbox {
         rendering,
-        lane: Mutex::new(Lane {
-            sender,
-            busy: false,
-        }),
+        lane: Mutex::new(lane),
         socket,
         queued: AtomicUsize::new(0),
         budget,
@@ -128,10 +94,7 @@ pub fn outbox(
         wanting_room: Mutex::new(false),
         room: Condvar::new(),
     });
-    let queue = Queue {
-        lane: receiver,
-        outbox: Arc::clone(&outbox),
-    };
+    let queue = Queue::new(receiver, Arc::clone(&outbox));
     (outbox, queue)
 }
 
@@ -139,6 +102,12 @@ impl Outbox {
     /// The rendering that this user speaks.
     pub fn rendering(&self) -> Rendering {
         self.rendering
+    }
+
+    /// What starts the writer when something first has to wait. Until the outbox ends it may hold the
+    /// queue, and so this outbox itself. Without it, the queue has its writer already.
+    pub fn start_writer_with(&self, start: StartWriter) {
+        lock(&self.lane).start = Some(start);
     }
 
     /// Renders `event` for this user alone and queues it.
@@ -174,7 +143,30 @@ impl Outbox {
             }
             return;
         }
-        lane.send(Item::Frame(frame));
+        self.queue(&mut lane, Item::Frame(frame));
+    }
+
+    /// Pings the peer (RFC 6455 §5.5.2), unless something waits for it: then the writer's deadline
+    /// tells whether it is there. True if it was pinged.
+    pub fn ping(&self) -> bool {
+        if !self.is_open() || lock(&self.lane).busy {
+            return false;
+        }
+        self.push(frame::ping(), Weight::Essential);
+        true
+    }
+
+    fn queue(&self, lane: &mut Lane, item: Item) {
+        if let Err(error) = lane.send(item) {
+            // What waits would wait for ever. The reader finds the socket shut, and ends the rest.
+            error!("no thread to write with: {error}");
+            self.state.store(state::EVICTED, Ordering::Release);
+            let _ = self.why.set("no thread to write with".to_owned());
+            if let Some(socket) = &self.socket {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            self.wake_who_wants_room();
+        }
     }
 
     /// True if all of it was written, or the rest is queued; false if nothing was.
@@ -191,7 +183,7 @@ impl Outbox {
             count if count < frame.len() => {
                 let rest = &frame[count..];
                 self.queued.fetch_add(rest.len(), Ordering::AcqRel);
-                lane.send(Item::Rest(rest.into()));
+                self.queue(lane, Item::Rest(rest.into()));
             }
             _ => {}
         }
@@ -251,16 +243,6 @@ impl Outbox {
         self.end(state::ENDING, frame::close(code, why), why);
     }
 
-    /// Ends the outbox with the close frame that answers the peer's.
-    pub fn close_with(&self, frame: Frame) {
-        self.end(state::ENDING, frame, "the client said goodbye");
-    }
-
-    /// Ends the outbox without a word: the peer is gone.
-    pub fn abandon(&self, why: &str) {
-        self.end(state::EVICTED, Frame::from([]), why);
-    }
-
     /// Gives its owner up: what is queued is dropped, and a 1013 is tried.
     pub fn evict(&self, why: &str) {
         metrics::SLOW.count();
@@ -269,97 +251,58 @@ impl Outbox {
     }
 
     fn end(&self, into: u8, last: Frame, why: &str) {
+        let mut lane = lock(&self.lane);
+        if self.ends(into, why) {
+            self.queue(&mut lane, Item::Last(last));
+        }
+    }
+
+    /// Ends the outbox when the peer has ended its own side: what is queued goes out, then `last`. If
+    /// nothing is queued, no writer is started for it. Called by the reader alone, since nobody else
+    /// would end the connection then.
+    pub fn finish(&self, last: Frame, why: &str) {
+        self.end_by_reader(state::ENDING, last, why);
+    }
+
+    /// Ends the outbox without a word: the peer is gone. Called by the reader, or by the writer.
+    pub fn abandon(&self, why: &str) {
+        self.end_by_reader(state::EVICTED, Frame::from([]), why);
+    }
+
+    fn end_by_reader(&self, into: u8, last: Frame, why: &str) {
+        let mut lane = lock(&self.lane);
+        if !self.ends(into, why) {
+            return;
+        }
+        let mut last = last;
+        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
+            // Unless it went in part, all is said, and nobody is needed who says it.
+            if lane.start.take().is_some() {
+                return;
+            }
+            last = Frame::from([]);
+        }
+        self.queue(&mut lane, Item::Last(last));
+    }
+
+    /// The first end counts. Called under the lane's lock: once it is released, whether there is a
+    /// writer will not change any more.
+    fn ends(&self, into: u8, why: &str) -> bool {
         let ended =
             self.state
                 .compare_exchange(state::OPEN, into, Ordering::AcqRel, Ordering::Acquire);
         if ended.is_ok() {
             let _ = self.why.set(why.to_owned());
-            lock(&self.lane).send(Item::Last(last));
             self.wake_who_wants_room();
         }
-    }
-}
-
-/// What the queue had for the writer.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Batch {
-    /// Bytes to write; more may follow.
-    Frames,
-    /// Bytes to write, if any, and nothing after them.
-    Last,
-    /// Nothing until the deadline.
-    Idle,
-}
-
-impl Queue {
-    /// The outbox that this queue empties.
-    pub fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
-    }
-
-    /// Waits until `deadline` for something to write, and puts all that is waiting (up to about
-    /// 64 KiB) behind what `bytes` holds. From then on nobody else writes, until [`Queue::written`].
-    pub fn collect(&self, bytes: &mut Vec<u8>, deadline: Instant) -> Batch {
-        let batch = self.take(bytes, deadline);
-        self.outbox.wake_who_wants_room();
-        batch
-    }
-
-    /// What was collected is written; if nothing waits by now, others may write at once again.
-    pub fn written(&self) {
-        let mut lane = lock(&self.outbox.lane);
-        lane.busy = !self.lane.is_empty();
-    }
-
-    fn take(&self, bytes: &mut Vec<u8>, deadline: Instant) -> Batch {
-        let mut item = match self.lane.recv_deadline(deadline) {
-            Ok(item) => item,
-            Err(RecvTimeoutError::Disconnected) => return Batch::Last,
-            Err(RecvTimeoutError::Timeout) => {
-                let mut lane = lock(&self.outbox.lane);
-                match self.lane.try_recv() {
-                    Ok(item) => item,
-                    Err(_) => {
-                        // The caller may have something of its own to write.
-                        lane.busy = true;
-                        return Batch::Idle;
-                    }
-                }
-            }
-        };
-        loop {
-            match item {
-                Item::Last(frame) => {
-                    bytes.extend_from_slice(&frame);
-                    return Batch::Last;
-                }
-                Item::Rest(rest) => {
-                    self.outbox.queued.fetch_sub(rest.len(), Ordering::AcqRel);
-                    bytes.extend_from_slice(&rest);
-                }
-                Item::Frame(frame) => {
-                    self.outbox.queued.fetch_sub(frame.len(), Ordering::AcqRel);
-                    if !self.outbox.is_evicted() {
-                        bytes.extend_from_slice(&frame);
-                    }
-                }
-            }
-            if bytes.len() >= BATCH_BYTES {
-                return Batch::Frames;
-            }
-            match self.lane.try_recv() {
-                Ok(next) => item = next,
-                // After an eviction there may be nothing to write yet, but a last frame follows.
-                Err(_) => return Batch::Frames,
-            }
-        }
+        ended.is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(1)
@@ -375,9 +318,9 @@ mod tests {
         outbox.push(Frame::from(*b"one"), Weight::Essential);
         outbox.push(Frame::from(*b"two"), Weight::Passing);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect(&mut bytes, soon()), Batch::Frames);
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Frames));
         assert_eq!(bytes, b"onetwo");
-        assert_eq!(queue.collect(&mut bytes, soon()), Batch::Idle);
+        assert_eq!(queue.collect_by(soon(), &mut bytes), None);
     }
 
     #[test]
@@ -387,7 +330,7 @@ mod tests {
         outbox.push(frame(10), Weight::Passing);
         outbox.push(frame(50), Weight::Essential);
         let mut bytes = Vec::new();
-        queue.collect(&mut bytes, soon());
+        queue.collect_by(soon(), &mut bytes);
         assert_eq!(bytes.len(), 100);
         assert!(outbox.is_open());
     }
@@ -400,7 +343,7 @@ mod tests {
         assert!(outbox.is_evicted());
         outbox.push(frame(1), Weight::Essential);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect(&mut bytes, soon()), Batch::Last);
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
         assert!(frame::is_close(&bytes));
         assert_eq!(bytes[2..4], code::TRY_AGAIN_LATER.to_be_bytes());
     }
@@ -413,7 +356,7 @@ mod tests {
         outbox.evict("late");
         outbox.push(frame(5), Weight::Essential);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect(&mut bytes, soon()), Batch::Last);
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
         assert_eq!(bytes.len(), 3 + 4);
         assert_eq!(bytes[5..7], code::RESTART.to_be_bytes());
     }

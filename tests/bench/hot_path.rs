@@ -90,7 +90,7 @@ impl Hall {
     fn empty(&self) {
         let mut bytes = Vec::new();
         for queue in &self.queues {
-            queue.collect(&mut bytes, Instant::now());
+            queue.collect_by(Instant::now(), &mut bytes);
             bytes.clear();
         }
     }
@@ -132,6 +132,6 @@ fn push_and_collect(bencher: Bencher<'_, '_>, waiting: usize) {
             outbox.push(Arc::clone(&frame), Weight::Essential);
         }
         bytes.clear();
-        queue.collect(&mut bytes, Instant::now())
+        queue.collect_by(Instant::now(), &mut bytes)
     });
 }

@@ -75,8 +75,7 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
         deadlines,
     };
     let begin = |outbox: &Arc<Outbox>| Echo(Arc::clone(outbox));
-    converse(socket, id, &terms, &head, request.rest, begin)
-        .expect("a thread to write with: there are few at a time");
+    converse(socket, id, &terms, &head, request.rest, begin);
 }
 
 /// Says again whatever it hears, at the pace at which it is listened to.

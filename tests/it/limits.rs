@@ -1,5 +1,6 @@
 //! Everything is bounded, says so, and is counted; and one bad user hurts nobody.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -257,6 +258,42 @@ fn a_member_that_never_reads_is_given_up_and_the_others_hear_everything() {
     });
     assert_eq!(marker, "alice: marker");
     drop(stuck);
+}
+
+/// How many threads of the server have a name that begins so.
+fn threads(hubbub: &Hubbub, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", hubbub.id())).expect("its threads");
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|its| its.starts_with(name)).count()
+}
+
+#[test]
+fn only_who_keeps_something_waiting_costs_a_second_thread() {
+    let hubbub = Hubbub::alone();
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    let stuck = hubbub.join("stuck");
+    alice.hears_until("stuck joined");
+    alice.says("hello");
+    bob.hears_until("alice: hello");
+    assert_eq!(threads(&hubbub, "reader-"), 3);
+    assert_eq!(threads(&hubbub, "writer-"), 0);
+    let text = "x".repeat(4000);
+    until("something waits for the one that never reads", || {
+        alice.says(&text);
+        bob.hears();
+        (threads(&hubbub, "writer-") > 0).then_some(())
+    });
+    assert_eq!(threads(&hubbub, "writer-"), 1);
+    drop(stuck);
+    bob.leaves();
+    until(
+        "both threads of the one and the thread of the other are gone",
+        || {
+            let left = (threads(&hubbub, "reader-"), threads(&hubbub, "writer-"));
+            (left == (1, 0)).then_some(())
+        },
+    );
 }
 
 /// While one never reads, one trickles, one never pongs, one floods and many hold half a handshake,

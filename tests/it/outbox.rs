@@ -1,10 +1,12 @@
-//! An outbox has two roads to its socket: whoever pushes writes at once, or the writer's thread does.
-//! Whatever the two of them do to each other, frames stay whole and in order.
+//! An outbox has two roads to its socket: whoever pushes writes at once, or the writer's thread does,
+//! which is started for the first frame that has to wait. Whatever the two of them do to each other,
+//! frames stay whole and in order.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +52,7 @@ fn write(socket: &TcpStream, queue: &Queue) -> usize {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        let batch = queue.collect(&mut bytes, Instant::now() + Duration::from_millis(1));
+        let batch = queue.collect(&mut bytes);
         (&mut &*socket).write_all(&bytes).expect("it is read");
         written += bytes.len();
         if batch == Batch::Last {
@@ -58,6 +60,21 @@ fn write(socket: &TcpStream, queue: &Queue) -> usize {
         }
         queue.written();
     }
+}
+
+/// Lets the outbox start its writer, once, when it needs one; what tells how much that wrote.
+fn starts_writer(outbox: &Outbox, near: &Arc<TcpStream>, queue: Queue) -> Receiver<usize> {
+    let near = Arc::clone(near);
+    let (tell, written) = mpsc::channel();
+    outbox.start_writer_with(Box::new(move || {
+        thread::Builder::new().spawn(move || {
+            let written = write(&near, &queue);
+            near.shutdown(Shutdown::Write).expect("an end");
+            let _ = tell.send(written);
+        })?;
+        Ok(())
+    }));
+    written
 }
 
 /// Pushes its frames in bursts and one by one, so that the writer is now busy and now idle.
@@ -114,13 +131,9 @@ fn check(mut far: TcpStream, read: &AtomicUsize) {
 fn frames_stay_whole_and_in_order_on_both_roads() {
     let (near, far) = narrow_pair();
     let (outbox, queue) = outbox(Rendering::Text, 4 * BUDGET, Some(Arc::clone(&near)));
+    let writer = starts_writer(&outbox, &near, queue);
     let (read, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let by_writer = thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let written = write(&near, &queue);
-            near.shutdown(std::net::Shutdown::Write).expect("an end");
-            written
-        });
         scope.spawn(|| check(far, &read));
         thread::scope(|scope| {
             for pusher in 0..PUSHERS {
@@ -129,7 +142,7 @@ fn frames_stay_whole_and_in_order_on_both_roads() {
             }
         });
         outbox.close(code::NORMAL, "");
-        writer.join().expect("it writes all")
+        writer.recv().expect("it was started and writes all")
     });
     let pushed = pushed.into_inner();
     assert!(
@@ -155,7 +168,7 @@ fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
     let received = thread::scope(|scope| {
         scope.spawn(|| {
             write(&near, &queue);
-            near.shutdown(std::net::Shutdown::Write).expect("an end");
+            near.shutdown(Shutdown::Write).expect("an end");
         });
         let mut received = Vec::new();
         far.read_to_end(&mut received).expect("all of it");
@@ -165,4 +178,63 @@ fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
     let rest = &received[large.len()..];
     assert_eq!(rest[0], 0x88, "what was queued behind it is dropped");
     assert_eq!(rest[2..4], code::TRY_AGAIN_LATER.to_be_bytes());
+}
+
+#[test]
+fn what_goes_at_once_needs_no_writer_and_neither_does_the_answer_to_a_goodbye() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+    let writer = starts_writer(&outbox, &near, queue);
+    outbox.push(Frame::from(*b"hello"), Weight::Essential);
+    outbox.finish(Frame::from(*b"bye"), "");
+    outbox.push(Frame::from(*b"too late"), Weight::Essential);
+    assert!(writer.recv().is_err(), "what would start it is dropped");
+    assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
+    near.shutdown(Shutdown::Write).expect("an end");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("all of it");
+    assert_eq!(received, b"hellobye");
+}
+
+#[test]
+fn the_answer_to_a_goodbye_comes_behind_what_waits() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let writer = starts_writer(&outbox, &near, queue);
+    let large: Frame = vec![b'x'; BUDGET].into();
+    outbox.push(Arc::clone(&large), Weight::Essential);
+    outbox.finish(Frame::from(*b"bye"), "");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("all of it");
+    assert!(received.starts_with(&large));
+    assert_eq!(&received[large.len()..], b"bye");
+    assert!(writer.recv().expect("it was started") > 0);
+}
+
+/// A goodbye that is larger than what the kernel takes at once goes in part, and is not said twice.
+#[test]
+fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let writer = starts_writer(&outbox, &near, queue);
+    let large: Frame = vec![b'x'; BUDGET].into();
+    outbox.finish(Arc::clone(&large), "");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("all of it");
+    assert_eq!(received.len(), large.len());
+    assert!(writer.recv().expect("it was started") < large.len());
+}
+
+/// What waits would wait for ever, so the peer is let go, who comes back and resumes.
+#[test]
+fn without_a_thread_to_write_with_the_connection_ends() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, _queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
+    outbox.push(vec![b'x'; BUDGET].into(), Weight::Essential);
+    assert!(!outbox.is_open());
+    assert_eq!(outbox.why(), Some("no thread to write with"));
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("the end");
+    assert!(!outbox.wait_for_room());
 }

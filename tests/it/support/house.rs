@@ -69,7 +69,7 @@ impl Reader {
     fn hears_by(&mut self, deadline: Instant) -> Option<Event> {
         if self.waiting.is_empty() {
             let mut bytes = Vec::new();
-            self.queue.collect(&mut bytes, deadline);
+            self.queue.collect_by(deadline, &mut bytes);
             self.waiting = payloads(&bytes)
                 .into_iter()
                 .map(|payload| json::parse_event(payload).expect("an event"))
