@@ -2,14 +2,11 @@
 //!
 //! No queues, no writer threads, no log, no ids, no limits, and one member that does not read stops
 //! them all. What a chat server costs above it is the price of those.
-//!
-//! For connecting there is a floor of its own, where each connection has a second thread, as it has in
-//! Hubbub, which does nothing: starting threads is what connecting costs.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use hubbub::frame;
@@ -22,15 +19,8 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 const STACK: usize = 64 * 1024;
 
-/// How many threads a connection has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Threads {
-    One,
-    Two,
-}
-
 /// Serves until its standard input ends: with whoever started it, however that ends.
-pub(crate) fn serve(threads: Threads) {
+pub(crate) fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     println!("listening on http://{address}");
@@ -38,24 +28,14 @@ pub(crate) fn serve(threads: Threads) {
     thread::spawn(move || {
         for socket in listener.incoming().flatten() {
             let rooms = Arc::clone(&rooms);
-            start(move || {
-                let (_open, ended) = mpsc::channel::<()>();
-                if threads == Threads::Two {
-                    start(move || {
-                        let _ = ended.recv();
-                    });
-                }
-                // A connection that breaks off is over, and nothing else.
-                drop(converse(&Arc::new(socket), &rooms));
-            });
+            let connection = thread::Builder::new().stack_size(STACK);
+            // A connection that breaks off is over, and nothing else.
+            connection
+                .spawn(move || drop(converse(&Arc::new(socket), &rooms)))
+                .expect("a thread");
         }
     });
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
-}
-
-fn start(work: impl FnOnce() + Send + 'static) {
-    let thread = thread::Builder::new().stack_size(STACK);
-    thread.spawn(work).expect("a thread");
 }
 
 fn converse(socket: &Arc<TcpStream>, rooms: &Rooms) -> io::Result<()> {

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use hubbub::bench::Report;
 
-use crate::floor::Threads;
 use crate::processes::Server;
 use crate::results::{Results, Shape, System};
 
@@ -104,10 +103,8 @@ fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
 }
 
 fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some(processes::FLOOR) => return floor::serve(Threads::One),
-        Some(processes::FLOOR_OF_TWO) => return floor::serve(Threads::Two),
-        _ => {}
+    if std::env::args().nth(1).as_deref() == Some(processes::FLOOR) {
+        return floor::serve();
     }
     let matrix = match Matrix::asked(std::env::args().skip(1)) {
         Ok(matrix) => matrix,
@@ -157,7 +154,7 @@ fn measure(matrix: &Matrix) -> Results {
 
 fn start(system: System) -> Server {
     match system {
-        System::Floor => processes::floor(processes::FLOOR),
+        System::Floor => processes::floor(),
         System::Embedded => processes::embedded(),
         System::Redis => processes::on_redis(),
     }
@@ -165,10 +162,7 @@ fn start(system: System) -> Server {
 
 /// One server, anew, and many who connect and enter no room.
 fn handshakes(system: System, results: &mut Results) {
-    let server = match system {
-        System::Floor => processes::floor(processes::FLOOR_OF_TWO),
-        System::Embedded | System::Redis => start(system),
-    };
+    let server = start(system);
     let options = [
         "--members",
         HANDSHAKES,

@@ -320,8 +320,7 @@ fn connections(results: &Results, page: &mut String) {
     };
     let _ = write!(
         page,
-        "\nThrough the handshake alone, connects/s beside the meter: the floor, with two threads a \
-         connection that do nothing more, {}",
+        "\nThrough the handshake alone, connects/s beside the meter: the floor {}",
         shown(floor)
     );
     for system in [System::Embedded, System::Redis] {

@@ -104,14 +104,13 @@ fn listening(command: &mut Command, redis: Option<Process>) -> Server {
     }
 }
 
-/// What makes this program a floor.
+/// What makes this program the floor.
 pub(crate) const FLOOR: &str = "--floor";
-pub(crate) const FLOOR_OF_TWO: &str = "--floor-of-two";
 
-/// This program again, as one of the floors.
-pub(crate) fn floor(which: &str) -> Server {
+/// This program again, as the floor.
+pub(crate) fn floor() -> Server {
     let own = std::env::current_exe().expect("this program");
-    listening(Command::new(own).arg(which), None)
+    listening(Command::new(own).arg(FLOOR), None)
 }
 
 fn hubbub() -> Command {
