@@ -6,7 +6,9 @@
 //! server cannot make up for what was missed, a [`Event::Gap`] says so.
 
 mod link;
+mod memory;
 mod ready;
+mod unanswered;
 mod worker;
 
 use std::thread::{self, JoinHandle};

@@ -1,0 +1,328 @@
+//! What the client remembers through every reconnect: the rooms it is in, what it saw of them, and
+//! which sends are unanswered.
+//!
+//! Knows no socket, and is told what time it is. Whatever happens, it says what has to be told to the
+//! user and said to the server: each message once, each send until it is answered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::unanswered::Unanswered;
+use crate::message::{MessageId, RoomName};
+use crate::protocol::{Command, Event, Ref};
+
+/// What follows from something that happened.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// What the user has to see.
+    pub(super) tell: Vec<Event>,
+    /// What a connected server has to hear, afterwards.
+    pub(super) say: Vec<Command>,
+    /// Whether [`Memory::ask_again`] is due a little later.
+    pub(super) ask_again: bool,
+}
+
+/// A room, and what is needed to resume it.
+struct Room {
+    /// The last message seen.
+    last: Option<MessageId>,
+    /// For the first time: how much of the past to ask for.
+    history: Option<usize>,
+    state: RoomState,
+    /// Whether it is left as soon as nothing that was said there is unanswered.
+    parting: bool,
+    /// Whether the log began anew, so that its ids may be lower than `last`.
+    anew: bool,
+}
+
+/// A room on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RoomState {
+    Outside,
+    /// The server was asked.
+    Joining,
+    Joined,
+}
+
+/// What to do about an event.
+enum Verdict {
+    /// Nothing: the user has seen it.
+    Drop,
+    /// The user is told.
+    Tell,
+    /// The user is told, and the room's next send has its turn.
+    TellAndGoOn(RoomName),
+    /// The same is asked again a little later.
+    AskAgain,
+}
+
+/// What the client remembers.
+pub(super) struct Memory {
+    rooms: BTreeMap<RoomName, Room>,
+    unanswered: Unanswered,
+    /// When the server, before it closed, asked us to come back.
+    come_back_in: Option<Duration>,
+    /// The largest frame that the server takes, once it said so.
+    max_message: usize,
+}
+
+impl Memory {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            rooms: BTreeMap::new(),
+            unanswered: Unanswered::default(),
+            come_back_in: None,
+            max_message: usize::MAX,
+        }
+    }
+
+    /// A new connection: every room has to be entered again.
+    pub(super) fn connected(&mut self) -> Step {
+        for room in self.rooms.values_mut() {
+            room.state = RoomState::Outside;
+        }
+        self.enter_rooms()
+    }
+
+    /// When the server that closed asked us to come back; asked for once.
+    pub(super) fn come_back_in(&mut self) -> Option<Duration> {
+        self.come_back_in.take()
+    }
+
+    /// Enters a room, now and on every connection that follows.
+    pub(super) fn join(
+        &mut self,
+        name: RoomName,
+        since: Option<MessageId>,
+        history: Option<usize>,
+    ) -> Step {
+        let mut room = Room {
+            last: since,
+            history,
+            state: RoomState::Outside,
+            parting: false,
+            anew: false,
+        };
+        let mut step = Step::default();
+        let join = room.join(&name);
+        // A room that was still to be left is left first: nobody is in a room twice.
+        if self.rooms.insert(name.clone(), room).is_some() {
+            step.say.push(Command::Leave { room: name });
+        }
+        step.say.push(join);
+        step
+    }
+
+    /// Says something, as soon as nothing else of its room is on its way.
+    pub(super) fn send(
+        &mut self,
+        room: &RoomName,
+        text: String,
+        reference: Ref,
+        now: Instant,
+    ) -> Step {
+        let mut step = Step::default();
+        let alone = self.unanswered.none_in(room);
+        self.unanswered.push(room.clone(), text, reference);
+        if alone {
+            self.send_next(room, now, &mut step);
+        }
+        step
+    }
+
+    /// Leaves a room, as soon as nothing that was said there is unanswered.
+    pub(super) fn part(&mut self, name: &RoomName) -> Step {
+        let mut step = Step::default();
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.parting = true;
+        }
+        self.part_if_done(name, &mut step);
+        step
+    }
+
+    /// Joins what could not be joined, and sends what was not answered.
+    pub(super) fn ask_again(&mut self, now: Instant) -> Step {
+        let mut step = self.enter_rooms();
+        let rooms: Vec<RoomName> = self.rooms.keys().cloned().collect();
+        for room in &rooms {
+            self.go_on(room, now, &mut step);
+        }
+        step
+    }
+
+    /// Takes in what the server told.
+    pub(super) fn take(&mut self, event: Event, now: Instant) -> Step {
+        let mut step = Step::default();
+        let Some(event) = self.enter(event, &mut step) else {
+            return step;
+        };
+        match self.digest(&event) {
+            Verdict::Drop => {}
+            Verdict::AskAgain => step.ask_again = true,
+            Verdict::Tell => step.tell.push(event),
+            Verdict::TellAndGoOn(room) => {
+                step.tell.push(event);
+                self.go_on(&room, now, &mut step);
+            }
+        }
+        step
+    }
+
+    fn digest(&mut self, event: &Event) -> Verdict {
+        match event {
+            Event::Room { room, .. } => Verdict::TellAndGoOn(room.clone()),
+            Event::Message { room, message, .. } => match self.rooms.get_mut(room) {
+                Some(room) if room.anew || room.last.is_none_or(|last| message.id > last) => {
+                    room.anew = false;
+                    room.last = Some(message.id);
+                    Verdict::Tell
+                }
+                Some(_) | None => Verdict::Drop,
+            },
+            Event::Gap { room, before, .. } => {
+                if let (Some(room), None) = (self.rooms.get_mut(room), before) {
+                    room.anew = true;
+                }
+                Verdict::Tell
+            }
+            Event::Sent {
+                reference: Some(reference),
+                room,
+                ..
+            } => {
+                self.unanswered.remove(reference);
+                Verdict::TellAndGoOn(room.clone())
+            }
+            Event::Error {
+                reference: Some(reference),
+                room,
+                retry,
+                ..
+            } => {
+                if *retry && self.unanswered.holds(reference) {
+                    return Verdict::AskAgain;
+                }
+                self.unanswered.remove(reference);
+                room.clone().map_or(Verdict::Tell, Verdict::TellAndGoOn)
+            }
+            Event::Error {
+                reference: None,
+                room: Some(name),
+                retry,
+                ..
+            } => self.cannot(name, *retry),
+            Event::Welcome { limits, .. } => {
+                self.max_message = limits.max_message;
+                Verdict::Tell
+            }
+            Event::Closing { retry_after_ms, .. } => {
+                self.come_back_in = Some(Duration::from_millis(*retry_after_ms));
+                Verdict::Tell
+            }
+            _ => Verdict::Tell,
+        }
+    }
+
+    /// The server could not do what was asked of this room.
+    fn cannot(&mut self, name: &RoomName, retry: bool) -> Verdict {
+        match self.rooms.get_mut(name) {
+            Some(room) if room.state == RoomState::Joining => {
+                room.state = RoomState::Outside;
+                if retry {
+                    return Verdict::AskAgain;
+                }
+                // It will not be entered, and so nothing can be said there.
+                self.rooms.remove(name);
+                self.unanswered.forget(name);
+                Verdict::Tell
+            }
+            Some(_) | None => Verdict::Tell,
+        }
+    }
+
+    fn enter_rooms(&mut self) -> Step {
+        let outside = self
+            .rooms
+            .iter_mut()
+            .filter(|(_, room)| room.state == RoomState::Outside);
+        Step {
+            say: outside.map(|(name, room)| room.join(name)).collect(),
+            ..Step::default()
+        }
+    }
+
+    /// When a room was entered: notes where it stands, tells of a gap, and leaves only what the
+    /// user has not seen. Other events pass. `None` for a room that nobody asked for.
+    fn enter(&mut self, event: Event, step: &mut Step) -> Option<Event> {
+        let Event::Room {
+            room: name,
+            members,
+            mut messages,
+            recovered,
+            last,
+        } = event
+        else {
+            return Some(event);
+        };
+        let room = self.rooms.get_mut(&name)?;
+        let seen = room.last;
+        room.state = RoomState::Joined;
+        // A log whose end is before what was seen lost it, and goes on from there.
+        room.anew = !recovered && last < seen;
+        // In an empty room, whatever is said while we are away comes after the least id.
+        room.last = last.or(seen).or(Some(MessageId::ZERO));
+        messages.retain(|message| seen.is_none_or(|seen| message.id > seen));
+        if let (Some(after), false) = (seen, recovered) {
+            step.tell.push(Event::Gap {
+                room: name.clone(),
+                after: Some(after),
+                before: messages.first().map(|message| message.id),
+            });
+        }
+        Some(Event::Room {
+            room: name,
+            members,
+            messages,
+            recovered,
+            last,
+        })
+    }
+
+    /// A room's next send has its turn; after the last, the room may be left.
+    fn go_on(&mut self, room: &RoomName, now: Instant, step: &mut Step) {
+        self.send_next(room, now, step);
+        self.part_if_done(room, step);
+    }
+
+    fn part_if_done(&mut self, name: &RoomName, step: &mut Step) {
+        let parting = self.rooms.get(name).is_some_and(|room| room.parting);
+        if parting && self.unanswered.none_in(name) {
+            self.rooms.remove(name);
+            step.say.push(Command::Leave { room: name.clone() });
+        }
+    }
+
+    /// Sends the first of a room that is joined.
+    fn send_next(&mut self, room: &RoomName, now: Instant, step: &mut Step) {
+        let joined = |room: &Room| room.state == RoomState::Joined;
+        if self.rooms.get(room).is_some_and(joined) {
+            let next = self
+                .unanswered
+                .next(room, self.max_message, now, &mut step.tell);
+            step.say.extend(next);
+        }
+    }
+}
+
+impl Room {
+    /// Asks for the room, from where it stands.
+    fn join(&mut self, name: &RoomName) -> Command {
+        self.state = RoomState::Joining;
+        Command::Join {
+            room: name.clone(),
+            since: self.last,
+            history: self.history,
+        }
+    }
+}
