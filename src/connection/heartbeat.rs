@@ -13,47 +13,61 @@ use crate::outbox::Outbox;
 /// The shortest read time-out; none at all would mean to wait for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Reads a socket. A read fails with [`ErrorKind::TimedOut`] only when a ping was not followed by
-/// anything in time.
+/// Reads a socket. A read fails with [`ErrorKind::TimedOut`] only when nothing was heard for longer
+/// than a ping takes to come, and its answer after that.
 pub(super) struct Heartbeat {
     socket: Arc<TcpStream>,
     outbox: Arc<Outbox>,
     interval: Duration,
     pong_within: Duration,
     next_ping: Instant,
-    /// By when something must be heard, once it was pinged.
-    hear_by: Option<Instant>,
+    heard: Instant,
+    /// Whether it was pinged since.
+    pinged: bool,
 }
 
 impl Heartbeat {
-    /// Pings each `interval`, by way of the `outbox`; after a ping something must be heard within
-    /// `pong_within`.
+    /// Pings each `interval`, by way of the `outbox`. In that time and `pong_within` something must be
+    /// heard: not from the ping on, since that may lie in the kernel behind what a slow peer still
+    /// reads.
     pub(super) fn new(
         socket: Arc<TcpStream>,
         outbox: Arc<Outbox>,
         interval: Duration,
         pong_within: Duration,
     ) -> Self {
+        let now = Instant::now();
         Self {
             socket,
             outbox,
             interval,
             pong_within,
-            next_ping: Instant::now() + interval,
-            hear_by: None,
+            next_ping: now + interval,
+            heard: now,
+            pinged: false,
         }
+    }
+
+    fn hears(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = false;
+    }
+
+    /// By when it must be heard. Whoever has something waiting is not pinged, and so owes nothing; and
+    /// of whoever was said goodbye to, the writer awaits an answer.
+    fn silent_at(&self) -> Option<Instant> {
+        (self.pinged && self.outbox.is_open())
+            .then(|| self.heard + self.interval + self.pong_within)
     }
 
     /// Pings if it is time. When it is next time to look.
     fn beat(&mut self, now: Instant) -> Instant {
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
-            if self.outbox.ping() {
-                self.hear_by.get_or_insert(now + self.pong_within);
-            }
+            self.pinged |= self.outbox.ping();
         }
-        self.hear_by
-            .map_or(self.next_ping, |by| by.min(self.next_ping))
+        self.silent_at()
+            .map_or(self.next_ping, |at| at.min(self.next_ping))
     }
 }
 
@@ -65,13 +79,13 @@ impl Read for Heartbeat {
             self.socket.set_read_timeout(Some(wait.max(SHORTEST)))?;
             match (&*self.socket).read(buffer) {
                 Ok(count) => {
-                    self.hear_by = None;
+                    self.hears(Instant::now());
                     return Ok(count);
                 }
                 Err(error) => match error.kind() {
                     // Only after a read, since a pong may be waiting to be read.
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        if self.hear_by.is_some_and(|by| Instant::now() >= by) {
+                        if self.silent_at().is_some_and(|at| Instant::now() >= at) {
                             return Err(ErrorKind::TimedOut.into());
                         }
                     }
@@ -92,8 +106,8 @@ mod tests {
     use std::thread;
 
     use crate::frame;
-    use crate::outbox::outbox;
-    use crate::protocol::Rendering;
+    use crate::outbox::{code, outbox};
+    use crate::protocol::{Rendering, Weight};
 
     /// A heartbeat, and the peer's end of its socket.
     fn heartbeat(interval: Duration, pong_within: Duration) -> (Heartbeat, TcpStream) {
@@ -128,6 +142,41 @@ mod tests {
             });
             while heartbeat.read(&mut [0; 16]).expect("something") > 0 {}
         });
+    }
+
+    #[test]
+    fn who_was_heard_lately_is_not_silent_however_late_its_pong_is() {
+        let second = Duration::from_secs(1);
+        let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
+        let begun = heartbeat.heard;
+        assert_eq!(heartbeat.beat(begun + 9 * second), begun + 10 * second);
+        heartbeat.hears(begun + 9 * second);
+        assert_eq!(heartbeat.beat(begun + 10 * second), begun + 20 * second);
+        assert_eq!(heartbeat.silent_at(), Some(begun + 24 * second));
+        heartbeat.hears(begun + 17 * second);
+        assert_eq!(heartbeat.silent_at(), None);
+    }
+
+    #[test]
+    fn whoever_was_said_goodbye_to_is_the_writers_to_wait_for() {
+        let second = Duration::from_secs(1);
+        let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
+        heartbeat.beat(heartbeat.heard + 10 * second);
+        assert!(heartbeat.silent_at().is_some());
+        heartbeat.outbox.close(code::RESTART, "");
+        assert_eq!(heartbeat.silent_at(), None);
+    }
+
+    #[test]
+    fn who_takes_nothing_is_not_pinged_but_left_to_the_writers_deadline() {
+        let second = Duration::from_secs(1);
+        let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
+        let more_than_the_kernel_takes = vec![b'x'; 64 << 20].into();
+        heartbeat
+            .outbox
+            .push(more_than_the_kernel_takes, Weight::Essential);
+        heartbeat.beat(heartbeat.heard + 10 * second);
+        assert_eq!(heartbeat.silent_at(), None);
     }
 
     #[test]

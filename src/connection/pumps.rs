@@ -113,7 +113,7 @@ pub fn converse<C: Conversation>(
     let mut conversation = begin(&outbox);
     let ended = read_pump(&mut half, &mut conversation, &outbox);
     drop(conversation);
-    goodbye(socket, &outbox, &ended);
+    goodbye(socket, &outbox, &ended, terms);
     writer.join();
     let _ = socket.shutdown(Shutdown::Both);
     outbox.why().unwrap_or("unknown").to_owned()
@@ -174,7 +174,7 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
 }
 
 /// Ends the outbox, and reads to the end so that no reset takes the last frame along.
-fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
+fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended, terms: &Terms) {
     match ended {
         Ended::Closed => return outbox.abandon("the closing handshake is complete"),
         // It may have closed only its own side, and still read the answers.
@@ -192,7 +192,8 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended) {
             outbox.close(*code, why);
         }
     }
-    // The writer, who says so, bounds the wait.
+    // The writer, who says so, bounds the wait: not the heartbeat, whose time-out may be about to end.
+    let _ = socket.set_read_timeout(Some(terms.heartbeat + terms.deadlines.pong));
     let mut scrap = [0; 32 * 1024];
     for _ in 0..SCRAPS {
         if !matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {
@@ -332,4 +333,44 @@ pub(super) fn write_by(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    use crate::config::Config;
+
+    /// The heartbeat leaves a time-out behind that ends when the next ping would have been due.
+    #[test]
+    fn after_a_violation_everything_is_read_whatever_the_time_out_was() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one");
+        let near = Arc::new(listener.accept().expect("the other end").0);
+        near.set_read_timeout(Some(Duration::from_millis(1)))
+            .expect("a time-out");
+        let (outbox, _queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+        let config = Config::default();
+        let terms = Terms {
+            rendering: Rendering::Text,
+            outbox_bytes: 1000,
+            max_message: 1000,
+            heartbeat: config.ping_interval,
+            deadlines: config.deadlines,
+        };
+        let violation = Ended::Wrong {
+            code: code::PROTOCOL,
+            why: "a test".to_owned(),
+        };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(100)); // longer than the time-out
+                far.write_all(b"x").expect("it is read");
+                far.shutdown(Shutdown::Write).expect("an end");
+            });
+            goodbye(&near, &outbox, &violation, &terms);
+        });
+        assert_eq!((&*near).read(&mut [0]).expect("the end"), 0);
+    }
 }

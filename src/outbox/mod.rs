@@ -13,6 +13,7 @@
 
 mod lane;
 
+use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -56,6 +57,15 @@ mod state {
     pub(super) const ENDING: u8 = 1;
     /// What is queued is dropped; only the last frame is tried.
     pub(super) const EVICTED: u8 = 2;
+}
+
+/// Who ends the connection once the last frame is said, if nothing had to wait until now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The reader, who is about to.
+    Reader,
+    /// The writer, who is started for it: it waits for the peer's answer and then frees the reader.
+    Writer,
 }
 
 /// The pushing side, shared by everyone who has something for this user.
@@ -146,48 +156,71 @@ impl Outbox {
         self.queue(&mut lane, Item::Frame(frame));
     }
 
-    /// Pings the peer (RFC 6455 §5.5.2), unless something waits for it: then the writer's deadline
-    /// tells whether it is there. True if it was pinged.
+    /// Pings the peer (RFC 6455 §5.5.2). False if it is not: then something waits for it, or does from
+    /// now on, and the writer's deadline tells whether the peer is there.
     pub fn ping(&self) -> bool {
-        if !self.is_open() || lock(&self.lane).busy {
+        let mut lane = lock(&self.lane);
+        if !self.is_open() || lane.busy {
             return false;
         }
-        self.push(frame::ping(), Weight::Essential);
-        true
+        let ping = frame::ping();
+        let pinged = self.write_at_once(&ping, &mut lane);
+        if !pinged {
+            self.queued.fetch_add(ping.len(), Ordering::AcqRel);
+            self.queue(&mut lane, Item::Frame(ping));
+        }
+        pinged
     }
 
     fn queue(&self, lane: &mut Lane, item: Item) {
         if let Err(error) = lane.send(item) {
-            // What waits would wait for ever. The reader finds the socket shut, and ends the rest.
+            // What waits would wait for ever.
             error!("no thread to write with: {error}");
-            self.state.store(state::EVICTED, Ordering::Release);
-            let _ = self.why.set("no thread to write with".to_owned());
-            if let Some(socket) = &self.socket {
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-            self.wake_who_wants_room();
+            self.break_off(lane, "no thread to write with");
         }
     }
 
-    /// True if all of it was written, or the rest is queued; false if nothing was.
+    /// Ends the outbox, and the connection with it, of one who has no writer: the reader finds the
+    /// socket shut.
+    fn break_off(&self, lane: &mut Lane, why: &str) {
+        lane.start = None;
+        self.state.store(state::EVICTED, Ordering::Release);
+        let _ = self.why.set(why.to_owned());
+        if let Some(socket) = &self.socket {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        self.wake_who_wants_room();
+    }
+
+    /// False if nothing was written, and all of it has to wait. Otherwise it was, or the rest is
+    /// queued, or the peer is gone.
     fn write_at_once(&self, frame: &Frame, lane: &mut Lane) -> bool {
         let Some(socket) = &self.socket else {
             return false;
         };
-        // An error is the writer's to find, who can end the connection for it.
-        let written = SockRef::from(&**socket)
-            .send_with_flags(frame, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            .unwrap_or(0);
-        match written {
-            0 => return false,
-            count if count < frame.len() => {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        match SockRef::from(&**socket).send_with_flags(frame, flags) {
+            Ok(0) => false,
+            Ok(count) if count < frame.len() => {
                 let rest = &frame[count..];
                 self.queued.fetch_add(rest.len(), Ordering::AcqRel);
                 self.queue(lane, Item::Rest(rest.into()));
+                true
             }
-            _ => {}
+            Ok(_) => true,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                false
+            }
+            // No thread is started only to find the same.
+            Err(error) if lane.start.is_some() => {
+                self.break_off(lane, &error.to_string());
+                true
+            }
+            // The writer's to find.
+            Err(_) => false,
         }
-        true
     }
 
     /// Waits until less than half of the budget is taken, so that what one user asks for is paced
@@ -240,47 +273,40 @@ impl Outbox {
 
     /// Ends the outbox: what is queued goes out, then a close frame. The first end counts.
     pub fn close(&self, code: u16, why: &str) {
-        self.end(state::ENDING, frame::close(code, why), why);
+        self.end(state::ENDING, frame::close(code, why), why, Then::Writer);
     }
 
     /// Gives its owner up: what is queued is dropped, and a 1013 is tried.
     pub fn evict(&self, why: &str) {
         metrics::SLOW.count();
         let last = frame::close(code::TRY_AGAIN_LATER, why);
-        self.end(state::EVICTED, last, why);
+        self.end(state::EVICTED, last, why, Then::Writer);
     }
 
-    fn end(&self, into: u8, last: Frame, why: &str) {
-        let mut lane = lock(&self.lane);
-        if self.ends(into, why) {
-            self.queue(&mut lane, Item::Last(last));
-        }
-    }
-
-    /// Ends the outbox when the peer has ended its own side: what is queued goes out, then `last`. If
-    /// nothing is queued, no writer is started for it. Called by the reader alone, since nobody else
-    /// would end the connection then.
+    /// Ends the outbox when the peer has ended its own side: what is queued goes out, then `last`.
+    /// Called by the reader alone.
     pub fn finish(&self, last: Frame, why: &str) {
-        self.end_by_reader(state::ENDING, last, why);
+        self.end(state::ENDING, last, why, Then::Reader);
     }
 
     /// Ends the outbox without a word: the peer is gone. Called by the reader, or by the writer.
     pub fn abandon(&self, why: &str) {
-        self.end_by_reader(state::EVICTED, Frame::from([]), why);
+        self.end(state::EVICTED, Frame::from([]), why, Then::Reader);
     }
 
-    fn end_by_reader(&self, into: u8, last: Frame, why: &str) {
+    fn end(&self, into: u8, last: Frame, why: &str, then: Then) {
         let mut lane = lock(&self.lane);
         if !self.ends(into, why) {
             return;
         }
         let mut last = last;
+        // Also where no writer can be started, the peer is told.
         if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
-            // Unless it went in part, all is said, and nobody is needed who says it.
-            if lane.start.take().is_some() {
+            last = Frame::from([]);
+            // Unless it went in part, all is said.
+            if then == Then::Reader && lane.start.take().is_some() {
                 return;
             }
-            last = Frame::from([]);
         }
         self.queue(&mut lane, Item::Last(last));
     }

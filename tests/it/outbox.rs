@@ -10,12 +10,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::frame::Frame;
+use hubbub::frame::{self, Frame};
 use hubbub::outbox::{Batch, Outbox, Queue, code, outbox};
 use hubbub::protocol::{Rendering, Weight};
 use socket2::SockRef;
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, until};
 
 const PUSHERS: usize = 4;
 const FRAMES: usize = 3_000;
@@ -223,6 +223,35 @@ fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
     far.read_to_end(&mut received).expect("all of it");
     assert_eq!(received.len(), large.len());
     assert!(writer.recv().expect("it was started") < large.len());
+}
+
+#[test]
+fn a_peer_that_is_gone_costs_no_thread() {
+    let (near, far) = narrow_pair();
+    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let writer = starts_writer(&outbox, &near, queue);
+    SockRef::from(&far)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a reset");
+    drop(far);
+    until("it is noticed", || {
+        outbox.push(Frame::from(*b"hello"), Weight::Essential);
+        (!outbox.is_open()).then_some(())
+    });
+    assert!(writer.recv().is_err(), "what would start it is dropped");
+    assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
+    assert_eq!((&*near).read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn without_a_thread_to_write_with_the_goodbye_is_said_all_the_same() {
+    let (near, mut far) = narrow_pair();
+    let (outbox, _queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
+    outbox.close(code::RESTART, "");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("the end");
+    assert_eq!(received, *frame::close(code::RESTART, ""));
 }
 
 /// What waits would wait for ever, so the peer is let go, who comes back and resumes.
