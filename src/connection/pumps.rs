@@ -136,7 +136,7 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
     loop {
         match half.read() {
             // What comes after our own last frame can no longer be answered. It ends soon.
-            Ok(Incoming::Text(_) | Incoming::Binary(_)) if !outbox.is_open() => {
+            Ok(Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive) if !outbox.is_open() => {
                 if idle.take(Instant::now()).is_err() {
                     let why = "it goes on after the end".to_owned();
                     let code = code::POLICY;

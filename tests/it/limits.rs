@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tungstenite::Message;
 
@@ -103,6 +104,42 @@ fn who_floods_and_never_listens_is_reset() {
         matches!(error, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
         "{error:?}"
     );
+}
+
+/// So many pings, which are read slowly, that reading them all would take minutes.
+fn pours_pings(client: &Client) {
+    // Masked with zeros.
+    let pings = b"\x89\x80\0\0\0\0".repeat(20_000);
+    let mut socket = client.socket();
+    socket
+        .set_nonblocking(true)
+        .expect("what is not taken is left");
+    let mut poured = 0;
+    until("the kernel takes them", || {
+        poured += socket.write(&pings[poured..]).unwrap_or(0);
+        (poured >= pings.len() / 4).then_some(())
+    });
+}
+
+#[test]
+fn who_floods_with_pings_and_breaks_off_leaves_like_any_other() {
+    let hubbub = Hubbub::with(&["--presence-grace", "0"]);
+    let mut bob = hubbub.join("bob");
+    let mallory = hubbub.join("mallory");
+    bob.hears_until("mallory joined");
+    pours_pings(&mallory);
+    mallory.resets();
+    bob.hears_until("* mallory left");
+}
+
+#[test]
+fn who_floods_with_pings_does_not_hold_a_teardown_up() {
+    let mut hubbub = Hubbub::with(&["--drain", "60"]);
+    let mallory = hubbub.join("mallory");
+    pours_pings(&mallory);
+    hubbub.signal(Signal::SIGTERM);
+    assert!(hubbub.ends().success());
+    drop(mallory);
 }
 
 #[test]
