@@ -112,6 +112,10 @@ pub fn converse<C: Conversation>(
     );
     let mut conversation = begin(&outbox);
     let ended = read_pump(&mut half, &mut conversation, &outbox);
+    if outbox.is_open() && matches!(ended, Ended::Vanished | Ended::Wrong { .. }) {
+        // It may still read the answers to what it said before.
+        conversation.settle();
+    }
     drop(conversation);
     goodbye(socket, &outbox, &ended, terms);
     writer.join();
@@ -163,12 +167,7 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
                     conversation.settle();
                 }
             }
-            Err(ended) => {
-                if ended == Ended::Vanished {
-                    conversation.settle();
-                }
-                return ended;
-            }
+            Err(ended) => return ended,
         }
     }
 }
@@ -177,7 +176,7 @@ fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: 
 fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended, terms: &Terms) {
     match ended {
         Ended::Closed => return outbox.abandon("the closing handshake is complete"),
-        // It may have closed only its own side, and still read the answers.
+        // It may have closed only its own side.
         Ended::Vanished => {
             let why = "the client broke off";
             return outbox.finish(frame::close(code::NORMAL, why), why);

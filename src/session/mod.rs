@@ -237,6 +237,7 @@ impl Session {
             Verdict::TooFast(wait) => return self.too_fast(room, reference, wait),
             Verdict::TooFastForTooLong => {
                 metrics::TOO_FAST.count();
+                self.settle();
                 return self.outbox.close(code::POLICY, "too fast for too long");
             }
         }

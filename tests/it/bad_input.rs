@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
+use serde_json::json;
 use tungstenite::Message;
 
 use crate::support::DEADLINE;
 use crate::support::client::{Client, get, raw, request};
 use crate::support::hubbub::Hubbub;
+use crate::support::redis::Redis;
 
 const UPGRADE: &str = "Host: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -218,4 +220,26 @@ fn control_frames_and_fragments_are_taken() {
         .expect("fragments");
     assert_eq!(bob.hears(), "alice: hello");
     assert!(matches!(alice.reads(), Message::Pong(_)));
+}
+
+#[test]
+fn what_was_said_before_a_violation_is_answered_first() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut mallory = Client::json(hubbub.address(), "mallory");
+    mallory.joins("lobby");
+    // So that the violation is there before the answers are.
+    let _: String = redis.run(&["CLIENT", "PAUSE", "300"]);
+    for _ in 0..10 {
+        mallory.asks(&json!({"type": "send", "room": "lobby", "text": "x"}));
+    }
+    mallory.sends(Message::Binary(vec![0].into()));
+    let mut stored = 0;
+    let code = loop {
+        match mallory.hears_or_ends() {
+            Ok(event) => stored += usize::from(event.contains(r#""type":"sent""#)),
+            Err(code) => break code,
+        }
+    };
+    assert_eq!((stored, code), (10, Some(1003)));
 }
