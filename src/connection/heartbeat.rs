@@ -22,8 +22,8 @@ pub(super) struct Heartbeat {
     pong_within: Duration,
     next_ping: Instant,
     heard: Instant,
-    /// Whether it was pinged since.
-    pinged: bool,
+    /// Once it was pinged since: by when it must be heard.
+    hear_by: Option<Instant>,
 }
 
 impl Heartbeat {
@@ -44,27 +44,30 @@ impl Heartbeat {
             pong_within,
             next_ping: now + interval,
             heard: now,
-            pinged: false,
+            hear_by: None,
         }
     }
 
     fn hears(&mut self, now: Instant) {
         self.heard = now;
-        self.pinged = false;
+        self.hear_by = None;
     }
 
     /// By when it must be heard. Whoever has something waiting is not pinged, and so owes nothing; and
     /// of whoever was said goodbye to, the writer awaits an answer.
     fn silent_at(&self) -> Option<Instant> {
-        (self.pinged && self.outbox.is_open())
-            .then(|| self.heard + self.interval + self.pong_within)
+        self.hear_by.filter(|_| self.outbox.is_open())
     }
 
     /// Pings if it is time. When it is next time to look.
     fn beat(&mut self, now: Instant) -> Instant {
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
-            self.pinged |= self.outbox.ping();
+            if self.outbox.ping() {
+                // Later than due if nobody listened meanwhile.
+                let due = now.max(self.heard + self.interval);
+                self.hear_by.get_or_insert(due + self.pong_within);
+            }
         }
         self.silent_at()
             .map_or(self.next_ping, |at| at.min(self.next_ping))
@@ -155,6 +158,16 @@ mod tests {
         assert_eq!(heartbeat.silent_at(), Some(begun + 24 * second));
         heartbeat.hears(begun + 17 * second);
         assert_eq!(heartbeat.silent_at(), None);
+    }
+
+    /// As while a user's request waits for the backplane, or for the user to read.
+    #[test]
+    fn while_nobody_listens_nobody_is_silent() {
+        let second = Duration::from_secs(1);
+        let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
+        let begun = heartbeat.heard;
+        heartbeat.beat(begun + 60 * second);
+        assert_eq!(heartbeat.silent_at(), Some(begun + 65 * second));
     }
 
     #[test]

@@ -98,8 +98,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a conversation, whose first word is the [`Instance::welcome`]; `room` is the one of the text rendering, `allowed` the rooms that may be
-    /// entered (`None` for all).
+    /// Begins a conversation, whose first word is the [`Instance::welcome`]; `room` is the one of the
+    /// text rendering, `allowed` the rooms that may be entered (`None` for all).
     pub fn begin(
         instance: Arc<Instance>,
         connection: ConnectionId,
