@@ -31,6 +31,16 @@ pub(super) enum Item {
     Last(Frame),
 }
 
+impl Item {
+    /// How many bytes of the budget it takes. The last frame takes none: there is always room for it.
+    pub(super) fn weighs(&self) -> usize {
+        match self {
+            Self::Frame(frame) | Self::Rest(frame) => frame.len(),
+            Self::Last(_) => 0,
+        }
+    }
+}
+
 /// The pushing end of the lane.
 pub(super) struct Lane {
     sender: Sender<Item>,
@@ -122,17 +132,16 @@ impl Queue {
     fn take_all(&self, first: Item, bytes: &mut Vec<u8>) -> Batch {
         let mut item = first;
         loop {
+            self.outbox
+                .queued
+                .fetch_sub(item.weighs(), Ordering::AcqRel);
             match item {
                 Item::Last(frame) => {
                     bytes.extend_from_slice(&frame);
                     return Batch::Last;
                 }
-                Item::Rest(rest) => {
-                    self.outbox.queued.fetch_sub(rest.len(), Ordering::AcqRel);
-                    bytes.extend_from_slice(&rest);
-                }
+                Item::Rest(rest) => bytes.extend_from_slice(&rest),
                 Item::Frame(frame) => {
-                    self.outbox.queued.fetch_sub(frame.len(), Ordering::AcqRel);
                     if !self.outbox.is_evicted() {
                         bytes.extend_from_slice(&frame);
                     }

@@ -137,7 +137,8 @@ impl Outbox {
         if !lane.busy && self.write_at_once(&frame, &mut lane) {
             return;
         }
-        let before = self.queued.fetch_add(frame.len(), Ordering::AcqRel);
+        // It can only shrink meanwhile: whatever is queued is so under the lock.
+        let before = self.queued.load(Ordering::Acquire);
         let after = before + frame.len();
         let refused = match weight {
             Weight::Passing => after > self.budget / 2,
@@ -145,7 +146,6 @@ impl Outbox {
             Weight::Essential => after > self.budget && before > self.budget / 2,
         };
         if refused {
-            self.queued.fetch_sub(frame.len(), Ordering::AcqRel);
             drop(lane);
             match weight {
                 Weight::Essential => self.evict("too slow: the outbox is full"),
@@ -166,13 +166,13 @@ impl Outbox {
         let ping = frame::ping();
         let pinged = self.write_at_once(&ping, &mut lane);
         if !pinged {
-            self.queued.fetch_add(ping.len(), Ordering::AcqRel);
             self.queue(&mut lane, Item::Frame(ping));
         }
         pinged
     }
 
     fn queue(&self, lane: &mut Lane, item: Item) {
+        self.queued.fetch_add(item.weighs(), Ordering::AcqRel);
         if let Err(error) = lane.send(item) {
             // What waits would wait for ever.
             error!("no thread to write with: {error}");
@@ -202,9 +202,7 @@ impl Outbox {
         match SockRef::from(&**socket).send_with_flags(frame, flags) {
             Ok(0) => false,
             Ok(count) if count < frame.len() => {
-                let rest = &frame[count..];
-                self.queued.fetch_add(rest.len(), Ordering::AcqRel);
-                self.queue(lane, Item::Rest(rest.into()));
+                self.queue(lane, Item::Rest(frame[count..].into()));
                 true
             }
             Ok(_) => true,
