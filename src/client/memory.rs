@@ -12,7 +12,7 @@ use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
 
 /// What follows from something that happened.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Step {
     /// What the user has to see.
     pub(super) tell: Vec<Event>,

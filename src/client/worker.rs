@@ -11,7 +11,7 @@ use super::memory::{Memory, Step};
 use super::{Happening, Options};
 use crate::backoff::{Backoff, spread};
 use crate::message::{MessageId, RoomName};
-use crate::protocol::{Command, Ref};
+use crate::protocol::{Command, Event, Ref};
 use crate::websocket::ClientFrame;
 
 /// How often the client asks whether the server is there. Shorter than [`SILENCE`].
@@ -100,6 +100,12 @@ impl Worker {
         let _ = self.tell.send(happening);
     }
 
+    fn tell_events(&self, events: Vec<Event>) {
+        for event in events {
+            self.tell(Happening::Event(event));
+        }
+    }
+
     /// Waits, and takes note of what is asked meanwhile.
     fn pause(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
@@ -108,9 +114,7 @@ impl Worker {
                 Ok(ask) => {
                     // What is to be said is said on the next connection.
                     let step = self.note(ask);
-                    step.tell
-                        .into_iter()
-                        .for_each(|event| self.tell(Happening::Event(event)));
+                    self.tell_events(step.tell);
                 }
                 Err(_) => return,
             }
@@ -144,9 +148,7 @@ impl Worker {
 
     /// Does what follows. True if something has to be asked again later.
     fn follow(&self, link: &Link, step: Step) -> io::Result<bool> {
-        for event in step.tell {
-            self.tell(Happening::Event(event));
-        }
+        self.tell_events(step.tell);
         for command in &step.say {
             link.request(command)?;
         }
