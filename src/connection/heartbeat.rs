@@ -104,19 +104,18 @@ impl Read for Heartbeat {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::net::{Shutdown, TcpListener};
+    use std::net::Shutdown;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use crate::connection::tests::pair;
     use crate::frame;
     use crate::outbox::{code, outbox};
     use crate::protocol::{Rendering, Weight};
 
     /// A heartbeat, and the peer's end of its socket.
     fn heartbeat(interval: Duration, pong_within: Duration) -> (Heartbeat, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one end");
-        let near = Arc::new(listener.accept().expect("the other end").0);
+        let (near, far) = pair();
         far.set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a time-out");
         let (outbox, _) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));

@@ -198,3 +198,17 @@ impl Conversation for Session {
         Session::settle(self);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Our end of a connection, and the peer's.
+    pub(super) fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one end");
+        let near = Arc::new(listener.accept().expect("the other end").0);
+        (near, far)
+    }
+}

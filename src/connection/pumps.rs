@@ -337,16 +337,14 @@ pub(super) fn write_by(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     use crate::config::Config;
+    use crate::connection::tests::pair;
 
     /// The heartbeat leaves a time-out behind that ends when the next ping would have been due.
     #[test]
     fn after_a_violation_everything_is_read_whatever_the_time_out_was() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let mut far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one");
-        let near = Arc::new(listener.accept().expect("the other end").0);
+        let (near, mut far) = pair();
         near.set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a time-out");
         let (outbox, _queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
