@@ -1,7 +1,7 @@
 //! The heartbeat of a connection: its reading side, which pings the peer and notices its silence.
 //!
-//! It owns the socket's read time-out. Pings go out regularly, whatever is read meanwhile: proxies
-//! cut a connection on which nothing comes from the server.
+//! It owns the socket's read time-out until the conversation ends. Pings go out regularly, whatever is
+//! read meanwhile: proxies cut a connection on which nothing comes from the server.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
