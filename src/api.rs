@@ -82,6 +82,7 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
         &room,
         (which, limit),
         bytes,
+        || instance.is_closing(),
     );
     let excerpt = excerpt.map_err(|why| cannot("cannot read the history", &room, &why))?;
     Ok(object(
@@ -272,7 +273,7 @@ fn cannot(what: &str, room: &RoomName, why: &BackplaneError) -> Answer {
 
 fn status_of(why: &BackplaneError) -> u16 {
     match why {
-        BackplaneError::Unavailable | BackplaneError::NoAnswer => 503,
+        BackplaneError::Unavailable | BackplaneError::NoAnswer | BackplaneError::Overloaded => 503,
         BackplaneError::Refused(_) => 500,
     }
 }

@@ -106,6 +106,8 @@ pub mod limit {
     pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
     /// Seconds.
     pub const HISTORY_TTL: Limit = limit("history-ttl", 1, 366 * 86_400, 86_400);
+    /// Bytes.
+    pub const HISTORY_BYTES: Limit = limit("history-bytes", 1 << 20, 1 << 40, 256 << 20);
     /// Seconds.
     pub const PRESENCE_TTL: Limit = limit("presence-ttl", 3, 3600, 30);
     /// Seconds.
@@ -198,6 +200,7 @@ impl Default for Config {
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),
                 history_ttl: seconds(limit::HISTORY_TTL),
+                history_bytes: count(limit::HISTORY_BYTES),
                 presence_ttl: seconds(limit::PRESENCE_TTL),
                 presence_grace: seconds(limit::PRESENCE_GRACE),
             },

@@ -157,6 +157,12 @@ impl MessageId {
         number: 0,
     };
 
+    /// No message has a greater id.
+    pub const GREATEST: Self = Self {
+        millis: u64::MAX,
+        number: u64::MAX,
+    };
+
     /// The smallest id above this one; `None` above the greatest.
     pub fn next(self) -> Option<Self> {
         match self.number.checked_add(1) {

@@ -1,24 +1,23 @@
 //! The embedded backplane: one instance, in memory. The same log, limits and chain as in Redis,
 //! kept by one thread that takes drafts in order, appends, delivers and acknowledges.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::backlog::{Backlog, Place};
 use super::batch::Batch;
+use super::log::{self, Logs};
 use super::roster::Roster;
-use super::{
-    Backplane, BackplaneError, Departure, Draft, Excerpt, REFS_LAST, Receipt, Retention, Stored,
-};
+use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
-use crate::message::{Entry, Message, MessageId, Notice, RoomName, UserName};
-use crate::protocol::{Page, Ref};
+use crate::message::{MessageId, Notice, RoomName, UserName};
+use crate::protocol::Page;
 
 /// How often graces are looked after.
 const GRACES: Duration = Duration::from_millis(250);
@@ -27,7 +26,7 @@ const GRACES: Duration = Duration::from_millis(250);
 const FORGETTING: Duration = Duration::from_secs(10);
 
 enum Job {
-    Publish(Draft, Receipt),
+    Publish(Draft, Receipt, Place),
     Notice(RoomName, Notice),
     Stop,
 }
@@ -36,20 +35,16 @@ enum Job {
 /// never held while delivering.
 struct Shared {
     hub: Arc<Hub>,
-    retention: Retention,
-    logs: Mutex<HashMap<RoomName, Log>>,
+    logs: Mutex<Logs>,
     roster: Mutex<Roster>,
     in_flight: AtomicUsize,
+    /// The first id that could be of this process.
+    began: MessageId,
+    backlog: Backlog,
 }
 
-/// One room's past.
-#[derive(Default)]
-struct Log {
-    entries: VecDeque<Entry>,
-    refs: HashMap<(UserName, Ref), (MessageId, Instant)>,
-    last: Option<MessageId>,
-    spoken: Option<Instant>,
-}
+/// What is told to a sender once the message was delivered.
+type Receipts = Vec<(Receipt, Result<Stored, BackplaneError>)>;
 
 /// The embedded backplane.
 pub struct Local {
@@ -65,9 +60,10 @@ impl Local {
         let shared = Arc::new(Shared {
             hub,
             roster: Mutex::new(Roster::new(retention.presence_grace)),
-            retention,
-            logs: Mutex::default(),
+            logs: Mutex::new(Logs::new(retention)),
             in_flight: AtomicUsize::new(0),
+            began: log::now_as_id(),
+            backlog: Backlog::default(),
         });
         let thread = thread::Builder::new().name("backplane".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -94,7 +90,7 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut receipts = Vec::new();
     loop {
         match queue.recv_deadline(next_graces) {
-            Ok(Job::Publish(draft, receipt)) => {
+            Ok(Job::Publish(draft, receipt, _place)) => {
                 receipts.push((receipt, shared.store(draft, &mut batch)));
                 // What else was said meanwhile goes along; so whatever waits has a job behind it.
                 if !queue.is_empty() && !batch.is_full() {
@@ -119,33 +115,28 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
             next_graces = now + GRACES;
         }
         if now >= next_forgetting {
-            shared.forget(now);
+            lock(&shared.logs).forget(now);
             next_forgetting = now + FORGETTING;
         }
     }
 }
 
 impl Shared {
-    fn deliver(&self, batch: &mut Batch, receipts: &mut Vec<(Receipt, Stored)>) {
+    fn deliver(&self, batch: &mut Batch, receipts: &mut Receipts) {
         batch.deliver(&self.hub);
-        for (receipt, stored) in receipts.drain(..) {
-            receipt(Ok(stored));
+        for (receipt, outcome) in receipts.drain(..) {
+            receipt(outcome);
             self.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn store(&self, draft: Draft, batch: &mut Batch) -> Stored {
-        let now = Instant::now();
+    fn store(&self, draft: Draft, batch: &mut Batch) -> Result<Stored, BackplaneError> {
         let room = draft.room.clone();
-        let (stored, entry) = lock(&self.logs).entry(room.clone()).or_default().append(
-            draft,
-            now,
-            self.retention.history_length,
-        );
+        let (stored, entry) = lock(&self.logs).append(draft, Instant::now())?;
         if let Some(entry) = entry {
             batch.add(&room, entry);
         }
-        stored
+        Ok(stored)
     }
 
     fn miss_who_is_gone(&self, now: Instant, jobs: &Sender<Job>) {
@@ -155,102 +146,15 @@ impl Shared {
             let _ = jobs.send(Job::Notice(room, Notice::Left(user)));
         }
     }
-
-    fn forget(&self, now: Instant) {
-        lock(&self.logs).retain(|_, log| {
-            log.forget(now, self.retention.history_ttl);
-            !(log.entries.is_empty() && log.refs.is_empty())
-        });
-    }
-}
-
-impl Log {
-    fn append(&mut self, draft: Draft, now: Instant, keep: usize) -> (Stored, Option<Entry>) {
-        let key = draft.reference.map(|r| (draft.from.clone(), r));
-        if let Some((id, noted)) = key.as_ref().and_then(|key| self.refs.get(key))
-            && now.duration_since(*noted) < REFS_LAST
-        {
-            let (id, duplicate) = (*id, true);
-            return (Stored { id, duplicate }, None);
-        }
-        let id = self.next_id();
-        let entry = Entry {
-            message: Message {
-                id,
-                from: draft.from,
-                text: draft.text,
-                at: id.millis,
-            },
-            prev: self.last,
-            via: draft.via,
-        };
-        self.last = Some(id);
-        self.spoken = Some(now);
-        self.entries.push_back(entry.clone());
-        while self.entries.len() > keep {
-            self.entries.pop_front();
-        }
-        if let Some(key) = key {
-            self.refs.insert(key, (id, now));
-        }
-        let duplicate = false;
-        (Stored { id, duplicate }, Some(entry))
-    }
-
-    fn forget(&mut self, now: Instant, ttl: Duration) {
-        self.refs
-            .retain(|_, (_, noted)| now.duration_since(*noted) < REFS_LAST);
-        if self
-            .spoken
-            .is_some_and(|spoken| now.duration_since(spoken) >= ttl)
-        {
-            self.entries.clear();
-        }
-    }
-
-    /// The clock's millisecond, or the last id's where the clock stands still or goes back.
-    fn next_id(&self) -> MessageId {
-        let millis = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        match self.last {
-            Some(last) if last.millis >= millis => MessageId {
-                millis: last.millis,
-                number: last.number + 1,
-            },
-            _ => MessageId { millis, number: 0 },
-        }
-    }
-
-    fn excerpt(&self, page: Page, limit: usize) -> Excerpt {
-        let ids = |entry: &Entry| entry.message.id;
-        let length = self.entries.len();
-        let range = match page {
-            Page::Newest => length.saturating_sub(limit)..length,
-            Page::Before(id) => {
-                let end = self.entries.partition_point(|entry| ids(entry) < id);
-                end.saturating_sub(limit)..end
-            }
-            Page::After(id) => {
-                let start = self.entries.partition_point(|entry| ids(entry) <= id);
-                start..length.min(start.saturating_add(limit))
-            }
-        };
-        let more = match page {
-            Page::Newest | Page::Before(_) => range.start > 0,
-            Page::After(_) => range.end < length,
-        };
-        Excerpt {
-            entries: self.entries.range(range).cloned().collect(),
-            more,
-        }
-    }
 }
 
 impl Backplane for Local {
     fn publish(&self, draft: Draft, receipt: Receipt) {
+        let Some(place) = self.shared.backlog.admit(&draft) else {
+            return receipt(Err(BackplaneError::Overloaded));
+        };
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.submit(Job::Publish(draft, receipt));
+        self.submit(Job::Publish(draft, receipt, place));
     }
 
     fn subscribe(&self, _room: &RoomName) -> Result<(), BackplaneError> {
@@ -261,10 +165,15 @@ impl Backplane for Local {
     fn unsubscribe(&self, _room: &RoomName) {}
 
     fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
-        Ok(lock(&self.shared.logs)
-            .get(room)
-            .map(|log| log.excerpt(page, limit))
-            .unwrap_or_default())
+        Ok(lock(&self.shared.logs).excerpt(room, page, limit))
+    }
+
+    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
+        Ok(lock(&self.shared.logs).tail(room))
+    }
+
+    fn began_after(&self, id: MessageId) -> bool {
+        id < self.shared.began
     }
 
     fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
@@ -305,56 +214,5 @@ impl Backplane for Local {
             // A panic there has been reported by its own thread.
             let _ = thread.join();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn draft(text: &str, reference: Option<&str>) -> Draft {
-        Draft {
-            room: RoomName::lobby(),
-            from: "alice".parse().expect("a name"),
-            text: text.to_owned(),
-            reference: reference.map(|r| r.to_owned().try_into().expect("a ref")),
-            via: None,
-        }
-    }
-
-    #[test]
-    fn a_log_keeps_the_newest_and_its_pages_meet() {
-        let mut log = Log::default();
-        let now = Instant::now();
-        for n in 0..10 {
-            log.append(draft(&n.to_string(), None), now, 7);
-        }
-        let texts = |excerpt: &Excerpt| -> String {
-            let texts = excerpt.entries.iter().map(|e| e.message.text.as_str());
-            texts.collect()
-        };
-        let newest = log.excerpt(Page::Newest, 3);
-        assert_eq!((texts(&newest).as_str(), newest.more), ("789", true));
-        let id = newest.entries[0].message.id;
-        let before = log.excerpt(Page::Before(id), 3);
-        assert_eq!((texts(&before).as_str(), before.more), ("456", true));
-        let rest = log.excerpt(Page::Before(before.entries[0].message.id), 3);
-        assert_eq!((texts(&rest).as_str(), rest.more), ("3", false));
-        let after = log.excerpt(Page::After(id), 1);
-        assert_eq!((texts(&after).as_str(), after.more), ("8", true));
-        assert_eq!(texts(&log.excerpt(Page::After(id), 9)), "89");
-    }
-
-    #[test]
-    fn a_repeated_ref_is_the_same_message_for_five_minutes() {
-        let mut log = Log::default();
-        let now = Instant::now();
-        let (first, _) = log.append(draft("a", Some("r")), now, 10);
-        let (again, entry) = log.append(draft("a", Some("r")), now + REFS_LAST / 2, 10);
-        assert_eq!(again.id, first.id);
-        assert!(again.duplicate && entry.is_none());
-        let (late, _) = log.append(draft("a", Some("r")), now + REFS_LAST, 10);
-        assert!(!late.duplicate);
-        assert!(late.id > first.id);
     }
 }

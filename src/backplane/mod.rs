@@ -9,8 +9,10 @@
 //!   each once; where one is lost for good, a gap is delivered in its place.
 //! - A room is heard from the moment [`Backplane::subscribe`] returns.
 
+mod backlog;
 mod batch;
 mod local;
+mod log;
 mod redis;
 mod roster;
 
@@ -56,6 +58,8 @@ pub enum BackplaneError {
     /// It stopped answering: whether it was done is unknown. The asker may try again, and a
     /// message's ref makes that safe.
     NoAnswer,
+    /// Too much waits to be stored already, so nothing was done. The asker may try again.
+    Overloaded,
     /// It refuses, and says why; an operator acts next.
     Refused(String),
 }
@@ -67,6 +71,7 @@ impl fmt::Display for BackplaneError {
             Self::NoAnswer => {
                 f.write_str("Redis stopped answering, so it may be done or not; try again")
             }
+            Self::Overloaded => f.write_str("too many messages wait to be stored, try again"),
             Self::Refused(why) => write!(f, "Redis refuses: {why}"),
         }
     }
@@ -81,6 +86,9 @@ pub struct Excerpt {
     pub entries: Vec<Entry>,
     /// Whether the log has more in the direction that was asked for.
     pub more: bool,
+    /// The id to go on from, in the direction that was asked for: the last that was read, even of
+    /// something in the log that is not a message. `None` if nothing was read.
+    pub reach: Option<MessageId>,
 }
 
 /// How a connection left.
@@ -112,6 +120,13 @@ pub trait Backplane: Send + Sync {
     /// Reads up to `limit` entries of the room's log.
     fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError>;
 
+    /// The id of the newest message that the room's log took. It is known for [`LAST_ID_LASTS`] after
+    /// the log forgot the message itself, so that a forgotten past is told from a lost one.
+    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError>;
+
+    /// Whether this message is older than all that this backplane can know: it began anew after it.
+    fn began_after(&self, id: MessageId) -> bool;
+
     /// A connection of this user entered the room. If it is the first anywhere, the room is told.
     fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError>;
 
@@ -142,6 +157,9 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long a [`Ref`] is remembered.
 pub const REFS_LAST: Duration = Duration::from_secs(5 * 60);
 
+/// How long the id of a room's newest message is known after its log was forgotten.
+pub const LAST_ID_LASTS: Duration = Duration::from_secs(7 * 86_400);
+
 /// What both backplanes keep to.
 #[derive(Debug, Clone)]
 pub struct Retention {
@@ -149,14 +167,16 @@ pub struct Retention {
     pub history_length: usize,
     /// A room in which nothing was said for so long forgets its past.
     pub history_ttl: Duration,
+    /// How many bytes the embedded backplane remembers, over all rooms.
+    pub history_bytes: usize,
     /// How long a user is present without being renewed.
     pub presence_ttl: Duration,
     /// How long a user may be away without being missed.
     pub presence_grace: Duration,
 }
 
-/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the log's
-/// newest id, for when there are none. [`MessageId::ZERO`] stands for the time before the first
+/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the room's
+/// newest id ([`Backplane::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the first
 /// message.
 pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
     let mut last = Some(since).filter(|&since| since != MessageId::ZERO);

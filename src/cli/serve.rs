@@ -129,6 +129,9 @@ pub(super) struct Options {
     /// How long a room in which nothing is said remembers
     #[arg(long, env = "HUBBUB_HISTORY_TTL", value_name = "SECONDS", default_value_t = limit::HISTORY_TTL.default, value_parser = within::<u64>(limit::HISTORY_TTL), help_heading = "Memory")]
     history_ttl: u64,
+    /// How many bytes are remembered over all rooms without Redis; beyond that the oldest are forgotten
+    #[arg(long, env = "HUBBUB_HISTORY_BYTES", value_name = "BYTES", default_value_t = limit::HISTORY_BYTES.default as usize, value_parser = within::<usize>(limit::HISTORY_BYTES), help_heading = "Memory")]
+    history_bytes: usize,
     /// How long the users of an instance that was killed still seem present
     #[arg(long, env = "HUBBUB_PRESENCE_TTL", value_name = "SECONDS", default_value_t = limit::PRESENCE_TTL.default, value_parser = within::<u64>(limit::PRESENCE_TTL), help_heading = "Memory")]
     presence_ttl: u64,
@@ -164,6 +167,7 @@ impl Options {
             retention: Retention {
                 history_length: self.history_length,
                 history_ttl: Duration::from_secs(self.history_ttl),
+                history_bytes: self.history_bytes,
                 presence_ttl: Duration::from_secs(self.presence_ttl),
                 presence_grace: Duration::from_secs(self.presence_grace),
             },

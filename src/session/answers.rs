@@ -58,7 +58,9 @@ pub fn refused(
     error: &BackplaneError,
 ) -> Event {
     let (code, retry) = match error {
-        BackplaneError::Unavailable | BackplaneError::NoAnswer => (ErrorCode::Unavailable, true),
+        BackplaneError::Unavailable | BackplaneError::NoAnswer | BackplaneError::Overloaded => {
+            (ErrorCode::Unavailable, true)
+        }
         BackplaneError::Refused(_) => (ErrorCode::Refused, false),
     };
     Event::Error {

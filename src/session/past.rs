@@ -39,7 +39,9 @@ impl Session {
         bytes: usize,
     ) -> Result<Excerpt, BackplaneError> {
         let backplane = &*self.instance.backplane;
-        gather(backplane, self.outbox.rendering(), room, which, bytes)
+        let rendering = self.outbox.rendering();
+        let is_over = || !self.outbox.is_open() || self.instance.is_closing();
+        gather(backplane, rendering, room, which, bytes, is_over)
     }
 
     /// Sends the room with its past to a connection that the hub has admitted, and releases it.
@@ -51,8 +53,7 @@ impl Session {
     ) -> Result<(), BackplaneError> {
         let backplane = &self.instance.backplane;
         let first_frame = self.outbox.budget() / 4;
-        let tail = backplane.read(room, Page::Newest, 1)?.entries.pop();
-        let tail = tail.map(|entry| entry.message.id);
+        let tail = backplane.tail(room)?;
         let (past, recovered) = match (since, history) {
             (Some(since), _) => {
                 let missed = self.gather(room, (Page::After(since), FIRST_FRAME), first_frame)?;
@@ -113,13 +114,13 @@ impl Session {
     }
 
     /// Sends what follows `last` and did not fit one frame, as single messages, as fast as the client
-    /// reads, while what is said meanwhile is held back. The last id that was sent.
+    /// reads, while what is said meanwhile is held back. Ends with the log, or with the connection. The
+    /// last id that was sent.
     fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
-        loop {
-            let piece = self
-                .instance
-                .backplane
-                .read(room, Page::After(last), PIECE)?;
+        let mut cursor = last;
+        while self.outbox.is_open() {
+            let page = Page::After(cursor);
+            let piece = self.instance.backplane.read(room, page, PIECE)?;
             for entry in piece.entries {
                 let id = entry.message.id;
                 if entry.prev != Some(last) {
@@ -137,35 +138,51 @@ impl Session {
                     via: None,
                 });
             }
-            if !piece.more || !self.outbox.is_open() {
-                return Ok(last);
+            match piece.reach {
+                Some(reach) if piece.more => cursor = reach,
+                _ => break,
             }
         }
+        Ok(last)
     }
 }
 
-/// Reads up to `limit` entries of a log, as many as `bytes` take when they are
-/// rendered, but at least one. They may be large, and a crowd may ask at once: so a few first, and then as many as
-/// should still fit.
+/// Reads up to `limit` messages of a log, as many as `bytes` take when they are rendered, but at least
+/// one. They may be large, and a crowd may ask at once: so a few first, and then as many as should
+/// still fit. Each piece begins where the last one ended, so this ends with the log; and before that
+/// once `is_over`, with [`BackplaneError::Unavailable`].
 pub fn gather(
     backplane: &dyn Backplane,
     rendering: Rendering,
     room: &RoomName,
     (page, limit): (Page, usize),
     bytes: usize,
+    is_over: impl Fn() -> bool,
 ) -> Result<Excerpt, BackplaneError> {
     // From where the page was asked for, outwards.
     let mut entries: Vec<Entry> = Vec::new();
     let mut weight: usize = 0;
     let mut next = page;
     let mut more = true;
+    let mut reach = None;
     'pieces: while more && entries.len() < limit {
-        let ask = match weight.checked_div(entries.len()) {
-            None => PIECE,
-            Some(average) => (bytes.saturating_sub(weight) / average.max(1)).max(PIECE),
+        if is_over() {
+            return Err(BackplaneError::Unavailable);
+        }
+        let piece = match weight.checked_div(entries.len()) {
+            // What was read before holds no message.
+            None if reach.is_some() => PAGE_MOST,
+            None => PIECE.min(limit),
+            Some(average) => {
+                let fit = bytes.saturating_sub(weight) / average.max(1);
+                fit.max(PIECE).min(limit - entries.len())
+            }
         };
-        let ask = ask.min(limit - entries.len());
-        let piece = backplane.read(room, next, ask)?;
+        let piece = backplane.read(room, next, piece)?;
+        let Some(end) = piece.reach else {
+            more = false;
+            break;
+        };
         more = piece.more;
         let mut piece = piece.entries;
         if !matches!(page, Page::After(_)) {
@@ -173,23 +190,28 @@ pub fn gather(
         }
         for entry in piece {
             let size = rendering.weigh(&entry.message);
-            if !entries.is_empty() && weight + size > bytes {
+            if entries.len() == limit || (!entries.is_empty() && weight + size > bytes) {
                 more = true;
                 break 'pieces;
             }
             weight += size;
-            let id = entry.message.id;
-            next = match page {
-                Page::After(_) => Page::After(id),
-                Page::Newest | Page::Before(_) => Page::Before(id),
-            };
+            reach = Some(entry.message.id);
             entries.push(entry);
         }
+        reach = Some(end);
+        next = match page {
+            Page::After(_) => Page::After(end),
+            Page::Newest | Page::Before(_) => Page::Before(end),
+        };
     }
     if !matches!(page, Page::After(_)) {
         entries.reverse();
     }
-    Ok(Excerpt { entries, more })
+    Ok(Excerpt {
+        entries,
+        more,
+        reach,
+    })
 }
 
 /// What was said, without how it is chained.

@@ -226,14 +226,16 @@ fn bare_loop(port: u16, batch: usize) -> f64 {
         pipeline
             .cmd("EVALSHA")
             .arg(script.get_hash())
-            .arg(1)
+            .arg(2)
             .arg(format!("{room}:log"))
+            .arg(format!("{room}:newest"))
             .arg(&room)
             .arg("sender")
             .arg(TEXT)
             .arg("0123456789abcdef.1")
             .arg(1000)
             .arg(86_400_000)
+            .arg(691_200_000)
             .arg(300_000);
     }
     let begin = Instant::now();

@@ -181,6 +181,19 @@ fn pages_meet_in_both_directions() {
 }
 
 #[test]
+fn a_rooms_newest_id_is_known() {
+    on_both(|house| {
+        let lobby = room("lobby");
+        let tail = || house.backplane.tail(&lobby).expect("an answer");
+        assert_eq!(tail(), None);
+        for n in 0..3 {
+            let stored = house.say(&lobby, &n.to_string(), None);
+            assert_eq!(tail(), Some(stored.expect("it is stored").id));
+        }
+    });
+}
+
+#[test]
 fn a_repeated_ref_stores_nothing_new() {
     on_both(|house| {
         let (lobby, other) = (room("lobby"), room("other"));

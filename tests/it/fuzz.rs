@@ -232,6 +232,12 @@ impl Backplane for Faulty {
     fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.0.read(room, page, limit)
     }
+    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
+        self.0.tail(room)
+    }
+    fn began_after(&self, id: MessageId) -> bool {
+        self.0.began_after(id)
+    }
     fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
         self.0.arrive(room, user)
     }

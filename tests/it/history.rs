@@ -206,3 +206,115 @@ fn a_room_in_which_nothing_is_said_forgets() {
     alice.says("anew");
     assert_eq!(bob.hears(), "alice: anew", "and no gap before it");
 }
+
+#[test]
+fn entries_of_another_kind_are_skipped_and_hold_nobody_up() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let first = say(&mut alice, "lobby", "one");
+    // More than any page has.
+    redis.add_foreign_entries("lobby", 250);
+    let mut page = |request: Value| {
+        alice.asks(&request);
+        alice.event_of("history")
+    };
+    let newest = page(json!({"type": "history", "room": "lobby", "limit": 1}));
+    assert_eq!(texts(&newest["messages"]), ["one"]);
+    let resume = || {
+        let mut bob = Client::json(hubbub.address(), "bob");
+        bob.asks(&json!({"type": "join", "room": "lobby", "since": first}));
+        bob.event_of("room")
+    };
+    let nothing = resume();
+    assert_eq!(
+        (
+            &nothing["recovered"],
+            &nothing["last"],
+            texts(&nothing["messages"]).len()
+        ),
+        (&json!(true), &first, 0)
+    );
+    let second = say(&mut alice, "lobby", "two");
+    let missed = resume();
+    assert_eq!(missed["recovered"], true, "nothing of Hubbub's is missing");
+    assert_eq!(texts(&missed["messages"]), ["two"]);
+    let mut page = |request: Value| {
+        alice.asks(&request);
+        alice.event_of("history")
+    };
+    let older = page(json!({"type": "history", "room": "lobby", "before": second, "limit": 1}));
+    assert_eq!(texts(&older["messages"]), ["one"]);
+    let newer = page(json!({"type": "history", "room": "lobby", "after": first, "limit": 1}));
+    assert_eq!(texts(&newer["messages"]), ["two"]);
+    let mut carol = Client::text(hubbub.address(), "/chat/carol?history=2");
+    assert_eq!(carol.hears_until("two")[1..], ["alice: one", "alice: two"]);
+}
+
+#[test]
+fn a_past_larger_than_a_frame_is_read_on_across_entries_of_another_kind() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let first = say(&mut alice, "lobby", "first");
+    let large = "x".repeat(30_000);
+    for _ in 0..6 {
+        for _ in 0..5 {
+            say(&mut alice, "lobby", &large);
+        }
+        redis.add_foreign_entries("lobby", 40);
+    }
+    let mut bob = Client::json(hubbub.address(), "bob");
+    bob.asks(&json!({"type": "join", "room": "lobby", "since": first}));
+    let entered = bob.event_of("room");
+    assert_eq!(entered["recovered"], true);
+    let mut count = texts(&entered["messages"]).len();
+    say(&mut alice, "lobby", "live");
+    loop {
+        let event = bob.event();
+        assert_ne!(event["type"], "gap", "{event}");
+        match event["text"].as_str() {
+            Some("live") => break,
+            Some(_) => count += 1,
+            None => {}
+        }
+    }
+    assert_eq!(count, 30);
+}
+
+#[test]
+fn a_client_that_resumes_in_a_room_that_forgot_has_missed_nothing() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--history-ttl", "1"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let last = say(&mut alice, "lobby", "soon forgotten");
+    crate::support::until("it is forgotten", || {
+        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
+        (kept == 0).then_some(())
+    });
+    let resume = |since: &Value| {
+        // Another instance, which knows only what Redis tells.
+        let other = Hubbub::on_with(&redis, &["--history-ttl", "1"]);
+        let mut bob = Client::json(other.address(), "bob");
+        bob.asks(&json!({"type": "join", "room": "lobby", "since": since}));
+        bob.event_of("room")
+    };
+    let nothing = resume(&last);
+    assert_eq!(
+        (&nothing["recovered"], &nothing["last"]),
+        (&json!(true), &last)
+    );
+    let next = say(&mut alice, "lobby", "anew");
+    let missed = resume(&last);
+    assert_eq!(missed["recovered"], true);
+    assert_eq!(texts(&missed["messages"]), ["anew"]);
+    crate::support::until("this one is forgotten as well", || {
+        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
+        (kept == 0).then_some(())
+    });
+    assert_eq!(resume(&last)["recovered"], false, "that was missed");
+    assert_eq!(resume(&next)["recovered"], true);
+}

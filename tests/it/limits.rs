@@ -395,3 +395,37 @@ fn what_happens_is_counted() {
         (metric(&hubbub, "hubbub_subscription_cuts_total") == 1).then_some(())
     });
 }
+
+#[test]
+fn what_the_embedded_backplane_remembers_is_bounded() {
+    const ROOMS: usize = 20;
+    const SAID: usize = 200;
+    let hubbub = Hubbub::with(&["--history-bytes", "16777216"]);
+    let address = hubbub.address();
+    let before = hubbub.resident_kib();
+    let text = "x".repeat(60_000);
+    let most = thread::scope(|scope| {
+        let speakers: Vec<_> = (0..ROOMS)
+            .map(|n| {
+                let text = &text;
+                scope.spawn(move || {
+                    let mut alice = Client::text(address, &format!("/chat/alice?room=room-{n}"));
+                    alice.hears();
+                    (0..SAID).for_each(|_| alice.says(text));
+                    alice.says("/help");
+                    // What was refused, since too much waited, comes before.
+                    alice.hears_until("a line that begins with a slash: /text");
+                })
+            })
+            .collect();
+        let mut most = before;
+        while speakers.iter().any(|speaker| !speaker.is_finished()) {
+            most = most.max(hubbub.resident_kib());
+            thread::sleep(Duration::from_millis(10)); // between two looks
+        }
+        most
+    });
+    // All of it would be 229 MiB.
+    let grown = (most - before) / 1024;
+    assert!(grown < 130, "{grown} MiB more than before");
+}

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::client::{Client, get};
-use crate::support::hubbub::Hubbub;
+use crate::support::client::{Client, get, metric};
+use crate::support::hubbub::{Hubbub, run};
+use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
 
@@ -191,4 +192,186 @@ fn a_server_that_is_stopped_and_continued_goes_on_as_if_nothing_had_been() {
     }
     let log = hubbub.log();
     assert!(!log.contains("cut") && !log.contains("lost"), "{log}");
+}
+
+/// Waits until `/readyz` says that it is not, and why.
+fn unready(hubbub: &Hubbub) -> String {
+    until("it is not ready", || {
+        let (status, why) = get(hubbub.address(), "/readyz");
+        (status == 503).then_some(why)
+    })
+}
+
+fn ready(hubbub: &Hubbub) {
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_redis_that_becomes_a_replica_is_not_ready_until_it_is_a_master_again() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    // The port of nobody: it goes on answering as it is, and takes no writes.
+    let _: String = redis.run(&["REPLICAOF", "127.0.0.1", "1"]);
+    let why = unready(&hubbub);
+    assert!(why.contains("replica"), "{why}");
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi"}));
+    let refused = alice.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    assert_eq!(
+        metric(&hubbub, "hubbub_redis_losses_total"),
+        1,
+        "it is left"
+    );
+    let started = run(&["serve", "--listen", "127.0.0.1:0", "--redis", &redis.url()]);
+    let why = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert_eq!(started.status.code(), Some(1));
+    assert!(why.contains("read-only replica"), "{why}");
+    let _: String = redis.run(&["REPLICAOF", "NO", "ONE"]);
+    ready(&hubbub);
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi"}));
+    assert_eq!(alice.event_of("sent")["room"], "lobby");
+}
+
+#[test]
+fn while_redis_is_full_it_is_not_ready_and_nobody_is_taken_for_gone() {
+    let redis = Redis::start();
+    // Each renewal is due after one second.
+    let brief = ["--presence-ttl", "3"];
+    let (here, there) = (
+        Hubbub::on_with(&redis, &brief),
+        Hubbub::on_with(&redis, &brief),
+    );
+    let mut alice = here.join("alice");
+    let mut bob = there.join("bob");
+    assert_eq!(alice.hears(), "* bob joined");
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let why = unready(&here);
+    assert!(why.contains("OOM"), "{why}");
+    unready(&there);
+    let full = Instant::now();
+    while full.elapsed() < Duration::from_secs(8) {
+        alice.says("there is no room for this");
+        let told = alice.hears();
+        assert!(told.starts_with("! not sent: Redis "), "{told}");
+        thread::sleep(Duration::from_millis(500)); // longer than the expiry is the point
+    }
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    ready(&here);
+    ready(&there);
+    bob.says("after");
+    assert_eq!(alice.hears(), "bob: after", "and nobody left or joined");
+    alice.says("and here");
+    assert_eq!(bob.hears(), "alice: and here");
+    until("both are known to be here", || {
+        alice.says("/who");
+        (alice.hears() == "* online: alice, bob").then_some(())
+    });
+    let log = here.log();
+    for line in ["Redis takes no messages: OOM", "Redis takes messages again"] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+}
+
+#[test]
+fn a_redis_that_evicts_is_warned_of_at_the_start() {
+    let warning = "maxmemory-policy is volatile-lru";
+    let bounded = ["--maxmemory", "100mb", "--maxmemory-policy"];
+    let redis = Redis::start_with(&[&bounded[..], &["volatile-lru"]].concat());
+    assert!(Hubbub::on(&redis).log().contains(warning));
+    let redis = Redis::start_with(&[&bounded[..], &["noeviction"]].concat());
+    assert!(!Hubbub::on(&redis).log().contains("maxmemory-policy"));
+}
+
+#[test]
+fn what_waits_for_a_frozen_redis_is_bounded_and_answered_in_time() {
+    const SPEAKERS: usize = 100;
+    const SENDS: usize = 40;
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--ping-interval", "3600"]);
+    let mut speakers: Vec<_> = (0..SPEAKERS)
+        .map(|n| {
+            let mut speaker = Client::json(hubbub.address(), &format!("speaker-{n}"));
+            speaker.joins(&format!("room-{n}"));
+            speaker
+        })
+        .collect();
+    let before = hubbub.resident_kib();
+    redis.freeze();
+    let text = "x".repeat(60_000);
+    let most = thread::scope(|scope| {
+        let refused: Vec<_> = speakers
+            .iter_mut()
+            .enumerate()
+            .map(|(n, speaker)| {
+                let send = json!({"type": "send", "room": format!("room-{n}"), "text": text});
+                scope.spawn(move || {
+                    (0..SENDS).for_each(|_| speaker.asks(&send));
+                    (0..SENDS).for_each(|_| {
+                        assert_eq!(speaker.event_of("error")["code"], "unavailable");
+                    });
+                })
+            })
+            .collect();
+        let mut most = before;
+        while refused.iter().any(|speaker| !speaker.is_finished()) {
+            most = most.max(hubbub.resident_kib());
+            thread::sleep(Duration::from_millis(10)); // between two looks
+        }
+        most
+    });
+    // All of them would be 234 MiB.
+    let grown = (most - before) / 1024;
+    assert!(grown < 130, "{grown} MiB more than before");
+}
+
+#[test]
+fn a_send_is_answered_in_time_also_while_redis_answers_slowly() {
+    const SENDS: usize = 40;
+    let redis = Redis::start();
+    let proxy = Proxy::before(redis.port());
+    let hubbub = Hubbub::with(&["--redis", &proxy.url()]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    // Each reply comes in time, and all of them would take 8 s.
+    proxy.set(Link::Trickling);
+    let asked = Instant::now();
+    for _ in 0..SENDS {
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi"}));
+    }
+    let mut answers = 0;
+    while answers < SENDS {
+        let event = alice.event();
+        if event["type"] == "sent" || event["type"] == "error" {
+            answers += 1;
+            let took = asked.elapsed().as_secs_f64();
+            assert!(took < 3.0, "{took} s: {event}");
+        }
+    }
+}
+
+#[test]
+fn a_send_that_was_written_a_second_time_is_not_called_undone() {
+    let redis = Redis::start();
+    let proxy = Proxy::before(redis.port());
+    let hubbub = Hubbub::with(&["--redis", &proxy.url()]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    // The send finds no script, and is repeated once it is loaded. Of that nothing is heard.
+    let _: String = redis.run(&["SCRIPT", "FLUSH"]);
+    proxy.set(Link::SwallowedOnceLoaded);
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r"}));
+    let error = alice.event_of("error");
+    let message = error["message"].as_str().expect("a sentence");
+    assert!(message.contains("it may be done or not"), "{message}");
+    proxy.set(Link::Open);
+    ready(&hubbub);
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": "r"}));
+    assert_eq!(alice.event_of("sent")["duplicate"], true);
 }

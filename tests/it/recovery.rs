@@ -8,7 +8,7 @@ use hubbub::message::MessageId;
 use serde_json::json;
 
 use crate::support::checker::{Seen, Speaker, Witness, check, faults};
-use crate::support::client::{Client, get};
+use crate::support::client::{Client, get, metric};
 use crate::support::hubbub::Hubbub;
 use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::Redis;
@@ -190,7 +190,8 @@ fn a_message_that_was_not_heard_is_found_by_the_next_one() {
         "prev",
         &newest[0].0,
     ];
-    let _: String = redis.run(&[&["XADD", log, "*"], &fields[..]].concat());
+    let id: String = redis.run(&[&["XADD", log, "*"], &fields[..]].concat());
+    let _: String = redis.run(&["SET", "hubbub:{lobby}:newest", &id]);
     bob.says("two");
     assert_eq!(alice.hears(), "carol: unheard");
     assert_eq!(alice.hears(), "bob: two");
@@ -223,6 +224,68 @@ fn what_was_trimmed_meanwhile_is_announced_as_a_gap() {
     let heard = lines.hears_until("after");
     let told = "* some messages are missing here and cannot be recovered";
     assert!(heard.iter().any(|line| line == told), "{heard:?}");
+}
+
+/// Cuts the subscription `count` times, each time once it stands again.
+fn cut_subscription(redis: &Redis, hubbub: &Hubbub, count: usize) {
+    for _ in 0..count {
+        let before = metric(hubbub, "hubbub_subscription_cuts_total");
+        let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        until("the cut is noticed", || {
+            (metric(hubbub, "hubbub_subscription_cuts_total") > before).then_some(())
+        });
+        until("it is subscribed again", || {
+            (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_cut_in_a_room_that_forgot_its_past_raises_no_alarm() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--history-ttl", "1"]);
+    let witness = Witness::enter(&hubbub.url(), "one", "lobby");
+    let speaker = Speaker::enter(&hubbub.url(), "speaker", "lobby");
+    speaker.says("before");
+    witness.has_seen("before");
+    until("the log is forgotten", || {
+        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
+        (kept == 0).then_some(())
+    });
+    cut_subscription(&redis, &hubbub, 2);
+    speaker.says("after");
+    let seen = witness.has_seen("after");
+    assert!(!seen.iter().any(Seen::is_gap), "nothing was lost: {seen:?}");
+}
+
+#[test]
+fn entries_of_another_kind_are_no_hole() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = Acknowledged::new();
+    for round in 0..3 {
+        said.append(&mut say_lines(
+            &speaker,
+            &format!("round {round}"),
+            5,
+            |_| {
+                redis.add_foreign_entries("lobby", 3);
+            },
+        ));
+        // More than are read at once.
+        redis.add_foreign_entries("lobby", 250);
+        cut_subscription(&redis, &here, 1);
+    }
+    said.insert(speaker.says("the end"), "the end".to_owned());
+    witness.has_seen("the end");
+    check(&[&witness], &said);
+    assert!(
+        !witness.seen().iter().any(Seen::is_gap),
+        "{:?}",
+        witness.seen()
+    );
 }
 
 #[test]

@@ -27,10 +27,14 @@ pub(super) struct Heard {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chain {
-    /// Nothing was delivered yet: it begins at the log's end, once that is known.
+    /// Nothing was delivered yet: it begins at the room's newest message, once that is known.
     Unknown,
-    /// What follows this id (`None`: the log was empty) has to be read from the log.
-    Behind(Option<MessageId>),
+    /// Everything up to `last` was delivered (`None`: the room had no message). What follows has to be
+    /// read from the log, which was read up to `read_to`.
+    Behind {
+        last: Option<MessageId>,
+        read_to: Option<MessageId>,
+    },
     /// Everything up to `last` was delivered, and what follows will be heard.
     Current {
         last: Option<MessageId>,
@@ -47,7 +51,18 @@ impl Chain {
 
     pub(super) fn cut(&mut self) {
         if let Self::Current { last, .. } = *self {
-            *self = Self::Behind(last);
+            let read_to = last;
+            *self = Self::Behind { last, read_to };
+        }
+    }
+
+    /// The point in the log from which it has to be read on.
+    pub(super) fn read_to(&self) -> MessageId {
+        match *self {
+            // Nothing of the past is delivered.
+            Self::Unknown => MessageId::GREATEST,
+            Self::Behind { read_to, .. } => read_to.unwrap_or(MessageId::ZERO),
+            Self::Current { last, .. } => last.unwrap_or(MessageId::ZERO),
         }
     }
 }
@@ -78,55 +93,50 @@ pub(super) fn follow(batch: &mut Batch, heard: &mut Heard, entry: Entry) -> bool
     false
 }
 
-/// Delivers what the log holds behind the room's chain: `missed`, oldest first. `tail` is the log's
-/// newest id, read before: so where nothing was missed, it tells whether the log still reaches as
-/// far as the chain. True once the room is current.
-pub(super) fn fill(
-    hub: &Hub,
-    heard: &mut Heard,
-    missed: Vec<Item>,
-    tail: Option<MessageId>,
-) -> bool {
+/// Delivers what the log holds behind the room's chain: `page`, oldest first. `tail` is the room's
+/// newest id, read before: it tells whether messages are missing at the end of the log. True once the
+/// room is current.
+pub(super) fn fill(hub: &Hub, heard: &mut Heard, page: Vec<Item>, tail: Option<MessageId>) -> bool {
     let mut last = match heard.chain {
         Chain::Current { .. } => return true,
         Chain::Unknown => {
             heard.chain = Chain::caught_up(tail);
             return true;
         }
-        Chain::Behind(last) => last,
+        Chain::Behind { last, .. } => last,
     };
     let lost = |after, before| {
         warn!("room {:?}: messages are lost", heard.room);
         hub.deliver(&heard.room, Delivery::Gap { after, before });
     };
-    if missed.is_empty() && tail < last {
-        // Redis lost the end of the log, or all of it. What it still has was delivered; what it
-        // may have had besides is lost, and from now on it continues from there.
+    let more = page.len() == ENTRIES_AT_ONCE;
+    let read_to = page.last().map(Item::id);
+    let mut missed = page.into_iter().filter_map(Item::into_entry).peekable();
+    if missed.peek().is_none() && !more && tail != last {
+        // The log lost its end, or was forgotten with messages that were not delivered. From now on
+        // it continues from its newest id.
         lost(last, None);
         heard.chain = Chain::caught_up(tail);
         return true;
     }
-    let whole_page = missed.len() == ENTRIES_AT_ONCE;
     let mut batch = Batch::default();
-    for item in missed {
-        let id = item.id();
-        if let Item::Entry(entry) = item {
-            if entry.prev != last {
-                batch.deliver(hub);
-                lost(last, Some(id));
-            }
-            batch.add(&heard.room, entry);
-            if batch.is_full() {
-                batch.deliver(hub);
-            }
+    for entry in missed {
+        let id = entry.message.id;
+        if entry.prev != last {
+            batch.deliver(hub);
+            lost(last, Some(id));
+        }
+        batch.add(&heard.room, entry);
+        if batch.is_full() {
+            batch.deliver(hub);
         }
         last = Some(id);
     }
     batch.deliver(hub);
-    heard.chain = if whole_page {
-        Chain::Behind(last)
+    heard.chain = if more {
+        Chain::Behind { last, read_to }
     } else {
         Chain::caught_up(last)
     };
-    !whole_page
+    !more
 }

@@ -7,6 +7,7 @@
 
 mod chain;
 mod listener;
+mod pipeline;
 mod presence;
 mod publisher;
 mod roll_call;
@@ -25,14 +26,16 @@ use redis::{
     Client, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
 };
 
+use self::pipeline::Pipeline;
 use self::presence::Keeper;
 use self::publisher::Publisher;
 use self::roll_call::RollCall;
 use self::subscriber::Subscriber;
 use self::wire::{Keys, Scripts};
+use super::backlog::Backlog;
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
 use crate::hub::Hub;
-use crate::message::{RoomName, UserName};
+use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Page;
 
 /// How long a connection may take, and then its handshake.
@@ -183,6 +186,7 @@ pub struct Redis {
     scripts: Scripts,
     roll_call: RollCall,
     retention: Retention,
+    backlog: Backlog,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -200,23 +204,18 @@ impl Redis {
             why,
         };
         let scripts = Scripts::new();
-        let connection = address
-            .connect()
-            .and_then(|mut connection| {
-                scripts.load(&mut connection)?;
-                Ok(connection)
-            })
-            .map_err(|error| fail(describe(&error)))?;
+        let pipeline = Pipeline::connect(address, &scripts).map_err(fail)?;
         let keys = Keys::new(prefix, hub.instance());
         let spawned = |error: io::Error| fail(format!("no thread for it: {error}"));
         let publisher = Arc::new(
-            Publisher::start(address.clone(), connection, scripts.clone()).map_err(spawned)?,
+            Publisher::start(address.clone(), pipeline, scripts.clone()).map_err(spawned)?,
         );
         let subscriber =
             Subscriber::start(address.clone(), hub, &publisher, &keys).map_err(spawned)?;
         let keeper = Keeper::start(hub, &publisher, &subscriber, &keys, &scripts, &retention)
             .map_err(spawned)?;
         subscriber.wait_until_heard().map_err(fail)?;
+        publisher.prove(&keys);
         Ok(Self {
             publisher,
             subscriber,
@@ -225,6 +224,7 @@ impl Redis {
             scripts,
             roll_call: RollCall::default(),
             retention,
+            backlog: Backlog::default(),
             in_flight: Arc::default(),
         })
     }
@@ -232,11 +232,16 @@ impl Redis {
 
 impl Backplane for Redis {
     fn publish(&self, draft: Draft, receipt: Receipt) {
+        let command = self.scripts.publish(&self.keys, &draft, &self.retention);
+        let Some(place) = self.backlog.admit(&draft) else {
+            return receipt(Err(BackplaneError::Overloaded));
+        };
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         let in_flight = Arc::clone(&self.in_flight);
         self.publisher.submit(
-            &self.scripts.publish(&self.keys, &draft, &self.retention),
+            &command,
             Box::new(move |answer| {
+                drop(place);
                 receipt(answer.and_then(|value| {
                     let (id, duplicate) = wire::publish_answer(&value)?;
                     Ok(Stored { id, duplicate })
@@ -260,6 +265,7 @@ impl Backplane for Redis {
         let mut items = wire::items(&self.publisher.call(&command)?)?;
         let more = items.len() > limit;
         items.truncate(limit);
+        let reach = items.last().map(wire::Item::id);
         if matches!(page, Page::Newest | Page::Before(_)) {
             items.reverse();
         }
@@ -267,7 +273,19 @@ impl Backplane for Redis {
         Ok(Excerpt {
             entries: entries.collect(),
             more,
+            reach,
         })
+    }
+
+    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
+        let answers = self.publisher.call_all(&wire::tail(&self.keys, room));
+        let values: Result<Vec<_>, _> = answers.into_iter().collect();
+        wire::tail_answer(&values?)
+    }
+
+    fn began_after(&self, _id: MessageId) -> bool {
+        // Redis is expected to keep what it acknowledged. What it lost is a gap.
+        false
     }
 
     fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
@@ -290,9 +308,7 @@ impl Backplane for Redis {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if !self.publisher.is_connected() {
-            return Err("Redis does not answer".to_owned());
-        }
+        self.publisher.writable()?;
         self.subscriber.ready()
     }
 

@@ -25,6 +25,12 @@ use crate::message::{RoomName, UserName};
 /// How often the keeper looks whether something is due.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often Redis has to prove that it takes writes.
+const PROVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after a renewal that failed all users are renewed again.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often the rooms hosted here are swept for users whom nobody renewed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -54,6 +60,8 @@ struct Presence {
     roster: Mutex<Roster>,
     /// Whether a sweep found that Redis knows nothing of this instance's users.
     forgotten: AtomicBool,
+    /// Whether a renewal was refused, or not answered.
+    not_renewed: AtomicBool,
 }
 
 impl Keeper {
@@ -74,12 +82,14 @@ impl Keeper {
             grace: retention.presence_grace,
             roster: Mutex::new(Roster::new(retention.presence_grace)),
             forgotten: AtomicBool::new(false),
+            not_renewed: AtomicBool::new(false),
         });
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let rounds = Rounds {
             presence: Arc::clone(&presence),
             subscription: subscriber.epochs(),
             epochs: (0, 0),
+            prove_at: Instant::now(),
             renew_at: Instant::now(),
             sweep_at: Instant::now() + retention.presence_ttl / 3,
             compare_at: Instant::now() + retention.presence_ttl / 3,
@@ -181,6 +191,7 @@ struct Rounds {
     subscription: Box<dyn Fn() -> u64 + Send>,
     /// The publisher's and the subscription's epochs when last looked at.
     epochs: (u64, u64),
+    prove_at: Instant,
     renew_at: Instant,
     sweep_at: Instant,
     compare_at: Instant,
@@ -201,28 +212,36 @@ impl Rounds {
                 self.presence.gone(&room, &user);
             }
         }
-        let third = self.presence.ttl / 3;
-        let epochs = (self.presence.publisher.epoch(), (self.subscription)());
+        let presence = Arc::clone(&self.presence);
+        let publisher = &presence.publisher;
+        let epochs = (publisher.epoch(), (self.subscription)());
         if epochs != self.epochs {
-            // Redis was away, and may have let users expire whom nobody could renew, or have
-            // forgotten everyone. Every instance renews its users at once; only when all had the
-            // time for it is anyone taken for gone.
+            // Redis was away or took no writes. It may have let users expire whom nobody could renew,
+            // or have forgotten everyone.
             self.epochs = epochs;
-            self.renew_at = now;
-            self.sweep_at = now + third;
-            self.compare_at = now + third;
+            self.prove_at = now;
+            self.renew_before_sweeping(now, now);
         }
-        if !self.presence.publisher.is_connected() {
+        if !publisher.is_connected() {
             return;
         }
-        if self.presence.forgotten.swap(false, Ordering::AcqRel) {
+        if now >= self.prove_at {
+            self.prove_at = now + PROVE_EVERY;
+            publisher.prove(&presence.keys);
+        }
+        if publisher.is_refused() {
+            // Nobody can be renewed, so nobody is taken for gone.
+            return;
+        }
+        if presence.forgotten.swap(false, Ordering::AcqRel) {
             // Redis forgot our users without ever being away, by a FLUSHALL say.
-            self.renew_at = now;
-            self.sweep_at = now + third;
-            self.compare_at = now + third;
+            self.renew_before_sweeping(now, now);
+        }
+        if presence.not_renewed.swap(false, Ordering::AcqRel) {
+            self.renew_before_sweeping(now, now + RENEW_AGAIN);
         }
         if now >= self.renew_at {
-            self.renew_at = now + third;
+            self.renew_at = now + presence.ttl / 3;
             self.renew();
         }
         if now >= self.sweep_at {
@@ -230,10 +249,20 @@ impl Rounds {
             self.sweep();
         }
         if now >= self.compare_at {
+            let third = presence.ttl / 3;
             self.compare_at = now + if self.look_again { third } else { LOOK_AGAIN };
             self.look_again = !self.look_again;
             self.compare();
         }
+    }
+
+    /// Every instance finds the same out and renews its users. Only when all had the time for it is
+    /// anyone taken for gone.
+    fn renew_before_sweeping(&mut self, now: Instant, renew_at: Instant) {
+        let third = self.presence.ttl / 3;
+        self.renew_at = renew_at;
+        self.sweep_at = now + third;
+        self.compare_at = now + third;
     }
 
     fn renew(&self) {
@@ -244,7 +273,15 @@ impl Rounds {
             .presence
             .of_everyone(&roster, PresenceStep::Arrive { ttl })
         {
-            self.presence.publisher.submit(&step, Box::new(|_| {}));
+            let presence = Arc::clone(&self.presence);
+            self.presence.publisher.submit(
+                &step,
+                Box::new(move |answer| {
+                    if answer.is_err() {
+                        presence.not_renewed.store(true, Ordering::Release);
+                    }
+                }),
+            );
         }
     }
 

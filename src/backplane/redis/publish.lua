@@ -2,12 +2,14 @@
 -- Were these three commands, a subscriber could hear what the log does not hold, two senders could
 -- be heard in another order than they are stored, and a retry could be stored twice.
 --
--- KEYS[1] the room's log (stream)        KEYS[2] the ref's key, only if the sender gave a ref
--- ARGV    channel, from, text, via, messages to keep, log's time to live (ms), ref's (ms)
+-- KEYS[1] the room's log (stream)        KEYS[2] the id of its newest message
+-- KEYS[3] the ref's key, only if the sender gave a ref
+-- ARGV    channel, from, text, via, messages to keep, log's time to live (ms), the newest id's (ms),
+--         ref's (ms)
 -- returns {id, duplicate as 0 or 1}
 
-local log, ref = KEYS[1], KEYS[2]
-local channel, from, text, via = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local log, newest, ref = KEYS[1], KEYS[2], KEYS[3]
+local channel, from, text, via, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if ref then
   local id = redis.call('GET', ref)
@@ -16,21 +18,33 @@ if ref then
   end
 end
 
-local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-local prev, place = '', '*'
-if last then
-  prev = last[1]
-else
-  -- A log that begins anew, after a FLUSHALL say, must not give an id of the old one away again,
-  -- as it would within the same millisecond: so it begins at the microsecond.
-  local time = redis.call('TIME')
-  place = string.format('%d-%d', time[1] * 1000 + math.floor(time[2] / 1000), time[2] % 1000)
+-- The newest id outlives the log, so that after a room was quiet for long its next message still
+-- names its predecessor. An entry that Hubbub did not write is nobody's predecessor.
+local prev = redis.call('GET', newest)
+if not prev then
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  prev = last and last[2][7] == 'prev' and last[1] or ''
 end
-local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[5], place,
-  'from', from, 'text', text, 'via', via, 'prev', prev)
+
+local entry = {'from', from, 'text', text, 'via', via, 'prev', prev}
+local id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', keep, '*', unpack(entry))
+if not id then
+  -- A log that begins anew must not give an id of the old one away again: it begins at the
+  -- microsecond, or behind the newest id if the clock went back.
+  local time = redis.call('TIME')
+  local millis, number = time[1] * 1000 + math.floor(time[2] / 1000), time[2] % 1000
+  local last_millis, last_number = string.match(prev, '(%d+)-(%d+)')
+  last_millis, last_number = tonumber(last_millis or 0), tonumber(last_number or 0)
+  if millis < last_millis or (millis == last_millis and number <= last_number) then
+    millis, number = last_millis, last_number + 1
+  end
+  local place = string.format('%d-%d', millis, number)
+  id = redis.call('XADD', log, 'MAXLEN', '~', keep, place, unpack(entry))
+end
 redis.call('PEXPIRE', log, ARGV[6])
+redis.call('SET', newest, id, 'PX', ARGV[7])
 redis.call('PUBLISH', channel, table.concat({'m', id, prev, via, from, text}, '\n'))
 if ref then
-  redis.call('SET', ref, id, 'PX', ARGV[7])
+  redis.call('SET', ref, id, 'PX', ARGV[8])
 end
 return {id, 0}

@@ -1,27 +1,37 @@
 //! The publisher: the one connection on which commands go to Redis, and the thread that owns it.
 //!
-//! Whoever has a command puts it in the queue; the thread pipelines all that is waiting and gives
-//! each command its own answer, in order. Every command is answered exactly once, and within
-//! [`ANSWER_WITHIN`] also when Redis is frozen: a reply that does not come in time costs the
-//! connection, and while there is none, commands are refused at once.
+//! Every thread may put a command into the queue; the publisher's thread pipelines all that is waiting
+//! and gives each command its own answer, in order. Every command is answered exactly once, and within
+//! [`ANSWER_WITHIN`], also when Redis is frozen or slow: a command waits [`QUEUED_WITHIN`] at most
+//! before it is written, and a batch that is not answered within
+//! [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) costs the connection. While there is none, commands are refused at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
-use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
+use redis::{Cmd, RedisError, Value};
 
-use super::wire::{self, Scripts};
+use super::pipeline::{IS_REPLICA, Outcome, Pipeline};
+use super::wire::{self, Keys, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::lock::lock;
 use crate::metrics;
+
+/// How long a command may wait to be written. With
+/// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
+const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
+
+/// A batch that takes longer than this is followed by a smaller one, and one that takes less by a
+/// larger one: while Redis is slow, a batch must still be answered in time.
+const BATCH_TAKES: Duration = Duration::from_millis(250);
 
 /// The most commands in one pipeline, and the most bytes.
 const BATCH_COMMANDS: usize = 128;
@@ -37,9 +47,19 @@ const FORGETTABLE_BACKLOG: usize = 10_000;
 /// Called with what Redis answered.
 pub(super) type Answer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
 
-struct Job {
-    command: Vec<u8>,
+/// A command on its way to Redis.
+pub(super) struct Job {
+    pub(super) command: Vec<u8>,
     answer: Answer,
+    /// When it is too late to write it.
+    due: Instant,
+}
+
+impl Job {
+    /// Tells the asker what became of it.
+    pub(super) fn answer(self, outcome: Result<Value, BackplaneError>) {
+        (self.answer)(outcome);
+    }
 }
 
 enum Item {
@@ -61,15 +81,23 @@ pub(super) struct Publisher {
 struct Link {
     connected: AtomicBool,
     closing: AtomicBool,
-    /// How often a connection was made. A change means that Redis may have forgotten something.
+    /// How often a connection was made, or Redis took writes again. A change means that Redis may have
+    /// forgotten something, or that users could not be renewed.
     epoch: AtomicU64,
+    /// Why Redis takes no writes.
+    trouble: Mutex<Option<String>>,
+    /// When Redis last took a write that was made to prove it.
+    proven: Mutex<Option<Instant>>,
 }
+
+/// Without a proof for so long, Redis is not taken for writable.
+const PROOF_LASTS: Duration = Duration::from_secs(3);
 
 impl Publisher {
     /// Starts the thread with a connection on which the scripts are loaded.
     pub(super) fn start(
         address: RedisAddress,
-        connection: Connection,
+        pipeline: Pipeline,
         scripts: Scripts,
     ) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
@@ -78,7 +106,8 @@ impl Publisher {
             address,
             scripts,
             link: Arc::clone(&link),
-            connection: None,
+            pipeline: None,
+            most: BATCH_COMMANDS,
             backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
             next_attempt: Instant::now(),
             lost_at: None,
@@ -86,7 +115,7 @@ impl Publisher {
         };
         let thread = thread::Builder::new()
             .name("publisher".into())
-            .spawn(move || worker.run(connection, &jobs))?;
+            .spawn(move || worker.run(pipeline, &jobs))?;
         Ok(Self {
             queue,
             link,
@@ -99,6 +128,7 @@ impl Publisher {
         let job = Job {
             command: command.get_packed_command(),
             answer,
+            due: Instant::now() + QUEUED_WITHIN,
         };
         let item = if wire::is_read(command) {
             Item::Read(job)
@@ -108,7 +138,7 @@ impl Publisher {
         if let Err(refused) = self.queue.send(item)
             && let Item::Job(job) | Item::Read(job) = refused.into_inner()
         {
-            (job.answer)(Err(BackplaneError::Unavailable));
+            job.answer(Err(BackplaneError::Unavailable));
         }
     }
 
@@ -158,6 +188,39 @@ impl Publisher {
         self.link.connected.load(Ordering::Acquire)
     }
 
+    /// Has Redis prove that it takes writes. Called again and again by the keeper.
+    pub(super) fn prove(&self, keys: &Keys) {
+        let link = Arc::clone(&self.link);
+        let proof = wire::proof(keys, PROOF_LASTS);
+        self.submit(
+            &proof,
+            Box::new(move |answer| {
+                if answer.is_ok() {
+                    link.is_proven();
+                }
+            }),
+        );
+    }
+
+    /// Whether Redis refuses writes.
+    pub(super) fn is_refused(&self) -> bool {
+        lock(&self.link.trouble).is_some()
+    }
+
+    /// Whether Redis is connected and takes writes; if not, why.
+    pub(super) fn writable(&self) -> Result<(), String> {
+        if let Some(trouble) = &*lock(&self.link.trouble) {
+            return Err(format!("Redis takes no messages: {trouble}"));
+        }
+        if !self.is_connected() {
+            return Err("Redis does not answer".to_owned());
+        }
+        match *lock(&self.link.proven) {
+            Some(proven) if proven.elapsed() < PROOF_LASTS => Ok(()),
+            _ => Err("Redis has not taken a write lately".to_owned()),
+        }
+    }
+
     /// From now on a connection that is lost is not made again.
     pub(super) fn connect_no_more(&self) {
         self.link.closing.store(true, Ordering::Release);
@@ -176,12 +239,33 @@ impl Publisher {
     }
 }
 
+impl Link {
+    /// Redis took a write, and so it will take messages.
+    fn is_proven(&self) {
+        *lock(&self.proven) = Some(Instant::now());
+        if lock(&self.trouble).take().is_some() {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            info!("Redis takes messages again");
+        }
+    }
+
+    fn refuses(&self, why: String) {
+        let mut trouble = lock(&self.trouble);
+        if trouble.is_none() {
+            warn!("Redis takes no messages: {why}");
+        }
+        *trouble = Some(why);
+    }
+}
+
 /// The thread's own state.
 struct Worker {
     address: RedisAddress,
     scripts: Scripts,
     link: Arc<Link>,
-    connection: Option<Connection>,
+    pipeline: Option<Pipeline>,
+    /// How many commands the next batch may have.
+    most: usize,
     backoff: Backoff,
     next_attempt: Instant,
     lost_at: Option<Instant>,
@@ -190,18 +274,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, connection: Connection, queue: &Receiver<Item>) {
-        self.connected(connection);
+    fn run(mut self, pipeline: Pipeline, queue: &Receiver<Item>) {
+        self.connected(pipeline);
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         loop {
             let stop = self.collect(queue, &mut batch);
             // First the answers: connecting may take a while.
-            self.exchange(&mut batch);
+            self.run_batch(&mut batch);
             if stop {
                 self.link.connected.store(false, Ordering::Release);
                 return;
             }
-            if self.connection.is_none() && Instant::now() >= self.next_attempt {
+            if self.pipeline.is_none() && Instant::now() >= self.next_attempt {
                 self.connect();
             }
         }
@@ -213,13 +297,17 @@ impl Worker {
         let stop = self.collect_jobs(queue, batch);
         let turn = self.reads.len().min(BATCH_READS);
         batch.extend(self.reads.drain(..turn));
+        let now = Instant::now();
+        for late in batch.extract_if(.., |job| job.due <= now) {
+            late.answer(Err(BackplaneError::Unavailable));
+        }
         stop
     }
 
     fn collect_jobs(&mut self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
         let first = if !self.reads.is_empty() {
             queue.try_recv().map_err(|_| RecvTimeoutError::Timeout)
-        } else if self.connection.is_some() {
+        } else if self.pipeline.is_some() {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             queue.recv_deadline(self.next_attempt)
@@ -239,7 +327,7 @@ impl Worker {
                     batch.push(job);
                 }
             }
-            if batch.len() == BATCH_COMMANDS || bytes >= BATCH_BYTES {
+            if batch.len() >= self.most || bytes >= BATCH_BYTES {
                 return false;
             }
             match queue.try_recv() {
@@ -254,21 +342,17 @@ impl Worker {
             self.next_attempt = Instant::now() + RETRY_CAP;
             return;
         }
-        let attempt = self.address.connect().and_then(|mut connection| {
-            self.scripts.load(&mut connection)?;
-            Ok(connection)
-        });
-        match attempt {
-            Ok(connection) => self.connected(connection),
-            Err(error) => {
-                debug!("Redis still away: {}", describe(&error));
+        match Pipeline::connect(&self.address, &self.scripts) {
+            Ok(pipeline) => self.connected(pipeline),
+            Err(why) => {
+                debug!("Redis still away: {why}");
                 self.next_attempt = Instant::now() + self.backoff.next();
             }
         }
     }
 
-    fn connected(&mut self, connection: Connection) {
-        self.connection = Some(connection);
+    fn connected(&mut self, pipeline: Pipeline) {
+        self.pipeline = Some(pipeline);
         self.backoff.reset();
         self.link.epoch.fetch_add(1, Ordering::AcqRel);
         self.link.connected.store(true, Ordering::Release);
@@ -282,8 +366,9 @@ impl Worker {
     }
 
     fn lost(&mut self, why: &str) {
-        self.connection = None;
+        self.pipeline = None;
         self.link.connected.store(false, Ordering::Release);
+        *lock(&self.link.proven) = None;
         self.lost_at = Some(Instant::now());
         metrics::REDIS_LOSSES.count();
         self.next_attempt = Instant::now() + self.backoff.next();
@@ -291,122 +376,75 @@ impl Worker {
     }
 
     /// Runs the batch and answers every job in it.
-    fn exchange(&mut self, batch: &mut Vec<Job>) {
+    fn run_batch(&mut self, batch: &mut Vec<Job>) {
         if batch.is_empty() {
             return;
         }
-        let Some(connection) = self.connection.as_mut() else {
-            for job in batch.drain(..) {
-                (job.answer)(Err(BackplaneError::Unavailable));
-            }
+        let Some(pipeline) = self.pipeline.as_mut() else {
+            answer_all(batch.drain(..), &BackplaneError::Unavailable);
             return;
         };
-        let mut outcome = pipeline(connection, batch);
-        // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They
-        // stay in order unless another instance loads the scripts in the midst of this batch.
-        if matches!(&outcome, Ok(unknown) if !unknown.is_empty()) {
-            let mut again = outcome.unwrap_or_default();
-            outcome = match self.scripts.load(connection) {
-                Ok(()) => pipeline(connection, &mut again),
-                Err(error) => Err(error),
-            };
-            for job in again {
-                (job.answer)(Err(BackplaneError::Unavailable));
-            }
+        let (size, begun) = (batch.len(), Instant::now());
+        let outcome = exchange(pipeline, &self.scripts, batch);
+        if begun.elapsed() > BATCH_TAKES {
+            self.most = (size / 2).max(1);
+        } else {
+            self.most = (self.most * 2).min(BATCH_COMMANDS);
         }
-        match outcome {
-            Ok(unknown) => {
-                for job in unknown {
-                    // It forgets them faster than they can be loaded.
-                    (job.answer)(Err(BackplaneError::Unavailable));
-                }
-            }
-            Err(error) => {
-                self.lost(&describe(&error));
-                for job in batch.drain(..) {
-                    (job.answer)(Err(BackplaneError::NoAnswer));
-                }
-            }
+        let Outcome {
+            refused,
+            is_replica,
+            ..
+        } = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return self.lost(&describe(&error)),
+        };
+        if let Some(why) = refused {
+            self.link.refuses(why);
+        }
+        if is_replica {
+            // It stays connected for ever, and another Redis may be the master by now.
+            self.lost(IS_REPLICA);
         }
     }
 }
 
-/// Writes all commands at once and answers each as its reply arrives. Jobs whose script Redis does
-/// not know are handed back; after an error, those that were not answered stay in `batch`.
-fn pipeline(connection: &mut Connection, batch: &mut Vec<Job>) -> Result<Vec<Job>, RedisError> {
-    let commands: Vec<&[u8]> = batch.iter().map(|job| &job.command[..]).collect();
-    connection.send_packed_command(&commands.concat())?;
-    let mut unknown = Vec::new();
-    let mut answered = 0;
-    let outcome = loop {
-        if answered == batch.len() {
-            break Ok(());
-        }
-        match connection.recv_response() {
-            Ok(Value::Push { .. }) => {}
-            Ok(value) => {
-                let job = std::mem::replace(&mut batch[answered], Job::answered());
-                answered += 1;
-                match value {
-                    Value::ServerError(error)
-                        if error.kind() == Some(ServerErrorKind::NoScript) =>
-                    {
-                        unknown.push(job);
-                    }
-                    Value::ServerError(error) => (job.answer)(Err(refusal(&error))),
-                    value => (job.answer)(Ok(value)),
-                }
-            }
-            Err(error) => break Err(error),
-        }
-    };
-    batch.drain(..answered);
-    match outcome {
-        Ok(()) => Ok(unknown),
-        Err(error) => {
-            // Their replies were read, so they did nothing, and may be tried again.
-            for job in unknown {
-                (job.answer)(Err(BackplaneError::Unavailable));
-            }
-            Err(error)
-        }
+/// Runs the batch and answers every job in it. The scripts are loaded again if Redis forgot them.
+fn exchange(
+    pipeline: &mut Pipeline,
+    scripts: &Scripts,
+    batch: &mut Vec<Job>,
+) -> Result<Outcome, RedisError> {
+    let outcome = answered(pipeline.exchange(batch), batch)?;
+    if outcome.unknown.is_empty() {
+        return Ok(outcome);
     }
+    // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They stay
+    // in order unless another instance loads the scripts in the midst of this batch.
+    let mut again = outcome.unknown;
+    if let Err(error) = pipeline.load(scripts) {
+        answer_all(again.drain(..), &BackplaneError::Unavailable);
+        return Err(error);
+    }
+    let mut outcome = answered(pipeline.exchange(&mut again), &mut again)?;
+    // Redis forgets the scripts faster than they can be loaded.
+    answer_all(outcome.unknown.drain(..), &BackplaneError::Unavailable);
+    Ok(outcome)
 }
 
-impl Job {
-    /// Stands in a batch where a job was taken out.
-    fn answered() -> Self {
-        Self {
-            command: Vec::new(),
-            answer: Box::new(|_| {}),
-        }
+/// After an error, the jobs that were written and not answered may be done or not.
+fn answered(
+    outcome: Result<Outcome, RedisError>,
+    batch: &mut Vec<Job>,
+) -> Result<Outcome, RedisError> {
+    if outcome.is_err() {
+        answer_all(batch.drain(..), &BackplaneError::NoAnswer);
     }
+    outcome
 }
 
-/// What Redis will take again later, and what it will not.
-fn refusal(error: &ServerError) -> BackplaneError {
-    let why = match error.details() {
-        Some(details) => format!("{} {details}", error.code()),
-        None => error.code().to_owned(),
-    };
-    warn!("Redis refuses a command: {why}");
-    // Inside a script, older versions put the code into the sentence.
-    if PASSING_TROUBLE.iter().any(|code| why.contains(code)) {
-        BackplaneError::Unavailable
-    } else {
-        BackplaneError::Refused(why)
+fn answer_all(jobs: impl Iterator<Item = Job>, error: &BackplaneError) {
+    for job in jobs {
+        job.answer(Err(error.clone()));
     }
 }
-
-/// Loading its data, out of memory, a replica, failing over, unable to save, in a long script.
-const PASSING_TROUBLE: [&str; 9] = [
-    "LOADING",
-    "OOM",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "MISCONF",
-    "NOREPLICAS",
-    "BUSY",
-];

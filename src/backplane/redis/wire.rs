@@ -2,12 +2,13 @@
 //! published payloads. Nothing here waits or connects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use log::warn;
+use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use redis::{Arg, Cmd, Connection, RedisResult, Script, Value, cmd};
+use redis::{Arg, Cmd, Script, Value, cmd};
 
-use crate::backplane::{BackplaneError, Draft, REFS_LAST, Retention};
+use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, REFS_LAST, Retention};
 use crate::message::{Entry, InstanceId, Message, MessageId, Notice, Origin, RoomName, UserName};
 use crate::protocol::Page;
 
@@ -46,6 +47,15 @@ impl Keys {
         format!("{}:log", self.channel(room))
     }
 
+    fn newest(&self, room: &RoomName) -> String {
+        format!("{}:newest", self.channel(room))
+    }
+
+    /// A key of this instance's own, for proving that Redis takes writes.
+    fn alive(&self) -> String {
+        format!("{}:alive", self.control())
+    }
+
     fn reference(&self, draft: &Draft) -> Option<String> {
         let reference = draft.reference.as_ref()?;
         Some(format!(
@@ -57,6 +67,9 @@ impl Keys {
     }
 }
 
+const PUBLISH: &str = include_str!("publish.lua");
+const PRESENCE: &str = include_str!("presence.lua");
+
 /// The atomic steps, loaded into Redis once per connection and run by their hash.
 #[derive(Clone)]
 pub(super) struct Scripts {
@@ -67,27 +80,27 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            publish: Arc::new(Script::new(include_str!("publish.lua"))),
-            presence: Arc::new(Script::new(include_str!("presence.lua"))),
+            publish: Arc::new(Script::new(PUBLISH)),
+            presence: Arc::new(Script::new(PRESENCE)),
         }
     }
 
-    /// A script that Redis does not know cannot be mended inside a pipeline, so they are loaded
-    /// ahead (<https://redis.io/docs/latest/commands/script-load/>).
-    pub(super) fn load(&self, connection: &mut Connection) -> RedisResult<()> {
-        for script in [&self.publish, &self.presence] {
-            script.prepare_invoke().load(connection)?;
-        }
-        Ok(())
+    /// The commands that make Redis know them.
+    pub(super) fn load(&self) -> [Cmd; 2] {
+        [PUBLISH, PRESENCE].map(|source| {
+            let mut command = cmd("SCRIPT");
+            command.arg("LOAD").arg(source);
+            command
+        })
     }
 
     pub(super) fn publish(&self, keys: &Keys, draft: &Draft, retention: &Retention) -> Cmd {
         let mut command = cmd("EVALSHA");
         command.arg(self.publish.get_hash());
-        let log = keys.log(&draft.room);
+        let (log, newest) = (keys.log(&draft.room), keys.newest(&draft.room));
         match keys.reference(draft) {
-            Some(reference) => command.arg(2).arg(log).arg(reference),
-            None => command.arg(1).arg(log),
+            Some(reference) => command.arg(3).arg(log).arg(newest).arg(reference),
+            None => command.arg(2).arg(log).arg(newest),
         };
         command
             .arg(keys.channel(&draft.room))
@@ -96,6 +109,7 @@ impl Scripts {
             .arg(draft.via.map(|via| via.to_string()).unwrap_or_default())
             .arg(retention.history_length)
             .arg(retention.history_ttl.as_millis() as u64)
+            .arg((retention.history_ttl + LAST_ID_LASTS).as_millis() as u64)
             .arg(REFS_LAST.as_millis() as u64);
         command
     }
@@ -139,9 +153,9 @@ impl Scripts {
 /// The operations of `presence.lua`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PresenceStep {
-    Arrive { ttl: std::time::Duration },
+    Arrive { ttl: Duration },
     Depart,
-    Retire { grace: std::time::Duration },
+    Retire { grace: Duration },
     Sweep,
     Members,
 }
@@ -163,6 +177,70 @@ pub(super) fn read(keys: &Keys, room: &RoomName, page: Page, limit: usize) -> Cm
     };
     let mut command = cmd(name);
     command.arg(log).arg(from).arg(to).arg("COUNT").arg(limit);
+    command
+}
+
+/// What tells a room's newest message, read by [`tail_answer`]. The log's own last entry tells it where
+/// the key was lost, or was never written.
+pub(super) fn tail(keys: &Keys, room: &RoomName) -> [Cmd; 2] {
+    let mut newest = cmd("GET");
+    newest.arg(keys.newest(room));
+    [newest, read(keys, room, Page::Newest, 1)]
+}
+
+/// Reads the answers to [`tail`].
+pub(super) fn tail_answer(values: &[Value]) -> Result<Option<MessageId>, BackplaneError> {
+    let [newest, last_entry] = values else {
+        return Err(unexpected("GET"));
+    };
+    if let Some(id) = text(newest) {
+        return id.parse().map(Some).map_err(|_| unexpected("GET"));
+    }
+    let last_entry = items(last_entry)?.pop().and_then(Item::into_entry);
+    Ok(last_entry.map(|entry| entry.message.id))
+}
+
+/// What Redis says of itself: its role, among other things.
+pub(super) fn hello() -> Cmd {
+    cmd("HELLO")
+}
+
+/// Whether the answer to [`hello`] is a replica's.
+pub(super) fn is_replica(hello: &Value) -> bool {
+    let Value::Map(fields) = hello else {
+        return false;
+    };
+    let mut fields = fields.iter();
+    fields.any(|(name, role)| text(name) == Some("role") && text(role) != Some("master"))
+}
+
+/// What Redis does when its memory is full.
+pub(super) fn memory_policy() -> Cmd {
+    let mut command = cmd("INFO");
+    command.arg("memory");
+    command
+}
+
+/// The policy in the answer to [`memory_policy`], if it evicts keys. All of ours have a time to live, so
+/// every other policy than `noeviction` does
+/// (<https://redis.io/docs/latest/develop/reference/eviction/>).
+pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
+    let field = |name: &str| {
+        let mut lines = text(info)?.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let is_bounded = field("maxmemory") != Some("0");
+    field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
+}
+
+/// A write that changes nothing. Redis answers it with an error while it takes no writes.
+pub(super) fn proof(keys: &Keys, lasts: Duration) -> Cmd {
+    let mut command = cmd("SET");
+    command
+        .arg(keys.alive())
+        .arg("")
+        .arg("PX")
+        .arg(lasts.as_millis() as u64);
     command
 }
 
@@ -193,7 +271,7 @@ fn unexpected(what: &str) -> BackplaneError {
 fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
         _ => None,
     }
 }
@@ -222,7 +300,7 @@ pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
     Entry(Entry),
-    /// Something that Hubbub did not write. It is nobody's message, and yet a link of the chain.
+    /// Something that Hubbub did not write. It is skipped, and yet has its place in the log.
     Foreign(MessageId),
 }
 
@@ -264,7 +342,7 @@ fn item_of(item: &Value) -> Option<Item> {
     Some(match entry(id, fields) {
         Some(entry) => Item::Entry(entry),
         None => {
-            warn!("a room's log has an entry that is not Hubbub's: {id}");
+            debug!("a room's log has an entry that is not Hubbub's: {id}");
             Item::Foreign(id.parse().ok()?)
         }
     })

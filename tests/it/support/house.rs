@@ -18,6 +18,7 @@ fn retention(history_length: usize) -> Retention {
     Retention {
         history_length,
         history_ttl: Duration::from_secs(60),
+        history_bytes: 64 << 20,
         presence_ttl: Duration::from_secs(30),
         presence_grace: Duration::ZERO,
     }

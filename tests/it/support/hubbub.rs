@@ -100,6 +100,16 @@ impl Hubbub {
         self.child.id()
     }
 
+    /// How much memory it has.
+    pub(crate) fn resident_kib(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let number = number.and_then(|number| number.parse().ok());
+        number.expect("a number")
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }

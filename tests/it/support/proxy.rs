@@ -1,10 +1,11 @@
 //! A proxy between an instance and its Redis, which stalls, cuts and half-opens the link.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// What happens to what Redis sends. What it is sent always passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +16,18 @@ pub(crate) enum Link {
     Stalled,
     /// It disappears, as behind a firewall that forgot the connection.
     Swallowed,
+    /// It passes, a few bytes at a time.
+    Trickling,
+    /// It passes until Redis has told the hashes of two scripts that it loaded, and then disappears.
+    SwallowedOnceLoaded,
 }
+
+/// What trickles at a time, about one reply, and the pause after it.
+const DROP: usize = 32;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How Redis begins the hash of a script.
+const HASH: &[u8] = b"$40\r\n";
 
 struct Shared {
     /// The downstream state of every link.
@@ -95,24 +107,49 @@ fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
         open.push(clone(server));
     }
     let (up_from, up_to) = (clone(client), clone(server));
-    thread::spawn(move || pump(up_from, up_to, || true));
+    thread::spawn(move || {
+        pump(up_from, up_to, |bytes, to| to.write_all(bytes));
+    });
     let (down_from, down_to) = (clone(server), clone(client));
     let shared = Arc::clone(shared);
     thread::spawn(move || {
-        pump(down_from, down_to, || {
-            let mut link = shared.link.lock().expect("no panic");
-            while *link == Link::Stalled {
-                link = shared.changed.wait(link).expect("no panic");
+        let mut hashes = 0;
+        pump(down_from, down_to, |bytes, to| {
+            let link = {
+                let mut link = shared.link.lock().expect("no panic");
+                while *link == Link::Stalled {
+                    link = shared.changed.wait(link).expect("no panic");
+                }
+                if *link == Link::SwallowedOnceLoaded {
+                    let found = bytes.windows(HASH.len()).filter(|at| *at == HASH);
+                    hashes += found.count();
+                    if hashes >= 2 {
+                        *link = Link::Swallowed;
+                        return to.write_all(bytes);
+                    }
+                }
+                *link
+            };
+            match link {
+                Link::Swallowed => Ok(()),
+                Link::Trickling => bytes.chunks(DROP).try_for_each(|drop| {
+                    thread::sleep(PAUSE);
+                    to.write_all(drop)
+                }),
+                Link::Open | Link::Stalled | Link::SwallowedOnceLoaded => to.write_all(bytes),
             }
-            *link == Link::Open
         });
     });
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+fn pump(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut pass: impl FnMut(&[u8], &mut TcpStream) -> io::Result<()>,
+) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if passes() && to.write_all(&buffer[..count]).is_err() {
+        if pass(&buffer[..count], &mut to).is_err() {
             break;
         }
     }

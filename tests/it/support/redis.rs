@@ -92,6 +92,14 @@ impl Redis {
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// Puts so many entries into a room's log that are not Hubbub's.
+    pub(crate) fn add_foreign_entries(&self, room: &str, count: usize) {
+        let log = format!("hubbub:{{{room}}}:log");
+        for _ in 0..count {
+            let _: String = self.run(&["XADD", &log, "*", "x", "y"]);
+        }
+    }
+
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -6,7 +6,7 @@ use redis::{Cmd, Value};
 
 use super::Listener;
 use crate::backplane::BackplaneError;
-use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE, fill};
+use crate::backplane::redis::chain::{ENTRIES_AT_ONCE, Heard, fill};
 use crate::backplane::redis::wire::{self, Item};
 use crate::lock::lock;
 use crate::message::MessageId;
@@ -42,52 +42,46 @@ impl Listener {
 
     /// Reads the rooms' logs from where each was left, and delivers. False if Redis did not answer.
     fn catch_up(&mut self, channels: &[String]) -> bool {
-        let commands: Vec<Cmd> = channels
+        let questions = |heard: &Heard| {
+            let tail = wire::tail(&self.keys, &heard.room);
+            let after = Page::After(heard.chain.read_to());
+            let missed = wire::read(&self.keys, &heard.room, after, ENTRIES_AT_ONCE);
+            // In this order, or a message stored in between would look like a log that lost its end.
+            tail.into_iter().chain([missed])
+        };
+        let rooms = channels
             .iter()
-            .filter_map(|channel| self.rooms.get(channel))
-            .flat_map(|heard| {
-                let after = match heard.chain {
-                    Chain::Unknown => MessageId {
-                        millis: u64::MAX,
-                        number: u64::MAX,
-                    },
-                    Chain::Behind(last) | Chain::Current { last, .. } => {
-                        last.unwrap_or(MessageId::ZERO)
-                    }
-                };
-                // In this order, or a message stored in between would look like a log that lost
-                // its end.
-                [
-                    wire::read(&self.keys, &heard.room, Page::Newest, 1),
-                    wire::read(&self.keys, &heard.room, Page::After(after), ENTRIES_AT_ONCE),
-                ]
-            })
-            .collect();
-        let answers = self.publisher.call_all(&commands);
+            .filter_map(|channel| self.rooms.get(channel));
+        let commands: Vec<Cmd> = rooms.flat_map(questions).collect();
+        let mut answers = self.publisher.call_all(&commands).into_iter();
         let mut complete = true;
-        for (channel, answer) in channels.iter().zip(answers.chunks_exact(2)) {
+        for channel in channels {
             let Some(heard) = self.rooms.get_mut(channel) else {
                 continue;
             };
-            let read = |answer: &Result<Value, BackplaneError>| match answer {
-                Ok(value) => wire::items(value),
-                Err(error) => Err(error.clone()),
+            let of_room: Vec<_> = answers.by_ref().take(3).collect();
+            let Ok((tail, missed)) = read(of_room) else {
+                complete = false;
+                continue;
             };
-            match (read(&answer[0]), read(&answer[1])) {
-                (Ok(newest), Ok(missed)) => {
-                    metrics::CAUGHT_UP.add(missed.len());
-                    let tail = newest.first().map(Item::id);
-                    if fill(&self.hub, heard, missed, tail) {
-                        self.behind.remove(channel);
-                        lock(&self.shared.heard).insert(heard.room.clone());
-                        for waiting in heard.waiting.drain(..) {
-                            let _ = waiting.send(());
-                        }
-                    }
+            metrics::CAUGHT_UP.add(missed.len());
+            if fill(&self.hub, heard, missed, tail) {
+                self.behind.remove(channel);
+                lock(&self.shared.heard).insert(heard.room.clone());
+                for waiting in heard.waiting.drain(..) {
+                    let _ = waiting.send(());
                 }
-                (Err(_), _) | (_, Err(_)) => complete = false,
             }
         }
         complete
     }
+}
+
+/// The room's newest id, and what its log holds behind the point that was asked for.
+fn read(
+    mut answers: Vec<Result<Value, BackplaneError>>,
+) -> Result<(Option<MessageId>, Vec<Item>), BackplaneError> {
+    let missed = answers.pop().unwrap_or(Err(BackplaneError::NoAnswer))?;
+    let tail: Result<Vec<_>, _> = answers.into_iter().collect();
+    Ok((wire::tail_answer(&tail?)?, wire::items(&missed)?))
 }

@@ -1,0 +1,189 @@
+//! The connection for commands: how it is made, and how a batch of commands is run on it.
+//!
+//! A connection is only used once Redis has shown that it is no replica and knows the scripts. Each
+//! exchange has one deadline, however many replies it has: a Redis that trickles holds nobody longer
+//! than one that is frozen.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use log::warn;
+use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
+
+use super::publisher::Job;
+use super::wire::{self, Scripts};
+use super::{COMMAND_TIMEOUT, RedisAddress, describe};
+use crate::backplane::BackplaneError;
+
+/// How long Redis may take to answer the questions with which a connection begins, and then those that
+/// load the scripts.
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// While replies come this close together, the socket's time-out is left as it is.
+const TIMEOUT_STEP: Duration = Duration::from_millis(50);
+
+/// What is said of a Redis that takes no writes.
+pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
+
+/// A connection for commands.
+pub(super) struct Pipeline {
+    connection: Connection,
+}
+
+/// What an exchange left undone, or what it found.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Redis does not know their script, so they did nothing.
+    pub(super) unknown: Vec<Job>,
+    /// Why Redis refused something that it will take again later.
+    pub(super) refused: Option<String>,
+    /// Whether it refused since it is a replica.
+    pub(super) is_replica: bool,
+}
+
+impl Pipeline {
+    /// Connects, checks that this Redis takes writes, and loads the scripts. The error is a sentence.
+    pub(super) fn connect(address: &RedisAddress, scripts: &Scripts) -> Result<Self, String> {
+        let connection = address.connect().map_err(|error| describe(&error))?;
+        let mut pipeline = Self { connection };
+        let questions = [wire::hello(), wire::memory_policy()];
+        let answers = pipeline.ask(&questions).map_err(|error| describe(&error))?;
+        if answers.first().is_some_and(wire::is_replica) {
+            return Err(IS_REPLICA.to_owned());
+        }
+        pipeline.load(scripts).map_err(|error| describe(&error))?;
+        if let Some(policy) = answers.get(1).and_then(wire::evicting_policy) {
+            warn!(
+                "this Redis may drop messages and users without a word: its maxmemory-policy is \
+                 {policy}; set it to noeviction"
+            );
+        }
+        Ok(pipeline)
+    }
+
+    /// Loads the scripts. One that Redis does not know cannot be mended inside a batch, so they are
+    /// loaded ahead (<https://redis.io/docs/latest/commands/script-load/>).
+    pub(super) fn load(&mut self, scripts: &Scripts) -> Result<(), RedisError> {
+        for answer in self.ask(&scripts.load())? {
+            if let Value::ServerError(error) = answer {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs some commands and returns their replies.
+    fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
+        let bytes: Vec<_> = commands.iter().map(Cmd::get_packed_command).collect();
+        let mut replies = Replies::within(BEGIN_TIMEOUT);
+        self.connection.send_packed_command(&bytes.concat())?;
+        let answers = commands.iter().map(|_| replies.next(&mut self.connection));
+        answers.collect()
+    }
+
+    /// Writes all commands at once and answers each as its reply arrives. After an error, those that
+    /// were not answered stay in `batch`: whether they were done is unknown.
+    pub(super) fn exchange(&mut self, batch: &mut Vec<Job>) -> Result<Outcome, RedisError> {
+        let commands: Vec<&[u8]> = batch.iter().map(|job| &job.command[..]).collect();
+        let mut replies = Replies::within(COMMAND_TIMEOUT);
+        self.connection.send_packed_command(&commands.concat())?;
+        let mut outcome = Outcome::default();
+        // The jobs leave the batch one by one, in order.
+        let mut jobs = std::mem::take(batch).into_iter();
+        while !jobs.as_slice().is_empty() {
+            let reply = match replies.next(&mut self.connection) {
+                Ok(reply) => reply,
+                Err(error) => {
+                    batch.extend(jobs);
+                    for job in outcome.unknown {
+                        // Their replies were read, so they did nothing.
+                        job.answer(Err(BackplaneError::Unavailable));
+                    }
+                    return Err(error);
+                }
+            };
+            let Some(job) = jobs.next() else { break };
+            match reply {
+                Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
+                    outcome.unknown.push(job);
+                }
+                Value::ServerError(error) => job.answer(Err(outcome.refuse(&error))),
+                reply => job.answer(Ok(reply)),
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// The replies to one write, which all come by one deadline.
+struct Replies {
+    deadline: Instant,
+    /// When the socket's time-out was last set to what was left.
+    set: Option<Instant>,
+}
+
+impl Replies {
+    fn within(limit: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + limit,
+            set: None,
+        }
+    }
+
+    /// The next reply; what Redis pushes in between is left out.
+    fn next(&mut self, connection: &mut Connection) -> Result<Value, RedisError> {
+        loop {
+            let now = Instant::now();
+            if self.set.is_none_or(|set| now - set > TIMEOUT_STEP) {
+                let left = self.deadline.saturating_duration_since(now);
+                if left.is_zero() {
+                    return Err(late());
+                }
+                connection.set_read_timeout(Some(left))?;
+                self.set = Some(now);
+            }
+            match connection.recv_response()? {
+                Value::Push { .. } => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+}
+
+fn late() -> RedisError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+impl Outcome {
+    /// What Redis will take again later, and what it will not.
+    fn refuse(&mut self, error: &ServerError) -> BackplaneError {
+        let why = match error.details() {
+            Some(details) => format!("{} {details}", error.code()),
+            None => error.code().to_owned(),
+        };
+        // Inside a script, older versions put the code into the sentence.
+        if PASSING_TROUBLE.iter().any(|code| why.contains(code)) {
+            self.is_replica |= why.contains(READONLY);
+            self.refused = Some(why);
+            BackplaneError::Unavailable
+        } else {
+            warn!("Redis refuses a command: {why}");
+            BackplaneError::Refused(why)
+        }
+    }
+}
+
+const READONLY: &str = "READONLY";
+
+/// Loading its data, out of memory, a replica, failing over, unable to save, in a long script.
+const PASSING_TROUBLE: [&str; 9] = [
+    "LOADING",
+    "OOM",
+    READONLY,
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+];
