@@ -90,6 +90,31 @@ fn the_users_of_a_killed_instance_are_gone_within_the_expiry_and_told_once() {
 }
 
 #[test]
+fn a_killed_instance_leaves_nothing_behind_in_a_busy_room() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let survivor = Hubbub::on_with(&redis, &ttl);
+    let mut killed = Hubbub::on_with(&redis, &ttl);
+    let _bob = survivor.join("bob");
+    let mut alice = Client::connect(killed.address(), "/chat/alice", Some("hubbub.v1"))
+        .unwrap_or_else(|(status, why)| panic!("{status} {why}"));
+    let instance = alice.event_of("welcome")["instance"].clone();
+    let instance = instance.as_str().expect("its name");
+    alice.joins("lobby");
+    let mentioned = || {
+        let dumps = [
+            ["HGETALL", "hubbub:{lobby}:holders"].to_vec(),
+            ["ZRANGE", "hubbub:{lobby}:instances", "0", "-1"].to_vec(),
+        ];
+        let dumps = dumps.map(|words| redis.run::<Vec<String>>(&words));
+        dumps.concat().iter().any(|value| value.contains(instance))
+    };
+    assert!(mentioned());
+    killed.kill();
+    until("it is forgotten", || (!mentioned()).then_some(()));
+}
+
+#[test]
 fn who_is_here_is_never_staler_than_the_expiry() {
     let redis = Redis::start();
     let ttl = ["--presence-ttl", "3"];

@@ -41,14 +41,22 @@ fn keys_begin_with_the_prefix_and_the_room_and_expire() {
     assert_eq!(alice.hears(), "bob: hello");
     let mut keys: Vec<String> = redis.run(&["KEYS", "*"]);
     keys.sort();
+    let (of_room, others): (Vec<_>, Vec<_>) = keys
+        .iter()
+        .partition(|key| key.starts_with("team:chat:{red}:"));
     assert_eq!(
-        keys,
+        of_room,
         [
             "team:chat:{red}:holders",
+            "team:chat:{red}:instances",
             "team:chat:{red}:log",
-            "team:chat:{red}:members"
+            "team:chat:{red}:members",
+            "team:chat:{red}:newest",
         ]
     );
+    // The instance's own, by which Redis proves that it takes writes.
+    assert_eq!(others.len(), 1, "{others:?}");
+    assert!(others[0].starts_with("team:chat:instance:"), "{others:?}");
     for key in keys {
         let ttl: i64 = redis.run(&["PTTL", &key]);
         assert!(ttl > 0, "{key} never expires");

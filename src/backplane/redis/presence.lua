@@ -3,6 +3,8 @@
 --
 -- KEYS[1] sorted set: user -> when the last of their instances lets them expire (ms, Redis's clock)
 -- KEYS[2] hash: user -> "instance:expiry" of each instance that they are connected to, by spaces
+-- KEYS[3] sorted set: instance -> when it lets its users expire, so that it finds out when they are
+--         forgotten
 -- ARGV    operation, channel, instance, milliseconds to live, users...
 --
 --   arrive   the users are connected to the instance, from now on or still (a renewal)
@@ -12,9 +14,8 @@
 --            this instance is still known (0 after a FLUSHALL)
 --   members  returns who is present, on lines of their own: one string is cheaper than a thousand
 
-local users, holders = KEYS[1], KEYS[2]
+local users, holders, instances = KEYS[1], KEYS[2], KEYS[3]
 local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local mark = '\n' .. instance -- a field that is no user's
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -59,7 +60,8 @@ if operation == 'sweep' then
   for _, user in ipairs(redis.call('ZRANGEBYSCORE', users, '-inf', string.format('%d', now), 'LIMIT', 0, 500)) do
     write(user, read(user))
   end
-  return redis.call('HEXISTS', holders, mark)
+  redis.call('ZREMRANGEBYSCORE', instances, '-inf', string.format('%d', now))
+  return redis.call('ZSCORE', instances, instance) and 1 or 0
 end
 
 for index = 5, #ARGV do
@@ -77,7 +79,8 @@ end
 
 -- Nobody renews a room that nobody is in: without this, its keys would stay for ever.
 if operation == 'arrive' then
-  redis.call('HSET', holders, mark, 1)
-  redis.call('PEXPIRE', users, ttl * 4)
-  redis.call('PEXPIRE', holders, ttl * 4)
+  redis.call('ZADD', instances, string.format('%d', now + ttl), instance)
+  for _, key in ipairs(KEYS) do
+    redis.call('PEXPIRE', key, ttl * 4)
+  end
 end

@@ -132,9 +132,10 @@ impl Scripts {
         let mut command = cmd("EVALSHA");
         command
             .arg(self.presence.get_hash())
-            .arg(2)
+            .arg(3)
             .arg(format!("{channel}:members"))
             .arg(format!("{channel}:holders"))
+            .arg(format!("{channel}:instances"))
             .arg(operation)
             .arg(&channel)
             .arg(keys.instance.to_string())
