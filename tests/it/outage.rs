@@ -280,6 +280,24 @@ fn while_redis_is_full_it_is_not_ready_and_nobody_is_taken_for_gone() {
 }
 
 #[test]
+fn a_redis_that_cannot_save_is_not_ready() {
+    let redis = Redis::start_with(&["--save", "3600 1"]);
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = hubbub.join("alice");
+    redis.fails_to_save();
+    let why = unready(&hubbub);
+    assert!(why.contains("MISCONF"), "{why}");
+    alice.says("hi");
+    let told = alice.hears();
+    assert!(
+        told.starts_with("! not sent: Redis is unavailable"),
+        "{told}"
+    );
+    let _: String = redis.run(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
+    ready(&hubbub);
+}
+
+#[test]
 fn a_redis_that_evicts_is_warned_of_at_the_start() {
     let warning = "maxmemory-policy is volatile-lru";
     let bounded = ["--maxmemory", "100mb", "--maxmemory-policy"];

@@ -204,18 +204,18 @@ impl Redis {
             why,
         };
         let scripts = Scripts::new();
-        let pipeline = Pipeline::connect(address, &scripts).map_err(fail)?;
         let keys = Keys::new(prefix, hub.instance());
+        let pipeline = Pipeline::connect(address, &keys, &scripts).map_err(fail)?;
         let spawned = |error: io::Error| fail(format!("no thread for it: {error}"));
         let publisher = Arc::new(
-            Publisher::start(address.clone(), pipeline, scripts.clone()).map_err(spawned)?,
+            Publisher::start(address.clone(), pipeline, keys.clone(), scripts.clone())
+                .map_err(spawned)?,
         );
         let subscriber =
             Subscriber::start(address.clone(), hub, &publisher, &keys).map_err(spawned)?;
         let keeper = Keeper::start(hub, &publisher, &subscriber, &keys, &scripts, &retention)
             .map_err(spawned)?;
         subscriber.wait_until_heard().map_err(fail)?;
-        publisher.prove(&keys);
         Ok(Self {
             publisher,
             subscriber,

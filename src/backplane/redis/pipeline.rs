@@ -11,7 +11,7 @@ use log::warn;
 use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
 use super::publisher::Job;
-use super::wire::{self, Scripts};
+use super::wire::{self, Keys, Scripts};
 use super::{COMMAND_TIMEOUT, RedisAddress, describe};
 use crate::backplane::BackplaneError;
 
@@ -28,6 +28,8 @@ pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its m
 /// A connection for commands.
 pub(super) struct Pipeline {
     connection: Connection,
+    /// Why Redis took no writes when it was connected to.
+    pub(super) refused: Option<String>,
 }
 
 /// What an exchange left undone, or what it found.
@@ -42,17 +44,31 @@ pub(super) struct Outcome {
 }
 
 impl Pipeline {
-    /// Connects, checks that this Redis takes writes, and loads the scripts. The error is a sentence.
-    pub(super) fn connect(address: &RedisAddress, scripts: &Scripts) -> Result<Self, String> {
+    /// Connects, looks whether this Redis takes writes, and loads the scripts. A replica is not
+    /// connected to. The error is a sentence.
+    pub(super) fn connect(
+        address: &RedisAddress,
+        keys: &Keys,
+        scripts: &Scripts,
+    ) -> Result<Self, String> {
         let connection = address.connect().map_err(|error| describe(&error))?;
-        let mut pipeline = Self { connection };
-        let questions = [wire::hello(), wire::memory_policy()];
+        let mut pipeline = Self {
+            connection,
+            refused: None,
+        };
+        let questions = [wire::hello(), wire::memory_policy(), wire::proof(keys)];
         let answers = pipeline.ask(&questions).map_err(|error| describe(&error))?;
-        if answers.first().is_some_and(wire::is_replica) {
+        let [hello, memory, proof] = &answers[..] else {
+            return Err(describe(&late()));
+        };
+        if wire::is_replica(hello) {
             return Err(IS_REPLICA.to_owned());
         }
         pipeline.load(scripts).map_err(|error| describe(&error))?;
-        if let Some(policy) = answers.get(1).and_then(wire::evicting_policy) {
+        if let Value::ServerError(error) = proof {
+            pipeline.refused = Some(sentence(error));
+        }
+        if let Some(policy) = wire::evicting_policy(memory) {
             warn!(
                 "this Redis may drop messages and users without a word: its maxmemory-policy is \
                  {policy}; set it to noeviction"
@@ -157,10 +173,7 @@ fn late() -> RedisError {
 impl Outcome {
     /// What Redis will take again later, and what it will not.
     fn refuse(&mut self, error: &ServerError) -> BackplaneError {
-        let why = match error.details() {
-            Some(details) => format!("{} {details}", error.code()),
-            None => error.code().to_owned(),
-        };
+        let why = sentence(error);
         // Inside a script, older versions put the code into the sentence.
         if PASSING_TROUBLE.iter().any(|code| why.contains(code)) {
             self.is_replica |= why.contains(READONLY);
@@ -170,6 +183,13 @@ impl Outcome {
             warn!("Redis refuses a command: {why}");
             BackplaneError::Refused(why)
         }
+    }
+}
+
+fn sentence(error: &ServerError) -> String {
+    match error.details() {
+        Some(details) => format!("{} {details}", error.code()),
+        None => error.code().to_owned(),
     }
 }
 

@@ -227,7 +227,7 @@ impl Rounds {
         }
         if now >= self.prove_at {
             self.prove_at = now + PROVE_EVERY;
-            publisher.prove(&presence.keys);
+            publisher.prove();
         }
         if publisher.is_refused() {
             // Nobody can be renewed, so nobody is taken for gone.

@@ -73,6 +73,7 @@ enum Item {
 pub(super) struct Publisher {
     queue: Sender<Item>,
     link: Arc<Link>,
+    keys: Keys,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -98,12 +99,14 @@ impl Publisher {
     pub(super) fn start(
         address: RedisAddress,
         pipeline: Pipeline,
+        keys: Keys,
         scripts: Scripts,
     ) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let link = Arc::new(Link::default());
         let worker = Worker {
             address,
+            keys: keys.clone(),
             scripts,
             link: Arc::clone(&link),
             pipeline: None,
@@ -119,6 +122,7 @@ impl Publisher {
         Ok(Self {
             queue,
             link,
+            keys,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -189,9 +193,9 @@ impl Publisher {
     }
 
     /// Has Redis prove that it takes writes. Called again and again by the keeper.
-    pub(super) fn prove(&self, keys: &Keys) {
+    pub(super) fn prove(&self) {
         let link = Arc::clone(&self.link);
-        let proof = wire::proof(keys, PROOF_LASTS);
+        let proof = wire::proof(&self.keys);
         self.submit(
             &proof,
             Box::new(move |answer| {
@@ -261,6 +265,7 @@ impl Link {
 /// The thread's own state.
 struct Worker {
     address: RedisAddress,
+    keys: Keys,
     scripts: Scripts,
     link: Arc<Link>,
     pipeline: Option<Pipeline>,
@@ -342,7 +347,7 @@ impl Worker {
             self.next_attempt = Instant::now() + RETRY_CAP;
             return;
         }
-        match Pipeline::connect(&self.address, &self.scripts) {
+        match Pipeline::connect(&self.address, &self.keys, &self.scripts) {
             Ok(pipeline) => self.connected(pipeline),
             Err(why) => {
                 debug!("Redis still away: {why}");
@@ -351,7 +356,11 @@ impl Worker {
         }
     }
 
-    fn connected(&mut self, pipeline: Pipeline) {
+    fn connected(&mut self, mut pipeline: Pipeline) {
+        match pipeline.refused.take() {
+            None => self.link.is_proven(),
+            Some(why) => self.link.refuses(why),
+        }
         self.pipeline = Some(pipeline);
         self.backoff.reset();
         self.link.epoch.fetch_add(1, Ordering::AcqRel);

@@ -234,14 +234,17 @@ pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
     field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
 }
 
+/// How long the key of [`proof`] stays.
+const PROOF_STAYS: Duration = Duration::from_secs(10);
+
 /// A write that changes nothing. Redis answers it with an error while it takes no writes.
-pub(super) fn proof(keys: &Keys, lasts: Duration) -> Cmd {
+pub(super) fn proof(keys: &Keys) -> Cmd {
     let mut command = cmd("SET");
     command
         .arg(keys.alive())
         .arg("")
         .arg("PX")
-        .arg(lasts.as_millis() as u64);
+        .arg(PROOF_STAYS.as_millis() as u64);
     command
 }
 

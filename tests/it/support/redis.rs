@@ -100,6 +100,16 @@ impl Redis {
         }
     }
 
+    /// Takes the folder away that it saves to, and has it notice.
+    pub(crate) fn fails_to_save(&self) {
+        fs::remove_dir_all(&self.folder).expect("its folder");
+        let _: String = self.run(&["BGSAVE"]);
+        until("saving has failed", || {
+            let info: String = self.run(&["INFO", "persistence"]);
+            info.contains("rdb_last_bgsave_status:err").then_some(())
+        });
+    }
+
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
