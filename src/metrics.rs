@@ -44,6 +44,11 @@ impl Metric {
         self.value.fetch_add(number as u64, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
     /// It is now this.
     pub fn set(&self, number: usize) {
         self.value.store(number as u64, Ordering::Relaxed);

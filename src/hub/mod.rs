@@ -378,4 +378,18 @@ mod tests {
         house.say(&[6, 7], None);
         assert_eq!(lines(&carol), said(&[7]));
     }
+
+    /// Tests that run beside it give up a few others.
+    #[test]
+    fn who_reads_the_past_slower_than_the_room_speaks_is_given_up_once() {
+        let house = House::new();
+        let _alice = house.admit(1, "alice");
+        let before = metrics::SLOW.value();
+        // A byte each, and the outbox has a budget of 10,000.
+        for _ in 0..11_000 {
+            house.say(&[1], None);
+        }
+        let given_up = metrics::SLOW.value() - before;
+        assert!((1..100).contains(&given_up), "{given_up}");
+    }
 }

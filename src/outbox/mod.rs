@@ -275,10 +275,12 @@ impl Outbox {
     }
 
     /// Gives its owner up: what is queued is dropped, and a 1013 is tried.
+    /// The first end counts.
     pub fn evict(&self, why: &str) {
-        metrics::SLOW.count();
         let last = frame::close(code::TRY_AGAIN_LATER, why);
-        self.end(state::EVICTED, last, why, Then::Writer);
+        if self.end(state::EVICTED, last, why, Then::Writer) {
+            metrics::SLOW.count();
+        }
     }
 
     /// Ends the outbox when the peer has ended its own side: what is queued goes out, then `last`.
@@ -292,10 +294,11 @@ impl Outbox {
         self.end(state::EVICTED, Frame::from([]), why, Then::Reader);
     }
 
-    fn end(&self, into: u8, last: Frame, why: &str, then: Then) {
+    /// False if it had ended before.
+    fn end(&self, into: u8, last: Frame, why: &str, then: Then) -> bool {
         let mut lane = lock(&self.lane);
         if !self.ends(into, why) {
-            return;
+            return false;
         }
         let mut last = last;
         // Also where no writer can be started, the peer is told.
@@ -303,10 +306,11 @@ impl Outbox {
             last = Frame::from([]);
             // Unless it went in part, all is said.
             if then == Then::Reader && lane.start.take().is_some() {
-                return;
+                return true;
             }
         }
         self.queue(&mut lane, Item::Last(last));
+        true
     }
 
     /// The first end counts. Called under the lane's lock: once it is released, whether there is a
@@ -383,5 +387,27 @@ mod tests {
         assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
         assert_eq!(bytes.len(), 3 + 4);
         assert_eq!(bytes[5..7], code::RESTART.to_be_bytes());
+    }
+
+    /// Tests that run beside it give up a few others.
+    #[test]
+    fn an_owner_who_is_given_up_again_and_again_is_counted_once() {
+        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        let before = metrics::SLOW.value();
+        for _ in 0..1000 {
+            outbox.evict("too slow");
+        }
+        assert!(metrics::SLOW.value() - before < 100);
+    }
+
+    #[test]
+    fn who_was_sent_away_already_is_not_counted_as_slow() {
+        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        outbox.close(code::RESTART, "");
+        let before = metrics::SLOW.value();
+        for _ in 0..1000 {
+            outbox.evict("too slow");
+        }
+        assert!(metrics::SLOW.value() - before < 100);
     }
 }
