@@ -6,10 +6,11 @@
 
 mod answers;
 mod in_flight;
+mod membership;
 mod pace;
 mod past;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,6 +21,7 @@ use log::info;
 use self::answers::not_joined;
 pub use self::answers::{receipt, refused, too_fast};
 use self::in_flight::InFlight;
+use self::membership::Membership;
 use self::pace::{PAUSE, Pace, Verdict};
 pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft};
@@ -87,7 +89,7 @@ pub struct Session {
     connection: ConnectionId,
     user: UserName,
     outbox: Arc<Outbox>,
-    rooms: BTreeSet<RoomName>,
+    rooms: BTreeMap<RoomName, Membership>,
     /// In the text rendering: the one room.
     room: RoomName,
     in_flight: Arc<InFlight>,
@@ -114,7 +116,7 @@ impl Session {
             connection,
             user,
             outbox,
-            rooms: BTreeSet::new(),
+            rooms: BTreeMap::new(),
             room,
             in_flight: Arc::default(),
             pace,
@@ -174,7 +176,6 @@ impl Session {
             Command::Leave { room } => {
                 if self.is_in(&room) {
                     self.rooms.remove(&room);
-                    self.part(&room, Departure::Clean);
                     self.answer(&Event::Parted { room });
                 }
             }
@@ -198,7 +199,7 @@ impl Session {
             }
             Command::Typing { room } => {
                 // Best effort, so one that comes too fast is dropped like any that is not needed.
-                if self.rooms.contains(&room) && self.pace.allows(Instant::now()) {
+                if self.rooms.contains_key(&room) && self.pace.allows(Instant::now()) {
                     self.instance.backplane.typing(&room, &self.user);
                 }
             }
@@ -218,7 +219,7 @@ impl Session {
     }
 
     fn is_in(&self, room: &RoomName) -> bool {
-        if self.rooms.contains(room) {
+        if self.rooms.contains_key(room) {
             return true;
         }
         self.answer(&Event::Error {
@@ -258,7 +259,7 @@ impl Session {
                 false,
             );
         }
-        if !self.rooms.contains(&room) {
+        if !self.rooms.contains_key(&room) {
             return reject(ErrorCode::NotJoined, &not_joined(&room), reference, false);
         }
         if self.instance.is_closing() {
@@ -311,7 +312,7 @@ impl Session {
             metrics::UNAUTHORIZED.count();
             let message = format!("the token does not allow the room {room}");
             Some((ErrorCode::Forbidden, message))
-        } else if self.rooms.contains(&room) {
+        } else if self.rooms.contains_key(&room) {
             Some((
                 ErrorCode::AlreadyJoined,
                 format!("in the room {room} already"),
@@ -334,30 +335,14 @@ impl Session {
         }
         // What a user asks for is paced by how fast they read.
         self.outbox.wait_for_room();
-        let Instance { hub, backplane, .. } = &*self.instance;
-        hub.admit(&room, self.connection, &self.user, &self.outbox);
-        if let Err(error) = backplane.subscribe(&room) {
-            // This connection has not arrived, so it cannot depart either.
-            hub.leave(&room, self.connection);
-            backplane.unsubscribe(&room);
-            return Err(error);
-        }
-        let entered = backplane
-            .arrive(&room, &self.user)
-            .and_then(|()| self.read_past(&room, since, history));
-        if let Err(error) = entered {
-            self.part(&room, Departure::Clean);
-            return Err(error);
-        }
+        let (instance, outbox) = (&self.instance, &self.outbox);
+        let mut membership =
+            Membership::begin(instance, &room, self.connection, &self.user, outbox);
+        membership.arrive()?;
+        self.read_past(&room, since, history)?;
         info!("{:?} joined {room:?}", self.user);
-        self.rooms.insert(room);
+        self.rooms.insert(room, membership);
         Ok(())
-    }
-
-    fn part(&self, room: &RoomName, departure: Departure) {
-        self.instance.hub.leave(room, self.connection);
-        self.instance.backplane.depart(room, &self.user, departure);
-        self.instance.backplane.unsubscribe(room);
     }
 }
 
@@ -365,8 +350,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         let paces = &self.instance.paces;
         paces.keep(&self.user, self.pace.bucket(), Instant::now());
-        for room in std::mem::take(&mut self.rooms) {
-            self.part(&room, self.departure);
+        for (room, mut membership) in std::mem::take(&mut self.rooms) {
+            membership.departure = self.departure;
+            drop(membership);
             info!("{:?} left {room:?}", self.user);
         }
     }

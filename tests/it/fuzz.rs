@@ -3,21 +3,21 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt};
-use hubbub::config::Config;
 use hubbub::connection::Connections;
 use hubbub::http;
-use hubbub::message::{MessageId, Origin, RoomName, UserName};
-use hubbub::protocol::{Event, Page, Rendering, json, text};
-use hubbub::session::Instance;
+use hubbub::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
+use hubbub::outbox::outbox;
+use hubbub::protocol::{Event, Rendering, json, text};
+use hubbub::session::Session;
 use hubbub::token::{Claims, Secret};
 use proptest::prelude::*;
 
 use crate::support::client::{Client, get};
-use crate::support::house;
+use crate::support::house::{self, Call};
 use crate::support::hubbub::Hubbub;
 use crate::support::until;
 
@@ -215,57 +215,9 @@ fn a_server_that_is_fed_noise_serves_on() {
     assert!(metrics.contains("\nhubbub_panics_total 0\n"), "{metrics}");
 }
 
-/// A backplane with a bug: it panics when asked about one room.
-struct Faulty(Box<dyn Backplane>);
-
-impl Backplane for Faulty {
-    fn publish(&self, draft: Draft, receipt: Receipt) {
-        self.0.publish(draft, receipt);
-    }
-    fn subscribe(&self, room: &RoomName) -> Result<(), BackplaneError> {
-        assert!(room.as_str() != "cursed", "the bug");
-        self.0.subscribe(room)
-    }
-    fn unsubscribe(&self, room: &RoomName) {
-        self.0.unsubscribe(room);
-    }
-    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
-        self.0.read(room, page, limit)
-    }
-    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
-        self.0.tail(room)
-    }
-    fn began_after(&self, id: MessageId) -> bool {
-        self.0.began_after(id)
-    }
-    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
-        self.0.arrive(room, user)
-    }
-    fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
-        self.0.depart(room, user, departure);
-    }
-    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        self.0.members(room)
-    }
-    fn typing(&self, room: &RoomName, user: &UserName) {
-        self.0.typing(room, user);
-    }
-    fn ready(&self) -> Result<(), String> {
-        self.0.ready()
-    }
-    fn in_flight(&self) -> usize {
-        self.0.in_flight()
-    }
-    fn close(&self) {
-        self.0.close();
-    }
-}
-
 #[test]
 fn a_panic_ends_its_own_connection_alone_and_is_counted() {
-    let (hub, backplane) = house::local(10);
-    let instance = Instance::new(Config::default(), hub, Box::new(Faulty(backplane)));
-    let instance = Arc::new(instance);
+    let instance = house::instance(house::faulty(Call::Subscribe));
     let connections = Arc::new(Connections::new(Arc::clone(&instance)));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -298,4 +250,37 @@ fn a_panic_ends_its_own_connection_alone_and_is_counted() {
     assert_eq!(alice.is_closed(), Some(1012));
     assert!(connections.wait_until_none(Instant::now() + Duration::from_secs(10)));
     instance.backplane.close();
+}
+
+/// Wherever the panic is: the presence keeper would otherwise renew a ghost for ever.
+#[test]
+fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
+    for call in [Call::Subscribe, Call::Arrive, Call::Read, Call::Members] {
+        let instance = house::instance(house::faulty(call));
+        let (lobby, cursed) = (RoomName::lobby(), "cursed".parse().expect("a name"));
+        let hosts = |room| instance.hub.hosts(room);
+        let is_empty = |room| instance.backplane.members(room).expect("users").is_empty();
+        let entering = catch_unwind(AssertUnwindSafe(|| {
+            let (outbox, _queue) = outbox(Rendering::Json, 1 << 20, None);
+            let user = "mallory".parse().expect("a name");
+            let instance = Arc::clone(&instance);
+            let mut session =
+                Session::begin(instance, ConnectionId(1), user, lobby.clone(), None, outbox);
+            session.take(r#"{"type":"join","room":"lobby"}"#);
+            assert!(hosts(&lobby) && !is_empty(&lobby));
+            session.take(r#"{"type":"join","room":"cursed"}"#);
+            panic!("the bug is gone");
+        }));
+        assert_eq!(
+            entering.expect_err("a panic").downcast_ref(),
+            Some(&"the bug")
+        );
+        for room in [&lobby, &cursed] {
+            assert!(!hosts(room), "{call:?}: nobody is in {room}");
+            until(&format!("{call:?}: nobody is present in {room}"), || {
+                is_empty(room).then_some(())
+            });
+        }
+        instance.backplane.close();
+    }
 }

@@ -1,14 +1,18 @@
-//! Parts of the house in this process: a hub, a backplane and sessions, without sockets.
+//! Parts of the house in this process: a hub, a backplane (also one with a bug) and sessions, without
+//! sockets.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hubbub::backplane::{Backplane, Local, Redis as RedisBackplane, RedisAddress, Retention};
+use hubbub::backplane::{
+    Backplane, BackplaneError, Departure, Draft, Excerpt, Local, Receipt, Redis as RedisBackplane,
+    RedisAddress, Retention,
+};
 use hubbub::config::Config;
 use hubbub::hub::Hub;
-use hubbub::message::InstanceId;
+use hubbub::message::{InstanceId, MessageId, RoomName, UserName};
 use hubbub::outbox::Queue;
-use hubbub::protocol::{Event, json};
+use hubbub::protocol::{Event, Page, json};
 use hubbub::session::Instance;
 
 use super::DEADLINE;
@@ -38,8 +42,87 @@ pub(crate) fn shared(redis: &Redis, history_length: usize) -> (Arc<Hub>, Box<dyn
     (hub, Box::new(shared))
 }
 
+/// The embedded backplane with a bug: this call panics, the first time it is about the room `cursed`.
+pub(crate) fn faulty(call: Call) -> (Arc<Hub>, Box<dyn Backplane>) {
+    let (hub, backplane) = local(10);
+    let call = Mutex::new(Some(call));
+    (hub, Box::new(Faulty { backplane, call }))
+}
+
 pub(crate) fn instance((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<Instance> {
     Arc::new(Instance::new(Config::default(), hub, backplane))
+}
+
+/// A call of a backplane that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Subscribe,
+    Arrive,
+    Read,
+    Members,
+}
+
+/// See [`faulty`].
+struct Faulty {
+    backplane: Box<dyn Backplane>,
+    call: Mutex<Option<Call>>,
+}
+
+impl Faulty {
+    fn may_panic(&self, call: Call, room: &RoomName) {
+        let mut faulty = self.call.lock().expect("a lock");
+        if room.as_str() == "cursed" && *faulty == Some(call) {
+            *faulty = None;
+            drop(faulty);
+            panic!("the bug");
+        }
+    }
+}
+
+impl Backplane for Faulty {
+    fn publish(&self, draft: Draft, receipt: Receipt) {
+        self.backplane.publish(draft, receipt);
+    }
+    fn subscribe(&self, room: &RoomName) -> Result<(), BackplaneError> {
+        self.may_panic(Call::Subscribe, room);
+        self.backplane.subscribe(room)
+    }
+    fn unsubscribe(&self, room: &RoomName) {
+        self.backplane.unsubscribe(room);
+    }
+    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
+        self.may_panic(Call::Read, room);
+        self.backplane.read(room, page, limit)
+    }
+    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
+        self.backplane.tail(room)
+    }
+    fn began_after(&self, id: MessageId) -> bool {
+        self.backplane.began_after(id)
+    }
+    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
+        self.may_panic(Call::Arrive, room);
+        self.backplane.arrive(room, user)
+    }
+    fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
+        self.backplane.depart(room, user, departure);
+    }
+    fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
+        self.may_panic(Call::Members, room);
+        self.backplane.members(room)
+    }
+    fn typing(&self, room: &RoomName, user: &UserName) {
+        self.backplane.typing(room, user);
+    }
+    fn ready(&self) -> Result<(), String> {
+        self.backplane.ready()
+    }
+    fn in_flight(&self) -> usize {
+        self.backplane.in_flight()
+    }
+    fn close(&self) {
+        self.backplane.close();
+    }
 }
 
 /// The other end of an outbox in the JSON rendering.
