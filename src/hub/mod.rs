@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use self::broadcast::Volley;
 use self::room::{Member, Room};
+use crate::frame::Frame;
 use crate::lock::lock;
 use crate::message::{
     ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,
@@ -42,8 +43,8 @@ pub enum Delivery {
 /// The rooms of this instance.
 pub struct Hub {
     instance: InstanceId,
-    /// The map's lock is held to find a room, a room's lock while its members' outboxes are
-    /// pushed to, which never blocks.
+    /// A room that is not closed is in the map. The map's lock is held to find a room, and never while
+    /// a room's lock is waited for: that one is held while all members' outboxes are pushed to.
     rooms: Mutex<HashMap<RoomName, Arc<Mutex<Room>>>>,
 }
 
@@ -75,23 +76,27 @@ impl Hub {
             connection,
         };
         let member = Member::reading(origin, user.clone(), Arc::clone(outbox));
-        // Under the map's lock, so that the room is not removed in between.
-        let mut rooms = lock(&self.rooms);
-        let room = rooms.entry(room.clone()).or_default();
-        lock(room).admit(member);
+        loop {
+            let found = Arc::clone(lock(&self.rooms).entry(room.clone()).or_default());
+            let mut found = lock(&found);
+            // Or else its last member left in between, and by now it is no longer in the map.
+            if !found.is_closed() {
+                return found.admit(member);
+            }
+        }
     }
 
-    /// Ends the holding back: `first` is called, with nothing delivered meanwhile, to put the past
-    /// and the members into the outbox; then what was held follows, but for what the past has
-    /// already, up to `last`, and the comings and goings that `members`, in alphabetical order, shows
-    /// already.
+    /// Ends the holding back: `first`, which has the past and the members, goes into the outbox; then
+    /// what was held follows, but for what the past has already, up to `last`, and the comings and
+    /// goings that `members`, in alphabetical order, shows already. The frame is ready-made, since
+    /// nobody else in the room is told anything meanwhile.
     pub fn release(
         &self,
         room: &RoomName,
         connection: ConnectionId,
         last: Option<MessageId>,
         members: &[UserName],
-        first: impl FnOnce(),
+        first: Option<Frame>,
     ) {
         let Some(room) = self.room(room) else { return };
         lock(&room).release(connection, last, members, first);
@@ -99,13 +104,15 @@ impl Hub {
 
     /// Takes a connection out of a room.
     pub fn leave(&self, name: &RoomName, connection: ConnectionId) {
-        let mut rooms = lock(&self.rooms);
-        let Some(room) = rooms.get(name) else { return };
-        let mut room = lock(room);
+        let Some(room) = self.room(name) else { return };
+        let mut room = lock(&room);
+        if room.is_closed() {
+            return;
+        }
         room.leave(connection);
-        if room.is_empty() {
-            drop(room);
-            rooms.remove(name);
+        if room.is_closed() {
+            // Before the room's lock is released, or another of that name might be removed instead.
+            lock(&self.rooms).remove(name);
         }
     }
 
@@ -163,7 +170,9 @@ mod tests {
     use super::*;
     use crate::outbox::{Queue, outbox};
     use crate::protocol::{ANNOUNCED_MEMBERS, Rendering};
-    use std::time::Instant;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     fn user(name: &str) -> UserName {
         name.parse().expect("a name")
@@ -192,7 +201,7 @@ mod tests {
         fn release(&self, connection: u64, members: &[&str]) {
             let members: Vec<_> = members.iter().map(|name| user(name)).collect();
             self.hub
-                .release(&self.room, ConnectionId(connection), None, &members, || {});
+                .release(&self.room, ConnectionId(connection), None, &members, None);
         }
 
         /// Bob says numbers, which are their ids, too.
@@ -338,7 +347,7 @@ mod tests {
         });
         house
             .hub
-            .release(&house.room, ConnectionId(1), last, &[], || {});
+            .release(&house.room, ConnectionId(1), last, &[], None);
         say(3);
         say(4);
         assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
@@ -373,7 +382,7 @@ mod tests {
             number: 5,
         });
         let third = ConnectionId(3);
-        house.hub.release(&house.room, third, last, &[], || {});
+        house.hub.release(&house.room, third, last, &[], None);
         assert_eq!(lines(&carol), said(&[6]));
         house.say(&[6, 7], None);
         assert_eq!(lines(&carol), said(&[7]));
@@ -391,5 +400,59 @@ mod tests {
         }
         let given_up = metrics::SLOW.value() - before;
         assert!((1..100).contains(&given_up), "{given_up}");
+    }
+
+    /// As when its fan-out takes long.
+    #[test]
+    fn while_one_room_is_busy_others_are_entered_and_left() {
+        let house = House::new();
+        let _alice = house.admit(1, "alice");
+        let (entered, enters) = mpsc::channel();
+        let other: RoomName = "other".parse().expect("a name");
+        let lobby = house.hub.room(&house.room).expect("it has a member");
+        thread::scope(|scope| {
+            let (house, other) = (&house, &other);
+            let busy = lock(&lobby);
+            scope.spawn(|| house.admit(2, "bob"));
+            scope.spawn(|| house.hub.leave(&house.room, ConnectionId(1)));
+            scope.spawn(move || {
+                // Long enough for the two above to be waiting.
+                for id in 3..1000 {
+                    let (outbox, _queue) = outbox(Rendering::Text, 10_000, None);
+                    let (hub, carol) = (&house.hub, ConnectionId(id));
+                    hub.admit(other, carol, &user("carol"), &outbox);
+                    hub.leave(other, carol);
+                    thread::yield_now();
+                }
+                entered.send(()).expect("it is waited for");
+            });
+            let meanwhile = enters.recv_timeout(Duration::from_secs(20));
+            drop(busy);
+            assert_eq!(meanwhile, Ok(()));
+        });
+        assert!(house.hub.hosts(&house.room), "bob is there");
+    }
+
+    #[test]
+    fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
+        const ROUNDS: u64 = 5_000;
+        let house = House::new();
+        thread::scope(|scope| {
+            for id in 1..=4 {
+                let house = &house;
+                scope.spawn(move || {
+                    for number in 1..=ROUNDS {
+                        let queue = house.admit(id, "alice");
+                        house.release(id, &[]);
+                        let room = house.hub.room(&house.room).expect("it has a member");
+                        // As a delivery does, but to this member alone.
+                        assert!(lock(&room).has(ConnectionId(id)), "round {number}");
+                        house.hub.leave(&house.room, ConnectionId(id));
+                        drop(queue);
+                    }
+                });
+            }
+        });
+        assert_eq!(house.hub.count(), 0);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::broadcast::{Broadcast, Volley};
+use crate::frame::Frame;
 use crate::message::{ConnectionId, MessageId, Notice, Origin, RoomName, UserName};
 use crate::metrics;
 use crate::outbox::Outbox;
@@ -134,6 +135,8 @@ impl Member {
 #[derive(Default)]
 pub(super) struct Room {
     members: Vec<Member>,
+    /// Whether its last member has left; then nobody enters any more.
+    closed: bool,
     /// Who is here, on all instances, as far as this instance was told; `None` until the first
     /// member has read it.
     present: Option<BTreeSet<UserName>>,
@@ -150,10 +153,11 @@ impl Room {
         if let Some(index) = self.position(connection) {
             self.members.swap_remove(index);
         }
+        self.closed = self.members.is_empty();
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// See [`super::Hub::release`].
@@ -162,12 +166,14 @@ impl Room {
         connection: ConnectionId,
         last: Option<MessageId>,
         members: &[UserName],
-        first: impl FnOnce(),
+        first: Option<Frame>,
     ) {
-        first();
         let Some(member) = self.member(connection) else {
             return;
         };
+        if let Some(first) = first {
+            member.outbox.push(first, Weight::Essential);
+        }
         member.last = last;
         let Some(held) = member.held.take() else {
             return;
@@ -286,6 +292,11 @@ impl Room {
     fn is_crowded(&self) -> bool {
         let present = self.present.as_ref();
         present.is_some_and(|present| present.len() > ANNOUNCED_MEMBERS)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, connection: ConnectionId) -> bool {
+        self.position(connection).is_some()
     }
 
     fn position(&self, connection: ConnectionId) -> Option<usize> {

@@ -3,9 +3,10 @@
 
 use super::Session;
 use crate::backplane::{Backplane, BackplaneError, Excerpt, continues};
+use crate::frame;
 use crate::message::{Entry, Message, MessageId, RoomName};
 use crate::outbox::code;
-use crate::protocol::{Event, Page, Rendering};
+use crate::protocol::{Event, Page, Rendering, Weight};
 
 /// The most messages in one page of history.
 pub const PAGE_MOST: usize = 200;
@@ -86,24 +87,27 @@ impl Session {
             recovered,
             last,
         };
-        let begin = || {
-            if since.is_some() && !recovered && self.outbox.rendering() == Rendering::Text {
-                self.outbox.send(&Event::Gap {
-                    room: room.clone(),
-                    after: since,
-                    before: None,
-                });
-            }
-            self.outbox.send(&event);
-        };
+        let rendering = self.outbox.rendering();
+        let mut first = Vec::new();
+        if since.is_some() && !recovered && rendering == Rendering::Text {
+            first.extend(rendering.render(&Event::Gap {
+                room: room.clone(),
+                after: since,
+                before: None,
+            }));
+        }
+        first.extend(rendering.render(&event));
+        let first = frame::text(&first);
         let hub = &self.instance.hub;
         if !more {
-            hub.release(room, self.connection, last, &members, begin);
+            hub.release(room, self.connection, last, &members, first);
             return Ok(());
         }
-        begin();
+        if let Some(first) = first {
+            self.outbox.push(first, Weight::Essential);
+        }
         match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
-            Ok(last) => hub.release(room, self.connection, Some(last), &members, || {}),
+            Ok(last) => hub.release(room, self.connection, Some(last), &members, None),
             // The client takes itself for a member already. It has to come back and resume.
             Err(error) => self.outbox.close(
                 code::TRY_AGAIN_LATER,

@@ -66,7 +66,7 @@ impl Hall {
                 let (outbox, queue) = outbox(Rendering::Text, 1 << 20, None);
                 let connection = ConnectionId(n);
                 hub.admit(&room, connection, &user, &outbox);
-                hub.release(&room, connection, None, &[], || {});
+                hub.release(&room, connection, None, &[], None);
                 queue
             })
             .collect();

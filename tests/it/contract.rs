@@ -46,7 +46,7 @@ impl House {
         let connection = ConnectionId(connection);
         self.hub.admit(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
-        self.hub.release(room, connection, None, &[], || {});
+        self.hub.release(room, connection, None, &[], None);
         Reader::of(queue)
     }
 
