@@ -89,7 +89,8 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut batch = Batch::default();
     let mut receipts = Vec::new();
     loop {
-        match queue.recv_deadline(next_graces) {
+        let next_flush = shared.hub.flush_due(Instant::now());
+        match queue.recv_deadline(next_flush.map_or(next_graces, |next| next.min(next_graces))) {
             Ok(Job::Publish(draft, receipt, _place)) => {
                 receipts.push((receipt, shared.store(draft, &mut batch)));
                 // What else was said meanwhile goes along; so whatever waits has a job behind it.

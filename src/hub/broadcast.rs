@@ -1,9 +1,9 @@
-//! An event, or several messages, on their way to many: encoded once for each rendering.
+//! Events on their way to many: encoded once for each rendering.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::frame::{self, Frame};
-use crate::protocol::{Event, Rendering};
+use crate::protocol::{Event, Rendering, Weight};
 
 /// An event on its way to many, encoded at first use.
 pub(super) struct Broadcast {
@@ -31,12 +31,12 @@ impl Broadcast {
     }
 }
 
-/// Messages that go to many at once. Most members take all of them, which is one frame for each
-/// rendering then, and one push for each member.
+/// Events that go to many at once, all of one weight. Most members take all of them, which is one frame
+/// for each rendering then, and one push for each member.
 pub(super) struct Volley {
     pub(super) broadcasts: Vec<Arc<Broadcast>>,
-    text: OnceLock<Frame>,
-    json: OnceLock<Frame>,
+    text: OnceLock<Option<Frame>>,
+    json: OnceLock<Option<Frame>>,
 }
 
 impl Volley {
@@ -48,19 +48,34 @@ impl Volley {
         }
     }
 
-    /// All frames in one.
-    pub(super) fn frame(&self, rendering: Rendering) -> &Frame {
+    /// What an outbox may do with it. Where there is nothing, it may drop that.
+    pub(super) fn weight(&self) -> Weight {
+        let first = self.broadcasts.first();
+        first.map_or(Weight::Passing, |first| first.event.weight())
+    }
+
+    /// All of them in one frame; `None` if the rendering has none of them.
+    pub(super) fn frame(&self, rendering: Rendering) -> Option<&Frame> {
         let cell = match rendering {
             Rendering::Text => &self.text,
             Rendering::Json => &self.json,
         };
-        cell.get_or_init(|| {
-            let frames = self
-                .broadcasts
-                .iter()
-                .filter_map(|one| one.frame(rendering));
-            let frames: Vec<&[u8]> = frames.map(AsRef::as_ref).collect();
-            frames.concat().into()
-        })
+        cell.get_or_init(|| self.frame_without(rendering, &[]))
+            .as_ref()
+    }
+
+    /// The same without those at some places, in ascending order.
+    pub(super) fn frame_without(&self, rendering: Rendering, places: &[usize]) -> Option<Frame> {
+        let wanted = self.broadcasts.iter().enumerate();
+        let wanted = wanted.filter(|(place, _)| places.binary_search(place).is_err());
+        let frames: Vec<&Frame> = wanted.filter_map(|(_, one)| one.frame(rendering)).collect();
+        match frames[..] {
+            [] => None,
+            [one] => Some(Arc::clone(one)),
+            _ => {
+                let frames: Vec<&[u8]> = frames.into_iter().map(AsRef::as_ref).collect();
+                Some(frames.concat().into())
+            }
+        }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! [`Hub::deliver`] is the fan-out. It never waits for anyone, it encodes a message once per
 //! rendering, and it hands each member every message of the room once and in the room's order,
-//! whatever the backplane repeats: a member takes only ids above the last it took.
+//! whatever the backplane repeats: a member takes only ids above the last it took. Comings and goings
+//! in quick succession are told together ([`Hub::flush_due`]).
 
 mod broadcast;
+mod gathering;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use self::broadcast::Volley;
+use self::gathering::GATHERED_FOR;
 use self::room::{Member, Room};
 use crate::frame::Frame;
 use crate::lock::lock;
@@ -46,6 +49,9 @@ pub struct Hub {
     /// A room that is not closed is in the map. The map's lock is held to find a room, and never while
     /// a room's lock is waited for: that one is held while all members' outboxes are pushed to.
     rooms: Mutex<HashMap<RoomName, Arc<Mutex<Room>>>>,
+    /// When comings and goings that wait are due, and in which room. This lock, too, is held for a look
+    /// only.
+    gathering: Mutex<BTreeSet<(Instant, RoomName)>>,
 }
 
 impl Hub {
@@ -54,6 +60,7 @@ impl Hub {
         Self {
             instance,
             rooms: Mutex::default(),
+            gathering: Mutex::default(),
         }
     }
 
@@ -92,14 +99,14 @@ impl Hub {
     /// nobody else in the room is told anything meanwhile.
     pub fn release(
         &self,
-        room: &RoomName,
+        name: &RoomName,
         connection: ConnectionId,
         last: Option<MessageId>,
         members: &[UserName],
         first: Option<Frame>,
     ) {
-        let Some(room) = self.room(room) else { return };
-        lock(&room).release(connection, last, members, first);
+        let Some(room) = self.room(name) else { return };
+        lock(&room).release(name, connection, last, members, first);
     }
 
     /// Takes a connection out of a room.
@@ -132,32 +139,64 @@ impl Hub {
     }
 
     /// The fan-out: gives what the backplane heard to every member of the room. For one room it
-    /// is called by one thread at a time, in the room's order.
+    /// is called by one thread at a time, in the room's order. Comings and goings in quick succession
+    /// wait a little, for [`Hub::flush_due`] or for the room's next message.
     pub fn deliver(&self, name: &RoomName, delivery: Delivery) {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
-        match &delivery {
-            Delivery::Messages(entries) => metrics::HEARD.add(entries.len()),
-            Delivery::Gap { .. } => metrics::GAPS.count(),
-            Delivery::Notice(_) | Delivery::Present(_) => {}
-        }
         match delivery {
             Delivery::Messages(entries) => {
+                metrics::HEARD.add(entries.len());
                 let events = entries.into_iter().map(|entry| Event::Message {
                     room: name.clone(),
                     message: entry.message,
                     via: entry.via,
                 });
-                room.fan_out_all(&Volley::new(events.collect()));
+                room.fan_out(name, events.collect());
             }
-            Delivery::Notice(notice) => room.announce(name, notice),
-            Delivery::Gap { after, before } => room.fan_out(Event::Gap {
-                room: name.clone(),
-                after,
-                before,
-            }),
+            Delivery::Notice(notice) => self.announce(&mut room, name, notice, Instant::now()),
+            Delivery::Gap { after, before } => {
+                metrics::GAPS.count();
+                let gap = Event::Gap {
+                    room: name.clone(),
+                    after,
+                    before,
+                };
+                room.fan_out(name, vec![gap]);
+            }
             Delivery::Present(users) => room.reconcile(name, &users),
         }
+    }
+
+    fn announce(&self, room: &mut Room, name: &RoomName, notice: Notice, now: Instant) {
+        room.announce(name, notice, now);
+        if let Some(due) = room.due() {
+            lock(&self.gathering).insert((due, name.clone()));
+        }
+    }
+
+    /// Tells the comings and goings that have waited long enough, and when to call again, if others
+    /// wait. Called by the thread that delivers, as often as it likes: there is rarely anything to do.
+    pub fn flush_due(&self, now: Instant) -> Option<Instant> {
+        loop {
+            let name = {
+                let mut gathering = lock(&self.gathering);
+                let (due, _) = gathering.first()?;
+                if *due > now {
+                    return Some(*due);
+                }
+                gathering.pop_first()?.1
+            };
+            if let Some(room) = self.room(&name) {
+                // Or else they were told before a message, and others may wait by now.
+                lock(&room).tell_due(&name, now);
+            }
+        }
+    }
+
+    /// Tells all comings and goings that wait.
+    pub fn flush(&self) {
+        self.flush_due(Instant::now() + GATHERED_FOR);
     }
 
     fn room(&self, name: &RoomName) -> Option<Arc<Mutex<Room>>> {
@@ -166,293 +205,4 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outbox::{Queue, outbox};
-    use crate::protocol::{ANNOUNCED_MEMBERS, Rendering};
-    use std::sync::mpsc;
-    use std::thread;
-    use std::time::{Duration, Instant};
-
-    fn user(name: &str) -> UserName {
-        name.parse().expect("a name")
-    }
-
-    struct House {
-        hub: Hub,
-        room: RoomName,
-    }
-
-    impl House {
-        fn new() -> Self {
-            Self {
-                hub: Hub::new(InstanceId::random()),
-                room: RoomName::lobby(),
-            }
-        }
-
-        fn admit(&self, connection: u64, name: &str) -> Queue {
-            let (outbox, queue) = outbox(Rendering::Text, 10_000, None);
-            let connection = ConnectionId(connection);
-            self.hub.admit(&self.room, connection, &user(name), &outbox);
-            queue
-        }
-
-        fn release(&self, connection: u64, members: &[&str]) {
-            let members: Vec<_> = members.iter().map(|name| user(name)).collect();
-            self.hub
-                .release(&self.room, ConnectionId(connection), None, &members, None);
-        }
-
-        /// Bob says numbers, which are their ids, too.
-        fn say(&self, numbers: &[u64], via: Option<Origin>) {
-            let entry = |&number: &u64| Entry {
-                message: crate::message::Message {
-                    id: MessageId { millis: 1, number },
-                    from: user("bob"),
-                    text: number.to_string(),
-                    at: 1,
-                },
-                prev: None,
-                via,
-            };
-            let entries = numbers.iter().map(entry).collect();
-            self.hub.deliver(&self.room, Delivery::Messages(entries));
-        }
-
-        fn notice(&self, notice: Notice) {
-            self.hub.deliver(&self.room, Delivery::Notice(notice));
-        }
-    }
-
-    /// The lines that wait in a queue.
-    fn lines(queue: &Queue) -> Vec<String> {
-        let mut bytes = Vec::new();
-        queue.collect_by(Instant::now(), &mut bytes);
-        let mut lines = Vec::new();
-        let mut rest = &bytes[..];
-        while let [_, length, ..] = *rest {
-            let end = 2 + usize::from(length);
-            lines.push(String::from_utf8(rest[2..end].to_vec()).expect("text"));
-            rest = &rest[end..];
-        }
-        lines
-    }
-
-    #[test]
-    fn who_was_shown_on_entering_is_not_announced_again() {
-        let house = House::new();
-        let alice = house.admit(1, "alice");
-        house.release(1, &["alice"]);
-        let bob = house.admit(2, "bob");
-        // Read from the shared state, before the notices of bob and carol arrive.
-        house.release(2, &["alice", "bob", "carol"]);
-        house.notice(Notice::Joined(user("bob")));
-        house.notice(Notice::Joined(user("carol")));
-        assert_eq!(lines(&alice), ["* bob joined", "* carol joined"]);
-        assert_eq!(lines(&bob), Vec::<String>::new());
-        house.notice(Notice::Left(user("carol")));
-        assert_eq!(lines(&bob), ["* carol left"]);
-    }
-
-    #[test]
-    fn who_entered_while_a_user_seemed_gone_is_told_of_their_return_and_nobody_else() {
-        let house = House::new();
-        let alice = house.admit(1, "alice");
-        house.release(1, &["alice", "carol"]);
-        let bob = house.admit(2, "bob");
-        // Carol had expired just then, and nobody had announced it.
-        house.release(2, &["alice", "bob"]);
-        house.notice(Notice::Joined(user("bob")));
-        let dave = house.admit(3, "dave");
-        house.notice(Notice::Joined(user("carol")));
-        house.release(3, &["alice", "bob", "dave"]);
-        assert_eq!(lines(&alice), ["* bob joined"]);
-        assert_eq!(lines(&bob), ["* carol joined"]);
-        assert_eq!(lines(&dave), ["* carol joined"]);
-        house.notice(Notice::Left(user("carol")));
-        for queue in [&alice, &bob, &dave] {
-            assert_eq!(lines(queue), ["* carol left"]);
-        }
-    }
-
-    #[test]
-    fn of_what_was_held_back_only_what_was_not_shown_follows() {
-        let house = House::new();
-        let _alice = house.admit(1, "alice");
-        house.release(1, &["alice"]);
-        let bob = house.admit(2, "bob");
-        house.notice(Notice::Joined(user("carol")));
-        house.notice(Notice::Joined(user("dave")));
-        house.notice(Notice::Left(user("dave")));
-        house.notice(Notice::Joined(user("eve")));
-        // Read after carol came and dave went, and before eve came.
-        house.release(2, &["alice", "bob", "carol"]);
-        assert_eq!(lines(&bob), ["* eve joined"]);
-    }
-
-    #[test]
-    fn a_crowd_that_one_is_shown_before_the_others_are_told_is_a_crowd_to_all() {
-        let house = House::new();
-        let alice = house.admit(1, "alice");
-        house.release(1, &["alice"]);
-        let crowd: Vec<_> = (0..ANNOUNCED_MEMBERS).map(|n| format!("u{n:03}")).collect();
-        let mut shown = vec!["alice"];
-        shown.extend(crowd.iter().map(String::as_str));
-        let first = house.admit(2, "u000");
-        house.release(2, &shown);
-        let second = house.admit(3, "u001");
-        house.release(3, &shown);
-        for name in &crowd {
-            house.notice(Notice::Joined(user(name)));
-        }
-        // One fewer is no crowd any more.
-        house.notice(Notice::Left(user("u255")));
-        house.notice(Notice::Joined(user("zoe")));
-        house.notice(Notice::Left(user("zoe")));
-        for queue in [&alice, &first, &second] {
-            assert_eq!(lines(queue), ["* u255 left", "* zoe left"]);
-        }
-    }
-
-    #[test]
-    fn a_difference_is_announced_when_it_is_seen_twice() {
-        let house = House::new();
-        let alice = house.admit(1, "alice");
-        house.release(1, &["alice", "bob"]);
-        let present = |names: &[&str]| {
-            let users = names.iter().map(|name| user(name)).collect();
-            house.hub.deliver(&house.room, Delivery::Present(users));
-        };
-        present(&["alice", "carol"]);
-        assert_eq!(lines(&alice), Vec::<String>::new());
-        present(&["alice", "carol"]);
-        assert_eq!(lines(&alice), ["* bob left", "* carol joined"]);
-        present(&["alice", "carol"]);
-        present(&["alice", "carol"]);
-        assert_eq!(lines(&alice), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
-        let house = House::new();
-        let alice = house.admit(1, "alice");
-        let say = |number| house.say(&[number], None);
-        say(1);
-        say(2);
-        say(3);
-        let last = Some(MessageId {
-            millis: 1,
-            number: 2,
-        });
-        house
-            .hub
-            .release(&house.room, ConnectionId(1), last, &[], None);
-        say(3);
-        say(4);
-        assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
-    }
-
-    #[test]
-    fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
-        let house = House::new();
-        let [alice, bob, carol] =
-            [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| house.admit(id, name));
-        house.release(1, &["alice"]);
-        house.release(2, &["alice", "bob"]);
-        house.say(&[1], None);
-        house.say(&[1, 2], None);
-        let by_bob = Origin {
-            instance: house.hub.instance(),
-            connection: ConnectionId(2),
-        };
-        house.say(&[3, 4], Some(by_bob));
-        house.say(&[5, 6], None);
-        let said = |numbers: &[u64]| -> Vec<_> {
-            numbers
-                .iter()
-                .map(|number| format!("bob: {number}"))
-                .collect()
-        };
-        assert_eq!(lines(&alice), said(&[1, 2, 3, 4, 5, 6]));
-        assert_eq!(lines(&bob), said(&[1, 2, 5, 6]), "a terminal shows its own");
-        assert_eq!(lines(&carol), said(&[]), "it is still reading the past");
-        let last = Some(MessageId {
-            millis: 1,
-            number: 5,
-        });
-        let third = ConnectionId(3);
-        house.hub.release(&house.room, third, last, &[], None);
-        assert_eq!(lines(&carol), said(&[6]));
-        house.say(&[6, 7], None);
-        assert_eq!(lines(&carol), said(&[7]));
-    }
-
-    /// Tests that run beside it give up a few others.
-    #[test]
-    fn who_reads_the_past_slower_than_the_room_speaks_is_given_up_once() {
-        let house = House::new();
-        let _alice = house.admit(1, "alice");
-        let before = metrics::SLOW.value();
-        // A byte each, and the outbox has a budget of 10,000.
-        for _ in 0..11_000 {
-            house.say(&[1], None);
-        }
-        let given_up = metrics::SLOW.value() - before;
-        assert!((1..100).contains(&given_up), "{given_up}");
-    }
-
-    /// As when its fan-out takes long.
-    #[test]
-    fn while_one_room_is_busy_others_are_entered_and_left() {
-        let house = House::new();
-        let _alice = house.admit(1, "alice");
-        let (entered, enters) = mpsc::channel();
-        let other: RoomName = "other".parse().expect("a name");
-        let lobby = house.hub.room(&house.room).expect("it has a member");
-        thread::scope(|scope| {
-            let (house, other) = (&house, &other);
-            let busy = lock(&lobby);
-            scope.spawn(|| house.admit(2, "bob"));
-            scope.spawn(|| house.hub.leave(&house.room, ConnectionId(1)));
-            scope.spawn(move || {
-                // Long enough for the two above to be waiting.
-                for id in 3..1000 {
-                    let (outbox, _queue) = outbox(Rendering::Text, 10_000, None);
-                    let (hub, carol) = (&house.hub, ConnectionId(id));
-                    hub.admit(other, carol, &user("carol"), &outbox);
-                    hub.leave(other, carol);
-                    thread::yield_now();
-                }
-                entered.send(()).expect("it is waited for");
-            });
-            let meanwhile = enters.recv_timeout(Duration::from_secs(20));
-            drop(busy);
-            assert_eq!(meanwhile, Ok(()));
-        });
-        assert!(house.hub.hosts(&house.room), "bob is there");
-    }
-
-    #[test]
-    fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
-        const ROUNDS: u64 = 5_000;
-        let house = House::new();
-        thread::scope(|scope| {
-            for id in 1..=4 {
-                let house = &house;
-                scope.spawn(move || {
-                    for number in 1..=ROUNDS {
-                        let queue = house.admit(id, "alice");
-                        house.release(id, &[]);
-                        let room = house.hub.room(&house.room).expect("it has a member");
-                        // As a delivery does, but to this member alone.
-                        assert!(lock(&room).has(ConnectionId(id)), "round {number}");
-                        house.hub.leave(&house.room, ConnectionId(id));
-                        drop(queue);
-                    }
-                });
-            }
-        });
-        assert_eq!(house.hub.count(), 0);
-    }
-}
+mod tests;

@@ -6,12 +6,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::broadcast::{Broadcast, Volley};
+use super::gathering::Gathering;
 use crate::frame::Frame;
 use crate::message::{ConnectionId, MessageId, Notice, Origin, RoomName, UserName};
 use crate::metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Pushed};
 use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering, Weight};
 
 /// How many events may be held back for a member who is still reading the past; of their text, as
@@ -50,46 +52,81 @@ impl Member {
         }
     }
 
-    /// A terminal shows its own lines already.
-    fn wants(&self, event: &Event) -> bool {
-        match event {
-            Event::Message { via, .. } => {
-                self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
-            }
-            _ => true,
+    /// Takes those that it wants, in one push. False if it wants none.
+    fn take_all(&mut self, volley: &Volley) -> bool {
+        if self.held.is_some() {
+            let holds = volley.broadcasts.iter().map(|one| self.hold(one));
+            return holds.fold(false, |some, holds| some | holds);
         }
-    }
-
-    fn take_all(&mut self, volley: &Volley) {
-        let Some(last) = self.may_take_all(volley) else {
-            return volley.broadcasts.iter().for_each(|one| self.take(one));
+        let places = volley.broadcasts.iter().enumerate();
+        let unwanted: Vec<usize> = places
+            .filter(|(_, one)| !self.wants(&one.event))
+            .map(|(place, _)| place)
+            .collect();
+        let rendering = self.outbox.rendering();
+        let frame = match unwanted[..] {
+            [] => volley.frame(rendering).cloned(),
+            _ => volley.frame_without(rendering, &unwanted),
         };
-        self.last = Some(last);
-        let frame = volley.frame(self.outbox.rendering());
-        self.outbox.push(Arc::clone(frame), Weight::Essential);
-        metrics::DELIVERED.add(volley.broadcasts.len());
+        let wanted = volley.broadcasts.len() - unwanted.len();
+        frame.is_some_and(|frame| self.push(frame, volley.weight(), wanted))
     }
 
-    fn take(&mut self, broadcast: &Arc<Broadcast>) {
-        if let Some(held) = &mut self.held {
-            if let Event::Message { message, .. } = &broadcast.event {
-                held.bytes += message.text.len();
-            }
-            if held.events.len() < MAX_HELD && held.bytes <= self.outbox.budget() {
-                held.events.push(Arc::clone(broadcast));
-            } else {
-                self.outbox
-                    .evict("too slow: the past was read slower than the room speaks");
-            }
-            return;
+    /// Takes it, if it wants it. False if it does not.
+    fn take(&mut self, broadcast: &Arc<Broadcast>) -> bool {
+        if self.held.is_some() {
+            return self.hold(broadcast);
         }
-        let wanted = match &broadcast.event {
-            Event::Message { message, .. } => {
+        if !self.wants(&broadcast.event) {
+            return false;
+        }
+        let frame = broadcast.frame(self.outbox.rendering()).cloned();
+        frame.is_some_and(|frame| self.push(frame, broadcast.event.weight(), 1))
+    }
+
+    /// Keeps it for later, if it may want it then.
+    fn hold(&mut self, broadcast: &Arc<Broadcast>) -> bool {
+        let Some(held) = &mut self.held else {
+            return false;
+        };
+        match &broadcast.event {
+            Event::Message { message, .. } => held.bytes += message.text.len(),
+            Event::Joined { user, .. } | Event::Left { user, .. } | Event::Typing { user, .. }
+                if *user == self.user =>
+            {
+                return false;
+            }
+            _ => {}
+        }
+        if held.events.len() < MAX_HELD && held.bytes <= self.outbox.budget() {
+            held.events.push(Arc::clone(broadcast));
+        } else {
+            self.outbox
+                .evict("too slow: the past was read slower than the room speaks");
+        }
+        true
+    }
+
+    /// Pushes a frame with so many events. True, since it had some.
+    fn push(&self, frame: Frame, weight: Weight, events: usize) -> bool {
+        match self.outbox.push(frame, weight) {
+            Pushed::Taken => metrics::DELIVERED.add(events),
+            Pushed::Shed => metrics::SHED.add(events),
+            Pushed::Ended => {}
+        }
+        true
+    }
+
+    /// Whether it has not had this event, and is to have it; from now on it has.
+    fn wants(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Message { message, via, .. } => {
                 if self.last.is_some_and(|last| message.id <= last) {
-                    return;
+                    return false;
                 }
                 self.last = Some(message.id);
-                self.wants(&broadcast.event)
+                // A terminal shows its own lines already.
+                self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
             }
             Event::Gap { before, .. } => {
                 // Ids begin anew behind it, unless it says otherwise.
@@ -103,32 +140,7 @@ impl Member {
             }
             Event::Typing { user, .. } => *user != self.user,
             _ => true,
-        };
-        if wanted && let Some(frame) = broadcast.frame(self.outbox.rendering()) {
-            self.outbox
-                .push(Arc::clone(frame), broadcast.event.weight());
-            metrics::DELIVERED.count();
         }
-    }
-
-    /// The last id, if it has none of them yet, and wants every one.
-    fn may_take_all(&self, volley: &Volley) -> Option<MessageId> {
-        if volley.broadcasts.len() < 2 || self.held.is_some() {
-            return None;
-        }
-        let mut last = self.last;
-        for broadcast in &volley.broadcasts {
-            match &broadcast.event {
-                Event::Message { message, .. } if last.is_none_or(|last| last < message.id) => {
-                    last = Some(message.id);
-                }
-                _ => return None,
-            }
-            if !self.wants(&broadcast.event) {
-                return None;
-            }
-        }
-        last
     }
 }
 
@@ -142,6 +154,8 @@ pub(super) struct Room {
     present: Option<BTreeSet<UserName>>,
     /// Whose presence the shared state, when last looked at, showed otherwise than `present`.
     doubted: BTreeSet<UserName>,
+    /// Comings and goings that were heard, and are neither told nor in `present` yet.
+    gathering: Gathering,
 }
 
 impl Room {
@@ -163,11 +177,16 @@ impl Room {
     /// See [`super::Hub::release`].
     pub(super) fn release(
         &mut self,
+        name: &RoomName,
         connection: ConnectionId,
         last: Option<MessageId>,
         members: &[UserName],
         first: Option<Frame>,
     ) {
+        if members.len() > ANNOUNCED_MEMBERS {
+            // Nobody is told of a crowd, as the room may be from now on. These came before.
+            self.tell_gathered(name);
+        }
         let Some(member) = self.member(connection) else {
             return;
         };
@@ -215,77 +234,121 @@ impl Room {
         }
     }
 
-    pub(super) fn fan_out(&mut self, event: Event) {
+    /// Gives messages, a gap or a typing notice to every member, behind what waits: nobody speaks
+    /// before their coming is told.
+    pub(super) fn fan_out(&mut self, name: &RoomName, events: Vec<Event>) {
+        self.tell_gathered(name);
+        self.give(events);
+    }
+
+    /// True if somebody wanted some of it.
+    fn give(&mut self, events: Vec<Event>) -> bool {
+        if events.is_empty() {
+            return false;
+        }
+        let volley = Volley::new(events);
+        let takes = self.members.iter_mut().map(|one| one.take_all(&volley));
+        takes.fold(false, |some, takes| some | takes)
+    }
+
+    /// Takes in a notice, which is told at once or when [`Room::due`] says.
+    pub(super) fn announce(&mut self, name: &RoomName, notice: Notice, now: Instant) {
+        match &notice {
+            Notice::Joined(user) | Notice::Left(user) => {
+                let user = user.clone();
+                if let Some(notice) = self.gathering.take(&user, notice, now)
+                    && self.tell(name, vec![notice])
+                {
+                    self.gathering.told(now);
+                }
+            }
+            Notice::Typing(_) if self.is_crowded() => {}
+            Notice::Typing(_) => self.fan_out(name, vec![event(name, notice)]),
+        }
+    }
+
+    /// When the comings and goings that wait have to be told, if there are any.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.gathering.due()
+    }
+
+    /// Tells the comings and goings that are due.
+    pub(super) fn tell_due(&mut self, name: &RoomName, now: Instant) {
+        if self.due().is_some_and(|due| due <= now) && self.tell_gathered(name) {
+            self.gathering.told(now);
+        }
+    }
+
+    /// Tells the comings and goings that wait, due or not. False if they are news to nobody.
+    fn tell_gathered(&mut self, name: &RoomName) -> bool {
+        if self.due().is_none() {
+            return false;
+        }
+        let gathered = self.gathering.drain();
+        self.tell(name, gathered)
+    }
+
+    /// Tells comings and goings. False if they are news to nobody.
+    fn tell(&mut self, name: &RoomName, notices: Vec<Notice>) -> bool {
+        let mut told = false;
+        let mut news = Vec::new();
+        for notice in notices {
+            // After a cut an instance may hear twice of the same coming or going; and of a user who came
+            // and went only the going is left. The room does not hear of either.
+            let changed = match (&notice, &mut self.present) {
+                (Notice::Joined(user), Some(present)) => present.insert(user.clone()),
+                (Notice::Left(user), Some(present)) => present.remove(user),
+                (Notice::Typing(_), _) | (_, None) => true,
+            };
+            if self.is_crowded() {
+                told |= self.give(std::mem::take(&mut news));
+                // Nor is anybody ahead who entered before.
+                for member in &mut self.members {
+                    member.ahead.clear();
+                }
+            } else if changed {
+                news.push(event(name, notice));
+            } else {
+                told |= self.tell_who_was_shown_otherwise(event(name, notice));
+            }
+        }
+        told | self.give(news)
+    }
+
+    /// Tells a coming or going that changes nothing for the room to those members alone who were shown
+    /// otherwise when they entered, or still read the past. There are such when the shared state had
+    /// taken a user for gone for a while, and when a user came, was shown, and went before the room was
+    /// told.
+    fn tell_who_was_shown_otherwise(&mut self, event: Event) -> bool {
         let broadcast = Broadcast::new(event);
-        for member in &mut self.members {
-            member.take(&broadcast);
-        }
-    }
-
-    pub(super) fn fan_out_all(&mut self, volley: &Volley) {
-        for member in &mut self.members {
-            member.take_all(volley);
-        }
-    }
-
-    pub(super) fn announce(&mut self, name: &RoomName, notice: Notice) {
-        // An instance may hear twice of the same coming or going, after a cut; its users do not.
-        let changed = match (&notice, &mut self.present) {
-            (Notice::Joined(user), Some(present)) => present.insert(user.clone()),
-            (Notice::Left(user), Some(present)) => present.remove(user),
-            (Notice::Typing(_), _) | (_, None) => true,
+        let (Event::Joined { user, .. } | Event::Left { user, .. }) = &broadcast.event else {
+            return false;
         };
-        if self.is_crowded() {
-            // Nor is anybody ahead who entered before.
-            for member in &mut self.members {
-                member.ahead.clear();
-            }
-            return;
-        }
-        if !changed {
-            if let Notice::Joined(user) = &notice {
-                self.tell_who_was_not_shown(name, user);
-            }
-            return;
-        }
-        let room = name.clone();
-        self.fan_out(match notice {
-            Notice::Joined(user) => Event::Joined { room, user },
-            Notice::Left(user) => Event::Left { room, user },
-            Notice::Typing(user) => Event::Typing { room, user },
-        });
-    }
-
-    /// A user whom the room knows is announced again, since the shared state had taken them for gone
-    /// for a while. News only to who entered meanwhile, or is about to.
-    fn tell_who_was_not_shown(&mut self, name: &RoomName, user: &UserName) {
-        let broadcast = Broadcast::new(Event::Joined {
-            room: name.clone(),
-            user: user.clone(),
-        });
+        let mut told = false;
         for member in &mut self.members {
             if member.held.is_some() || member.ahead.remove(user) {
-                member.take(&broadcast);
+                told |= member.take(&broadcast);
             }
         }
+        told
     }
 
     /// Compares what was told with the shared state. A notice may be on its way just now, so a
     /// difference counts only when it is found a second time.
-    pub(super) fn reconcile(&mut self, name: &RoomName, now: &[UserName]) {
+    pub(super) fn reconcile(&mut self, name: &RoomName, users: &[UserName]) {
+        self.tell_gathered(name);
         let Some(present) = &self.present else { return };
-        let differing = differing(present, now);
-        let missed: Vec<_> = differing.intersection(&self.doubted).cloned().collect();
-        self.doubted = differing;
-        for user in missed {
-            self.doubted.remove(&user);
-            let notice = if now.binary_search(&user).is_ok() {
-                Notice::Joined(user)
-            } else {
-                Notice::Left(user)
-            };
-            self.announce(name, notice);
-        }
+        let differing = differing(present, users);
+        let (missed, doubted) = differing
+            .into_iter()
+            .partition(|user| self.doubted.contains(user));
+        self.doubted = doubted;
+        let missed: BTreeSet<UserName> = missed;
+        let notice = |user| match users.binary_search(&user) {
+            Ok(_) => Notice::Joined(user),
+            Err(_) => Notice::Left(user),
+        };
+        self.tell(name, missed.into_iter().map(notice).collect());
     }
 
     /// Whether comings and goings are too many to tell anybody.
@@ -308,6 +371,16 @@ impl Room {
     fn member(&mut self, connection: ConnectionId) -> Option<&mut Member> {
         let index = self.position(connection)?;
         self.members.get_mut(index)
+    }
+}
+
+/// What a notice is to the members of a room.
+fn event(name: &RoomName, notice: Notice) -> Event {
+    let room = name.clone();
+    match notice {
+        Notice::Joined(user) => Event::Joined { room, user },
+        Notice::Left(user) => Event::Left { room, user },
+        Notice::Typing(user) => Event::Typing { room, user },
     }
 }
 

@@ -99,6 +99,12 @@ impl Queue {
         &self.outbox
     }
 
+    /// How many pushes wait.
+    #[cfg(test)]
+    pub(crate) fn length(&self) -> usize {
+        self.lane.len()
+    }
+
     /// Waits for something to write, and puts all that is waiting (up to about 64 KiB) behind what
     /// `bytes` holds. From then on nobody else writes, until [`Queue::written`].
     pub fn collect(&self, bytes: &mut Vec<u8>) -> Batch {

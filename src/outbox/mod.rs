@@ -68,6 +68,17 @@ enum Then {
     Writer,
 }
 
+/// What became of a frame that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is written, or will be.
+    Taken,
+    /// It is dropped, as the client has fallen behind and can do without.
+    Shed,
+    /// It is dropped, as the outbox has ended, perhaps for being too full for this.
+    Ended,
+}
+
 /// The pushing side, shared by everyone who has something for this user.
 pub struct Outbox {
     rendering: Rendering,
@@ -128,14 +139,14 @@ impl Outbox {
     }
 
     /// Writes ready-made frames at once or queues them. Decides here, at the push, what "full" means.
-    pub fn push(&self, frame: Frame, weight: Weight) {
+    pub fn push(&self, frame: Frame, weight: Weight) -> Pushed {
         let mut lane = lock(&self.lane);
         // Under the lock: behind the last frame nothing may go.
         if !self.is_open() {
-            return;
+            return Pushed::Ended;
         }
         if !lane.busy && self.write_at_once(&frame, &mut lane) {
-            return;
+            return Pushed::Taken;
         }
         // It can only shrink meanwhile: whatever is queued is so under the lock.
         let before = self.queued.load(Ordering::Acquire);
@@ -145,15 +156,18 @@ impl Outbox {
             // One frame larger than the budget is taken by who has room, or it could never be sent.
             Weight::Essential => after > self.budget && before > self.budget / 2,
         };
-        if refused {
-            drop(lane);
-            match weight {
-                Weight::Essential => self.evict("too slow: the outbox is full"),
-                Weight::Passing => metrics::SHED.count(),
+        match weight {
+            _ if !refused => {
+                self.queue(&mut lane, Item::Frame(frame));
+                Pushed::Taken
             }
-            return;
+            Weight::Passing => Pushed::Shed,
+            Weight::Essential => {
+                drop(lane);
+                self.evict("too slow: the outbox is full");
+                Pushed::Ended
+            }
         }
-        self.queue(&mut lane, Item::Frame(frame));
     }
 
     /// Pings the peer (RFC 6455 §5.5.2). False if it is not: then something waits for it, or does from

@@ -130,8 +130,9 @@ fn a_command_that_is_none_is_told_what_there_is() {
 fn whoever_leaves_says_goodbye_and_gives_the_terminal_back() {
     let hubbub = Hubbub::alone();
     let mut bob = hubbub.join("bob");
-    let leave = |how: &str| {
+    for (how, code) in [("/quit", 0), ("C-d", 0), ("C-c", 130), ("SIGTERM", 143)] {
         let alice = join("alice", &hubbub);
+        assert_eq!(bob.hears(), "* alice joined");
         match how {
             "SIGTERM" => {
                 let process = Pid::from_raw(alice.process());
@@ -142,11 +143,7 @@ fn whoever_leaves_says_goodbye_and_gives_the_terminal_back() {
             }
             key => alice.presses(key),
         }
-        alice.ends()
-    };
-    for (how, code) in [("/quit", 0), ("C-d", 0), ("C-c", 130), ("SIGTERM", 143)] {
-        assert_eq!(leave(how), code, "{how}");
-        assert_eq!(bob.hears(), "* alice joined");
+        assert_eq!(alice.ends(), code, "{how}");
         assert_eq!(bob.hears(), "* alice left", "{how}");
     }
 }

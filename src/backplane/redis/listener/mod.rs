@@ -144,6 +144,7 @@ impl Listener {
 
     fn lost(&mut self, cut: &Cut) {
         self.waiting.deliver(&self.hub);
+        self.hub.flush();
         lock(&self.shared.heard).clear();
         self.shared.alive.store(false, Ordering::Release);
         self.behind.clear();
@@ -294,9 +295,10 @@ impl Listener {
         Ok(())
     }
 
-    /// Deadlines: confirmations, the probe, rooms to forget.
+    /// Deadlines: notices, confirmations, the probe, rooms to forget.
     fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
         let now = Instant::now();
+        self.hub.flush_due(now);
         self.probe(now)?;
         if self.unconfirmed > 0 && now >= self.overdue_at {
             self.overdue_at = now + GLANCE;
