@@ -35,7 +35,8 @@ pub struct Config {
     pub max_connections: Option<usize>,
     /// How many connections one address may have; `None` for no limit.
     pub max_per_address: Option<usize>,
-    /// How many messages a second a connection may send, on average; 0 for no limit.
+    /// How many messages a second a connection may send, on average, everything else that it asks for
+    /// counted in; 0 for no limit.
     pub send_rate: u32,
     /// How many it may send at once.
     pub send_burst: u32,

@@ -88,10 +88,10 @@ pub(super) struct Options {
     /// How many connections one address may have [default: no limit]
     #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_per_address: Option<usize>,
-    /// How many messages a second a connection may send, on average; 0 for no limit
+    /// How many messages and requests a second a connection may send, on average; 0 for no limit
     #[arg(long, env = "HUBBUB_SEND_RATE", value_name = "COUNT", default_value_t = limit::SEND_RATE.default as u32, value_parser = within::<u32>(limit::SEND_RATE), help_heading = "Limits")]
     send_rate: u32,
-    /// How many messages it may send at once
+    /// How many of them it may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
     /// How often a peer is pinged

@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::error;
 use socket2::SockRef;
@@ -91,7 +92,8 @@ pub struct Outbox {
     state: AtomicU8,
     /// Why it ended, for the log.
     why: OnceLock<String>,
-    /// Whether somebody waits for room. The flag is the only thing the lock guards.
+    /// Whether the reading thread waits, for room or for a while. The flag is the only thing the lock
+    /// guards.
     wanting_room: Mutex<bool>,
     room: Condvar,
 }
@@ -256,6 +258,26 @@ impl Outbox {
         }
     }
 
+    /// Waits for so long, or until the outbox has ended; false if it has. Only the connection's own
+    /// reading thread may wait here.
+    pub fn stays_open_for(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut wanting = lock(&self.wanting_room);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            // What wakes it is often room, which it does not want.
+            *wanting = self.is_open() && !left.is_zero();
+            if !*wanting {
+                return self.is_open();
+            }
+            wanting = self
+                .room
+                .wait_timeout(wanting, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
     fn wake_who_wants_room(&self) {
         let mut wanting = lock(&self.wanting_room);
         if std::mem::take(&mut *wanting) {
@@ -344,7 +366,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::thread;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(1)
@@ -423,5 +445,19 @@ mod tests {
             outbox.evict("too slow");
         }
         assert!(metrics::SLOW.value() - before < 100);
+    }
+
+    #[test]
+    fn who_waits_a_while_is_woken_by_the_end() {
+        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        assert!(outbox.stays_open_for(Duration::from_millis(1)));
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| outbox.stays_open_for(Duration::from_secs(60)));
+            outbox.close(code::RESTART, "");
+            assert!(!waits.join().expect("it does not panic"));
+        });
+        assert!(!outbox.stays_open_for(Duration::from_secs(60)));
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

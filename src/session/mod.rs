@@ -127,6 +127,9 @@ impl Session {
 
     /// In the text rendering, enters the one room; without it there is no conversation.
     pub fn enter(&mut self, since: Option<MessageId>, history: Option<usize>) {
+        if !self.waits_for_turn() {
+            return;
+        }
         let room = self.room.clone();
         if let Err(error) = self.join(room, since, history) {
             self.cannot("cannot enter the room", &self.room, &error);
@@ -135,21 +138,32 @@ impl Session {
         }
     }
 
-    /// Takes one message that the client sent.
+    /// Takes one message that the client sent, when its turn has come.
     pub fn take(&mut self, frame: &str) {
         let parsed = match self.outbox.rendering() {
             Rendering::Text => text::parse(frame, &self.room),
             Rendering::Json => json::parse(frame),
         };
+        // Without a token a send is refused and a typing notice is dropped, so they do not wait for one.
+        let waits = !matches!(parsed, Ok(Command::Send { .. } | Command::Typing { .. }));
+        if waits && !self.waits_for_turn() {
+            return;
+        }
         match parsed {
             Ok(command) => self.run(command),
-            Err(rejection) => {
-                self.answer(&rejection.into());
-                if !self.pace.allows(Instant::now()) {
-                    thread::sleep(PAUSE);
-                }
+            Err(rejection) => self.answer(&rejection.into()),
+        }
+    }
+
+    /// Waits for a token, on the reading thread, so that the client is not read meanwhile. False if the
+    /// outbox ended first, as it does when the client is gone and in a teardown.
+    fn waits_for_turn(&mut self) -> bool {
+        while let Err(wait) = self.pace.take(Instant::now()) {
+            if !self.outbox.stays_open_for(wait) {
+                return false;
             }
         }
+        true
     }
 
     /// Waits until everything that the client sent is answered, as it will be in bounded time.
@@ -197,12 +211,7 @@ impl Session {
                     }
                 }
             }
-            Command::Typing { room } => {
-                // Best effort, so one that comes too fast is dropped like any that is not needed.
-                if self.rooms.contains_key(&room) && self.pace.allows(Instant::now()) {
-                    self.instance.backplane.typing(&room, &self.user);
-                }
-            }
+            Command::Typing { room } => self.typing(&room),
             Command::Help => self.answer(&Event::Help),
         }
     }
@@ -286,6 +295,15 @@ impl Session {
                 in_flight.exit();
             }),
         );
+    }
+
+    /// Best effort, so one that comes too fast is dropped like any that is not needed.
+    fn typing(&mut self, room: &RoomName) {
+        if self.pace.take(Instant::now()).is_err() {
+            thread::sleep(PAUSE);
+        } else if self.rooms.contains_key(room) {
+            self.instance.backplane.typing(room, &self.user);
+        }
     }
 
     fn too_fast(&self, room: RoomName, reference: Option<Ref>, wait: Duration) {

@@ -1,21 +1,22 @@
-//! How fast one client sends, and what it costs to be faster than allowed.
+//! How fast one client asks, and what it costs to be faster than allowed.
 //!
-//! A client that is too fast gets an error first, and waits for its next message to be read: so the
-//! network pushes back on it, and neither its errors nor its reconnecting take the machine from the
-//! others. If it goes on it is closed.
+//! Whatever a client asks takes a token of one bucket. A send without a token is refused, since its
+//! sender has to know; everything else waits for one. Either way the client's next message is not read
+//! meanwhile: so the network pushes back on it, and neither what it asks, nor its errors, nor its
+//! reconnecting take the machine from the others. One whose sends go on too fast is closed.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::TokenBucket;
 
-/// How long a client is not read after it was too fast. A hundred errors a second at most are the
+/// How long a client is not read after a send was refused. A hundred errors a second at most are the
 /// price of one that floods.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// So many more sends refused than taken end a connection.
 const TOO_FAST_FOR_TOO_LONG: usize = 200;
 
-/// How fast a client sends.
+/// How fast a client asks.
 pub(super) struct Pace {
     bucket: TokenBucket,
     /// How many more sends were refused than taken since it was last slow enough.
@@ -54,9 +55,10 @@ impl Pace {
         }
     }
 
-    /// Whether something that may be dropped, or cannot be taken anyway, comes slowly enough.
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
-        self.bucket.take(now).is_ok()
+    /// Takes a token for what is no send. If there is none, how long until there is: a second at most,
+    /// since no rate is lower than one a second.
+    pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.bucket.take(now)
     }
 
     /// What the client leaves behind for when it comes back.

@@ -17,7 +17,8 @@ use crate::support::{DEADLINE, until};
 
 #[test]
 fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
-    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
+    // Entering takes one, too.
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "4"]);
     let mut alice = Client::json(hubbub.address(), "alice");
     alice.joins("lobby");
     for n in 0..4 {
@@ -63,7 +64,7 @@ fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
 fn who_floods_is_read_slowly() {
     const PINGS: u32 = 300;
     const GARBAGE: u32 = 50;
-    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "1"]);
+    let hubbub = Hubbub::with(&["--send-rate", "100", "--send-burst", "1"]);
     let mut flooding = Client::json(hubbub.address(), "mallory");
     let begun = Instant::now();
     for _ in 0..PINGS {
@@ -81,8 +82,126 @@ fn who_floods_is_read_slowly() {
     for _ in 0..GARBAGE {
         assert_eq!(flooding.event_of("error")["code"], "bad_request");
     }
-    // All but the first, the last and one a second, each 10 ms.
+    // All but the first, each 10 ms.
     assert!(begun.elapsed() >= Duration::from_millis(450));
+}
+
+/// Whatever a client asks takes a token, and what is no send waits for it without an error.
+#[test]
+fn whatever_is_asked_is_answered_no_faster_than_the_rate() {
+    const ASKED: u32 = 20;
+    let hubbub = Hubbub::with(&["--send-rate", "100", "--send-burst", "1"]);
+    let mut flooding = Client::json(hubbub.address(), "mallory");
+    flooding.joins("lobby");
+    for (asked, answer) in [
+        (r#"{"type":"members","room":"lobby"}"#, "members"),
+        (r#"{"type":"history","room":"lobby"}"#, "history"),
+        (r#"{"type":"join","room":"lobby"}"#, "already_joined"),
+        (r#"{"type":"leave","room":"elsewhere"}"#, "not_joined"),
+        (r#"{"type":"members","room":"elsewhere"}"#, "not_joined"),
+        (r#"{"type":"join","room":"a/b"}"#, "bad_room"),
+        (r#"{"type":"dance"}"#, "unknown_type"),
+        ("garbage", "bad_request"),
+    ] {
+        let begun = Instant::now();
+        for _ in 0..ASKED {
+            flooding.says(asked);
+        }
+        for _ in 0..ASKED {
+            let event = flooding.event();
+            let is = event.get("code").unwrap_or(&event["type"]);
+            assert_eq!(is, answer, "{asked}");
+        }
+        // One token may have been there, and one comes each 10 ms.
+        let least = Duration::from_millis(10) * (ASKED - 2);
+        assert!(begun.elapsed() >= least, "{asked}: {:?}", begun.elapsed());
+    }
+}
+
+/// Also where the text rendering enters, by an upgrade.
+#[test]
+fn who_reconnects_again_and_again_enters_no_faster_than_the_rate() {
+    const TIMES: u32 = 10;
+    let hubbub = Hubbub::with(&["--send-rate", "20", "--send-burst", "1"]);
+    let begun = Instant::now();
+    for _ in 0..TIMES {
+        hubbub.join("mallory").leaves();
+        until("they are gone", || {
+            (metric(&hubbub, "hubbub_rooms") == 0).then_some(())
+        });
+    }
+    let least = Duration::from_millis(50) * (TIMES - 2);
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
+
+/// A member of one of the others hears no more than is worth hearing, however fast one comes and goes.
+#[test]
+fn who_joins_and_leaves_in_a_loop_is_told_to_the_others_now_and_then() {
+    const LOOPS: u32 = 40;
+    const LISTENERS: usize = 30;
+    for redis in [None, Some(Redis::start())] {
+        let limits = ["--send-rate", "100", "--send-burst", "40"];
+        let hubbub = match &redis {
+            None => Hubbub::with(&limits),
+            Some(redis) => Hubbub::on_with(redis, &limits),
+        };
+        let mut listeners: Vec<_> = (0..LISTENERS)
+            .map(|n| hubbub.join(&format!("l{n:02}")))
+            .collect();
+        for listener in &mut listeners[..LISTENERS - 1] {
+            listener.hears_until(&format!("l{:02} joined", LISTENERS - 1));
+        }
+        let mut flapping = Client::json(hubbub.address(), "mallory");
+        let begun = Instant::now();
+        for _ in 0..LOOPS {
+            flapping.asks(&json!({"type": "join", "room": "lobby"}));
+            flapping.asks(&json!({"type": "leave", "room": "lobby"}));
+        }
+        for _ in 0..LOOPS {
+            flapping.event_of("parted");
+        }
+        let mut speaker = Client::json(hubbub.address(), "speaker");
+        speaker.joins("lobby");
+        speaker.asks(&json!({"type": "send", "room": "lobby", "text": "marker"}));
+        // The first at once, then one each 100 ms, and one with the marker.
+        let most = 2 + begun.elapsed().as_millis() / 100;
+        for listener in &mut listeners {
+            let heard = listener.hears_until("marker");
+            let notices = heard.iter().filter(|line| line.contains(" mallory "));
+            let count = notices.count() as u128;
+            assert!(count <= most, "{count} notices, at most {most}: {heard:?}");
+        }
+    }
+}
+
+/// So much at a rate of one a second that answering it all would take minutes.
+fn floods_with_requests(client: &mut Client) {
+    for _ in 0..500 {
+        client.says("/who");
+    }
+}
+
+#[test]
+fn who_waits_for_a_turn_and_breaks_off_leaves_like_any_other() {
+    let limits = ["--send-rate", "1", "--send-burst", "1"];
+    let hubbub = Hubbub::with(&[&limits[..], &["--presence-grace", "0"]].concat());
+    let mut bob = hubbub.join("bob");
+    let mut mallory = hubbub.join("mallory");
+    bob.hears_until("mallory joined");
+    floods_with_requests(&mut mallory);
+    mallory.resets();
+    bob.hears_until("* mallory left");
+}
+
+#[test]
+fn who_waits_for_a_turn_does_not_hold_a_teardown_up() {
+    let limits = ["--send-rate", "1", "--send-burst", "1"];
+    let mut hubbub = Hubbub::with(&[&limits[..], &["--drain", "60"]].concat());
+    let mut mallory = hubbub.join("mallory");
+    floods_with_requests(&mut mallory);
+    hubbub.signal(Signal::SIGTERM);
+    assert!(hubbub.ends().success());
+    drop(mallory);
 }
 
 /// It would otherwise wait for its kernel, which asks a closed window for a quarter of an hour.
@@ -144,7 +263,8 @@ fn who_floods_with_pings_does_not_hold_a_teardown_up() {
 
 #[test]
 fn who_comes_back_may_not_send_more_for_it() {
-    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
+    // Entering takes one, too.
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "4"]);
     let begun = Instant::now();
     let mut stored = 0;
     for _ in 0..5 {

@@ -1,7 +1,10 @@
 //! The JSON rendering: many rooms on one connection.
 
+use hubbub::client::{Client as OurClient, Happening, Options, ServerUrl};
+use hubbub::protocol::Event;
 use serde_json::json;
 
+use crate::support::DEADLINE;
 use crate::support::client::Client;
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
@@ -130,4 +133,39 @@ fn typing_is_told_to_the_others_alone() {
         heard.iter().all(|line| !line.contains("typing")),
         "{heard:?}"
     );
+}
+
+/// They come at once, and each takes a token: those for which there is none yet wait, without an error.
+#[test]
+fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
+    const ROOMS: usize = 32;
+    let limits = ["--send-rate", "40", "--send-burst", "5"];
+    let (mut first, second) = (Hubbub::with(&limits), Hubbub::with(&limits));
+    let client = OurClient::start_with(Options {
+        servers: [&first, &second]
+            .map(|one| ServerUrl::parse(&one.url()).expect("an address"))
+            .to_vec(),
+        user: "alice".parse().expect("a name"),
+        token: None,
+    });
+    let client = client.expect("a thread");
+    for number in 0..ROOMS {
+        let room = format!("room-{number}").parse().expect("a room");
+        client.join(room, None, None);
+    }
+    let happens = || client.happenings().recv_timeout(DEADLINE).expect("more");
+    let enters_all = || {
+        let mut entered = 0;
+        while entered < ROOMS {
+            match happens() {
+                Happening::Event(Event::Room { .. }) => entered += 1,
+                Happening::Event(Event::Welcome { .. }) | Happening::Connected => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    enters_all();
+    first.kill();
+    while !matches!(happens(), Happening::Connected) {}
+    enters_all();
 }

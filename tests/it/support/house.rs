@@ -49,8 +49,13 @@ pub(crate) fn faulty(call: Call) -> (Arc<Hub>, Box<dyn Backplane>) {
     (hub, Box::new(Faulty { backplane, call }))
 }
 
+/// Its sessions may ask as fast as they like.
 pub(crate) fn instance((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<Instance> {
-    Arc::new(Instance::new(Config::default(), hub, backplane))
+    let config = Config {
+        send_rate: 0,
+        ..Config::default()
+    };
+    Arc::new(Instance::new(config, hub, backplane))
 }
 
 /// A call of a backplane that waits for its answer.
