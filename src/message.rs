@@ -7,6 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{CodePointMapData, CodePointSetData};
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in characters.
@@ -23,8 +26,19 @@ pub enum NameError {
     Slash,
     /// A control character, a line or paragraph separator, or one that turns the direction of text.
     Control,
-    /// White space at an end, where nobody would see it.
+    /// White space other than single ordinary spaces inside: nobody sees how many there are, or
+    /// which.
     Space,
+    /// A character that nobody sees.
+    Invisible,
+    /// A combining mark at the beginning: it would change the character before the name.
+    Mark,
+    /// Not in Unicode normalization form C: two names would look the same.
+    NotNormal,
+    /// The beginning of a notice or an error in the text encoding.
+    Notice,
+    /// The end of a name in a line of the text encoding.
+    Separator,
 }
 
 impl fmt::Display for NameError {
@@ -34,7 +48,20 @@ impl fmt::Display for NameError {
             Self::TooLong => write!(f, "it must not be longer than {MAX_NAME_CHARS} characters"),
             Self::Slash => f.write_str("it must not contain a slash"),
             Self::Control => f.write_str("it must not contain control characters"),
-            Self::Space => f.write_str("it must not begin or end with white space"),
+            Self::Space => {
+                f.write_str("it must not contain white space other than single spaces inside it")
+            }
+            Self::Invisible => {
+                f.write_str("it must not contain invisible characters, as some emoji do")
+            }
+            Self::Mark => f.write_str("it must not begin with a combining mark"),
+            Self::NotNormal => f.write_str("it must be in Unicode normalization form C"),
+            Self::Notice => f.write_str(
+                "it must not begin with an asterisk or an exclamation mark before a space",
+            ),
+            Self::Separator => {
+                f.write_str("it must not contain a colon or a comma before a space or at its end")
+            }
         }
     }
 }
@@ -54,10 +81,43 @@ fn check_name(name: &str) -> Result<(), NameError> {
     if name.chars().any(disturbs_a_line) {
         return Err(NameError::Control);
     }
-    if name.trim() != name {
+    let strange_space = |c: char| c.is_whitespace() && c != ' ';
+    if name.trim() != name || name.contains("  ") || name.contains(strange_space) {
         return Err(NameError::Space);
     }
+    if name.chars().any(is_invisible) {
+        return Err(NameError::Invisible);
+    }
+    if name.starts_with(is_mark) {
+        return Err(NameError::Mark);
+    }
+    if !ComposingNormalizerBorrowed::new_nfc().is_normalized(name) {
+        return Err(NameError::NotNormal);
+    }
+    // The text encoding writes `NAME: text`, `* NAME joined` and `* online: NAME, NAME`, and a reader
+    // takes a name to end at the first `: ` or `, `. A name that holds neither ends there and nowhere
+    // else: `bob:` gives `bob:: text`, which does not begin with `bob: `. Yet `online:` would give
+    // `* online: joined`, and `bob,` is no better before another name; so neither stands at the end.
+    if name.starts_with("* ") || name.starts_with("! ") {
+        return Err(NameError::Notice);
+    }
+    if [": ", ", "].iter().any(|one| name.contains(one)) || name.ends_with([':', ',']) {
+        return Err(NameError::Separator);
+    }
     Ok(())
+}
+
+/// Whether nobody sees the character. Joiners and variation selectors are among these characters,
+/// so an emoji that is made with one cannot stand in a name.
+fn is_invisible(c: char) -> bool {
+    // Unicode does not count some as ignorable that are drawn as nothing: a Braille cell without dots,
+    // the anchors of annotations, and a note without a head.
+    matches!(c, '\u{2800}' | '\u{fff9}'..='\u{fffb}' | '\u{1d159}')
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+}
+
+fn is_mark(c: char) -> bool {
+    GeneralCategoryGroup::Mark.contains(CodePointMapData::<GeneralCategory>::new().get(c))
 }
 
 /// Whether a terminal or a page would show something else than a character in its place: control
@@ -75,7 +135,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as it was given: no case is folded and no Unicode form changed.
+            /// The name as it was given; no case is folded.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -119,7 +179,8 @@ macro_rules! name {
 }
 
 name! {
-    /// Who speaks: 1 to 64 characters, none of them a slash or a control character.
+    /// Who speaks: 1 to 64 characters that can be seen, in normalization form C, without slashes, and
+    /// without anything that reads as the end of a name in a line. [`NameError`] has every rule.
     UserName
 }
 
@@ -332,8 +393,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_one_to_sixty_four_characters_without_slash_or_control() {
-        for good in ["a", "Zoë", "名前", "a b", "{x}:%", "..", &"é".repeat(64)] {
+    fn names_are_one_to_sixty_four_visible_characters_without_slash() {
+        for good in [
+            "a",
+            "Zoë",
+            "名前",
+            "a b",
+            "{x}:%",
+            "a:b,c",
+            "..",
+            "*",
+            "!x",
+            "\u{1f600}",
+            "\u{1f44d}\u{1f3fd}",
+            "नमस्ते",
+            &"é".repeat(64),
+        ] {
             assert!(good.parse::<UserName>().is_ok(), "{good:?}");
         }
         for (bad, why) in [
@@ -345,8 +420,54 @@ mod tests {
             ("a\u{85}b", NameError::Control),
             ("a\u{202e}b", NameError::Control),
             (" a", NameError::Space),
+            ("a\u{3000}", NameError::Space),
+            ("a  b", NameError::Space),
+            ("a\u{a0}b", NameError::Space),
+            ("\u{301}", NameError::Mark),
+            ("\u{301}bob", NameError::Mark),
+            ("\u{903}", NameError::Mark),
+            ("Zoe\u{308}", NameError::NotNormal),
+            ("\u{212b}", NameError::NotNormal), // the ångström sign
+            ("* online", NameError::Notice),
+            ("! not sent", NameError::Notice),
+            ("bob: I resign", NameError::Separator),
+            ("online:", NameError::Separator),
+            ("alice, bob", NameError::Separator),
+            ("alice,", NameError::Separator),
         ] {
             assert_eq!(bad.parse::<RoomName>(), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_has_a_character_that_nobody_sees() {
+        for invisible in [
+            '\u{ad}',    // soft hyphen
+            '\u{34f}',   // combining grapheme joiner
+            '\u{61c}',   // Arabic letter mark
+            '\u{115f}',  // Hangul fillers
+            '\u{3164}',  //
+            '\u{ffa0}',  //
+            '\u{17b4}',  // Khmer inherent vowel
+            '\u{180b}',  // Mongolian variation selector
+            '\u{200b}',  // zero width space
+            '\u{200d}',  // zero width joiner
+            '\u{200e}',  // left-to-right mark
+            '\u{2060}',  // word joiner
+            '\u{2065}',  // reserved for another
+            '\u{2800}',  // Braille blank
+            '\u{fe0f}',  // variation selector
+            '\u{feff}',  // byte order mark
+            '\u{fffa}',  // annotation separator
+            '\u{1d159}', // note without a head
+            '\u{1d173}', // begin of a beam
+            '\u{e0041}', // tag
+            '\u{e0100}', // variation selector
+        ] {
+            for name in [format!("{invisible}"), format!("bob{invisible}")] {
+                let found = name.parse::<UserName>();
+                assert_eq!(found, Err(NameError::Invisible), "{name:?}");
+            }
         }
     }
 

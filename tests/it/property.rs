@@ -1,13 +1,14 @@
 //! Any interleaving of publishing, connecting, reading, breaking off and cutting gives each client
-//! the room's one order, without a hole and without a double.
+//! the room's one order, without a hole and without a double. And whatever the names and the texts
+//! are, a line of the text encoding tells who speaks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use hubbub::backplane::Draft;
-use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
+use hubbub::message::{ConnectionId, Message, MessageId, RoomName, UserName};
 use hubbub::outbox::outbox;
-use hubbub::protocol::{Event, Rendering};
+use hubbub::protocol::{Event, Rendering, text};
 use hubbub::session::{Instance, Session};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -207,4 +208,56 @@ fn every_client_sees_one_order_through_redis_and_its_cuts() {
     run(60, &house::instance(house::shared(&redis, KEPT)), || {
         let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     });
+}
+
+/// A name or a text, mostly of the pieces of which lines are made.
+fn words() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        9 => prop::sample::select(vec![
+            "bob", "eve", ":", ": ", " ", "* ", "! ", "*", "!", ", ", "online", "online: ", "\n",
+            "\u{a0}", "\u{200b}",
+        ])
+        .prop_map(str::to_owned),
+        1 => any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat())
+}
+
+fn name() -> impl Strategy<Value = UserName> {
+    words().prop_filter_map("a name", |words| words.parse().ok())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 5_000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn no_line_begins_as_another_users_or_the_servers(a in name(), b in name(), said in words()) {
+        prop_assume!(a != b);
+        let message = Message { id: MessageId::ZERO, from: a.clone(), text: said, at: 0 };
+        for line in text::render(&Event::Message { room: RoomName::lobby(), message, via: None }) {
+            let text = format!("{a}: ");
+            prop_assert!(line.starts_with(&text), "{line:?}");
+            for other in [&*format!("{b}: "), "* ", "! "] {
+                prop_assert!(!line.starts_with(other), "{line:?} begins as {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_notice_of_a_user_reads_as_one_of_others(a in name(), b in name()) {
+        prop_assume!(a != b);
+        let (room, user) = (RoomName::lobby(), a.clone());
+        let own = [
+            text::render(&Event::Joined { room: room.clone(), user: user.clone() }),
+            text::render(&Event::Left { room: room.clone(), user }),
+        ];
+        for line in own.concat() {
+            prop_assert!(!line.starts_with("* online: "), "{line:?}");
+            prop_assert!(line != format!("* {b} joined") && line != format!("* {b} left"), "{line:?}");
+        }
+        let members = [a.clone(), b.clone()].into();
+        let online = text::render(&Event::Members { room, members });
+        let names: Vec<_> = online[0]["* online: ".len()..].split(", ").collect();
+        prop_assert_eq!(names, [a.as_str(), b.as_str()]);
+    }
 }

@@ -101,6 +101,8 @@ fn a_foreign_crate_has_one_room() {
         ("redis", "backplane"),
         ("tungstenite", "websocket"),
         ("httparse", "http"),
+        ("icu_normalizer", "message"),
+        ("icu_properties", "message"),
         ("clap", "cli"),
         ("simplelog", "cli"),
         ("ctrlc", "cli"),
