@@ -1,7 +1,7 @@
 /** The entrance: under which name, to which room, and, where the server wants one, with which token. */
 
 import { byId, setText } from "./dom.js";
-import { objection, userObjection } from "./names.js";
+import { objection, typed, userObjection } from "./names.js";
 import { loadName, saveName } from "./store.js";
 
 export class Entrance {
@@ -40,8 +40,8 @@ export class Entrance {
   }
 
   #submit() {
-    const name = this.#name.value.trim();
-    const room = this.#room.value.trim().replace(/^#(?=.)/, "");
+    const name = typed(this.#name.value);
+    const room = typed(this.#room.value).replace(/^#(?=.)/, "");
     const wrongName = userObjection(name);
     if (wrongName) return this.#refuse(this.#name, `Your name ${wrongName}.`);
     const wrongRoom = objection(room);

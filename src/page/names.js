@@ -9,17 +9,28 @@ export const LONGEST = 64;
 /** How many colours the style sheet has for names. */
 const HUES = 12;
 
-// What the server refuses in a name: control characters, line separators, direction marks.
-const DISTURBING = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/u;
+// The rules of message.rs, in its order and its words. The server decides; the page says so sooner.
+const RULES = [
+  [/^$/u, "must not be empty"],
+  [new RegExp(`^[^]{${LONGEST + 1}}`, "u"), `must not be longer than ${LONGEST} characters`],
+  [/\//u, "must not contain a slash"],
+  [/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/u, "must not contain control characters"],
+  [/^ | $|  |(?! )\p{White_Space}/u, "must not contain white space other than single spaces inside it"],
+  [/[\p{DI}\u2800\ufff9-\ufffb\u{1d159}]/u, "must not contain invisible characters, as some emoji do"],
+  [/^\p{M}/u, "must not begin with a combining mark"],
+  [{ test: (name) => name !== name.normalize("NFC") }, "must be in Unicode normalization form C"],
+  [/^[*!] /u, "must not begin with an asterisk or an exclamation mark before a space"],
+  [/[:,](?: |$)/u, "must not contain a colon or a comma before a space or at its end"],
+];
 
 /** Why `name` cannot be one, in words that follow "The name"; nothing if it can. */
 export function objection(name) {
-  if (name === "") return "must not be empty";
-  if ([...name].length > LONGEST) return `must not be longer than ${LONGEST} characters`;
-  if (name.includes("/")) return "must not contain a slash";
-  if (DISTURBING.test(name)) return "must not contain control characters";
-  return null;
+  const broken = RULES.find(([pattern]) => pattern.test(name));
+  return broken ? broken[1] : null;
 }
+
+/** What was typed, as a name: a keyboard may have its own form of a letter. */
+export const typed = (text) => text.trim().normalize("NFC");
 
 /**
  * The path of a user's chat, relative to the page, so that both may live below a prefix.

@@ -1,7 +1,7 @@
 /** The sidebar: the rooms, with what is unread in each; the way into another; and oneself. */
 
 import { byId, h, reconcile, setText } from "./dom.js";
-import { hue, initial, objection } from "./names.js";
+import { hue, initial, objection, typed } from "./names.js";
 
 export class Sidebar {
   #chat;
@@ -37,7 +37,7 @@ export class Sidebar {
 
   #join() {
     // A hash in front is a habit, not a part of the name.
-    const name = this.#input.value.trim().replace(/^#(?=.)/, "");
+    const name = typed(this.#input.value).replace(/^#(?=.)/, "");
     const wrong = objection(name);
     const problem = wrong ? `The name ${wrong}.` : this.#choose(name);
     this.#say(problem ?? "");

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use hubbub::message::RoomName;
 use hubbub::page::ASSETS;
 
 use crate::support::client::raw;
@@ -134,5 +137,70 @@ fn no_module_can_make_markup_or_code_of_a_text() {
         ] {
             assert!(!asset.text.contains(word), "{} has {word}", asset.path);
         }
+    }
+}
+
+#[test]
+fn the_page_objects_to_a_name_as_the_server_does() {
+    let names = [
+        "alice",
+        "Zoë",
+        "名前",
+        "a b",
+        "*",
+        "a:b,c",
+        "\u{1f600}",
+        "नमस्ते",
+        "",
+        "a/b",
+        "a\nb",
+        "a\u{85}",
+        "a\u{2028}",
+        "a\u{202e}",
+        " a",
+        "a\u{3000}",
+        "a  b",
+        "a\u{a0}b",
+        "a\u{ad}",
+        "a\u{200b}",
+        "a\u{2800}",
+        "a\u{3164}",
+        "a\u{fe0f}",
+        "a\u{fffa}",
+        "a\u{1d159}",
+        "a\u{e0041}",
+        "\u{301}",
+        "\u{903}",
+        "Zoe\u{308}",
+        "\u{212b}",
+        "* online",
+        "! not sent",
+        "bob: no",
+        "online:",
+        "a, b",
+        "alice,",
+    ];
+    let [longest, too_long] = ["\u{1f600}".repeat(64), "\u{1f600}".repeat(65)];
+    let names = [&names[..], &[&*longest, &*too_long]].concat();
+    let rules = fs::read_to_string("src/page/names.js").expect("the page's rules");
+    let asked = serde_json::to_string(&names).expect("JSON");
+    let program = format!("{rules}\nconsole.log(JSON.stringify({asked}.map(objection)));");
+    let node = Command::new("node")
+        .args(["--input-type=module", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut node) = node else {
+        return; // no Node here; scripts/browser_test.sh installs it
+    };
+    let mut input = node.stdin.take().expect("a pipe");
+    input.write_all(program.as_bytes()).expect("it is read");
+    drop(input);
+    let output = node.wait_with_output().expect("it ends");
+    let found: Vec<Option<String>> = serde_json::from_slice(&output.stdout).expect("JSON");
+    for (name, found) in names.iter().zip(found) {
+        let expected = name.parse::<RoomName>().err();
+        let found = found.map(|why| format!("it {why}"));
+        assert_eq!(found, expected.map(|why| why.to_string()), "{name:?}");
     }
 }
