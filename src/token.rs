@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use sha2::Sha256;
 
 use crate::message::{RoomName, UserName};
@@ -47,21 +48,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    alg: String,
-}
-
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The user.
     pub sub: UserName,
     /// When it ends, in seconds since the Unix epoch.
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: u64,
+    /// When it begins; always valid before `exp`, if it does not say.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "numeric_date"
+    )]
+    pub nbf: Option<u64>,
     /// The rooms that may be entered; all, if it does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rooms: Option<Vec<RoomName>>,
+}
+
+/// RFC 7519 §2: seconds, perhaps with a fraction; the first whole one from then on.
+fn numeric_date<'de, D: Deserializer<'de>, T: From<u64>>(json: D) -> Result<T, D::Error> {
+    // The cast takes what is beyond either end to that end.
+    Ok((f64::deserialize(json)?.ceil() as u64).into())
 }
 
 /// The token does not let anyone in. Why is nobody's business but the log's.
@@ -71,6 +81,10 @@ pub enum TokenError {
     Malformed,
     /// Another algorithm, or another secret.
     Forged,
+    /// Its header demands an extension; none is known here.
+    Critical,
+    /// Its time has not come.
+    NotYet,
     /// Its time is over.
     Expired,
 }
@@ -80,6 +94,8 @@ impl fmt::Display for TokenError {
         f.write_str(match self {
             Self::Malformed => "the token is malformed",
             Self::Forged => "the token's signature is wrong",
+            Self::Critical => "the token's header has critical parameters, and none is known here",
+            Self::NotYet => "the token is not valid yet",
             Self::Expired => "the token has expired",
         })
     }
@@ -93,6 +109,7 @@ impl Claims {
         Self {
             sub: user,
             exp: now().saturating_add(life.as_secs()),
+            nbf: None,
             rooms,
         }
     }
@@ -123,10 +140,14 @@ impl Claims {
                 .decode(part.as_bytes())
                 .map_err(|_| TokenError::Malformed)
         };
-        let header: Header =
+        let header: Map<String, Value> =
             serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
-        if header.alg != "HS256" {
+        if header.get("alg").and_then(Value::as_str) != Some("HS256") {
             return Err(TokenError::Forged);
+        }
+        // RFC 7515 §4.1.11.
+        if header.contains_key("crit") {
+            return Err(TokenError::Critical);
         }
         // In constant time; and before anything in the claims is believed.
         secret
@@ -137,6 +158,9 @@ impl Claims {
             serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
         if claims.exp <= now {
             return Err(TokenError::Expired);
+        }
+        if claims.nbf.is_some_and(|begin| now < begin) {
+            return Err(TokenError::NotYet);
         }
         Ok(claims)
     }
@@ -168,6 +192,14 @@ mod tests {
             Duration::from_secs(60),
             Some(rooms),
         )
+    }
+
+    /// A token with this header and these claims, as another library may sign it.
+    fn signed(header: &str, claims: &str) -> String {
+        let part = |json: &str| BASE64URL_NOPAD.encode(json.as_bytes());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = secret().mac(&signed).finalize().into_bytes();
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
     }
 
     #[test]
@@ -216,19 +248,44 @@ mod tests {
 
     #[test]
     fn no_other_algorithm_is_taken() {
-        let part = |json: &str| BASE64URL_NOPAD.encode(json.as_bytes());
-        let claims = part(r#"{"sub":"alice","exp":4102444800}"#);
+        let claims = r#"{"sub":"alice","exp":4102444800}"#;
         for header in [
             r#"{"alg":"none"}"#,
             r#"{"alg":"HS512"}"#,
             r#"{"alg":"hs256"}"#,
         ] {
-            let signed = format!("{}.{claims}", part(header));
-            let signature = secret().mac(&signed).finalize().into_bytes();
-            let token = format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature));
+            let token = signed(header, claims);
             assert_eq!(Claims::verify(&token, &secret()), Err(TokenError::Forged));
-            let unsigned = format!("{signed}.");
-            assert!(Claims::verify(&unsigned, &secret()).is_err());
+            let unsigned = token.rsplit_once('.').expect("three parts").0;
+            assert!(Claims::verify(&format!("{unsigned}."), &secret()).is_err());
+        }
+    }
+
+    #[test]
+    fn times_may_have_fractions_and_a_beginning() {
+        let header = r#"{"alg":"HS256"}"#;
+        let at = |claims: &str, now: u64| {
+            let token = signed(header, &format!(r#"{{"sub":"alice",{claims}}}"#));
+            Claims::verify_at(&token, &secret(), now).map(|_| ())
+        };
+        assert_eq!(at(r#""exp":10.5"#, 10), Ok(()));
+        assert_eq!(at(r#""exp":10.5"#, 11), Err(TokenError::Expired));
+        assert_eq!(at(r#""exp":1e99"#, 10), Ok(()));
+        assert_eq!(at(r#""exp":-1"#, 0), Err(TokenError::Expired));
+        assert_eq!(at(r#""exp":"11""#, 10), Err(TokenError::Malformed));
+        assert_eq!(at(r#""exp":20,"nbf":11"#, 10), Err(TokenError::NotYet));
+        assert_eq!(at(r#""exp":20,"nbf":10.5"#, 10), Err(TokenError::NotYet));
+        assert_eq!(at(r#""exp":20,"nbf":11"#, 11), Ok(()));
+        assert_eq!(at(r#""exp":20,"nbf":null"#, 11), Err(TokenError::Malformed));
+    }
+
+    #[test]
+    fn a_header_that_demands_what_is_not_known_here_is_refused() {
+        for crit in [r#"["exp"]"#, r#"["b64"]"#, "[]", "null"] {
+            let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":true}}"#);
+            let token = signed(&header, r#"{"sub":"alice","exp":4102444800}"#);
+            let found = Claims::verify(&token, &secret());
+            assert_eq!(found, Err(TokenError::Critical), "{crit}");
         }
     }
 
