@@ -77,6 +77,10 @@ pub(super) fn chat_request(
                 .with("Sec-WebSocket-Version", "13"),
         );
     }
+    // It would be read as frames.
+    if request.has_body() {
+        return Err(bad("a request for a chat has no body".to_owned()));
+    }
     let (rendering, subprotocol) = rendering(request)?;
     let head = websocket::accept(&request.headers, subprotocol)
         .map_err(|why| bad(format!("bad WebSocket request: {why}")))?;

@@ -1,5 +1,6 @@
 //! What a client sends: a request's head, and what a body it announces holds. Each has one absolute
-//! deadline, whatever trickles, and a largest size.
+//! deadline, whatever trickles, and a largest size. A head that a proxy could read in another way
+//! than we do is refused (RFC 9112 §11).
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -10,6 +11,18 @@ use super::{Answer, Request, decode};
 
 /// The most header fields.
 const MAX_HEADERS: usize = 64;
+
+/// Fields that have one value. Of two, a proxy might take the other.
+const SINGLE_FIELDS: [&str; 8] = [
+    "Authorization",
+    "Content-Length",
+    "Content-Type",
+    "Host",
+    "Idempotency-Key",
+    "Origin",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+];
 
 /// Why there is no request. The client acts next, if it is there at all.
 #[derive(Debug)]
@@ -111,7 +124,7 @@ pub enum BodyError {
     Late,
     /// The body is over so many bytes.
     TooLarge(usize),
-    /// How long it is is not said, or not properly.
+    /// How long it is is not said.
     NoLength,
     /// Not UTF-8.
     NotText,
@@ -148,17 +161,10 @@ pub fn read_body(
     most: usize,
     deadline: Instant,
 ) -> Result<String, BodyError> {
-    if request.header("transfer-encoding").is_some() {
-        return Err(BodyError::NoLength);
+    let length = request.length.ok_or(BodyError::NoLength)?;
+    if length > most {
+        return Err(BodyError::TooLarge(most));
     }
-    let length = request
-        .header("content-length")
-        .ok_or(BodyError::NoLength)?;
-    let length: usize = match length.parse() {
-        Ok(length) if length <= most => length,
-        Ok(_) => return Err(BodyError::TooLarge(most)),
-        Err(_) => return Err(BodyError::NoLength),
-    };
     let mut body = request.rest.clone();
     let waits = request
         .header("expect")
@@ -187,26 +193,125 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge(most)),
-        Err(error) => return Err(HeadError::NotHttp(error.to_string())),
+        Err(error) => return not_http(error.to_string()),
     };
     if request.version != Some(1) {
-        return Err(HeadError::NotHttp("HTTP/1.0 is too old".to_owned()));
+        return not_http("HTTP/1.0 is too old");
     }
-    let target = request.path.unwrap_or_default();
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if !lines_end_properly(&bytes[..end]) {
+        return not_http("there is a line that ends without CR");
+    }
     let mut headers = Vec::with_capacity(request.headers.len());
     for field in request.headers.iter() {
-        let value = std::str::from_utf8(field.value)
-            .map_err(|_| HeadError::NotHttp("a header field is not text".to_owned()))?;
+        let Ok(value) = std::str::from_utf8(field.value) else {
+            return not_http("a header field is not text");
+        };
         headers.push((field.name.to_owned(), value.to_owned()));
     }
-    Ok(Some(Request {
+    let (host, path, query) = take_apart(request.path.unwrap_or_default())?;
+    let asked = single_fields(&headers)?;
+    let request = Request {
         method: request.method.unwrap_or_default().to_owned(),
+        host: host.unwrap_or(asked.host).to_owned(),
         path: path.to_owned(),
         query: parse_query(query)?,
+        length: asked.length,
         headers,
         rest: bytes[end..].to_vec(),
-    }))
+    };
+    Ok(Some(request))
+}
+
+fn not_http<T>(why: impl Into<String>) -> Result<T, HeadError> {
+    Err(HeadError::NotHttp(why.into()))
+}
+
+/// RFC 9112 §2.2 lets a reader take LF alone for the end of a line, and lets another not do so.
+fn lines_end_properly(head: &[u8]) -> bool {
+    let lines = head.strip_suffix(b"\n").unwrap_or(head);
+    lines
+        .split(|&byte| byte == b'\n')
+        .all(|line| line.ends_with(b"\r"))
+}
+
+/// The host, the path and the query of a target: a path alone, an address with its host
+/// (RFC 9112 §3.2.2), or the asterisk that stands for the server.
+fn take_apart(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
+    let (host, target) = if target.starts_with('/') || target == "*" {
+        (None, target)
+    } else {
+        let (scheme, rest) = target.split_once("://").unwrap_or_default();
+        if !["http", "https"].contains(&&*scheme.to_ascii_lowercase()) {
+            return not_http("the target is neither a path nor an http address");
+        }
+        let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if !is_host(host) {
+            return not_http("the target's host is not a host and a port");
+        }
+        (Some(host), target)
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Ok((host, if path.is_empty() { "/" } else { path }, query))
+}
+
+/// What the fields say that every request is asked for.
+struct Asked<'a> {
+    host: &'a str,
+    length: Option<usize>,
+}
+
+fn single_fields(headers: &[(String, String)]) -> Result<Asked<'_>, HeadError> {
+    let values = |name: &'static str| {
+        headers
+            .iter()
+            .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    };
+    for name in SINGLE_FIELDS {
+        if values(name).count() > 1 {
+            return not_http(format!("there is more than one {name} field"));
+        }
+    }
+    // RFC 9112 §3.2.
+    let Some(host) = values("Host").next() else {
+        return not_http("there is no Host field");
+    };
+    if !is_host(host) {
+        return not_http("the Host field is not a host and a port");
+    }
+    let Some(length) = values("Content-Length").next() else {
+        return Ok(Asked { host, length: None });
+    };
+    // RFC 9112 §6.1.
+    if values("Transfer-Encoding").next().is_some() {
+        return not_http("there is both a Content-Length and a Transfer-Encoding field");
+    }
+    // RFC 9110 §8.6. A number's own parser would also take a plus sign.
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return not_http("the Content-Length field is not a number");
+    }
+    // What does not fit is more than any limit.
+    let length = Some(length.parse().unwrap_or(usize::MAX));
+    Ok(Asked { host, length })
+}
+
+/// Whether it is a host, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). An empty one belongs to
+/// no http address (RFC 9110 §4.2.1).
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (text, ""),
+    };
+    let (host, has_only): (_, fn(u8) -> bool) = match host.strip_prefix('[') {
+        Some(address) => match address.strip_suffix(']') {
+            Some(address) => (address, |b| b.is_ascii_hexdigit() || b":.".contains(&b)),
+            None => return false,
+        },
+        None => (host, |b| {
+            b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&b)
+        }),
+    };
+    !host.is_empty() && host.bytes().all(has_only) && port.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn parse_query(query: &str) -> Result<Vec<(String, String)>, HeadError> {
@@ -256,7 +361,7 @@ mod tests {
             Err(HeadError::NotHttp(_))
         ));
         assert!(matches!(
-            parse(b"GET /?%ff HTTP/1.1\r\n\r\n", 8192),
+            parse(b"GET /?%ff HTTP/1.1\r\nHost: x\r\n\r\n", 8192),
             Err(HeadError::NotHttp(_))
         ));
         assert!(matches!(parse(b"GET / HT", 8192), Ok(None)));
@@ -265,5 +370,41 @@ mod tests {
             parse(many.as_bytes(), 8192),
             Err(HeadError::TooLarge(8192))
         ));
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in [
+            "x",
+            "a-b.example",
+            "x:80",
+            "x:",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:80",
+            "a_b",
+        ] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in [
+            "", ":80", "x:y", "x:+1", "a b", "a@b", "x/", "x?", "x#y", "::1", "[::1", "[]", "[x]",
+            "é",
+        ] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_the_target_counts_before_that_of_the_field() {
+        let request = |target| {
+            let request = request(target);
+            (request.host, request.path)
+        };
+        let pair = |host: &str, path: &str| (host.to_owned(), path.to_owned());
+        assert_eq!(request("/a"), pair("x", "/a"));
+        assert_eq!(request("http://y:80/a?b"), pair("y:80", "/a"));
+        assert_eq!(request("HTTPS://y"), pair("y", "/"));
+        assert_eq!(request("http://y?http://z/"), pair("y", "/"));
+        assert_eq!(request("*"), pair("x", "*"));
     }
 }

@@ -16,12 +16,16 @@ use crate::page::{self, Asset};
 pub struct Request {
     /// `GET`, mostly.
     pub method: String,
+    /// The host that is asked, and perhaps its port: the target's, or else the `Host` field's.
+    pub host: String,
     /// Still percent-encoded.
     pub path: String,
     /// Decoded, in order.
     pub query: Vec<(String, String)>,
     /// As they came.
     pub headers: Vec<(String, String)>,
+    /// How long the body is, if `Content-Length` says so.
+    pub length: Option<usize>,
     /// What came behind the head.
     pub rest: Vec<u8>,
 }
@@ -53,6 +57,11 @@ impl Request {
             .map(str::trim)
     }
 
+    /// Whether a body follows the head.
+    pub fn has_body(&self) -> bool {
+        self.length.is_some_and(|length| length > 0) || self.header("transfer-encoding").is_some()
+    }
+
     /// Lets go of the head: what follows it may last for days.
     pub fn into_rest(self) -> Vec<u8> {
         self.rest
@@ -63,7 +72,10 @@ impl Request {
         if let Some(asset) = page::asset(&self.path) {
             return Route::Page(asset);
         }
-        let mut segments = self.path.trim_start_matches('/').split('/');
+        let Some(path) = self.path.strip_prefix('/') else {
+            return Route::Unknown;
+        };
+        let mut segments = path.split('/');
         match (segments.next(), segments.next(), segments.next()) {
             (Some("livez"), None, _) => Route::Live,
             (Some("readyz"), None, _) => Route::Ready,
@@ -139,9 +151,11 @@ mod tests {
     fn route(target: &str) -> Route {
         let request = Request {
             method: "GET".to_owned(),
+            host: "x".to_owned(),
             path: target.to_owned(),
             query: Vec::new(),
             headers: Vec::new(),
+            length: None,
             rest: Vec::new(),
         };
         request.route()
@@ -186,6 +200,9 @@ mod tests {
             ("/api/rooms", api(None, None)),
             ("/api", api(None, None)),
             ("/nowhere", Route::Unknown),
+            ("//metrics", Route::Unknown),
+            ("/metrics/", Route::Unknown),
+            ("*", Route::Unknown),
         ] {
             assert_eq!(route(target), expected, "{target}");
         }

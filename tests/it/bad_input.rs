@@ -94,7 +94,7 @@ fn what_is_not_the_right_http_is_refused() {
             "only GET",
         ),
         (
-            "DELETE / HTTP/1.1\r\n\r\n".to_owned(),
+            "DELETE / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
             405,
             "only GET, HEAD",
         ),
@@ -109,8 +109,8 @@ fn what_is_not_the_right_http_is_refused() {
             "version 13",
         ),
         (
-            "GET /chat/alice HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
+            "GET /chat/alice HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
                 .to_owned(),
             400,
             "bad WebSocket request",
@@ -129,6 +129,110 @@ fn what_is_not_the_right_http_is_refused() {
     assert!(raw(address, b"\x16\x03\x01\x02\x00\x01\x00").starts_with(b"HTTP/1.1 400"));
     drop(TcpStream::connect(address));
     undisturbed(&mut others);
+}
+
+#[test]
+fn a_head_that_two_readers_may_take_differently_is_refused() {
+    let hubbub = Hubbub::alone();
+    let address = hubbub.address();
+    let get = |fields: &str| format!("GET /livez HTTP/1.1\r\n{fields}\r\n");
+    let post = |fields: &str| {
+        let target = "/api/rooms/ops/messages?user=ci";
+        format!("POST {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\nhello")
+    };
+    for (head, sentence) in [
+        (get(""), "no Host field"),
+        (get("Host: x\r\nHost: x\r\n"), "more than one Host"),
+        (get("Host: x\r\nhost: y\r\n"), "more than one Host"),
+        (get("Host:\r\n"), "the Host field"),
+        (get("Host: a b\r\n"), "the Host field"),
+        (get("Host: x/y\r\n"), "the Host field"),
+        (get("Host: bob@x\r\n"), "the Host field"),
+        (get("Host: x, y\r\n"), "the Host field"),
+        (get("Host: x:http\r\n"), "the Host field"),
+        (get("Host: [::1\r\n"), "the Host field"),
+        (
+            get("Host: x\r\nOrigin: http://x\r\nOrigin: http://x\r\n"),
+            "more than one Origin",
+        ),
+        (
+            get("Host: x\r\nAuthorization: a\r\nAuthorization: b\r\n"),
+            "more than one Authorization",
+        ),
+        (get("Host: x\nA: b\r\n"), "a line that ends without CR"),
+        ("GET /livez HTTP/1.1\nHost: x\n\n".to_owned(), "without CR"),
+        (get("Host: x\rA: b\r\n"), "header value"),
+        (get("Host: x\r\nA: \0\r\n"), "header value"),
+        (get("Host: x\r\nA: \u{8}\r\n"), "header value"),
+        (get("Host : x\r\n"), "header name"),
+        (get("Host: x\r\n y\r\n"), "header name"),
+        ("GET livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "path"),
+        (
+            "GET ftp://x/livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "path",
+        ),
+        (
+            "GET http:///livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "host",
+        ),
+        (
+            post("Content-Length: 5\r\nContent-Length: 4\r\n"),
+            "more than one Content-Length",
+        ),
+        (
+            post("Content-Length: 5\r\nContent-Length: 5\r\n"),
+            "more than one Content-Length",
+        ),
+        (post("Content-Length: 5, 5\r\n"), "Content-Length field"),
+        (post("Content-Length: +5\r\n"), "Content-Length field"),
+        (post("Content-Length: -5\r\n"), "Content-Length field"),
+        (post("Content-Length: 0x5\r\n"), "Content-Length field"),
+        (post("Content-Length:\r\n"), "Content-Length field"),
+        (
+            post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+            "both a Content-Length",
+        ),
+        (
+            format!(
+                "GET /chat/alice HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Version: 13\r\n\
+                 Content-Length: 5\r\n\r\nhello"
+            ),
+            "has no body",
+        ),
+    ] {
+        let (status, body) = request(address, &head);
+        assert_eq!(status, 400, "{head:?}: {body}");
+        assert!(body.contains(sentence), "{head:?}: {body}");
+    }
+    let target = "/api/rooms/ops/messages";
+    let (status, past) = self::get(address, target);
+    assert!(status == 200 && past.contains(r#""messages":[]"#), "{past}");
+}
+
+#[test]
+fn a_target_may_name_the_server_and_only_one_path_leads_to_a_place() {
+    let hubbub = Hubbub::alone();
+    let address = hubbub.address();
+    for (target, status) in [
+        ("http://chat.example/livez", 200),
+        ("HTTP://chat.example:80/livez?x", 200),
+        ("https://chat.example", 200),
+        ("//metrics", 404),
+        ("//livez", 404),
+        ("http://chat.example//metrics", 404),
+        ("/metrics/", 404),
+    ] {
+        assert_eq!(get(address, target).0, status, "{target}");
+    }
+    // RFC 9112 §3.2.2: the target's host counts, not the field's.
+    let head = |host: &str| {
+        format!(
+            "GET http://{host}/api/rooms/ops/messages HTTP/1.1\r\nHost: evil.example\r\n\
+             Origin: http://evil.example\r\n\r\n"
+        )
+    };
+    assert_eq!(request(address, &head("hub.example")).0, 403);
+    assert_eq!(request(address, &head("evil.example")).0, 200);
 }
 
 #[test]
