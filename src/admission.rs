@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::http::{Answer, Request};
 use crate::message::{RoomName, UserName};
 use crate::metrics;
-use crate::token::Claims;
+use crate::token::{Claims, Secret, TokenError};
 
 /// In the list of subprotocols, where a page can put it, a token follows this.
 const TOKEN_SUBPROTOCOL: &str = "token.";
@@ -84,13 +84,12 @@ pub fn admit(
             rooms: None,
         });
     };
-    let needed = "a valid token is needed";
-    let Some(token) = token(request) else {
-        return refuse(401, needed, &"no token");
-    };
-    let claims = match Claims::verify(token, secret) {
+    let claims = match claims(request, secret) {
         Ok(claims) => claims,
-        Err(why) => return refuse(401, needed, &why),
+        Err(why) => {
+            let why = why.map_or("no token".to_owned(), |why| why.to_string());
+            return refuse(401, "a valid token is needed", &why);
+        }
     };
     if user.is_some_and(|user| *user != claims.sub) {
         return refuse(403, "the token is not this user's", &"another user's token");
@@ -104,14 +103,34 @@ pub fn admit(
     })
 }
 
-/// From the query, the `Authorization` field, or the list of subprotocols.
-fn token(request: &Request) -> Option<&str> {
-    let bearer = || request.header("authorization")?.strip_prefix("Bearer ");
-    let listed = || {
-        let mut offered = request.subprotocols();
-        offered.find_map(|name| name.strip_prefix(TOKEN_SUBPROTOCOL))
-    };
-    request.parameter("token").or_else(bearer).or_else(listed)
+/// What the first valid token says. Without one, what is wrong with the last, if there is any: one
+/// place may hold what a proxy, or a page's address of yesterday, has put there.
+fn claims(request: &Request, secret: &Secret) -> Result<Claims, Option<TokenError>> {
+    let mut wrong = None;
+    for token in tokens(request) {
+        match Claims::verify(token, secret) {
+            Ok(claims) => return Ok(claims),
+            Err(why) => wrong = Some(why),
+        }
+    }
+    Err(wrong)
+}
+
+/// From the query, the `Authorization` field, and the list of subprotocols.
+fn tokens(request: &Request) -> impl Iterator<Item = &str> {
+    let listed = request
+        .subprotocols()
+        .filter_map(|name| name.strip_prefix(TOKEN_SUBPROTOCOL));
+    let asked = request.parameter("token").into_iter();
+    asked.chain(bearer(request)).chain(listed)
+}
+
+/// The scheme's name is taken in any case (RFC 9110 §11.1).
+fn bearer(request: &Request) -> Option<&str> {
+    let (scheme, token) = request.header("authorization")?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_start_matches(' '))
 }
 
 /// Pages of this server's own host, and those that the operator named.

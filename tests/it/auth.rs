@@ -60,6 +60,12 @@ fn a_token_lets_its_user_in_from_the_query_the_field_and_the_subprotocols() {
         refused(&hubbub, "/chat/alice", &[("Authorization", &bearer)]),
         None
     );
+    let bearer = format!("bEARER  {token}");
+    assert_eq!(
+        refused(&hubbub, "/chat/alice", &[("Authorization", &bearer)]),
+        None,
+        "RFC 9110 §11.1: in any case"
+    );
     let list = format!("hubbub.v1, token.{token}");
     assert_eq!(
         refused(&hubbub, "/chat/alice", &[("Sec-WebSocket-Protocol", &list)]),
@@ -96,6 +102,28 @@ fn without_a_valid_token_nobody_comes_in_and_nothing_is_given_away() {
     );
     let bob = refused(&hubbub, &format!("/chat/bob?token={good}"), &[]);
     assert_eq!(bob.map(|(status, _)| status), Some(403));
+}
+
+#[test]
+fn a_bad_token_in_one_place_does_not_hide_a_good_one_in_another() {
+    let hubbub = guarded();
+    let good = token(&["alice"]);
+    let bearer = format!("Bearer {good}");
+    let field = [("Authorization", &*bearer)];
+    assert_eq!(refused(&hubbub, "/chat/alice?token=bad", &field), None);
+    assert_eq!(refused(&hubbub, "/chat/alice?token=", &field), None);
+    let list = format!("hubbub.text, token.bad, token.{good}");
+    let fields = [
+        ("Authorization", "Basic YTpi"),
+        ("Sec-WebSocket-Protocol", &*list),
+    ];
+    assert_eq!(refused(&hubbub, "/chat/alice", &fields), None);
+    let fields = [
+        ("Authorization", "Bearer bad"),
+        ("Sec-WebSocket-Protocol", "hubbub.text, token.a.b.c"),
+    ];
+    let found = refused(&hubbub, "/chat/alice", &fields).map(|(status, _)| status);
+    assert_eq!(found, Some(401));
 }
 
 #[test]
