@@ -253,7 +253,7 @@ impl Conversation {
 
     fn take(&mut self, happening: Happening) -> Printed {
         match happening {
-            Happening::Connected => Ok(()),
+            Happening::Connected | Happening::Postponed(_) => Ok(()),
             Happening::Disconnected { why, .. } if !self.entered => Err(Stop::Failed(why)),
             Happening::Disconnected { why, .. } => self.lose(&why),
             Happening::Refused(why) => Err(Stop::Failed(why)),

@@ -48,5 +48,5 @@ fn try_say(options: &Options) -> Printed {
             _ => {}
         }
     }
-    Err(patience.up("not sent"))
+    Err(patience.up(client, "not sent"))
 }

@@ -74,7 +74,7 @@ fn try_tail(options: &Options) -> Printed {
         }
     }
     match options.count {
-        Some(_) => Err(patience.up("--count was not reached")),
+        Some(_) => Err(patience.up(client, "--count was not reached")),
         None => Ok(()),
     }
 }

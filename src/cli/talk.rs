@@ -8,6 +8,9 @@ use super::{UserName, Where, complain};
 use crate::client::{Client, Happening, Options};
 use crate::protocol::{Event, text};
 
+/// How long a goodbye may take once the time is up: a server that is well answers in this time.
+const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);
+
 /// What a step that may print comes to.
 pub(super) type Printed = Result<(), Stop>;
 
@@ -58,6 +61,7 @@ pub(super) fn start(at: &Where, name: &UserName) -> Result<Client, Stop> {
 /// The time that is left, and what to say when there is none.
 pub(super) struct Patience {
     deadline: Option<Instant>,
+    /// Why it is not done yet, since something last went well.
     last_trouble: Option<String>,
 }
 
@@ -81,22 +85,33 @@ impl Patience {
             match happening {
                 None => return Ok(None),
                 Some(Happening::Connected) => self.last_trouble = None,
-                Some(Happening::Disconnected { why, .. }) => self.last_trouble = Some(why),
+                Some(Happening::Disconnected { why, .. } | Happening::Postponed(why)) => {
+                    self.trouble(why);
+                }
                 Some(Happening::Refused(why)) => return Err(Stop::Failed(why)),
-                Some(Happening::Event(event)) => return Ok(Some(event)),
-            }
-            if self.deadline.is_none()
-                && let Some(why) = &self.last_trouble
-            {
-                complain(format_args!("* {why}; trying again"));
+                Some(Happening::Event(event)) => {
+                    self.last_trouble = None;
+                    return Ok(Some(event));
+                }
             }
         }
     }
 
-    pub(super) fn up(self, what: &str) -> Stop {
-        Stop::Failed(match self.last_trouble {
-            Some(why) => format!("{what}: {why}"),
-            None => format!("{what}: the time is up"),
-        })
+    /// Where there is no end at which it could be told, it is told now, and once.
+    fn trouble(&mut self, why: String) {
+        if self.deadline.is_none() && self.last_trouble.as_ref() != Some(&why) {
+            complain(format_args!("* {why}; trying again"));
+        }
+        self.last_trouble = Some(why);
+    }
+
+    /// What to say of `what` when there is no time left; not even for a long goodbye.
+    pub(super) fn up(self, client: Client, what: &str) -> Stop {
+        client.end_within(LATE_GOODBYE_WITHIN);
+        let why = self.last_trouble.as_deref().unwrap_or("the time is up");
+        // The server's sentence may begin so, too.
+        let begin = format!("{what}: ");
+        let why = why.strip_prefix(&begin).unwrap_or(why);
+        Stop::Failed(format!("{what}: {why}"))
     }
 }

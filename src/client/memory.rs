@@ -18,8 +18,8 @@ pub(super) struct Step {
     pub(super) tell: Vec<Event>,
     /// What a connected server has to hear, afterwards.
     pub(super) say: Vec<Command>,
-    /// Whether [`Memory::ask_again`] is due a little later.
-    pub(super) ask_again: bool,
+    /// Why [`Memory::ask_again`] is due a little later, if it is.
+    pub(super) ask_again: Option<String>,
 }
 
 /// A room, and what is needed to resume it.
@@ -52,8 +52,8 @@ enum Verdict {
     Tell,
     /// The user is told, and the room's next send has its turn.
     TellAndGoOn(RoomName),
-    /// The same is asked again a little later.
-    AskAgain,
+    /// The same is asked again a little later; the server said why.
+    AskAgain(String),
 }
 
 /// What the client remembers.
@@ -159,7 +159,7 @@ impl Memory {
         };
         match self.digest(&event) {
             Verdict::Drop => {}
-            Verdict::AskAgain => step.ask_again = true,
+            Verdict::AskAgain(why) => step.ask_again = Some(why),
             Verdict::Tell => step.tell.push(event),
             Verdict::TellAndGoOn(room) => {
                 step.tell.push(event);
@@ -197,11 +197,12 @@ impl Memory {
             Event::Error {
                 reference: Some(reference),
                 room,
+                message,
                 retry,
                 ..
             } => {
                 if *retry && self.unanswered.holds(reference) {
-                    return Verdict::AskAgain;
+                    return Verdict::AskAgain(message.clone());
                 }
                 self.unanswered.remove(reference);
                 room.clone().map_or(Verdict::Tell, Verdict::TellAndGoOn)
@@ -209,9 +210,10 @@ impl Memory {
             Event::Error {
                 reference: None,
                 room: Some(name),
+                message,
                 retry,
                 ..
-            } => self.cannot(name, *retry),
+            } => self.cannot(name, message, *retry),
             Event::Welcome { limits, .. } => {
                 self.max_message = limits.max_message;
                 Verdict::Tell
@@ -225,12 +227,12 @@ impl Memory {
     }
 
     /// The server could not do what was asked of this room.
-    fn cannot(&mut self, name: &RoomName, retry: bool) -> Verdict {
+    fn cannot(&mut self, name: &RoomName, why: &str, retry: bool) -> Verdict {
         match self.rooms.get_mut(name) {
             Some(room) if room.state == RoomState::Joining => {
                 room.state = RoomState::Outside;
                 if retry {
-                    return Verdict::AskAgain;
+                    return Verdict::AskAgain(why.to_owned());
                 }
                 // It will not be entered, and so nothing can be said there.
                 self.rooms.remove(name);

@@ -12,10 +12,10 @@ mod unanswered;
 mod worker;
 
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use self::worker::{Ask, Worker};
 use crate::message::{MessageId, RoomName, UserName};
@@ -78,6 +78,8 @@ pub enum Happening {
         /// When the next attempt is.
         retry_in: Duration,
     },
+    /// The server cannot do something now, and said why; it is asked again.
+    Postponed(String),
     /// The server told something.
     Event(Event),
     /// The server refuses for good. Nothing follows.
@@ -161,6 +163,22 @@ impl Client {
     /// Asks for something that is not worth repeating after a reconnect.
     pub fn command(&self, command: Command) {
         self.ask(Ask::Other(command));
+    }
+
+    /// Says goodbye, and gives up on the thread if it takes longer than this.
+    pub fn end_within(mut self, most: Duration) {
+        self.ask(Ask::Leave);
+        let due = Instant::now() + most;
+        loop {
+            match self.happenings.recv_deadline(due) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.thread = None;
+                    return;
+                }
+            }
+        }
     }
 
     fn ask(&self, ask: Ask) {

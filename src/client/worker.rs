@@ -146,13 +146,17 @@ impl Worker {
         }
     }
 
-    /// Does what follows. True if something has to be asked again later.
+    /// Does what follows. True if something has to be asked again later, and the user is told why.
     fn follow(&self, link: &Link, step: Step) -> io::Result<bool> {
         self.tell_events(step.tell);
         for command in &step.say {
             link.request(command)?;
         }
-        Ok(step.ask_again)
+        let asks_again = step.ask_again.is_some();
+        if let Some(why) = step.ask_again {
+            self.tell(Happening::Postponed(why));
+        }
+        Ok(asks_again)
     }
 
     /// One connection's life. `Ok` says why it ended.

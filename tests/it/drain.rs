@@ -39,7 +39,9 @@ impl Member {
             let event = match happening.unwrap_or_else(|_| panic!("waited in vain: {what}")) {
                 Happening::Event(event) => event,
                 Happening::Refused(why) => panic!("{why}"),
-                Happening::Connected | Happening::Disconnected { .. } => continue,
+                Happening::Connected | Happening::Disconnected { .. } | Happening::Postponed(_) => {
+                    continue;
+                }
             };
             let found = wanted(&event);
             match event {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::time::Instant;
 
 use crate::support::hubbub::{Hubbub, command, run};
 use crate::support::redis::Redis;
@@ -214,6 +215,25 @@ fn say_succeeds_only_once_it_is_stored() {
     let why = String::from_utf8(refused.stderr).expect("text");
     assert!(why.starts_with("hubbub: not sent"), "{why}");
     assert_eq!(why.lines().count(), 1);
+    // After the three seconds in which the server answers.
+    let refused = run(&["say", "alice", "lost", "--url", &url, "--timeout", "6"]);
+    let why = String::from_utf8(refused.stderr).expect("text");
+    assert!(why.contains("Redis is unavailable"), "{why}");
+}
+
+#[test]
+fn the_time_is_up_also_where_a_server_says_nothing() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("its address"));
+    for arguments in [
+        &["say", "alice", "hi", "--timeout", "1", "--url", &url][..],
+        &["tail", "--count", "1", "--timeout", "1", "--url", &url],
+    ] {
+        let begun = Instant::now();
+        assert_eq!(run(arguments).status.code(), Some(1), "{arguments:?}");
+        // Less than a handshake may take.
+        assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+    }
 }
 
 #[test]

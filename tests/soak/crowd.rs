@@ -84,7 +84,7 @@ impl Record {
             }
             Happening::Refused(why) => self.refusals.push(why),
             Happening::Connected => self.connections += 1,
-            Happening::Disconnected { .. } | Happening::Event(_) => {}
+            Happening::Disconnected { .. } | Happening::Postponed(_) | Happening::Event(_) => {}
         }
     }
 

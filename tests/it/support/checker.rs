@@ -67,7 +67,7 @@ impl Witness {
                     }
                     Happening::Disconnected { .. } => *counts.lock().expect("no panic") += 1,
                     Happening::Refused(why) => panic!("{why}"),
-                    Happening::Connected | Happening::Event(_) => {}
+                    Happening::Connected | Happening::Postponed(_) | Happening::Event(_) => {}
                 }
             }
         });
