@@ -235,7 +235,7 @@ fn not_admitted(refused: &Refused) -> Answer {
 
 /// What a browser asks before it lets a page of another origin ask.
 fn preflight(instance: &Instance, request: &Request) -> Outcome {
-    if !matches!(page(request, &instance.config), Some((_, true))) {
+    if let Some((_, false)) = page(request, &instance.config) {
         return Err(not_admitted(&FOREIGN_PAGE));
     }
     Ok(Answer::empty(204)

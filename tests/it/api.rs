@@ -357,6 +357,8 @@ fn pages_of_other_origins_are_let_in_only_if_they_are_named() {
         answer.field("Access-Control-Allow-Origin"),
         Some("https://ops.example")
     );
+    let answer = ask(&hubbub, "OPTIONS", OPS, &[], "");
+    assert_eq!(answer.status, 204, "no page asks");
     let evil = ["Origin: https://evil.example"];
     for method in ["OPTIONS", "GET", "POST"] {
         let answer = ask(&hubbub, method, OPS, &evil, "x");
