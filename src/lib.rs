@@ -9,6 +9,7 @@
 // Tools.
 mod backoff;
 mod lock;
+mod vital;
 pub mod metrics;
 // What is said.
 pub mod message;

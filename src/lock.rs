@@ -1,7 +1,8 @@
 //! Locks that outlive a panic.
 //!
-//! A panic ends the thread it happens in and nothing else. Every mutex here guards data that is
-//! valid between any two statements, so a lock that a dying thread held is still good to use.
+//! A panic ends its connection's thread and nothing else (where a thread cannot be replaced, it ends
+//! the process: `vital`). Every mutex here guards data that is valid between any two statements, so a
+//! lock that a dying thread held is still good to use.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

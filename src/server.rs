@@ -21,6 +21,7 @@ use crate::limits::Capacity;
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::session::Instance;
+use crate::vital;
 
 /// How many connections may wait to be accepted. The standard library asks for 128.
 const BACKLOG: i32 = 4096;
@@ -140,7 +141,7 @@ impl Server {
 
     /// Serves until `stop` says something, then tears everything down.
     pub fn run(self, stop: &Receiver<()>) -> io::Result<()> {
-        let acceptor = thread::Builder::new().name("acceptor".into()).spawn({
+        let acceptor = vital::spawn("acceptor", {
             let listener = Arc::clone(&self.listener);
             let connections = Arc::clone(&self.connections);
             let instance = Arc::clone(&self.instance);

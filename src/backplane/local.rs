@@ -1,11 +1,11 @@
 //! The embedded backplane: one instance, in memory. The same log, limits and chain as in Redis,
 //! kept by one thread that takes drafts in order, appends, delivers and acknowledges.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -18,6 +18,7 @@ use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
 use crate::message::{MessageId, Notice, RoomName, UserName};
 use crate::protocol::Page;
+use crate::vital;
 
 /// How often graces are looked after.
 const GRACES: Duration = Duration::from_millis(250);
@@ -65,7 +66,7 @@ impl Local {
             began: log::now_as_id(),
             backlog: Backlog::default(),
         });
-        let thread = thread::Builder::new().name("backplane".into()).spawn({
+        let thread = vital::spawn("backplane", {
             let shared = Arc::clone(&shared);
             let jobs = jobs.clone();
             move || run(&shared, &queue, &jobs)

@@ -1,7 +1,8 @@
 //! The command line: parse, dispatch, and turn an error into one line on stderr and an exit code.
 //!
-//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 130 a second Ctrl-C, and in
-//! `hubbub join` the first.
+//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
+//! main thread, or in a thread of `hubbub serve` that cannot be replaced: `vital`), 130 a second
+//! Ctrl-C, and in `hubbub join` the first.
 
 mod bench;
 mod join;
@@ -33,7 +34,7 @@ use crate::message::{DEFAULT_ROOM, MessageId, RoomName, UserName};
     disable_help_subcommand = true,
     next_line_help = true,
     after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
-                  130 a second Ctrl-C during the teardown."
+                  101 a bug, 130 a second Ctrl-C during the teardown."
 )]
 struct Line {
     #[command(subcommand)]

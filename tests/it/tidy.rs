@@ -136,6 +136,38 @@ fn a_foreign_crate_has_one_room() {
     }
 }
 
+/// The code above a file's unit tests.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests")
+        .next()
+        .expect("the first part")
+}
+
+/// A connection's thread ends with its connection; the client's and the commands' threads are not
+/// the server's. All others are vital.
+#[test]
+fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
+    let others = ["vital", "connection", "client", "bench", "cli"];
+    let mut vital = Vec::new();
+    for (path, text) in sources(&root().join("src")) {
+        let module = module_of(&path);
+        if others.contains(&&*module) {
+            continue;
+        }
+        let code = product(&text);
+        for way in ["thread::spawn", "Builder", "thread::scope"] {
+            assert!(!code.contains(way), "{} uses {way}", path.display());
+        }
+        let spawned = code.split("vital::spawn(\"").skip(1);
+        vital.extend(spawned.filter_map(|rest| Some(rest.split('"').next()?.to_owned())));
+    }
+    vital.sort();
+    assert_eq!(
+        vital,
+        ["acceptor", "backplane", "keeper", "publisher", "subscriber"]
+    );
+}
+
 #[test]
 fn the_top_level_holds_what_was_given_and_nothing_else() {
     let given = [

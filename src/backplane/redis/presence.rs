@@ -4,11 +4,11 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use redis::Value;
@@ -21,6 +21,7 @@ use crate::backplane::{ANSWER_WITHIN, BackplaneError, Departure, Retention};
 use crate::hub::{Delivery, Hub};
 use crate::lock::lock;
 use crate::message::{RoomName, UserName};
+use crate::vital;
 
 /// How often the keeper looks whether something is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -95,9 +96,7 @@ impl Keeper {
             compare_at: Instant::now() + retention.presence_ttl / 3,
             look_again: false,
         };
-        let thread = thread::Builder::new()
-            .name("keeper".into())
-            .spawn(move || rounds.run(&stopped))?;
+        let thread = vital::spawn("keeper", move || rounds.run(&stopped))?;
         Ok(Self {
             presence,
             stop,

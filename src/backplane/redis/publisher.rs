@@ -4,14 +4,15 @@
 //! and gives each command its own answer, in order. Every command is answered exactly once, and within
 //! [`ANSWER_WITHIN`], also when Redis is frozen or slow: a command waits [`QUEUED_WITHIN`] at most
 //! before it is written, and a batch that is not answered within
-//! [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) costs the connection. While there is none, commands are refused at once.
+//! [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) costs the connection. While there is none, commands are
+//! refused at once.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
@@ -24,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::lock::lock;
 use crate::metrics;
+use crate::vital;
 
 /// How long a command may wait to be written. With
 /// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
@@ -116,9 +118,7 @@ impl Publisher {
             lost_at: None,
             reads: VecDeque::new(),
         };
-        let thread = thread::Builder::new()
-            .name("publisher".into())
-            .spawn(move || worker.run(pipeline, &jobs))?;
+        let thread = vital::spawn("publisher", move || worker.run(pipeline, &jobs))?;
         Ok(Self {
             queue,
             link,

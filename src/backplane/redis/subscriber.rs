@@ -7,11 +7,11 @@
 //! longer holds becomes a gap.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, Sender};
 use redis::Cmd;
@@ -24,6 +24,7 @@ use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::Hub;
 use crate::lock::lock;
 use crate::message::RoomName;
+use crate::vital;
 
 /// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
 /// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`].
@@ -78,9 +79,7 @@ impl Subscriber {
         let shared = Arc::new(Shared::default());
         let (started, stands) = crossbeam_channel::bounded(1);
         let listener = Listener::new(address, hub, publisher, keys, &shared, asked, started);
-        let thread = thread::Builder::new()
-            .name("subscriber".into())
-            .spawn(move || listener.run())?;
+        let thread = vital::spawn("subscriber", move || listener.run())?;
         Ok(Self {
             asks,
             shared,
