@@ -8,7 +8,7 @@ use clap::Args;
 use crossbeam_channel::{at, never, select};
 
 use super::screen::{Asked, Screen, When};
-use super::talk::{Printed, Stop, outcome, start};
+use super::talk::{Printed, Stop, client_ended, outcome, start};
 use super::wish::{self, Wish};
 use super::{ExitCode, RoomName, UserName, Where};
 use crate::client::{Client, Happening};
@@ -131,7 +131,7 @@ impl Conversation {
                 }
                 recv(self.client.happenings()) -> happening => match happening {
                     Ok(happening) => self.take(happening)?,
-                    Err(_) => return Err(Stop::Failed("the client ended".to_owned())),
+                    Err(_) => return Err(client_ended()),
                 },
             }
             self.take_typed()?;

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
+
 use super::{UserName, Where, complain};
 use crate::client::{Client, Happening, Options};
 use crate::protocol::{Event, text};
@@ -36,6 +38,11 @@ pub(super) fn outcome(ended: Printed) -> Result<ExitCode, String> {
         Err(Stop::Leave(code)) => Ok(ExitCode::from(code)),
         Err(Stop::Failed(why)) => Err(why),
     }
+}
+
+/// The client's thread ended and told no reason: it panicked.
+pub(super) fn client_ended() -> Stop {
+    Stop::Failed("the client ended".to_owned())
 }
 
 pub(super) fn print(event: &Event) -> Printed {
@@ -79,20 +86,21 @@ impl Patience {
     pub(super) fn next(&mut self, client: &Client) -> Result<Option<Event>, Stop> {
         loop {
             let happening = match self.deadline {
-                Some(deadline) => client.happenings().recv_deadline(deadline).ok(),
-                None => client.happenings().recv().ok(),
+                Some(deadline) => client.happenings().recv_deadline(deadline),
+                None => client.happenings().recv().map_err(Into::into),
             };
             match happening {
-                None => return Ok(None),
-                Some(Happening::Connected) => self.last_trouble = None,
-                Some(Happening::Disconnected { why, .. } | Happening::Postponed(why)) => {
+                Ok(Happening::Connected) => self.last_trouble = None,
+                Ok(Happening::Disconnected { why, .. } | Happening::Postponed(why)) => {
                     self.trouble(why);
                 }
-                Some(Happening::Refused(why)) => return Err(Stop::Failed(why)),
-                Some(Happening::Event(event)) => {
+                Ok(Happening::Refused(why)) => return Err(Stop::Failed(why)),
+                Ok(Happening::Event(event)) => {
                     self.last_trouble = None;
                     return Ok(Some(event));
                 }
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => return Err(client_ended()),
             }
         }
     }
@@ -113,5 +121,40 @@ impl Patience {
         let begin = format!("{what}: ");
         let why = why.strip_prefix(&begin).unwrap_or(why);
         Stop::Failed(format!("{what}: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::client::ServerUrl;
+
+    /// A client whose thread has ended. A panic ends it the same way, with no happening before.
+    fn ended_client() -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address").to_string();
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("the client");
+            let _ = socket.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        });
+        let url = ServerUrl::parse(&address).expect("an address");
+        let client = Client::start(url, "alice".parse().expect("a name")).expect("a thread");
+        let last = client.happenings().recv();
+        assert!(matches!(last, Ok(Happening::Refused(_))), "{last:?}");
+        server.join().expect("no panic");
+        client
+    }
+
+    #[test]
+    fn a_client_that_ended_is_an_error_and_not_the_end_of_the_time() {
+        for timeout in [None, Some(60)] {
+            match Patience::new(timeout).next(&ended_client()) {
+                Err(Stop::Failed(why)) => assert_eq!(why, "the client ended"),
+                _ => panic!("the command would end as if its time were up"),
+            }
+        }
     }
 }
