@@ -1,16 +1,32 @@
-//! The checker: what everyone saw, against what was acknowledged.
+//! The checker: what everyone saw, was told and left behind, against what was acknowledged. Each
+//! check takes what was noted and returns what is wrong with it; `self_test.rs` plants a fault for
+//! each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use hubbub::message::{MessageId, RoomName};
+use hubbub::message::{MessageId, RoomName, UserName};
 
 use crate::crowd::{Record, Seen};
+use crate::processes::Load;
+use crate::support::within;
+
+/// What an instance may have at the end that it did not have at the beginning.
+const SPARE_THREADS: usize = 2;
+const SPARE_DESCRIPTORS: usize = 4;
+const SPARE_RESIDENT_KIB: usize = 50 * 1024;
 
 /// What was acknowledged, by room, in the order of the ids.
 pub(crate) type Acknowledged = BTreeMap<RoomName, BTreeMap<MessageId, String>>;
 
-/// Gathers what the speakers were told; an id that was given twice is wrong.
-pub(crate) fn acknowledged(records: &[Record], wrong: &mut Vec<String>) -> Acknowledged {
+/// The users in each room.
+pub(crate) type Present = BTreeMap<RoomName, BTreeSet<UserName>>;
+
+/// Gathers what the speakers were told, and what is wrong with it: an id that was given twice, and lines
+/// that are not stored in the order in which they were said.
+pub(crate) fn acknowledged(records: &[Record]) -> (Acknowledged, Vec<String>) {
+    let mut wrong = Vec::new();
     let mut all = Acknowledged::new();
     for record in records {
         let room = all.entry(record.room.clone()).or_default();
@@ -26,11 +42,12 @@ pub(crate) fn acknowledged(records: &[Record], wrong: &mut Vec<String>) -> Ackno
             }
         }
     }
-    all
+    (all, wrong)
 }
 
 /// What is wrong with what one member saw. It must have seen everything that was acknowledged after
-/// it entered, up to `until`, unless a gap was announced.
+/// it entered, up to `until`. A gap is wrong in any case: the soak's Redis keeps all that it
+/// acknowledged, and nobody is away for so long that a log has dropped what they missed.
 pub(crate) fn faults(
     record: &Record,
     said: &BTreeMap<MessageId, String>,
@@ -38,11 +55,17 @@ pub(crate) fn faults(
 ) -> Vec<String> {
     let mut faults = Vec::new();
     let mut ids = BTreeSet::new();
-    let mut gaps = Vec::new();
     let mut last: Option<MessageId> = None;
     for item in &record.seen {
         match item {
-            Seen::Gap(after, before) => gaps.push((*after, *before)),
+            Seen::Gap(after, before) => {
+                let shown = |id: &Option<MessageId>| id.map_or("-".to_owned(), |id| id.to_string());
+                faults.push(format!(
+                    "a gap from {} to {} was announced, and nothing was lost",
+                    shown(after),
+                    shown(before)
+                ));
+            }
             Seen::Message(id, text) => {
                 if !ids.insert(*id) {
                     faults.push(format!("{id} {text:?} was seen twice"));
@@ -64,37 +87,118 @@ pub(crate) fn faults(
         return faults;
     };
     for (id, text) in said {
-        let concerned = *id > entered && *id <= until && !ids.contains(id);
-        let announced = gaps.iter().any(|(after, before)| {
-            after.is_none_or(|after| after < *id) && before.is_none_or(|before| *id < before)
-        });
-        if concerned && !announced {
+        if *id > entered && *id <= until && !ids.contains(id) {
             faults.push(format!("{id} {text:?} was acknowledged and not seen"));
         }
     }
     faults
 }
 
-/// The negative control: whether a hole, a double, disorder and another text would be found in what
-/// somebody really saw. Where a gap was announced, a hole may be excused; then it says nothing.
-pub(crate) fn can_fail(record: &Record, said: &BTreeMap<MessageId, String>) -> bool {
-    if record.seen.iter().any(|seen| matches!(seen, Seen::Gap(..))) {
-        return true;
-    }
-    let until = record.last_seen();
-    let middle = record.seen.len() / 2;
-    let spoiled = |spoil: &dyn Fn(&mut Vec<Seen>)| {
-        let mut record = record.clone();
-        spoil(&mut record.seen);
-        faults(&record, said, until).len() == 1
+/// What anybody was refused for good. Whatever happens here passes, so each refusal should have asked
+/// for a retry.
+pub(crate) fn refusals(records: &[Record]) -> Vec<String> {
+    let refused = |record: &Record| {
+        let name = record.name.clone();
+        let whys = record.refusals.clone().into_iter();
+        whys.map(move |why| format!("{name} was refused for good: {why}"))
     };
-    middle > 0
-        && spoiled(&|seen| drop(seen.remove(middle)))
-        && spoiled(&|seen| seen.insert(middle, seen[middle].clone()))
-        && spoiled(&|seen| seen.swap(middle, middle - 1))
-        && spoiled(&|seen| {
-            if let Seen::Message(_, text) = &mut seen[middle] {
-                text.push('!');
-            }
-        })
+    records.iter().flat_map(refused).collect()
+}
+
+/// Who was announced as gone and never left. Only where no fault takes a client or an instance away.
+pub(crate) fn missed(records: &[Record]) -> Vec<String> {
+    let there: BTreeSet<_> = records.iter().map(|record| &record.name).collect();
+    let told = |record: &Record| {
+        let missed = record.missed.iter().filter(|user| there.contains(user));
+        let told = missed.map(|user| format!("{} was told that {user} left", record.name));
+        told.collect::<Vec<_>>()
+    };
+    records.iter().flat_map(told).collect()
+}
+
+/// Waits until nobody is left who did not do `what`; then tells who did not.
+pub(crate) fn late<T: std::fmt::Display>(
+    limit: Duration,
+    what: &str,
+    mut others: impl FnMut() -> Vec<T>,
+) -> Vec<String> {
+    if within(limit, || others().is_empty().then_some(())).is_some() {
+        return Vec::new();
+    }
+    let late = |who: T| format!("{who} did not {what} in {limit:?}");
+    others().into_iter().map(late).collect()
+}
+
+/// What is wrong with who is said to be where: by each instance, and to each member in its room.
+pub(crate) fn presence(
+    expected: &Present,
+    told: &[Present],
+    shown: &[(UserName, RoomName, BTreeSet<UserName>)],
+) -> Vec<String> {
+    let nobody = BTreeSet::new();
+    let mut wrong = Vec::new();
+    let mut compare = |teller: String, room: &RoomName, said: &BTreeSet<UserName>| {
+        let there = expected.get(room).unwrap_or(&nobody);
+        let missing: Vec<_> = there.difference(said).collect();
+        let extra: Vec<_> = said.difference(there).collect();
+        if !missing.is_empty() || !extra.is_empty() {
+            wrong.push(format!(
+                "{teller} shows {room} without {missing:?} and with {extra:?} too many"
+            ));
+        }
+    };
+    for (number, told) in told.iter().enumerate() {
+        for room in expected.keys() {
+            compare(
+                format!("instance {number}"),
+                room,
+                told.get(room).unwrap_or(&nobody),
+            );
+        }
+    }
+    for (name, room, members) in shown {
+        compare(format!("what {name} was told"), room, members);
+    }
+    wrong
+}
+
+/// What an instance keeps of what it took for its users.
+pub(crate) fn left_over(before: &Load, after: &Load) -> Vec<String> {
+    let most_resident = before.resident_kib * 3 + SPARE_RESIDENT_KIB;
+    [
+        ("threads", after.threads, before.threads + SPARE_THREADS),
+        (
+            "descriptors",
+            after.descriptors,
+            before.descriptors + SPARE_DESCRIPTORS,
+        ),
+        ("KiB resident", after.resident_kib, most_resident),
+    ]
+    .into_iter()
+    .filter(|(_, is, most)| is > most)
+    .map(|(what, is, most)| format!("{is} {what} are left over, where at most {most} should be"))
+    .collect()
+}
+
+/// What is wrong with how an instance ended that was told to, if it did.
+pub(crate) fn drained(ended: Option<ExitStatus>) -> Result<(), String> {
+    match ended {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(format!("an instance drained with {status}")),
+        None => Err("an instance did not drain in time".to_owned()),
+    }
+}
+
+/// What is wrong with an instance that was told nothing, if it ended.
+pub(crate) fn runs(ended: Option<ExitStatus>) -> Result<(), String> {
+    match ended {
+        Some(status) => Err(format!("an instance ended by itself with {status}")),
+        None => Ok(()),
+    }
+}
+
+/// The lines of an instance's log that tell of a panic.
+pub(crate) fn panics(log: &str) -> Vec<String> {
+    let told = log.lines().filter(|line| line.contains("panicked"));
+    told.map(str::to_owned).collect()
 }

@@ -24,6 +24,9 @@ const SPEAKERS: usize = 30;
 /// Each speaker's pace, while nothing holds up the acknowledgements.
 const SAYS_EVERY: Duration = Duration::from_millis(200);
 
+/// How many past messages some ask for when they enter.
+const PAST: usize = 100;
+
 /// How many leave at a time.
 const LEAVE_AT_ONCE: usize = 8;
 
@@ -45,6 +48,8 @@ pub(crate) struct Record {
     /// Who is here, as a user's screen would show it.
     pub(crate) members: BTreeSet<UserName>,
     pub(crate) connections: usize,
+    /// Who was announced as gone, as often as it was.
+    pub(crate) missed: Vec<UserName>,
     /// What it was refused for good.
     pub(crate) refusals: Vec<String>,
     /// For speakers: what was acknowledged, in the order in which it was said.
@@ -57,7 +62,24 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    fn note(&mut self, happening: Happening) {
+    pub(crate) fn new(name: UserName, room: RoomName) -> Self {
+        Self {
+            name,
+            room,
+            entered: None,
+            seen: Vec::new(),
+            members: BTreeSet::new(),
+            connections: 0,
+            missed: Vec::new(),
+            refusals: Vec::new(),
+            acknowledged: Vec::new(),
+            longest: Duration::ZERO,
+            duplicates: 0,
+            silent: true,
+        }
+    }
+
+    pub(crate) fn note(&mut self, happening: Happening) {
         match happening {
             Happening::Event(Event::Message { message, .. }) => self.see(message),
             Happening::Event(Event::Gap { after, before, .. }) => {
@@ -78,6 +100,7 @@ impl Record {
             }
             Happening::Event(Event::Left { user, .. }) => {
                 self.members.remove(&user);
+                self.missed.push(user);
             }
             Happening::Event(Event::Error { message, retry, .. }) if !retry => {
                 self.refusals.push(message);
@@ -170,23 +193,20 @@ struct Member {
 }
 
 impl Member {
-    fn enter(server: ServerUrl, name: UserName, room: RoomName, mut talk: Option<Talk>) -> Self {
-        let record = Arc::new(Mutex::new(Record {
-            name: name.clone(),
-            room: room.clone(),
-            entered: None,
-            seen: Vec::new(),
-            members: BTreeSet::new(),
-            connections: 0,
-            refusals: Vec::new(),
-            acknowledged: Vec::new(),
-            longest: Duration::ZERO,
-            duplicates: 0,
-            silent: talk.is_none(),
-        }));
+    fn enter(
+        server: ServerUrl,
+        name: UserName,
+        room: RoomName,
+        history: Option<usize>,
+        mut talk: Option<Talk>,
+    ) -> Self {
         let speaks = talk.is_some();
+        let record = Arc::new(Mutex::new(Record {
+            silent: !speaks,
+            ..Record::new(name.clone(), room.clone())
+        }));
         let client = Client::start(server, name).expect("a thread for a client");
-        client.join(room, None, None);
+        client.join(room, None, history);
         let (leave, leaving) = crossbeam_channel::bounded(1);
         let notes = Arc::clone(&record);
         let thread = thread::spawn(move || listen(&client, &notes, &leaving, talk.as_mut()));
@@ -275,7 +295,10 @@ impl Crowd {
     fn enter(&mut self, name: &str, room: RoomName, entrance: usize, talk: Option<Talk>) {
         let server = self.entrances[entrance % self.entrances.len()].clone();
         let name = name.parse().expect("it is a user's name");
-        self.members.push(Member::enter(server, name, room, talk));
+        // Every other one asks for the past, which is read in another way than what is missed.
+        let history = (self.count % 2 == 1).then_some(PAST);
+        let member = Member::enter(server, name, room, history, talk);
+        self.members.push(member);
         self.count += 1;
     }
 
@@ -314,6 +337,13 @@ impl Crowd {
         let records = self.members.iter().map(|member| lock(&member.record));
         let others = records.filter(|record| !fact(record));
         others.map(|record| record.name.clone()).collect()
+    }
+
+    /// What each member who is there was told of its room's members.
+    pub(crate) fn shown(&self) -> Vec<(UserName, RoomName, BTreeSet<UserName>)> {
+        let records = self.members.iter().map(|member| lock(&member.record));
+        let shown = records.map(|r| (r.name.clone(), r.room.clone(), r.members.clone()));
+        shown.collect()
     }
 
     pub(crate) fn size(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The faults: what happens when, as a seed says, and how it is done.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
@@ -14,6 +15,12 @@ use crate::support::proxy::{Link, Proxy};
 use crate::support::{Dice, lock};
 
 pub(crate) const INSTANCES: usize = 2;
+
+/// How much longer than asked for the faults may take.
+pub(crate) const OVERTIME: Duration = Duration::from_secs(15);
+
+/// So many findings are shown.
+const SHOWN: usize = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -33,7 +40,7 @@ pub(crate) enum Kind {
     MembersChange,
 }
 
-const KINDS: [Kind; 14] = [
+pub(crate) const KINDS: [Kind; 14] = [
     Kind::RedisKilled,
     Kind::RedisFrozen,
     Kind::RedisPaused,
@@ -50,6 +57,59 @@ const KINDS: [Kind; 14] = [
     Kind::MembersChange,
 ];
 
+impl Kind {
+    /// By its name, such as `RedisKilled`.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        let named = |kind: &Self| format!("{kind:?}").eq_ignore_ascii_case(name);
+        let found = KINDS.into_iter().find(named);
+        found.ok_or_else(|| format!("{name:?} is no fault; there are {KINDS:?}"))
+    }
+
+    fn target(self, instance: usize) -> Target {
+        match self {
+            Self::RedisKilled
+            | Self::RedisFrozen
+            | Self::RedisPaused
+            | Self::PubSubKilled
+            | Self::NormalKilled => Target::Redis,
+            Self::LinkCut | Self::LinkStalled | Self::LinkSwallowed => Target::Link(instance),
+            Self::InstanceKilled | Self::InstanceDrained => Target::Instance(instance),
+            Self::ClientsCut | Self::ClientsStalled | Self::ClientsSwallowed => {
+                Target::Door(instance)
+            }
+            Self::MembersChange => Target::Crowd,
+        }
+    }
+
+    fn lasts(self, dice: &mut Dice) -> Duration {
+        let lasts = dice.wait(300, 4000);
+        match self {
+            Self::PubSubKilled | Self::NormalKilled | Self::MembersChange => Duration::ZERO,
+            Self::RedisKilled
+            | Self::RedisFrozen
+            | Self::RedisPaused
+            | Self::LinkCut
+            | Self::LinkStalled
+            | Self::LinkSwallowed
+            | Self::InstanceKilled
+            | Self::InstanceDrained
+            | Self::ClientsCut
+            | Self::ClientsStalled
+            | Self::ClientsSwallowed => lasts,
+        }
+    }
+}
+
+/// What a fault happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Redis,
+    Link(usize),
+    Instance(usize),
+    Door(usize),
+    Crowd,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     /// Since the beginning.
@@ -61,6 +121,16 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    pub(crate) fn over(&self) -> Duration {
+        self.at + self.lasts
+    }
+
+    /// Whether it may rightly make the others believe that somebody left: it takes clients away, or
+    /// keeps one instance, and not the others, from telling Redis of them.
+    pub(crate) fn may_part(&self) -> bool {
+        self.kind.target(self.instance) != Target::Redis
+    }
+
     pub(crate) fn describe(&self) -> String {
         let Self {
             instance, lasts, ..
@@ -93,25 +163,38 @@ impl Fault {
     }
 }
 
-/// The same for the same seed. All kinds have had their turn before one has its second.
-pub(crate) fn plan(seconds: u64, seed: u64) -> Vec<Fault> {
+/// The same for the same seed. All kinds have had their turn before one has its second, and in a
+/// minute each has had one. Faults overlap, but not on one target: there the next waits for the one
+/// before, and is left out if it would not be over [`OVERTIME`] after the end.
+pub(crate) fn plan(seconds: u64, seed: u64, kinds: &[Kind]) -> Vec<Fault> {
     let mut dice = Dice(seed);
     let mut plan = Vec::new();
     let mut deck = Vec::new();
-    let mut at = dice.wait(2000, 5000);
-    while at + Duration::from_secs(2) < Duration::from_secs(seconds) {
+    let mut over: BTreeMap<Target, Duration> = BTreeMap::new();
+    let end = Duration::from_secs(seconds);
+    let mut next = dice.wait(2000, 3000);
+    while next + Duration::from_secs(2) < end {
         if deck.is_empty() {
-            deck = KINDS.to_vec();
+            deck = kinds.to_vec();
         }
-        plan.push(Fault {
-            at,
-            kind: deck.swap_remove(dice.below(deck.len())),
-            instance: dice.below(INSTANCES),
-            lasts: dice.wait(300, 4000),
+        let kind: Kind = deck.swap_remove(dice.below(deck.len()));
+        let instance = dice.below(INSTANCES);
+        let lasts = kind.lasts(&mut dice);
+        let over = over.entry(kind.target(instance)).or_default();
+        let fault = Fault {
+            at: next.max(*over),
+            kind,
+            instance,
+            lasts,
             dice: dice.roll(),
-        });
-        at += dice.wait(2000, 5000);
+        };
+        if fault.over() <= end + OVERTIME {
+            *over = fault.over();
+            plan.push(fault);
+        }
+        next += dice.wait(2000, 3000);
     }
+    plan.sort_by_key(|fault| fault.at);
     plan
 }
 
@@ -128,6 +211,8 @@ pub(crate) fn count(plan: &[Fault]) -> BTreeMap<Kind, usize> {
 pub(crate) struct House {
     pub(crate) redis: Mutex<Redis>,
     pub(crate) instances: [Mutex<Instance>; INSTANCES],
+    /// Where each of them listens, to be asked also while something happens to it.
+    pub(crate) addresses: [SocketAddr; INSTANCES],
     /// Between each instance and Redis.
     links: [Mutex<Proxy>; INSTANCES],
     /// Between half of the clients and each instance.
@@ -145,6 +230,7 @@ impl House {
         let doors = std::array::from_fn(|n| Mutex::new(Proxy::before(instances[n].port())));
         Self {
             redis: Mutex::new(redis),
+            addresses: std::array::from_fn(|n| instances[n].address()),
             instances: instances.map(Mutex::new),
             links: links.map(Mutex::new),
             doors,
@@ -154,7 +240,7 @@ impl House {
 
     /// Each instance, and then each again through its door.
     pub(crate) fn entrances(&self) -> Vec<ServerUrl> {
-        let direct = self.instances.iter().map(|i| lock(i).address().to_string());
+        let direct = self.addresses.iter().map(ToString::to_string);
         // The proxy thinks that all the world is Redis.
         let doors = self.doors.iter().map(|door| lock(door).url());
         direct
@@ -163,8 +249,15 @@ impl House {
             .collect()
     }
 
-    pub(crate) fn complain(&self, what: String) {
-        lock(&self.wrong).push(what);
+    /// Shows the first ones at once: the soak may be stuck before its end.
+    pub(crate) fn complain(&self, wrong: impl IntoIterator<Item = String>) {
+        let mut all = lock(&self.wrong);
+        for what in wrong {
+            if all.len() < SHOWN {
+                println!("wrong: {what}");
+            }
+            all.push(what);
+        }
     }
 
     /// Returns once it is over and mended.
@@ -188,8 +281,10 @@ impl House {
                 redis.thaw();
             }
             Kind::RedisPaused => {
+                let redis = redis();
                 let millis = fault.lasts.as_millis().to_string();
-                self.command(&redis(), &["CLIENT", "PAUSE", &millis]);
+                self.command(&redis, &["CLIENT", "PAUSE", &millis]);
+                pause();
             }
             Kind::PubSubKilled => self.command(&redis(), &["CLIENT", "KILL", "TYPE", "pubsub"]),
             Kind::NormalKilled => self.command(&redis(), &["CLIENT", "KILL", "TYPE", "normal"]),
@@ -198,17 +293,15 @@ impl House {
             Kind::LinkSwallowed => swallow(&link(), pause),
             Kind::InstanceKilled => {
                 let mut instance = instance();
-                self.look_whether_it_ended(&mut instance);
+                self.complain(instance.runs().err());
                 instance.kill();
                 pause();
                 instance.start_again();
             }
             Kind::InstanceDrained => {
                 let mut instance = instance();
-                self.look_whether_it_ended(&mut instance);
-                if let Err(what) = instance.drain() {
-                    self.complain(what);
-                }
+                self.complain(instance.runs().err());
+                self.complain(instance.drain().err());
                 pause();
                 instance.start_again();
             }
@@ -220,15 +313,11 @@ impl House {
     }
 
     fn command(&self, redis: &Redis, words: &[&str]) {
-        if let Err(error) = redis.run(words) {
-            self.complain(format!("{words:?} could not be done: {error}"));
-        }
-    }
-
-    pub(crate) fn look_whether_it_ended(&self, instance: &mut Instance) {
-        if let Some(what) = instance.ended() {
-            self.complain(what);
-        }
+        let done = redis.run(words);
+        self.complain(
+            done.err()
+                .map(|error| format!("{words:?} could not be done: {error}")),
+        );
     }
 }
 

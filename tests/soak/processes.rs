@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use crate::check;
 use crate::support::{lock, within};
 
 /// How long a process may take to start, with one attempt after the other: while Redis is away an
@@ -25,7 +26,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A drain may take 10 s, which is its default; some more on a busy machine.
 const DRAINS_WITHIN: Duration = Duration::from_secs(12);
 
-/// How long an answer to a question of ours may take.
+/// How long an instance may take to answer a question of ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The ids of the processes that run. One is taken out in the same step that waits for it, or its
@@ -166,8 +167,21 @@ impl Redis {
     }
 }
 
+/// Whether the instance at this address says that it is ready. One that is down is not.
+pub(crate) fn is_ready(instance: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&instance, ANSWERS_WITHIN)?;
+        stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
 /// What one instance takes of the machine.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
@@ -237,36 +251,17 @@ impl Instance {
     /// Ends it as a service manager does; the error says what is wrong with its end.
     pub(crate) fn drain(&mut self) -> Result<(), String> {
         self.process.signal(Signal::SIGTERM);
-        match within(DRAINS_WITHIN, || self.process.ended()) {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!("an instance drained with {status}")),
-            None => Err(format!("an instance did not drain in {DRAINS_WITHIN:?}")),
-        }
+        check::drained(within(DRAINS_WITHIN, || self.process.ended()))
     }
 
-    /// Whether it ended although nobody asked it to.
-    pub(crate) fn ended(&mut self) -> Option<String> {
-        let status = self.process.ended()?;
-        Some(format!("an instance ended by itself with {status}"))
+    /// The error says how it ended although nobody asked it to.
+    pub(crate) fn runs(&mut self) -> Result<(), String> {
+        check::runs(self.process.ended())
     }
 
     /// The lines of its log that tell of a panic.
     pub(crate) fn panics(&self) -> Vec<String> {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let told = log.lines().filter(|line| line.contains("panicked"));
-        told.map(str::to_owned).collect()
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.address(), ANSWERS_WITHIN)?;
-            stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        check::panics(&fs::read_to_string(&self.log).expect("its log"))
     }
 
     pub(crate) fn load(&self) -> Load {
