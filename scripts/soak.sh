@@ -5,7 +5,7 @@
 #
 #   scripts/soak.sh [seconds] [seed] [faults]     60 seconds, a random seed and all faults unless given
 #
-#   scripts/soak.sh 30 7 RedisKilled,ClientsCut     these alone; a wrong name is answered with all names
+#   scripts/soak.sh 30 7 RedisFull,ClientsCut     these alone; a wrong name is answered with all names
 #
 # The same seed gives the same schedule. A minute has every fault once. Ends by itself within the
 # seconds and 105 more.

@@ -202,3 +202,13 @@ pub(crate) fn panics(log: &str) -> Vec<String> {
     let told = log.lines().filter(|line| line.contains("panicked"));
     told.map(str::to_owned).collect()
 }
+
+/// What is wrong with an instance that is `ready` while Redis takes no writes, for `what` it is.
+pub(crate) fn unready(number: usize, ready: bool, what: &str) -> Result<(), String> {
+    if ready {
+        return Err(format!(
+            "instance {number} says that it is ready while Redis is {what}"
+        ));
+    }
+    Ok(())
+}

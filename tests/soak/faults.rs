@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use hubbub::client::ServerUrl;
 
-use crate::crowd::Crowd;
-use crate::processes::{Instance, Redis};
+use crate::check;
+use crate::crowd::{self, Crowd, ROOMS};
+use crate::processes::{Instance, PRESENCE_TTL, Redis, is_ready, quiet_port};
 use crate::support::proxy::{Link, Proxy};
 use crate::support::{Dice, lock};
 
@@ -22,6 +23,9 @@ pub(crate) const OVERTIME: Duration = Duration::from_secs(15);
 /// So many findings are shown.
 const SHOWN: usize = 40;
 
+/// The most entries that somebody else writes into one log at once: more than a reader asks for.
+const OTHER_ENTRIES: usize = 64;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     RedisKilled,
@@ -29,6 +33,11 @@ pub(crate) enum Kind {
     RedisPaused,
     PubSubKilled,
     NormalKilled,
+    RedisSleeps,
+    RedisReplica,
+    RedisFull,
+    ScriptsFlushed,
+    OtherEntries,
     LinkCut,
     LinkStalled,
     LinkSwallowed,
@@ -40,12 +49,17 @@ pub(crate) enum Kind {
     MembersChange,
 }
 
-pub(crate) const KINDS: [Kind; 14] = [
+pub(crate) const KINDS: [Kind; 19] = [
     Kind::RedisKilled,
     Kind::RedisFrozen,
     Kind::RedisPaused,
     Kind::PubSubKilled,
     Kind::NormalKilled,
+    Kind::RedisSleeps,
+    Kind::RedisReplica,
+    Kind::RedisFull,
+    Kind::ScriptsFlushed,
+    Kind::OtherEntries,
     Kind::LinkCut,
     Kind::LinkStalled,
     Kind::LinkSwallowed,
@@ -58,7 +72,7 @@ pub(crate) const KINDS: [Kind; 14] = [
 ];
 
 impl Kind {
-    /// By its name, such as `RedisKilled`.
+    /// By its name, such as `RedisFull`.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         let named = |kind: &Self| format!("{kind:?}").eq_ignore_ascii_case(name);
         let found = KINDS.into_iter().find(named);
@@ -71,7 +85,12 @@ impl Kind {
             | Self::RedisFrozen
             | Self::RedisPaused
             | Self::PubSubKilled
-            | Self::NormalKilled => Target::Redis,
+            | Self::NormalKilled
+            | Self::RedisSleeps
+            | Self::RedisReplica
+            | Self::RedisFull
+            | Self::ScriptsFlushed
+            | Self::OtherEntries => Target::Redis,
             Self::LinkCut | Self::LinkStalled | Self::LinkSwallowed => Target::Link(instance),
             Self::InstanceKilled | Self::InstanceDrained => Target::Instance(instance),
             Self::ClientsCut | Self::ClientsStalled | Self::ClientsSwallowed => {
@@ -84,10 +103,17 @@ impl Kind {
     fn lasts(self, dice: &mut Dice) -> Duration {
         let lasts = dice.wait(300, 4000);
         match self {
-            Self::PubSubKilled | Self::NormalKilled | Self::MembersChange => Duration::ZERO,
+            Self::PubSubKilled
+            | Self::NormalKilled
+            | Self::ScriptsFlushed
+            | Self::OtherEntries
+            | Self::MembersChange => Duration::ZERO,
+            // What refuses writes outlives presence that nobody renews.
+            Self::RedisReplica | Self::RedisFull => PRESENCE_TTL + lasts,
             Self::RedisKilled
             | Self::RedisFrozen
             | Self::RedisPaused
+            | Self::RedisSleeps
             | Self::LinkCut
             | Self::LinkStalled
             | Self::LinkSwallowed
@@ -142,6 +168,11 @@ impl Fault {
             Kind::RedisPaused => format!("Redis pauses its clients for {lasts}"),
             Kind::PubSubKilled => "Redis cuts the subscriptions".to_owned(),
             Kind::NormalKilled => "Redis cuts the ordinary connections".to_owned(),
+            Kind::RedisSleeps => format!("Redis sleeps for {lasts}"),
+            Kind::RedisReplica => format!("Redis is a replica that takes no writes for {lasts}"),
+            Kind::RedisFull => format!("Redis is full for {lasts}"),
+            Kind::ScriptsFlushed => "Redis forgets the scripts".to_owned(),
+            Kind::OtherEntries => "somebody else writes into the rooms' logs".to_owned(),
             Kind::LinkCut => format!("instance {instance} is cut off Redis for {lasts}"),
             Kind::LinkStalled => format!("instance {instance} waits for Redis for {lasts}"),
             Kind::LinkSwallowed => {
@@ -288,6 +319,38 @@ impl House {
             }
             Kind::PubSubKilled => self.command(&redis(), &["CLIENT", "KILL", "TYPE", "pubsub"]),
             Kind::NormalKilled => self.command(&redis(), &["CLIENT", "KILL", "TYPE", "normal"]),
+            Kind::RedisSleeps => {
+                let seconds = fault.lasts.as_secs_f64().to_string();
+                self.command(&redis(), &["DEBUG", "SLEEP", &seconds]);
+            }
+            Kind::RedisReplica => {
+                let redis = redis();
+                // Of nothing: it keeps its data, and waits for a master that never answers.
+                let nothing = quiet_port().to_string();
+                self.command(&redis, &["REPLICAOF", "127.0.0.1", &nothing]);
+                pause();
+                self.look_whether_unready("a replica");
+                self.command(&redis, &["REPLICAOF", "NO", "ONE"]);
+            }
+            Kind::RedisFull => {
+                let redis = redis();
+                self.command(&redis, &["CONFIG", "SET", "maxmemory", "1"]);
+                pause();
+                self.look_whether_unready("full");
+                self.command(&redis, &["CONFIG", "SET", "maxmemory", "0"]);
+            }
+            Kind::ScriptsFlushed => self.command(&redis(), &["SCRIPT", "FLUSH"]),
+            Kind::OtherEntries => {
+                let redis = redis();
+                let mut dice = Dice(fault.dice);
+                for room in (0..ROOMS).map(crowd::room) {
+                    let log = format!("hubbub:{{{room}}}:log");
+                    let entries = (1 + dice.below(OTHER_ENTRIES)).to_string();
+                    let script =
+                        "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'x', 'y') end";
+                    self.command(&redis, &["EVAL", script, "1", &log, &entries]);
+                }
+            }
             Kind::LinkCut => cut(&link(), pause),
             Kind::LinkStalled => stall(&link(), pause),
             Kind::LinkSwallowed => swallow(&link(), pause),
@@ -318,6 +381,13 @@ impl House {
             done.err()
                 .map(|error| format!("{words:?} could not be done: {error}")),
         );
+    }
+
+    /// While Redis takes no writes, no instance may say that it is ready.
+    fn look_whether_unready(&self, what: &str) {
+        for (number, &address) in self.addresses.iter().enumerate() {
+            self.complain(check::unready(number, is_ready(address), what).err());
+        }
     }
 }
 

@@ -23,11 +23,17 @@ use crate::support::{lock, within};
 /// instance does not start, as it should.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a user is present whom nobody renews.
+pub(crate) const PRESENCE_TTL: Duration = Duration::from_secs(6);
+
 /// A drain may take 10 s, which is its default; some more on a busy machine.
 const DRAINS_WITHIN: Duration = Duration::from_secs(12);
 
 /// How long an instance may take to answer a question of ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long Redis may. Longer than it is told to sleep, since it answers that at the end.
+const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 
 /// The ids of the processes that run. One is taken out in the same step that waits for it, or its
 /// id could be another's by the time it is used.
@@ -83,7 +89,7 @@ impl Drop for Process {
 
 /// A port outside of the range from which connections take theirs: while its owner is down, a
 /// client that tries to reach it must not get it as its own.
-fn quiet_port() -> u16 {
+pub(crate) fn quiet_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -92,6 +98,21 @@ fn quiet_port() -> u16 {
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// DEBUG is refused from version 7.0 on, unless this allows it; older ones do not know the option.
+fn debug_arguments() -> &'static [&'static str] {
+    let told = Command::new("redis-server").arg("--version").output();
+    let told = String::from_utf8(told.expect("redis-server runs").stdout).expect("its version");
+    let major = told.split_once(" v=").and_then(|(_, version)| {
+        let (major, _) = version.split_once('.')?;
+        major.parse::<u32>().ok()
+    });
+    if major.is_some_and(|major| major < 7) {
+        &[]
+    } else {
+        &["--enable-debug-command", "yes"]
     }
 }
 
@@ -122,6 +143,7 @@ impl Redis {
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
                 .args(["--save", "", "--appendonly", "yes"])
                 .args(["--appendfsync", "always"])
+                .args(debug_arguments())
                 .arg("--dir")
                 .arg(folder)
                 .stdout(appended.expect("a log for Redis"))
@@ -144,8 +166,8 @@ impl Redis {
     /// Runs a command, such as `&["CLIENT", "KILL", "TYPE", "pubsub"]`.
     pub(crate) fn run(&self, words: &[&str]) -> redis::RedisResult<()> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        let mut connection = client.get_connection_with_timeout(ANSWERS_WITHIN)?;
-        connection.set_read_timeout(Some(ANSWERS_WITHIN))?;
+        let mut connection = client.get_connection_with_timeout(REDIS_ANSWERS_WITHIN)?;
+        connection.set_read_timeout(Some(REDIS_ANSWERS_WITHIN))?;
         redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection)
     }
 
@@ -217,7 +239,8 @@ impl Instance {
                 Command::new(env!("CARGO_BIN_EXE_hubbub"))
                     .args(["--listen", &format!("127.0.0.1:{port}")])
                     .args(["--redis", redis, "--history-length", "10000"])
-                    .args(["--presence-ttl", "6", "--presence-grace", "2"])
+                    .args(["--presence-ttl", &PRESENCE_TTL.as_secs().to_string()])
+                    .args(["--presence-grace", "2"])
                     .stdout(Stdio::piped())
                     .stderr(appended.expect("a log for hubbub")),
             );

@@ -331,6 +331,13 @@ fn instances(test: &mut Test) {
             }
         })
     });
+    test.finds(
+        "instance 0 says that it is ready while Redis is full",
+        |planted| {
+            let instance = answers(if planted { 200 } else { 503 });
+            check::unready(0, is_ready(instance), "full").err()
+        },
+    );
 }
 
 /// The address of what answers the next request with this status.
