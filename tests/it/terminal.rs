@@ -86,10 +86,13 @@ fn join_says_what_is_typed_and_prints_what_is_heard() {
 #[test]
 fn what_is_piped_into_join_is_all_stored_before_it_ends() {
     let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
     let mut alice = Terminal::start(&["join", "alice", "--url", &hubbub.url()]);
     for n in 0..500 {
         alice.types(&n.to_string());
     }
+    // What is asked does not wait for what is still to be said.
+    bob.hears_until("alice: 0");
     alice.types("/history 1");
     let (status, rest) = alice.ends();
     assert!(status.success());
