@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::unanswered::Unanswered;
 use crate::message::{MessageId, RoomName};
-use crate::protocol::{Command, Event, Ref};
+use crate::protocol::{Command, ErrorCode, Event, Ref};
 
 /// What follows from something that happened.
 #[derive(Debug, Default)]
@@ -50,6 +50,8 @@ enum Verdict {
     Drop,
     /// The user is told.
     Tell,
+    /// The user is told, and then these.
+    TellAll(Vec<Event>),
     /// The user is told, and the room's next send has its turn.
     TellAndGoOn(RoomName),
     /// The same is asked again a little later; the server said why.
@@ -60,6 +62,8 @@ enum Verdict {
 pub(super) struct Memory {
     rooms: BTreeMap<RoomName, Room>,
     unanswered: Unanswered,
+    /// Whether there is a connection. Without one every room is outside, and nothing is said.
+    online: bool,
     /// When the server, before it closed, asked us to come back.
     come_back_in: Option<Duration>,
     /// The largest frame that the server takes, once it said so.
@@ -72,6 +76,7 @@ impl Memory {
         Self {
             rooms: BTreeMap::new(),
             unanswered: Unanswered::default(),
+            online: false,
             come_back_in: None,
             max_message: usize::MAX,
         }
@@ -79,10 +84,28 @@ impl Memory {
 
     /// A new connection: every room has to be entered again.
     pub(super) fn connected(&mut self) -> Step {
+        self.online = true;
+        self.enter_rooms()
+    }
+
+    /// The connection is lost.
+    pub(super) fn disconnected(&mut self) {
+        self.online = false;
         for room in self.rooms.values_mut() {
             room.state = RoomState::Outside;
         }
-        self.enter_rooms()
+        self.unanswered.disconnected();
+    }
+
+    /// The connection is about to be given this. Whether or not that succeeds, it may arrive.
+    pub(super) fn gives(&mut self, command: &Command, now: Instant) {
+        if let Command::Send {
+            reference: Some(reference),
+            ..
+        } = command
+        {
+            self.unanswered.gives(reference, now);
+        }
     }
 
     /// When the server that closed asked us to come back; asked for once.
@@ -93,7 +116,7 @@ impl Memory {
     /// Enters a room, now and on every connection that follows.
     pub(super) fn join(
         &mut self,
-        name: RoomName,
+        name: &RoomName,
         since: Option<MessageId>,
         history: Option<usize>,
     ) -> Step {
@@ -105,12 +128,12 @@ impl Memory {
             anew: false,
         };
         let mut step = Step::default();
-        let join = room.join(&name);
+        let join = self.online.then(|| room.join(name));
         // A room that was still to be left is left first: nobody is in a room twice.
-        if self.rooms.insert(name.clone(), room).is_some() {
-            step.say.push(Command::Leave { room: name });
+        if let Some(left) = self.rooms.insert(name.clone(), room) {
+            step.say.extend(left.leave(name));
         }
-        step.say.push(join);
+        step.say.extend(join);
         step
     }
 
@@ -123,10 +146,13 @@ impl Memory {
         now: Instant,
     ) -> Step {
         let mut step = Step::default();
-        let alone = self.unanswered.none_in(room);
-        self.unanswered.push(room.clone(), text, reference);
-        if alone {
+        if self.rooms.contains_key(room) {
+            self.unanswered.push(room.clone(), text, reference);
             self.send_next(room, now, &mut step);
+        } else {
+            let why = format!("not in the room {room}; join it first");
+            step.tell
+                .push(not_sent(room, reference, ErrorCode::NotJoined, &why));
         }
         step
     }
@@ -161,6 +187,10 @@ impl Memory {
             Verdict::Drop => {}
             Verdict::AskAgain(why) => step.ask_again = Some(why),
             Verdict::Tell => step.tell.push(event),
+            Verdict::TellAll(more) => {
+                step.tell.push(event);
+                step.tell.extend(more);
+            }
             Verdict::TellAndGoOn(room) => {
                 step.tell.push(event);
                 self.go_on(&room, now, &mut step);
@@ -196,24 +226,24 @@ impl Memory {
             }
             Event::Error {
                 reference: Some(reference),
-                room,
                 message,
                 retry,
                 ..
             } => {
-                if *retry && self.unanswered.holds(reference) {
+                if *retry && self.unanswered.again(reference) {
                     return Verdict::AskAgain(message.clone());
                 }
-                self.unanswered.remove(reference);
-                room.clone().map_or(Verdict::Tell, Verdict::TellAndGoOn)
+                // The event may name no room, as when a whole frame was rejected.
+                let room = self.unanswered.remove(reference);
+                room.map_or(Verdict::Tell, Verdict::TellAndGoOn)
             }
             Event::Error {
                 reference: None,
                 room: Some(name),
+                code,
                 message,
                 retry,
-                ..
-            } => self.cannot(name, message, *retry),
+            } => self.cannot(name, *code, message, *retry),
             Event::Welcome { limits, .. } => {
                 self.max_message = limits.max_message;
                 Verdict::Tell
@@ -227,7 +257,7 @@ impl Memory {
     }
 
     /// The server could not do what was asked of this room.
-    fn cannot(&mut self, name: &RoomName, why: &str, retry: bool) -> Verdict {
+    fn cannot(&mut self, name: &RoomName, code: ErrorCode, why: &str, retry: bool) -> Verdict {
         match self.rooms.get_mut(name) {
             Some(room) if room.state == RoomState::Joining => {
                 room.state = RoomState::Outside;
@@ -236,8 +266,11 @@ impl Memory {
                 }
                 // It will not be entered, and so nothing can be said there.
                 self.rooms.remove(name);
-                self.unanswered.forget(name);
-                Verdict::Tell
+                let lost = self.unanswered.forget(name).into_iter();
+                Verdict::TellAll(
+                    lost.map(|reference| not_sent(name, reference, code, why))
+                        .collect(),
+                )
             }
             Some(_) | None => Verdict::Tell,
         }
@@ -299,9 +332,11 @@ impl Memory {
 
     fn part_if_done(&mut self, name: &RoomName, step: &mut Step) {
         let parting = self.rooms.get(name).is_some_and(|room| room.parting);
-        if parting && self.unanswered.none_in(name) {
-            self.rooms.remove(name);
-            step.say.push(Command::Leave { room: name.clone() });
+        if parting
+            && self.unanswered.none_in(name)
+            && let Some(room) = self.rooms.remove(name)
+        {
+            step.say.extend(room.leave(name));
         }
     }
 
@@ -326,5 +361,171 @@ impl Room {
             since: self.last,
             history: self.history,
         }
+    }
+
+    /// Asks to be out of the room, unless this connection is not in it.
+    fn leave(&self, name: &RoomName) -> Option<Command> {
+        let is_in = self.state != RoomState::Outside;
+        is_in.then(|| Command::Leave { room: name.clone() })
+    }
+}
+
+/// Tells that a send is given up.
+fn not_sent(room: &RoomName, reference: Ref, code: ErrorCode, why: &str) -> Event {
+    Event::Error {
+        code,
+        message: format!("not sent: {why}"),
+        reference: Some(reference),
+        room: Some(room.clone()),
+        retry: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::REFS_LAST;
+
+    /// A memory on a connection, in the lobby, where something was seen.
+    fn in_the_lobby(now: Instant) -> Memory {
+        let mut memory = Memory::new();
+        memory.join(&RoomName::lobby(), None, None);
+        memory.connected();
+        memory.take(entered(Some(id(1)), true, false), now);
+        memory
+    }
+
+    fn id(millis: u64) -> MessageId {
+        MessageId { millis, number: 0 }
+    }
+
+    fn entered(last: Option<MessageId>, recovered: bool, _anew: bool) -> Event {
+        Event::Room {
+            room: RoomName::lobby(),
+            members: [].into(),
+            messages: Vec::new(),
+            recovered,
+            last,
+        }
+    }
+
+    fn refused(reference: &Ref, code: ErrorCode, retry: bool) -> Event {
+        Event::Error {
+            code,
+            message: "not sent: no".to_owned(),
+            reference: Some(reference.clone()),
+            // A rejection of a whole frame names no room.
+            room: None,
+            retry,
+        }
+    }
+
+    fn stored(reference: &Ref) -> Event {
+        Event::Sent {
+            reference: Some(reference.clone()),
+            room: RoomName::lobby(),
+            id: id(2),
+            duplicate: false,
+        }
+    }
+
+    /// Says a text in the lobby.
+    fn say(memory: &mut Memory, text: &str, now: Instant) -> (Ref, Step) {
+        let reference = Ref::random();
+        let step = memory.send(&RoomName::lobby(), text.to_owned(), reference.clone(), now);
+        (reference, step)
+    }
+
+    /// The texts that a step sends.
+    fn texts(step: &Step) -> Vec<&str> {
+        let sends = step.say.iter().filter_map(|command| match command {
+            Command::Send { text, .. } => Some(text.as_str()),
+            _ => None,
+        });
+        sends.collect()
+    }
+
+    /// A connection takes all that a step says.
+    fn give(memory: &mut Memory, step: &Step, now: Instant) {
+        for command in &step.say {
+            memory.gives(command, now);
+        }
+    }
+
+    #[test]
+    fn a_line_typed_in_an_outage_longer_than_a_ref_lasts_is_sent_afterwards() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        memory.disconnected();
+        let (first, step) = say(&mut memory, "one", now);
+        give(&mut memory, &step, now);
+        assert_eq!(texts(&step), [""; 0], "there is no connection");
+        let (second, _) = say(&mut memory, "two", now);
+        let later = now + REFS_LAST + Duration::from_secs(60);
+        memory.connected();
+        let step = memory.take(entered(Some(id(1)), true, false), later);
+        give(&mut memory, &step, later);
+        assert_eq!(texts(&step), ["one"], "{:?}", step.tell);
+        let step = memory.take(stored(&first), later);
+        assert_eq!(texts(&step), ["two"]);
+        memory.take(stored(&second), later);
+        assert!(memory.unanswered.none_in(&RoomName::lobby()));
+    }
+
+    #[test]
+    fn an_answer_that_names_no_room_lets_the_next_line_go() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        let (first, step) = say(&mut memory, "one", now);
+        assert_eq!(texts(&step), ["one"]);
+        say(&mut memory, "two", now);
+        let step = memory.take(refused(&first, ErrorCode::BadRequest, false), now);
+        assert_eq!(texts(&step), ["two"]);
+    }
+
+    #[test]
+    fn a_line_on_its_way_is_not_sent_again_beside_another_rooms() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        let (first, step) = say(&mut memory, "one", now);
+        assert_eq!(texts(&step), ["one"]);
+        // Something else is to be asked again.
+        assert_eq!(texts(&memory.ask_again(now)), [""; 0]);
+        let step = memory.take(refused(&first, ErrorCode::TooFast, true), now);
+        assert!(step.ask_again.is_some());
+        assert_eq!(texts(&memory.ask_again(now)), ["one"]);
+        // Nor because the room is entered again while the line waits for its answer.
+        memory.join(&RoomName::lobby(), None, None);
+        let step = memory.take(entered(Some(id(1)), true, false), now);
+        assert_eq!(texts(&step), [""; 0]);
+    }
+
+    #[test]
+    fn lines_for_a_room_that_is_closed_to_us_are_each_told_of() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        memory.disconnected();
+        let (first, _) = say(&mut memory, "one", now);
+        memory.connected();
+        let closed = Event::Error {
+            code: ErrorCode::Forbidden,
+            message: "the token does not allow the room lobby".to_owned(),
+            reference: None,
+            room: Some(RoomName::lobby()),
+            retry: false,
+        };
+        let step = memory.take(closed, now);
+        assert_eq!(failed(&step), [first]);
+        let (second, step) = say(&mut memory, "two", now);
+        assert_eq!(failed(&step), [second]);
+    }
+
+    /// The refs of the sends that a step tells are lost.
+    fn failed(step: &Step) -> Vec<Ref> {
+        let told = step.tell.iter().filter_map(|event| match event {
+            Event::Error { reference, .. } => reference.clone(),
+            _ => None,
+        });
+        told.collect()
     }
 }

@@ -20,8 +20,10 @@ struct Sent {
     room: RoomName,
     text: String,
     reference: Ref,
-    /// When it was sent first.
-    sent: Option<Instant>,
+    /// When it was first given to a connection. It may have arrived, even if the write failed.
+    first_given: Option<Instant>,
+    /// Whether the connection that stands has it, and has not answered it yet.
+    on_its_way: bool,
 }
 
 impl Unanswered {
@@ -31,7 +33,8 @@ impl Unanswered {
             room,
             text,
             reference,
-            sent: None,
+            first_given: None,
+            on_its_way: false,
         });
     }
 
@@ -40,28 +43,52 @@ impl Unanswered {
         !self.0.iter().any(|send| send.room == *room)
     }
 
-    /// Whether this one is among them.
-    pub(super) fn holds(&self, reference: &Ref) -> bool {
-        self.0.iter().any(|send| send.reference == *reference)
-    }
-
-    /// This one is answered.
-    pub(super) fn remove(&mut self, reference: &Ref) {
-        // Nearly always the first: no other of its room is on its way.
-        let index = self.0.iter().position(|send| send.reference == *reference);
-        if let Some(index) = index {
-            self.0.remove(index);
+    /// A connection is about to be given this one. From the first time on its ref has an age.
+    pub(super) fn gives(&mut self, reference: &Ref, now: Instant) {
+        if let Some(send) = self.find(reference) {
+            send.first_given.get_or_insert(now);
         }
     }
 
-    /// Nothing can be said in this room.
-    pub(super) fn forget(&mut self, room: &RoomName) {
-        self.0.retain(|send| send.room != *room);
+    /// The server wants this one sent again. False if nobody waits for it.
+    pub(super) fn again(&mut self, reference: &Ref) -> bool {
+        let send = self.find(reference);
+        send.map(|send| send.on_its_way = false).is_some()
     }
 
-    /// The first of a room, to be sent or sent again; `largest` is what a frame may have, in bytes.
-    /// Those that cannot be sent are told to the user first. Whether one that is too old for its ref
-    /// was stored can no longer be found out: then the user is told, instead of saying it twice.
+    /// The connection is lost, and with it the answers.
+    pub(super) fn disconnected(&mut self) {
+        for send in &mut self.0 {
+            send.on_its_way = false;
+        }
+    }
+
+    /// This one is answered; the room in which it was said, if it was waited for.
+    pub(super) fn remove(&mut self, reference: &Ref) -> Option<RoomName> {
+        // Nearly always the first: no other of its room is on its way.
+        let index = self
+            .0
+            .iter()
+            .position(|send| send.reference == *reference)?;
+        self.0.remove(index).map(|send| send.room)
+    }
+
+    /// Nothing can be said in this room; what cannot.
+    pub(super) fn forget(&mut self, room: &RoomName) -> Vec<Ref> {
+        let forgotten = self.0.iter().filter(|send| send.room == *room);
+        let forgotten = forgotten.map(|send| send.reference.clone()).collect();
+        self.0.retain(|send| send.room != *room);
+        forgotten
+    }
+
+    fn find(&mut self, reference: &Ref) -> Option<&mut Sent> {
+        self.0.iter_mut().find(|send| send.reference == *reference)
+    }
+
+    /// The first of a room, to be sent or sent again, unless it is on its way; `largest` is what a
+    /// frame may have, in bytes. Those that cannot be sent are told to the user first. Whether one that
+    /// is too old for its ref was stored can no longer be found out: then the user is told, instead of
+    /// saying it twice.
     pub(super) fn next(
         &mut self,
         room: &RoomName,
@@ -71,13 +98,17 @@ impl Unanswered {
     ) -> Option<Command> {
         loop {
             let first = self.0.iter_mut().find(|send| send.room == *room)?;
+            if first.on_its_way {
+                return None;
+            }
             let command = first.command();
             let length = json::request(&command).map_or(0, |frame| frame.len());
-            let sent = *first.sent.get_or_insert(now);
+            let age = first.first_given.map(|given| now.duration_since(given));
             let (code, message) = if length > largest {
                 let message = format!("not sent: too long, {length} bytes of at most {largest}");
                 (ErrorCode::BadRequest, message)
-            } else if now.duration_since(sent) < REF_IS_SAFE {
+            } else if age.is_none_or(|age| age < REF_IS_SAFE) {
+                first.on_its_way = true;
                 return Some(command);
             } else {
                 let message = "not confirmed: it may have been sent or not".to_owned();
@@ -128,6 +159,10 @@ mod tests {
             said(unanswered.next(&lobby, usize::MAX, now, &mut Vec::new()))
         };
         assert_eq!(next(&mut unanswered).as_deref(), Some("one"));
+        assert_eq!(next(&mut unanswered), None, "it is on its way");
+        unanswered.disconnected();
+        assert_eq!(next(&mut unanswered).as_deref(), Some("one"));
+        assert!(unanswered.again(&first));
         assert_eq!(next(&mut unanswered).as_deref(), Some("one"));
         unanswered.remove(&first);
         assert_eq!(next(&mut unanswered).as_deref(), Some("two"));
@@ -142,6 +177,8 @@ mod tests {
         let mut told = Vec::new();
         let sent = unanswered.next(&lobby, usize::MAX, now, &mut told);
         assert_eq!(said(sent).as_deref(), Some("old"));
+        unanswered.gives(&old, now);
+        unanswered.disconnected();
         unanswered.push(lobby.clone(), "new".to_owned(), new);
         let later = now + REF_IS_SAFE;
         let sent = unanswered.next(&lobby, usize::MAX, later, &mut told);
@@ -150,6 +187,28 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!(reference.as_ref(), Some(&old));
-        assert!(!unanswered.holds(&old));
+        assert!(!unanswered.again(&old));
+    }
+
+    #[test]
+    fn a_refs_age_counts_from_the_first_time_it_was_given() {
+        let (lobby, now, mine) = (RoomName::lobby(), Instant::now(), Ref::random());
+        let mut unanswered = Unanswered::default();
+        unanswered.push(lobby.clone(), "hello".to_owned(), mine.clone());
+        let mut next = |now: Instant, is_given: bool| {
+            let sent = unanswered.next(&lobby, usize::MAX, now, &mut Vec::new());
+            if is_given {
+                unanswered.gives(&mine, now);
+            }
+            unanswered.disconnected();
+            said(sent)
+        };
+        // The connection ended before this one had its turn.
+        assert_eq!(next(now, false).as_deref(), Some("hello"));
+        let first = now + REF_IS_SAFE;
+        assert_eq!(next(first, true).as_deref(), Some("hello"));
+        let later = first + REF_IS_SAFE / 2;
+        assert_eq!(next(later, true).as_deref(), Some("hello"));
+        assert_eq!(next(first + REF_IS_SAFE, true), None);
     }
 }

@@ -81,6 +81,7 @@ impl Worker {
                         Err(error) => error.to_string(),
                     };
                     link.close();
+                    self.memory.disconnected();
                     why
                 }
                 Err(NoLink::ForNow(why)) => why,
@@ -112,7 +113,8 @@ impl Worker {
         while !self.leaving {
             match self.asked.recv_deadline(until) {
                 Ok(ask) => {
-                    // What is to be said is said on the next connection.
+                    // Without a connection nothing is said but what was asked in passing, and that
+                    // is not worth repeating.
                     let step = self.note(ask);
                     self.tell_events(step.tell);
                 }
@@ -128,7 +130,7 @@ impl Worker {
                 room,
                 since,
                 history,
-            } => self.memory.join(room, since, history),
+            } => self.memory.join(&room, since, history),
             Ask::Send {
                 room,
                 text,
@@ -147,9 +149,10 @@ impl Worker {
     }
 
     /// Does what follows. True if something has to be asked again later, and the user is told why.
-    fn follow(&self, link: &Link, step: Step) -> io::Result<bool> {
+    fn follow(&mut self, link: &Link, step: Step) -> io::Result<bool> {
         self.tell_events(step.tell);
         for command in &step.say {
+            self.memory.gives(command, Instant::now());
             link.request(command)?;
         }
         let asks_again = step.ask_again.is_some();
