@@ -178,9 +178,7 @@ export class Chat {
     const line = this.outgoing.next(room.name);
     if (!line) return;
     const { text, ref } = line;
-    if (!this.connection.ask({ type: "send", room: room.name, text, ref })) {
-      this.outgoing.disconnected();
-    }
+    if (this.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
   }
 
   #lost(code) {

@@ -85,7 +85,8 @@ export class Connection {
 
   /** False if there is nobody to ask. */
   ask(command) {
-    if (this.state.kind !== "online") return false;
+    // A socket that is closing would drop it without a word.
+    if (this.state.kind !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(command));
     return true;
   }

@@ -58,21 +58,23 @@ export class Outgoing {
     }
   }
 
-  /** The line whose turn it is in a room; it is then on its way. */
+  /** The line whose turn it is in a room, unless one is on its way. */
   next(room, now = Date.now()) {
     const lines = this.of(room);
     if (lines.some(({ state }) => state === "sending")) return null;
     for (const line of lines.filter(({ state }) => state === "queued")) {
-      line.first ??= now;
-      if (now - line.first < REF_IS_SAFE) {
-        line.state = "sending";
-        line.tries += 1;
-        return line;
-      }
+      if (line.first === null || now - line.first < REF_IS_SAFE) return line;
       // Whether it was stored can no longer be found out, and it must not be said twice.
       this.fail(line, NOT_CONFIRMED);
     }
     return null;
+  }
+
+  /** A connection was given the line. From the first time on its ref has an age. */
+  given(line, now = Date.now()) {
+    line.first ??= now;
+    line.state = "sending";
+    line.tries += 1;
   }
 
   fail(line, why) {
