@@ -1,13 +1,12 @@
 //! `hubbub join`: a conversation, at a terminal or in a pipe, in one room at a time.
 
 use std::collections::{HashSet, VecDeque};
-use std::string::FromUtf8Error;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossbeam_channel::{at, never, select};
 
-use super::screen::{Asked, Screen, When};
+use super::screen::{Asked, BadLine, Screen, When};
 use super::talk::{Printed, Stop, client_ended, outcome, start};
 use super::wish::{self, Wish};
 use super::{ExitCode, RoomName, UserName, Where};
@@ -19,6 +18,10 @@ use crate::protocol::{Event, Ref};
 /// After so long without an answer, whoever typed a line is told that it is not sent yet. The server
 /// answers sooner, if Redis does.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
+/// While so much of what a pipe brought is not answered, no further line is read from it: a program
+/// writes faster than a server takes messages.
+const MOST_UNANSWERED: usize = 16;
 
 /// What `hubbub join --help` ends with.
 pub(super) const ABOUT: &str = "\
@@ -63,7 +66,7 @@ struct Conversation {
     /// is meant for the new room.
     entering: Option<RoomName>,
     /// Lines that were typed and not taken yet.
-    typed: VecDeque<Result<String, FromUtf8Error>>,
+    typed: VecDeque<Result<String, BadLine>>,
     reading: bool,
     entered: bool,
     /// Whether the connection is lost, and that was told.
@@ -109,7 +112,7 @@ impl Conversation {
     fn run(mut self) -> Printed {
         while self.goes_on() {
             // A pipe's lines are taken one by one; keys at all times, since they may interrupt.
-            let reads = self.screen.is_terminal() || (self.reading && self.typed.is_empty());
+            let reads = self.screen.is_terminal() || self.wants_a_line();
             let input = if reads {
                 self.screen.input().clone()
             } else {
@@ -140,6 +143,11 @@ impl Conversation {
             0 => Ok(()),
             refused => Err(Stop::Failed(not_sent(refused))),
         }
+    }
+
+    fn wants_a_line(&self) -> bool {
+        let unanswered = self.unanswered.len() + self.awaited;
+        self.reading && self.typed.is_empty() && unanswered < MOST_UNANSWERED
     }
 
     /// What was typed is still said, and what was asked is still answered, behind the end of the
@@ -185,7 +193,7 @@ impl Conversation {
         {
             match line {
                 Ok(line) => self.grant_wish(&line)?,
-                Err(_) => self.reject("not sent: the line is not UTF-8".to_owned())?,
+                Err(why) => self.reject(format!("not sent: {why}"))?,
             }
         }
         Ok(())

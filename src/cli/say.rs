@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::talk::{Patience, Printed, Stop, outcome, start};
+use super::talk::{LONGEST_TEXT, Patience, Printed, Stop, outcome, start};
 use super::{UserName, Where};
 use crate::protocol::Event;
 
@@ -27,13 +27,11 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
 }
 
 fn try_say(options: &Options) -> Printed {
-    let mut text = options.text.join(" ");
-    if options.text.is_empty() {
-        io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| Stop::Failed(format!("cannot read stdin: {error}")))?;
-        text.truncate(text.trim_end_matches(['\r', '\n']).len());
-    }
+    let text = if options.text.is_empty() {
+        read_text()?
+    } else {
+        options.text.join(" ")
+    };
     if text.is_empty() {
         return Err(Stop::Failed("there is nothing to say".to_owned()));
     }
@@ -49,4 +47,22 @@ fn try_say(options: &Options) -> Printed {
         }
     }
     Err(patience.up(client, "not sent"))
+}
+
+/// All of stdin, as one text.
+fn read_text() -> Result<String, Stop> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(LONGEST_TEXT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Stop::Failed(format!("cannot read stdin: {error}")))?;
+    if bytes.len() as u64 > LONGEST_TEXT {
+        let why = format!("not sent: the text is longer than {LONGEST_TEXT} bytes");
+        return Err(Stop::Failed(why));
+    }
+    let mut text = String::from_utf8(bytes)
+        .map_err(|_| Stop::Failed("not sent: the text is not UTF-8".to_owned()))?;
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
 }

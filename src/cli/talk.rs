@@ -8,10 +8,14 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::{UserName, Where, complain};
 use crate::client::{Client, Happening, Options};
+use crate::config::limit;
 use crate::protocol::{Event, text};
 
 /// How long a goodbye may take once the time is up: a server that is well answers in this time.
 const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);
+
+/// The longest text that is read, in bytes: no server takes a longer one.
+pub(super) const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
 
 /// What a step that may print comes to.
 pub(super) type Printed = Result<(), Stop>;

@@ -1,12 +1,13 @@
 //! One connection to one server: made, read by a thread of its own, written by whoever owns it.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Options, ServerUrl};
@@ -22,6 +23,10 @@ pub(super) const SILENCE: Duration = Duration::from_secs(40);
 /// The largest event taken from a server: a page of history is larger than a message.
 const MAX_EVENT: usize = 64 << 20;
 
+/// How many events may wait to be taken in. While there are more, the reading thread reads nothing,
+/// and the network holds the server back.
+const INCOMING: usize = 32;
+
 /// What comes from the reading thread.
 pub(super) enum FromServer {
     Event(Event),
@@ -36,27 +41,37 @@ pub(super) struct Link {
     socket: Arc<TcpStream>,
     pub(super) incoming: Receiver<FromServer>,
     reader: JoinHandle<()>,
+    /// Whether a write has failed, perhaps in the middle of a frame.
+    torn: Cell<bool>,
 }
 
 impl Link {
-    pub(super) fn write(&self, frame: ClientFrame<'_>) -> io::Result<()> {
-        (&*self.socket).write_all(&masked(frame))
+    pub(super) fn write(&self, frame: ClientFrame<'_>) {
+        self.pass_on(&masked(frame));
     }
 
-    pub(super) fn request(&self, command: &Command) -> io::Result<()> {
-        match json::request(command) {
-            Some(frame) => self.write(ClientFrame::Text(&frame)),
-            None => Ok(()),
+    /// False if nothing of it was tried to be written.
+    pub(super) fn request(&self, command: &Command) -> bool {
+        json::request(command).is_some_and(|frame| self.pass_on(&masked(ClientFrame::Text(&frame))))
+    }
+
+    /// Writes frames that are made already. Behind a failure nothing is tried any more: then this is
+    /// false. What the server said before is still read, and its end tells that the connection is lost.
+    pub(super) fn pass_on(&self, frames: &[u8]) -> bool {
+        if self.torn.get() {
+            return false;
         }
-    }
-
-    /// Passes on frames that are made already.
-    pub(super) fn reply(&self, frames: &[u8]) -> io::Result<()> {
-        (&*self.socket).write_all(frames)
+        if (&*self.socket).write_all(frames).is_err() {
+            self.torn.set(true);
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+        true
     }
 
     pub(super) fn close(self) {
         let _ = self.socket.shutdown(Shutdown::Both);
+        // The reading thread may be waiting for room in there.
+        drop(self.incoming);
         let _ = self.reader.join();
     }
 }
@@ -84,7 +99,7 @@ pub(super) fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoL
         socket.set_read_timeout(Some(CONNECT_WITHIN))
     };
     prepare().map_err(for_now)?;
-    let (tell, incoming) = crossbeam_channel::unbounded();
+    let (tell, incoming) = bounded(INCOMING);
     let replies = tell.clone();
     let url = format!(
         "ws://{}/chat/{}",
@@ -123,6 +138,7 @@ pub(super) fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoL
         socket,
         incoming,
         reader,
+        torn: Cell::new(false),
     })
 }
 
@@ -154,5 +170,35 @@ fn read(mut half: ReadHalf, tell: &Sender<FromServer>) {
         if tell.send(item).is_err() || ended {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_link_closes_though_nobody_takes_what_came() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (tell, incoming) = bounded(INCOMING);
+        let link = Link {
+            socket: Arc::new(TcpStream::connect(address).expect("a connection")),
+            incoming,
+            reader: thread::spawn(move || while tell.send(FromServer::Alive).is_ok() {}),
+            torn: Cell::new(false),
+        };
+        while !link.incoming.is_full() {
+            thread::yield_now();
+        }
+        let (done, closed) = bounded(1);
+        thread::spawn(move || {
+            link.close();
+            done.send(())
+        });
+        closed
+            .recv_timeout(Duration::from_secs(20))
+            .expect("it is closed");
     }
 }

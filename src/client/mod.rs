@@ -15,11 +15,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
 use self::worker::{Ask, Worker};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
+
+/// How many happenings may wait for the user. While there are more, the client's thread waits.
+const HAPPENINGS: usize = 32;
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +90,13 @@ pub enum Happening {
 }
 
 /// The handle of a client.
+///
+/// Happenings that are not taken hold back the client's thread, and through it the server, so that
+/// neither keeps more and more of them. A server that is held back for long cuts the connection; the
+/// client resumes by id once its happenings are taken again.
 pub struct Client {
+    /// Not bounded, so that asking never waits: the client's thread may be waiting until whoever asks
+    /// takes a happening, and two full channels would wait for each other.
     asks: Sender<Ask>,
     happenings: Receiver<Happening>,
     thread: Option<JoinHandle<()>>,
@@ -116,8 +125,8 @@ impl Client {
 
     /// Starts a client, which connects at once.
     pub fn start_with(options: Options) -> io::Result<Self> {
-        let (asks, asked) = crossbeam_channel::unbounded();
-        let (tell, happenings) = crossbeam_channel::unbounded();
+        let (asks, asked) = unbounded();
+        let (tell, happenings) = bounded(HAPPENINGS);
         let worker = Worker::new(options, asked, tell);
         let thread = thread::Builder::new()
             .name("client".into())
@@ -129,7 +138,7 @@ impl Client {
         })
     }
 
-    /// What happens, in order.
+    /// What happens, in order. A clone of this that outlives the client would hold up its goodbye.
     pub fn happenings(&self) -> &Receiver<Happening> {
         &self.happenings
     }
@@ -149,7 +158,8 @@ impl Client {
     }
 
     /// Says something in a joined room. [`Event::Sent`] or a final [`Event::Error`] with the ref
-    /// that is returned tells how it went.
+    /// that is returned tells how it went. Until then the text is kept: whoever says much waits for
+    /// answers.
     pub fn send(&self, room: RoomName, text: String) -> Ref {
         let reference = Ref::random();
         self.ask(Ask::Send {
@@ -190,6 +200,8 @@ impl Client {
 impl Drop for Client {
     /// Says goodbye and waits for the thread.
     fn drop(&mut self) {
+        // The thread may be waiting for room in there.
+        self.happenings = never();
         self.ask(Ask::Leave);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

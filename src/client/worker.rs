@@ -1,12 +1,11 @@
 //! The client's thread: it connects again whenever the connection is lost, and does there what the
 //! [`Memory`] says.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::link::{FromServer, Link, NoLink, SILENCE, connect};
+use super::link::{FromServer, Link, NoLink, connect};
 use super::memory::{Memory, Step};
 use super::{Happening, Options};
 use crate::backoff::{Backoff, spread};
@@ -14,7 +13,7 @@ use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
 use crate::websocket::ClientFrame;
 
-/// How often the client asks whether the server is there. Shorter than [`SILENCE`].
+/// How often the client asks whether the server is there. Shorter than [`SILENCE`](super::link::SILENCE).
 const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// The ceilings of the first and of the longest wait between two attempts.
@@ -76,10 +75,7 @@ impl Worker {
             let why = match connect(server, &self.options) {
                 Ok(link) => {
                     self.tell(Happening::Connected);
-                    let why = match self.converse(&link, &mut backoff) {
-                        Ok(why) => why,
-                        Err(error) => error.to_string(),
-                    };
+                    let why = self.converse(&link, &mut backoff);
                     link.close();
                     self.memory.disconnected();
                     why
@@ -96,6 +92,9 @@ impl Worker {
         }
     }
 
+    /// Waits until there is room for it. Meanwhile nothing is read and no ping is answered, so that
+    /// the server ends the connection after a while (when the outbox is full or a write takes too
+    /// long, or after the silence that follows a ping). What was told until then is resumed from.
     fn tell(&self, happening: Happening) {
         // Whoever listened may be gone; then `leaving` follows.
         let _ = self.tell.send(happening);
@@ -149,82 +148,78 @@ impl Worker {
     }
 
     /// Does what follows. True if something has to be asked again later, and the user is told why.
-    fn follow(&mut self, link: &Link, step: Step) -> io::Result<bool> {
+    fn follow(&mut self, link: &Link, step: Step) -> bool {
         self.tell_events(step.tell);
         for command in &step.say {
-            self.memory.gives(command, Instant::now());
-            link.request(command)?;
+            let now = Instant::now();
+            if link.request(command) {
+                self.memory.gives(command, now);
+            }
         }
         let asks_again = step.ask_again.is_some();
         if let Some(why) = step.ask_again {
             self.tell(Happening::Postponed(why));
         }
-        Ok(asks_again)
+        asks_again
     }
 
-    /// One connection's life. `Ok` says why it ended.
-    fn converse(&mut self, link: &Link, backoff: &mut Backoff) -> io::Result<String> {
+    /// One connection's life, and why it ended.
+    fn converse(&mut self, link: &Link, backoff: &mut Backoff) -> String {
         let step = self.memory.connected();
-        self.follow(link, step)?;
+        self.follow(link, step);
         let mut next_ping = Instant::now() + PING_EVERY;
-        let mut heard = Instant::now();
         let mut ask_again: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            if now.duration_since(heard) > SILENCE {
-                return Ok("the server is silent".to_owned());
-            }
             if now >= next_ping {
                 next_ping = now + PING_EVERY;
-                link.write(ClientFrame::Ping)?;
+                link.write(ClientFrame::Ping);
             }
             if ask_again.is_some_and(|at| now >= at) {
                 ask_again = None;
                 let step = self.memory.ask_again(now);
-                self.follow(link, step)?;
+                self.follow(link, step);
             }
             let wake = ask_again.map_or(next_ping, |at| at.min(next_ping));
             select! {
                 recv(self.asked) -> ask => {
                     // The handle is never dropped without asking to leave.
                     let step = self.note(ask.unwrap_or(Ask::Leave));
-                    self.follow(link, step)?;
+                    self.follow(link, step);
                     if self.leaving {
-                        return self.say_goodbye(link);
+                        return say_goodbye(link);
                     }
                 }
-                recv(link.incoming) -> incoming => {
-                    heard = Instant::now();
-                    match incoming {
-                        Ok(FromServer::Event(event)) => {
-                            backoff.reset();
-                            let step = self.memory.take(event, heard);
-                            if self.follow(link, step)? && ask_again.is_none() {
-                                ask_again = Some(Instant::now() + spread(ASK_AGAIN));
-                            }
+                recv(link.incoming) -> incoming => match incoming {
+                    Ok(FromServer::Event(event)) => {
+                        backoff.reset();
+                        let step = self.memory.take(event, Instant::now());
+                        if self.follow(link, step) && ask_again.is_none() {
+                            ask_again = Some(Instant::now() + spread(ASK_AGAIN));
                         }
-                        Ok(FromServer::Reply(frames)) => link.reply(&frames)?,
-                        Ok(FromServer::Alive) => {}
-                        Ok(FromServer::Ended(why)) => return Ok(why),
-                        Err(_) => return Ok("the connection ended".to_owned()),
                     }
-                }
+                    Ok(FromServer::Reply(frames)) => {
+                        link.pass_on(&frames);
+                    }
+                    Ok(FromServer::Alive) => {}
+                    Ok(FromServer::Ended(why)) => return why,
+                    Err(_) => return "the connection ended".to_owned(),
+                },
                 default(wake.saturating_duration_since(now)) => {}
             }
         }
     }
+}
 
-    /// The server's answer to our close frame tells that it took everything before.
-    fn say_goodbye(&self, link: &Link) -> io::Result<String> {
-        link.write(ClientFrame::Goodbye)?;
-        let deadline = Instant::now() + GOODBYE_WITHIN;
-        while let Ok(incoming) = link.incoming.recv_deadline(deadline) {
-            match incoming {
-                FromServer::Ended(_) => break,
-                FromServer::Event(event) => self.tell(Happening::Event(event)),
-                FromServer::Reply(_) | FromServer::Alive => {}
-            }
+/// The server's answer to our close frame tells that it took everything before. Nobody is told any more
+/// what it says until then.
+fn say_goodbye(link: &Link) -> String {
+    link.write(ClientFrame::Goodbye);
+    let deadline = Instant::now() + GOODBYE_WITHIN;
+    while let Ok(incoming) = link.incoming.recv_deadline(deadline) {
+        if matches!(incoming, FromServer::Ended(_)) {
+            break;
         }
-        Ok("goodbye".to_owned())
     }
+    "goodbye".to_owned()
 }

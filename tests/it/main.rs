@@ -18,6 +18,7 @@ mod limits;
 mod outage;
 mod outbox;
 mod page;
+mod pipes;
 mod presence;
 mod prompt;
 mod property;

@@ -1,62 +1,11 @@
 //! `hubbub join`, `say` and `tail`, as a shell uses them.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::Instant;
 
-use crate::support::hubbub::{Hubbub, command, run};
+use crate::support::hubbub::{Hubbub, run};
 use crate::support::redis::Redis;
+use crate::support::terminal::Terminal;
 use crate::support::until;
-
-/// A terminal client with pipes.
-struct Terminal {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<std::process::ChildStdout>,
-}
-
-impl Terminal {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = command()
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("hubbub can be started");
-        Self {
-            stdin: child.stdin.take(),
-            stdout: BufReader::new(child.stdout.take().expect("it was piped")),
-            child,
-        }
-    }
-
-    fn types(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("it is still typing");
-        writeln!(stdin, "{line}").expect("it can be typed");
-    }
-
-    fn prints(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
-        line.trim_end_matches('\n').to_owned()
-    }
-
-    /// Ends the input and waits for the end; what was printed until then.
-    fn ends(mut self) -> (ExitStatus, Vec<String>) {
-        self.stdin = None;
-        let rest = (&mut self.stdout).lines().map(|line| line.expect("a line"));
-        let rest = rest.collect();
-        (self.child.wait().expect("its end"), rest)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn join_says_what_is_typed_and_prints_what_is_heard() {
@@ -123,8 +72,7 @@ fn what_cannot_be_said_from_a_pipe_is_told_and_the_rest_is_said() {
     alice.types("one");
     alice.types(&"x".repeat(2000));
     alice.types("/no/such/command");
-    let stdin = alice.stdin.as_mut().expect("it is still typing");
-    stdin.write_all(b"\xff\xfe\n").expect("it can be typed");
+    alice.types_bytes(b"\xff\xfe\n");
     alice.types("two");
     let (status, printed) = alice.ends();
     assert_eq!(status.code(), Some(1));

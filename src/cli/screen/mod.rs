@@ -10,8 +10,8 @@ mod keys;
 mod terminal;
 mod tty;
 
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::string::FromUtf8Error;
+use std::fmt;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -21,15 +21,31 @@ pub(super) use self::colour::When;
 use self::terminal::Terminal;
 use self::tty::Tty;
 use super::complain;
+use super::talk::LONGEST_TEXT;
 use crate::protocol::text::Line;
 
 /// How much of what is typed may wait. The thread that reads it waits when there is more.
 const WAITING_INPUT: usize = 1;
 
+/// Why a line of a pipe cannot be said.
+pub(super) enum BadLine {
+    NotUtf8,
+    TooLong,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8 => write!(f, "the line is not UTF-8"),
+            Self::TooLong => write!(f, "the line is longer than {LONGEST_TEXT} bytes"),
+        }
+    }
+}
+
 /// What comes in, from whatever there is.
 pub(super) enum Input {
     /// A line of a pipe.
-    Line(Result<String, FromUtf8Error>),
+    Line(Result<String, BadLine>),
     /// Bytes of a keyboard.
     Bytes(Vec<u8>),
     End,
@@ -41,7 +57,7 @@ pub(super) enum Input {
 
 /// What whoever sits at the screen asks for.
 pub(super) enum Asked {
-    Line(Result<String, FromUtf8Error>),
+    Line(Result<String, BadLine>),
     /// The input has ended: what was typed is still said.
     End,
     /// To leave at once, with this exit code.
@@ -139,9 +155,9 @@ impl Screen {
 
 fn read_lines(tell: Sender<Input>) -> io::Result<()> {
     let read = move || {
-        for line in io::stdin().lock().split(b'\n') {
-            let Ok(line) = line else { break };
-            if tell.send(Input::Line(String::from_utf8(line))).is_err() {
+        let mut stdin = io::stdin().lock();
+        while let Ok(Some(line)) = next_line(&mut stdin) {
+            if tell.send(Input::Line(line)).is_err() {
                 return;
             }
         }
@@ -149,4 +165,25 @@ fn read_lines(tell: Sender<Input>) -> io::Result<()> {
     };
     let thread = thread::Builder::new().name("stdin".into());
     thread.spawn(read).map(drop)
+}
+
+/// The next line, without its end; `None` at the end of the input. Of one that is too long nothing is
+/// kept.
+fn next_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, BadLine>>> {
+    let mut line = Vec::new();
+    input
+        .by_ref()
+        .take(LONGEST_TEXT + 1)
+        .read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() as u64 > LONGEST_TEXT {
+        drop(line);
+        input.skip_until(b'\n')?;
+        return Ok(Some(Err(BadLine::TooLong)));
+    }
+    Ok(Some(String::from_utf8(line).map_err(|_| BadLine::NotUtf8)))
 }

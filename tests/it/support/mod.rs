@@ -7,6 +7,7 @@ pub(crate) mod hubbub;
 pub(crate) mod neighbours;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod terminal;
 pub(crate) mod tmux;
 
 use std::time::{Duration, Instant};
