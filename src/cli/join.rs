@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use crossbeam_channel::{at, never, select};
 
+use super::echoes::Echoes;
 use super::screen::{Asked, BadLine, Screen, When};
 use super::talk::{Printed, Stop, client_ended, outcome, start};
 use super::wish::{self, Wish};
@@ -75,8 +76,8 @@ struct Conversation {
     unanswered: HashSet<Ref>,
     /// When that is told, for as long as the server answers none of it.
     overdue: Option<Instant>,
-    /// What was sent and not heard back yet: the terminal shows it already.
-    unheard: VecDeque<String>,
+    /// What was sent and not heard back yet.
+    echoes: Echoes,
     /// How many answers to commands are due.
     awaited: usize,
     refused: usize,
@@ -103,7 +104,7 @@ impl Conversation {
             away: false,
             unanswered: HashSet::new(),
             overdue: None,
-            unheard: VecDeque::new(),
+            echoes: Echoes::default(),
             awaited: 0,
             refused: 0,
         })
@@ -235,8 +236,8 @@ impl Conversation {
         if text.is_empty() {
             return Ok(());
         }
-        self.unheard.push_back(text.clone());
-        let reference = self.client.send(self.room.clone(), text);
+        let reference = self.client.send(self.room.clone(), text.clone());
+        self.echoes.expect(reference.clone(), text);
         self.unanswered.insert(reference);
         self.overdue = self
             .overdue
@@ -298,7 +299,7 @@ impl Conversation {
                     self.screen.set_prompt(&format!("{room}> "))?;
                 }
                 self.entered = true;
-                let messages = self.not_mine(messages);
+                let messages = self.without_echoes(messages);
                 self.print(&Event::Room {
                     room,
                     members,
@@ -307,12 +308,14 @@ impl Conversation {
                     last,
                 })
             }
-            Event::Message { ref message, .. } if self.is_mine(message) => Ok(()),
+            Event::Message { ref message, .. } if self.is_echo(message) => Ok(()),
             Event::Sent {
                 reference: Some(reference),
+                id,
                 ..
             } => {
                 self.answered(&reference);
+                self.echoes.stored(&reference, id);
                 Ok(())
             }
             Event::Error {
@@ -320,6 +323,7 @@ impl Conversation {
                 ..
             } => {
                 self.answered(reference);
+                self.echoes.refused(reference);
                 if !self.screen.is_terminal() {
                     self.refused += 1;
                 }
@@ -361,7 +365,7 @@ impl Conversation {
 
     fn enter(&mut self, room: RoomName) -> Printed {
         self.entering = None;
-        self.unheard.clear();
+        self.echoes.clear();
         let left = std::mem::replace(&mut self.room, room);
         self.client.leave(left);
         self.screen.set_prompt(&format!("{}> ", self.room))?;
@@ -390,22 +394,15 @@ impl Conversation {
         Ok(self.screen.print(&text::lines(event))?)
     }
 
-    fn not_mine(&mut self, messages: Vec<Message>) -> Vec<Message> {
+    fn without_echoes(&mut self, messages: Vec<Message>) -> Vec<Message> {
         messages
             .into_iter()
-            .filter(|message| !self.is_mine(message))
+            .filter(|message| !self.is_echo(message))
             .collect()
     }
 
     /// Whether this is what was typed here, coming back.
-    fn is_mine(&mut self, message: &Message) -> bool {
-        if message.from != self.name {
-            return false;
-        }
-        let Some(index) = self.unheard.iter().position(|text| *text == message.text) else {
-            return false;
-        };
-        self.unheard.remove(index);
-        true
+    fn is_echo(&mut self, message: &Message) -> bool {
+        self.echoes.take(message, message.from == self.name)
     }
 }

@@ -5,6 +5,7 @@
 //! Ctrl-C, and in `hubbub join` the first.
 
 mod bench;
+mod echoes;
 mod join;
 mod ready;
 mod say;

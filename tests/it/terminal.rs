@@ -84,6 +84,31 @@ fn what_cannot_be_said_from_a_pipe_is_told_and_the_rest_is_said() {
 }
 
 #[test]
+fn a_line_that_was_refused_does_not_hide_what_the_same_user_says_elsewhere() {
+    let redis = Redis::start();
+    let (narrow, wide) = (
+        Hubbub::on_with(&redis, &["--max-message", "1000"]),
+        Hubbub::on(&redis),
+    );
+    let long = "x".repeat(2000);
+    let mut alice = Terminal::start(&["join", "alice", "--url", &narrow.url()]);
+    assert_eq!(alice.prints(), "* online: alice");
+    alice.types(&long);
+    let told = alice.prints();
+    assert!(told.starts_with("! not sent: too long"), "{told}");
+    let elsewhere = || {
+        let said = run(&["say", "alice", &long, "--url", &wide.url()]);
+        assert!(said.status.success(), "{said:?}");
+    };
+    elsewhere();
+    let mut bob = wide.join("bob");
+    bob.says("the end");
+    assert_eq!(alice.prints(), format!("alice: {long}"));
+    assert_eq!(alice.prints(), "* bob joined");
+    assert_eq!(alice.prints(), "bob: the end");
+}
+
+#[test]
 fn in_a_pipe_too_what_follows_join_is_said_in_the_new_room() {
     let hubbub = Hubbub::alone();
     let (mut bob, mut dora) = (hubbub.join("bob"), hubbub.join_room("dora", "den"));
