@@ -292,6 +292,7 @@ impl Conversation {
                 members,
                 messages,
                 recovered,
+                anew,
                 last,
             } => {
                 if std::mem::take(&mut self.away) {
@@ -305,6 +306,7 @@ impl Conversation {
                     members,
                     messages,
                     recovered,
+                    anew,
                     last,
                 })
             }

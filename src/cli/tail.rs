@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::talk::{Patience, Printed, Stop, outcome, print, start};
+use super::talk::{Patience, Printed, Stop, outcome, print_lines, start};
 use super::{MessageId, RoomName, UserName, Where, complain};
 use crate::message::Message;
 use crate::protocol::Event;
+use crate::protocol::text::{self, Line, STARTED_ANEW};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -47,11 +48,11 @@ fn try_tail(options: &Options) -> Printed {
     let mut heard = |room: &RoomName, message: Message| -> Printed {
         if !enough(seen) {
             seen += 1;
-            print(&Event::Message {
+            print_lines(&text::lines(&Event::Message {
                 room: room.clone(),
                 message,
                 via: None,
-            })?;
+            }))?;
         }
         if enough(seen) {
             Err(Stop::Enough)
@@ -61,14 +62,22 @@ fn try_tail(options: &Options) -> Printed {
     };
     while let Some(event) = patience.next(&client)? {
         match event {
-            Event::Room { room, messages, .. } => {
+            Event::Room {
+                room,
+                messages,
+                anew,
+                ..
+            } => {
                 complain(format_args!("* listening to {room}"));
+                if anew {
+                    print_lines(&[Line::Notice(STARTED_ANEW.to_owned())])?;
+                }
                 for message in messages {
                     heard(&room, message)?;
                 }
             }
             Event::Message { room, message, .. } => heard(&room, message)?,
-            gap @ Event::Gap { .. } => print(&gap)?,
+            gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
             Event::Error { message, .. } => return Err(Stop::Failed(message)),
             _ => {}
         }

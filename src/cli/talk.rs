@@ -9,7 +9,8 @@ use crossbeam_channel::RecvTimeoutError;
 use super::{UserName, Where, complain};
 use crate::client::{Client, Happening, Options};
 use crate::config::limit;
-use crate::protocol::{Event, text};
+use crate::protocol::Event;
+use crate::protocol::text::Line;
 
 /// How long a goodbye may take once the time is up: a server that is well answers in this time.
 const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);
@@ -49,11 +50,8 @@ pub(super) fn client_ended() -> Stop {
     Stop::Failed("the client ended".to_owned())
 }
 
-pub(super) fn print(event: &Event) -> Printed {
-    let lines: String = text::render(event)
-        .into_iter()
-        .map(|line| line + "\n")
-        .collect();
+pub(super) fn print_lines(lines: &[Line]) -> Printed {
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut out = io::stdout().lock();
     out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)

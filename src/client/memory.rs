@@ -31,7 +31,7 @@ struct Room {
     state: RoomState,
     /// Whether it is left as soon as nothing that was said there is unanswered.
     parting: bool,
-    /// Whether the log began anew, so that its ids may be lower than `last`.
+    /// Whether the log was lost since `last`, so that its ids may be lower.
     anew: bool,
 }
 
@@ -288,13 +288,15 @@ impl Memory {
     }
 
     /// When a room was entered: notes where it stands, tells of a gap, and leaves only what the
-    /// user has not seen. Other events pass. `None` for a room that nobody asked for.
+    /// user has not seen. A log that began anew is no gap: the event itself tells of it, to those who
+    /// saw the one before. Other events pass. `None` for a room that nobody asked for.
     fn enter(&mut self, event: Event, step: &mut Step) -> Option<Event> {
         let Event::Room {
             room: name,
             members,
             mut messages,
             recovered,
+            anew,
             last,
         } = event
         else {
@@ -303,12 +305,14 @@ impl Memory {
         let room = self.rooms.get_mut(&name)?;
         let seen = room.last;
         room.state = RoomState::Joined;
-        // A log whose end is before what was seen lost it, and goes on from there.
-        room.anew = !recovered && last < seen;
+        room.anew = false;
         // In an empty room, whatever is said while we are away comes after the least id.
-        room.last = last.or(seen).or(Some(MessageId::ZERO));
-        messages.retain(|message| seen.is_none_or(|seen| message.id > seen));
-        if let (Some(after), false) = (seen, recovered) {
+        room.last = last.or(Some(MessageId::ZERO));
+        let anew = anew && !recovered && seen.is_some();
+        // A log whose end is before what was seen lost it, and goes on from there.
+        let is_another = anew || (!recovered && last < seen);
+        messages.retain(|message| is_another || seen.is_none_or(|seen| message.id > seen));
+        if let (Some(after), false, false) = (seen, recovered, anew) {
             step.tell.push(Event::Gap {
                 room: name.clone(),
                 after: Some(after),
@@ -320,6 +324,7 @@ impl Memory {
             members,
             messages,
             recovered,
+            anew,
             last,
         })
     }
@@ -385,6 +390,7 @@ fn not_sent(room: &RoomName, reference: Ref, code: ErrorCode, why: &str) -> Even
 mod tests {
     use super::*;
     use crate::backplane::REFS_LAST;
+    use crate::message::Message;
 
     /// A memory on a connection, in the lobby, where something was seen.
     fn in_the_lobby(now: Instant) -> Memory {
@@ -399,14 +405,31 @@ mod tests {
         MessageId { millis, number: 0 }
     }
 
-    fn entered(last: Option<MessageId>, recovered: bool, _anew: bool) -> Event {
+    fn entered(last: Option<MessageId>, recovered: bool, anew: bool) -> Event {
         Event::Room {
             room: RoomName::lobby(),
             members: [].into(),
-            messages: Vec::new(),
+            messages: last.map(|last| message(last.millis)).into_iter().collect(),
             recovered,
+            anew,
             last,
         }
+    }
+
+    fn message(millis: u64) -> Message {
+        Message {
+            id: id(millis),
+            from: "bob".parse().expect("a name"),
+            text: "hello".to_owned(),
+            at: 0,
+        }
+    }
+
+    /// The connection is lost, and the next one enters the lobby so.
+    fn comes_back(memory: &mut Memory, entered: Event, now: Instant) -> Step {
+        memory.disconnected();
+        memory.connected();
+        memory.take(entered, now)
     }
 
     fn refused(reference: &Ref, code: ErrorCode, retry: bool) -> Event {
@@ -527,5 +550,65 @@ mod tests {
             _ => None,
         });
         told.collect()
+    }
+    #[test]
+    fn a_log_that_began_anew_is_told_of_as_such_and_not_as_a_gap() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        // As after a clock that was set back: its ids are lower than what was seen.
+        memory.take(heard(9), now);
+        let step = comes_back(&mut memory, entered(Some(id(3)), false, true), now);
+        let [Event::Room { anew, messages, .. }] = &step.tell[..] else {
+            panic!("{:?}", step.tell);
+        };
+        assert!(anew);
+        assert_eq!(*messages, [message(3)]);
+        assert_eq!(memory.take(heard(3), now).tell, [], "once");
+        assert_eq!(memory.take(heard(4), now).tell, [heard(4)]);
+    }
+
+    #[test]
+    fn an_empty_log_that_began_anew_is_resumed_from_its_beginning() {
+        let now = Instant::now();
+        let mut memory = in_the_lobby(now);
+        comes_back(&mut memory, entered(None, false, true), now);
+        memory.disconnected();
+        let step = memory.connected();
+        let [Command::Join { since, .. }] = &step.say[..] else {
+            panic!("{:?}", step.say);
+        };
+        assert_eq!(*since, Some(MessageId::ZERO));
+        // The same with a shared log that was lost, which is a gap.
+        let mut memory = in_the_lobby(now);
+        let step = comes_back(&mut memory, entered(None, false, false), now);
+        let [Event::Gap { .. }, Event::Room { anew: false, .. }] = &step.tell[..] else {
+            panic!("{:?}", step.tell);
+        };
+        memory.disconnected();
+        let step = memory.connected();
+        let [Command::Join { since, .. }] = &step.say[..] else {
+            panic!("{:?}", step.say);
+        };
+        assert_eq!(*since, Some(MessageId::ZERO));
+    }
+
+    #[test]
+    fn whoever_saw_nothing_before_is_not_told_that_the_log_began_anew() {
+        let now = Instant::now();
+        let mut memory = Memory::new();
+        memory.join(&RoomName::lobby(), None, None);
+        memory.connected();
+        let step = memory.take(entered(None, false, true), now);
+        let [Event::Room { anew: false, .. }] = &step.tell[..] else {
+            panic!("{:?}", step.tell);
+        };
+    }
+
+    fn heard(millis: u64) -> Event {
+        Event::Message {
+            room: RoomName::lobby(),
+            message: message(millis),
+            via: None,
+        }
     }
 }

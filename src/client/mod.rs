@@ -3,7 +3,8 @@
 //! It owns one thread. To whoever uses it, the connection seems never to break: every message of a
 //! joined room arrives once and in order, however often the client has to reconnect and to which
 //! instance, and what was sent is sent again under the same ref until it is answered. Where the
-//! server cannot make up for what was missed, a [`Event::Gap`] says so.
+//! server cannot make up for what was missed, a [`Event::Gap`] says so, or an [`Event::Room`] with
+//! `anew`.
 
 mod link;
 mod memory;

@@ -281,4 +281,22 @@ mod tests {
         );
         assert_eq!(parse_event(&frame).expect("an event"), event);
     }
+
+    #[test]
+    fn that_a_log_began_anew_is_said_only_where_it_did() {
+        let room = |anew| Event::Room {
+            room: RoomName::lobby(),
+            members: [].into(),
+            messages: Vec::new(),
+            recovered: false,
+            anew,
+            last: None,
+        };
+        let frame = render(&room(false));
+        assert!(!frame.contains("anew"), "{frame}");
+        assert_eq!(parse_event(&frame).expect("an event"), room(false));
+        let frame = render(&room(true));
+        assert!(frame.contains(r#""anew":true"#), "{frame}");
+        assert_eq!(parse_event(&frame).expect("an event"), room(true));
+    }
 }

@@ -176,6 +176,10 @@ pub enum Event {
         messages: Vec<Message>,
         /// Whether nothing between `since` and now is missing.
         recovered: bool,
+        /// The log began anew with this server's process: it keeps nothing from before. Only told of
+        /// a `since` that is not `recovered`, and on the wire only when true.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        anew: bool,
         /// The newest message that the log held, to resume from.
         last: Option<MessageId>,
     },

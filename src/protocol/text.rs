@@ -20,6 +20,9 @@ const SHOWN_LINES: usize = 100;
 /// How many past lines `/history` alone asks for.
 const HISTORY_LINES: usize = 20;
 
+/// What is told of an [`Event::Room`] whose log began anew.
+pub const STARTED_ANEW: &str = "the server started anew; earlier messages are gone";
+
 const HELP: [&str; 5] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
@@ -115,9 +118,16 @@ pub fn lines(event: &Event) -> Vec<Line> {
     let notice = |text: String| vec![Line::Notice(text)];
     match event {
         Event::Room {
-            members, messages, ..
+            members,
+            messages,
+            anew,
+            ..
         } => {
-            let mut lines = notice(online(members));
+            let mut lines = Vec::new();
+            if *anew {
+                lines.extend(notice(STARTED_ANEW.to_owned()));
+            }
+            lines.extend(notice(online(members)));
             lines.extend(messages.iter().flat_map(|m| said(&m.from, &m.text)));
             lines
         }
@@ -275,6 +285,26 @@ mod tests {
         let lines = render(&message(&"\n".repeat(65_000)));
         assert_eq!(lines.len(), 101);
         assert_eq!(lines[100], "alice: (and 64,901 more lines)");
+    }
+
+    #[test]
+    fn a_log_that_began_anew_is_told_of_before_anything_of_it() {
+        let room = |anew| Event::Room {
+            room: RoomName::lobby(),
+            members: [user("alice")].into(),
+            messages: Vec::new(),
+            recovered: false,
+            anew,
+            last: None,
+        };
+        assert_eq!(render(&room(false)), ["* online: alice"]);
+        assert_eq!(
+            render(&room(true)),
+            [
+                "* the server started anew; earlier messages are gone",
+                "* online: alice"
+            ]
+        );
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Session {
             members: members.clone(),
             messages: messages(past.entries),
             recovered,
+            anew: false,
             last,
         };
         let rendering = self.outbox.rendering();
