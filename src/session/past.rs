@@ -74,6 +74,9 @@ impl Session {
             }
             (None, None) => (Excerpt::default(), false),
         };
+        // The client's past is of another process, of which this one knows nothing.
+        let anew = !recovered
+            && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
         let members = backplane.members(room)?;
         let more = past.more;
         let last = past
@@ -85,12 +88,12 @@ impl Session {
             members: members.clone(),
             messages: messages(past.entries),
             recovered,
-            anew: false,
+            anew,
             last,
         };
         let rendering = self.outbox.rendering();
         let mut first = Vec::new();
-        if since.is_some() && !recovered && rendering == Rendering::Text {
+        if since.is_some() && !recovered && !anew && rendering == Rendering::Text {
             first.extend(rendering.render(&Event::Gap {
                 room: room.clone(),
                 after: since,

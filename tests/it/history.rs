@@ -318,3 +318,36 @@ fn a_client_that_resumes_in_a_room_that_forgot_has_missed_nothing() {
     assert_eq!(resume(&last)["recovered"], false, "that was missed");
     assert_eq!(resume(&next)["recovered"], true);
 }
+
+#[test]
+fn an_embedded_server_that_starts_anew_says_so_and_speaks_of_no_gap() {
+    let hubbub = Hubbub::alone();
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let last = say(&mut alice, "lobby", "before");
+    drop(hubbub);
+    let anew = Hubbub::alone();
+    let mut alice = Client::json(anew.address(), "alice");
+    alice.asks(&json!({"type": "join", "room": "lobby", "since": last}));
+    let entered = alice.event_of("room");
+    assert_eq!(
+        (&entered["recovered"], &entered["anew"], &entered["last"]),
+        (&json!(false), &json!(true), &json!(null))
+    );
+    let since = last.as_str().expect("an id");
+    let mut bob = Client::text(anew.address(), &format!("/chat/bob?since={since}"));
+    assert_eq!(
+        bob.hears(),
+        "* the server started anew; earlier messages are gone"
+    );
+    assert_eq!(bob.hears(), "* online: alice, bob");
+    // Whoever resumes from what this process itself said has missed nothing.
+    let next = say(&mut alice, "lobby", "after");
+    let mut carol = Client::json(anew.address(), "carol");
+    carol.asks(&json!({"type": "join", "room": "lobby", "since": next}));
+    let entered = carol.event_of("room");
+    assert_eq!(
+        (&entered["recovered"], &entered["anew"]),
+        (&json!(true), &json!(null))
+    );
+}

@@ -139,6 +139,7 @@ fn witness() -> Record {
         members: vec![user("alice"), user("bob")].into(),
         messages: Vec::new(),
         recovered: false,
+        anew: false,
         last: None,
     });
     for (id, text) in speaker().acknowledged {
