@@ -331,7 +331,10 @@ impl Conversation {
                 }
                 self.print(&event)
             }
-            Event::Error { message, .. } if !self.entered => Err(Stop::Failed(message)),
+            // The room is closed to us, perhaps since the connection was lost.
+            Event::Error { message, .. } if !self.entered || self.away => {
+                Err(Stop::Failed(message))
+            }
             Event::Members { .. } | Event::History { .. } | Event::Error { .. } => {
                 self.awaited = self.awaited.saturating_sub(1);
                 self.print(&event)

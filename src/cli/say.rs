@@ -39,14 +39,21 @@ fn try_say(options: &Options) -> Printed {
     let mut patience = Patience::new(Some(options.timeout));
     client.join(options.at.room.clone(), None, None);
     let mine = client.send(options.at.room.clone(), text);
+    let mut outcome = "not sent";
     while let Some(event) = patience.next(&client)? {
         match event {
+            // As soon as the room is entered, the server is given the text.
+            Event::Room { .. } => outcome = "not confirmed: it may have been sent or not",
             Event::Sent { reference, .. } if reference.as_ref() == Some(&mine) => return Ok(()),
-            Event::Error { message, .. } => return Err(Stop::Failed(message)),
+            Event::Error {
+                message, reference, ..
+            } if reference.as_ref() == Some(&mine) => return Err(Stop::Failed(message)),
+            // A room that cannot be entered is told of again, with the ref; all else is about
+            // something else.
             _ => {}
         }
     }
-    Err(patience.up(client, "not sent"))
+    Err(patience.up(client, outcome))
 }
 
 /// All of stdin, as one text.

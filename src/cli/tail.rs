@@ -78,6 +78,7 @@ fn try_tail(options: &Options) -> Printed {
             }
             Event::Message { room, message, .. } => heard(&room, message)?,
             gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
+            // All that is asked for is the room.
             Event::Error { message, .. } => return Err(Stop::Failed(message)),
             _ => {}
         }

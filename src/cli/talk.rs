@@ -119,9 +119,8 @@ impl Patience {
     pub(super) fn up(self, client: Client, what: &str) -> Stop {
         client.end_within(LATE_GOODBYE_WITHIN);
         let why = self.last_trouble.as_deref().unwrap_or("the time is up");
-        // The server's sentence may begin so, too.
-        let begin = format!("{what}: ");
-        let why = why.strip_prefix(&begin).unwrap_or(why);
+        // The server's sentence is about one attempt of several.
+        let why = why.strip_prefix("not sent: ").unwrap_or(why);
         Stop::Failed(format!("{what}: {why}"))
     }
 }

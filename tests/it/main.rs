@@ -22,6 +22,7 @@ mod pipes;
 mod presence;
 mod prompt;
 mod property;
+mod puppet;
 mod recovery;
 mod rooms;
 mod start;

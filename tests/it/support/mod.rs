@@ -6,6 +6,7 @@ pub(crate) mod house;
 pub(crate) mod hubbub;
 pub(crate) mod neighbours;
 pub(crate) mod proxy;
+pub(crate) mod puppet;
 pub(crate) mod redis;
 pub(crate) mod terminal;
 pub(crate) mod tmux;

@@ -63,10 +63,15 @@ impl Terminal {
         (self.child.wait().expect("its end"), rest)
     }
 
+    /// Waits for the end, which comes though the input goes on.
+    pub(crate) fn ends_by_itself(mut self) -> ExitStatus {
+        until("it ends", || self.child.try_wait().expect("its status"))
+    }
+
     /// Reads no more, and waits for the end.
     pub(crate) fn loses_its_reader(mut self) -> ExitStatus {
         self.stdout = None;
-        until("it ends", || self.child.try_wait().expect("its status"))
+        self.ends_by_itself()
     }
 }
 
