@@ -31,6 +31,8 @@ export class Chat {
   #asked = [];
   #askAgain = null;
   #typed = 0;
+  /** Whether it was told on this connection that the server started anew. */
+  #toldAnew = false;
 
   /** `changed` is called after every change, often. */
   constructor(changed) {
@@ -223,6 +225,7 @@ export class Chat {
     switch (event.type) {
       case "welcome":
         this.limits = event.limits;
+        this.#toldAnew = false;
         for (const one of this.rooms.values()) this.#join(one);
         break;
       case "room":
@@ -270,6 +273,11 @@ export class Chat {
 
   #entered(room, event) {
     if (!room) return;
+    if (event.anew && !event.recovered && room.last !== null && !this.#toldAnew) {
+      // Once, where it is seen, and not in every room.
+      this.#toldAnew = true;
+      (this.active ?? room).startedAnew();
+    }
     const fresh = room.entered(event);
     for (const message of fresh) this.#heard(room, message);
     if (room.read === null) {

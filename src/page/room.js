@@ -17,6 +17,10 @@ const KEEP = 600;
 /** So many comings and goings are told of in one notice; the older ones are no news any more. */
 const TOLD = 20;
 
+/** What is told where messages of this room are gone. */
+const MISSING = "Some messages are missing here: the server could not recover them.";
+const STARTED_ANEW = "The server started anew; earlier messages are gone.";
+
 /** For so long one is shown as typing without doing it again. */
 export const TYPING_LASTS = 5_000;
 
@@ -32,7 +36,7 @@ export class Room {
   typing = new Map();
   /** The id to resume after; none before the room was entered. */
   last = null;
-  /** Whether the log began anew, so that its ids may be lower than `last`. */
+  /** Whether the log was lost since `last`, so that its ids may be lower. */
   anew = false;
   /** Whether there is something older than what is here. */
   older = false;
@@ -55,17 +59,18 @@ export class Room {
   }
 
   /** Takes in the answer to a join. The messages that are new here are returned. */
-  entered({ members, messages, recovered, last }) {
+  entered({ members, messages, recovered, anew, last }) {
     const seen = this.last;
     this.state = "joined";
     this.why = "";
     this.members = new Set(members);
     this.typing.clear();
     if (seen === null) this.older = messages.length > 0;
-    if (seen !== null && !recovered) this.#gap();
+    if (seen !== null && !recovered && !anew) this.#gap(MISSING);
+    this.anew = false;
     // A log whose end is before what was seen lost it, and goes on from there.
-    this.anew = seen !== null && !recovered && (last === null || compare(last, seen) < 0);
-    this.last = last ?? seen ?? BEGINNING;
+    this.last = last ?? BEGINNING;
+    if (this.read !== null && compare(this.read, this.last) > 0) this.read = BEGINNING;
     return messages.filter((message) => this.#append(message));
   }
 
@@ -100,7 +105,12 @@ export class Room {
   /** Messages are missing here. Without `before`, ids may begin anew. */
   lost({ before }) {
     if (!before) this.anew = true;
-    this.#gap();
+    this.#gap(MISSING);
+  }
+
+  /** The server keeps nothing of what is here so far. */
+  startedAnew() {
+    this.#gap(STARTED_ANEW);
   }
 
   /** Somebody `joined` or `left`. */
@@ -136,8 +146,9 @@ export class Room {
     return true;
   }
 
-  #gap() {
-    if (this.entries.at(-1)?.kind !== "gap") this.#push({ kind: "gap" });
+  #gap(text) {
+    const last = this.entries.at(-1);
+    if (last?.kind !== "gap" || last.text !== text) this.#push({ kind: "gap", text });
   }
 
   #push(entry) {

@@ -33,7 +33,7 @@ export function rows(room, lines, me) {
     if (entry.kind === "message") {
       say(entry);
     } else {
-      const text = entry.kind === "notice" ? noticeText(entry.happened) : gapText();
+      const text = entry.kind === "notice" ? noticeText(entry.happened) : entry.text;
       result.push({ key: entry.key, kind: entry.kind, text });
       before = before && { ...before, from: null };
     }
@@ -51,10 +51,6 @@ export function looks(row) {
   if (kind === "message") return `${from}|${head}`;
   if (kind === "line") return `${head}|${line.state}|${line.why}`;
   return text ?? "";
-}
-
-function gapText() {
-  return "Some messages are missing here: the server could not recover them.";
 }
 
 /** "ann and bob joined · carl left" */
