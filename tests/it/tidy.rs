@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The example in `src`: a crate of its own, beside the house and not in it.
+const LESSON: &str = "lesson";
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -69,6 +72,9 @@ fn a_module_uses_only_those_listed_above_it() {
     for (path, text) in sources(&root().join("src")) {
         let module = module_of(&path);
         let Some(own) = layers.get(&module) else {
+            // Crates of their own, which no module can use.
+            let known = ["lib", "main", LESSON].contains(&&*module);
+            assert!(known, "lib.rs does not list {module}");
             continue;
         };
         assert!(!text.contains("super::super::"), "{}", path.display());
@@ -111,7 +117,9 @@ fn a_foreign_crate_has_one_room() {
         ("hmac", "token"),
         ("sha2", "token"),
     ];
-    let sources = sources(&root().join("src"));
+    let mut sources = sources(&root().join("src"));
+    // It stands on its own six, and has its own test.
+    sources.retain(|(path, _)| module_of(path) != LESSON);
     for (foreign, room) in rooms {
         let mut users: Vec<_> = sources
             .iter()
@@ -166,6 +174,59 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
         vital,
         ["acceptor", "backplane", "keeper", "publisher", "subscriber"]
     );
+}
+
+/// The crates that `Cargo.toml` names in its sections of this kind, as code spells them.
+fn dependencies(section: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let lines = manifest.lines().skip_while(|line| *line != section);
+    lines
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name.replace('-', "_"))
+        .collect()
+}
+
+#[test]
+fn the_lesson_is_short_and_stands_on_the_given_crates_alone() {
+    const GIVEN: [&str; 6] = [
+        "tungstenite",
+        "redis",
+        "crossbeam_channel",
+        "log",
+        "simplelog",
+        "ctrlc",
+    ];
+    let lesson = fs::read_to_string(root().join("src/lesson.rs")).expect("the lesson");
+    let lines = lesson.lines().count();
+    assert!(lines <= 200, "{lines} lines");
+    for given in GIVEN {
+        assert!(begins_paths_with(&lesson, given), "{given}");
+    }
+    let mut others = dependencies("[dependencies]");
+    others.append(&mut dependencies("[dev-dependencies]"));
+    others.retain(|name| !GIVEN.contains(&&**name));
+    assert!(
+        others.len() > 10,
+        "Cargo.toml could not be read: {others:?}"
+    );
+    others.push("hubbub".to_owned());
+    for other in others {
+        assert!(!begins_paths_with(&lesson, &other), "{other}");
+    }
+}
+
+#[test]
+fn the_corners_of_the_lesson_are_numbered_in_order() {
+    let lesson = fs::read_to_string(root().join("src/lesson.rs")).expect("the lesson");
+    let numbers: Vec<usize> = lesson
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("// Corner "))
+        .filter_map(|rest| rest.split_once(": ")?.0.parse().ok())
+        .collect();
+    assert!(numbers.len() >= 10, "{numbers:?}");
+    assert!(numbers.iter().copied().eq(1..=numbers.len()), "{numbers:?}");
 }
 
 #[test]
