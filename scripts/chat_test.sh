@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The shell integration test: two instances, one Redis, and clients as a shell script would use
-# them. Asserts on lines. HUBBUB names the binary (default target/debug/hubbub).
+# them. Asserts on lines. HUBBUB names the binary (default target/debug/hubbub). LESSON names the
+# lesson's instead: then the basic part alone runs, against instances of the lesson.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/instances.sh
@@ -17,8 +18,64 @@ expect_said() {
   diff <(grep -v '^\*' "$file") <(printf '%s\n' "$@") || fail "$(basename "$file") differs"
 }
 
+if [ -n "${LESSON:-}" ]; then
+  lesson=$(realpath "$LESSON")
+  serve() {
+    exec "$lesson" "$2" "$1"
+  }
+fi
+
 start_redis
 start_instance one && one=$url
+start_instance two && two=$url && two_pid=$pid
+
+# --- the basic part: two users on two instances chat, one leaves, and an instance ends. Each user
+# is a socket of the shell's own, with a file for the bytes that come.
+declare -A socket
+enter() {
+  local address=${2#http://} opened
+  exec {opened}<>"/dev/tcp/${address%:*}/${address##*:}"
+  socket[$1]=$opened
+  printf 'GET /chat/%s?room=basic HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' \
+    "$1" "$address" >&"$opened"
+  printf 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n' >&"$opened"
+  cat <&"$opened" >"$folder/$1.heard" &
+  processes+=($!)
+}
+# A text frame of at most 125 bytes, and a close frame, both masked with zeros.
+says() {
+  printf "\\x81\\x$(printf %02x $((128 + ${#2})))\\0\\0\\0\\0%s" "$2" >&"${socket[$1]}"
+}
+leaves() {
+  printf '\x88\x80\0\0\0\0' >&"${socket[$1]}"
+}
+hears() {
+  wait_for "$folder/$1.heard" "$2"
+}
+
+enter alice "$one"
+hears alice alice
+enter bob "$two"
+hears alice 'bob joined'
+says bob 'hello over there'
+hears alice 'bob: hello over there'
+says alice 'hello yourself'
+hears bob 'alice: hello yourself'
+leaves bob
+hears alice 'bob left'
+enter carol "$two"
+hears alice 'carol joined'
+ending=$SECONDS
+kill -INT "$two_pid"
+LC_ALL=C hears carol $'\x88'
+leaves carol
+wait "$two_pid" || fail 'an instance did not end well'
+[ $((SECONDS - ending)) -le 10 ] || fail 'the teardown took too long'
+leaves alice
+pass 'two users on two instances'
+if [ -n "${LESSON:-}" ]; then
+  exit
+fi
 start_instance two && two=$url
 
 # --- say and tail, across instances

@@ -37,10 +37,15 @@ start_redis() {
   wait_for "$folder/redis.out" 'eady to accept connections'
 }
 
+# Runs an instance that listens at an address and shares a Redis.
+serve() {
+  exec "$hubbub" --listen "$1" --redis "$2"
+}
+
 # Starts an instance, on a free port or where it is told; sets `url` and `pid`.
 start_instance() {
   : >"$folder/$1.out"
-  "$hubbub" --listen "${2:-127.0.0.1:0}" --redis "redis+unix://$folder/redis.sock" \
+  serve "${2:-127.0.0.1:0}" "redis+unix://$folder/redis.sock" \
     >"$folder/$1.out" 2>>"$folder/$1.err" &
   pid=$!
   processes+=("$pid")

@@ -26,7 +26,9 @@ cargo test --locked
 # What is built in by a feature alone. Before the plain build, which the scripts then find.
 cargo test --locked --features tls --test it -- tls::
 cargo build --locked
+cargo build --locked --example lesson
 HUBBUB=target/debug/hubbub scripts/chat_test.sh
+LESSON=target/debug/examples/lesson scripts/chat_test.sh
 HUBBUB=target/debug/hubbub scripts/browser_test.sh
 HUBBUB=target/debug/hubbub scripts/readme_test.sh
 HUBBUB=target/debug/hubbub scripts/restart_test.sh
