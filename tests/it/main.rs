@@ -14,6 +14,7 @@ mod contract;
 mod drain;
 mod fuzz;
 mod history;
+mod lesson;
 mod limits;
 mod outage;
 mod outbox;

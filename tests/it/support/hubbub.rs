@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::client::Client;
 use super::redis::Redis;
-use super::until;
+use super::{lesson, until};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -57,17 +57,30 @@ impl Hubbub {
     }
 
     pub(crate) fn with_environment(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("hubbub-{}-{count}.log", std::process::id()));
-        let stderr = fs::File::create(&log).expect("a log for hubbub");
-        let mut child = command()
+        let mut command = command();
+        command
             // Through the environment, so that a test may say otherwise.
             .env("HUBBUB_LISTEN", "127.0.0.1:0")
             .env("HUBBUB_SEND_RATE", "0")
             .envs(variables.iter().copied())
             .args(["--log-level", "debug"])
-            .args(arguments)
+            .args(arguments);
+        Self::started(command)
+    }
+
+    /// The lesson instead (`src/lesson.rs`), which prints the same start line.
+    pub(crate) fn lesson(redis: &str) -> Self {
+        let mut command = Command::new(lesson::binary());
+        command.stdin(Stdio::null()).args([redis, "127.0.0.1:0"]);
+        Self::started(command)
+    }
+
+    fn started(mut command: Command) -> Self {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("hubbub-{}-{count}.log", std::process::id()));
+        let stderr = fs::File::create(&log).expect("a log for hubbub");
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()

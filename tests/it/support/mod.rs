@@ -4,6 +4,7 @@ pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod house;
 pub(crate) mod hubbub;
+pub(crate) mod lesson;
 pub(crate) mod neighbours;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
