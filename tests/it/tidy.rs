@@ -155,7 +155,7 @@ fn product(text: &str) -> &str {
 /// the server's. All others are vital.
 #[test]
 fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
-    let others = ["vital", "connection", "client", "bench", "cli"];
+    let others = ["vital", "connection", "client", "bench", "cli", "lesson"];
     let mut vital = Vec::new();
     for (path, text) in sources(&root().join("src")) {
         let module = module_of(&path);
