@@ -4,7 +4,7 @@
 #
 #   scripts/browser_test.sh              the tests (tests/browser/*.test.js), within four minutes
 #   scripts/browser_test.sh pictures     pictures of the page, into target/browser/pictures; one of
-#                                        them becomes the README's, src/page/screenshot.png
+#                                        them becomes the README's, src/server/page/screenshot.png
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
@@ -56,6 +56,6 @@ status=0
 wait "$running" || status=$?
 trap - EXIT
 if [ "$what" = pictures ] && [ "$status" -eq 0 ]; then
-  cp "$home/pictures/busy-1280-light.png" src/page/screenshot.png
+  cp "$home/pictures/busy-1280-light.png" src/server/page/screenshot.png
 fi
 exit "$status"

@@ -1,38 +1,68 @@
 //! Hubbub: a chat server in one small binary. WebSocket outside, Redis Pub/Sub between instances,
 //! threads and blocking I/O inside.
 //!
-//! The modules are listed bottom-up: each uses only those above it, and `tests/it/tidy.rs` holds
-//! them to it. To follow one message through the house, read [`connection`] (`read_pump` in
-//! `pumps.rs`), [`session`] (`send`), [`backplane`] (publisher, `publish.lua`, subscriber), [`hub`]
-//! (`deliver`), [`outbox`], and [`connection`] again (`write_pump`).
+//! The modules are listed bottom-up: each uses only those above it, here and behind each door, and
+//! `tests/it/tidy.rs` holds them to it. Each door's first comment says what is inside and in which order
+//! to read it. The README walks one message through the house; `src/lesson.rs` is the same shape in 200
+//! lines.
+//!
+//! # Terms
+//!
+//! | term | means |
+//! |---|---|
+//! | instance | one server process; several share a Redis |
+//! | room | the users that hear each other, and the log of what they said |
+//! | log | a room's messages, in one order, up to a length and an age |
+//! | message id | a message's place in its room's log; ids grow |
+//! | ref | the sender's own name for a message, which makes a retry safe |
+//! | chain | each message names the one before it, so a hole is found by the next message |
+//! | gap | a hole that cannot be filled, told to the room's members |
+//! | hub | the rooms that this instance hosts, and their members |
+//! | member | one connection in one room |
+//! | outbox | what one connection still has to be sent, bounded in bytes |
+//! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
+//! | backplane | what instances share: logs, refs, and presence |
+//! | publisher | the thread that sends commands to Redis, and its queue |
+//! | subscriber | the thread that hears Redis and delivers to the hub |
+//! | presence | which users are in which rooms, over all instances |
+//! | keeper | the thread that renews this instance's users and sweeps those that nobody renews |
+//! | session | one user's conversation: commands in, events out |
+//! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
+//!
+//! # Threads
+//!
+//! | thread | owner | may wait for |
+//! |---|---|---|
+//! | `main` | [`server`] | the signal, and then the drain |
+//! | `acceptor` | [`server`] | the next connection |
+//! | `reader-N` | [`server::connection`] | its own socket, its own user's outbox, the backplane |
+//! | `writer-N`, once something waits | [`server::connection`] | its own outbox and socket |
+//! | `publisher` | [`backplane`] | its queue and Redis |
+//! | `subscriber` | [`backplane`] | Redis, and the publisher while it catches up |
+//! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
+//! | `backplane`, without Redis | [`backplane`] | its queue |
+//! | `client`, `client-reader` | [`client`] | the server, and the user that takes what it tells |
+//!
+//! # Locks
+//!
+//! No lock is held across I/O that can block. Most are taken alone. Where two are held, they are taken in
+//! this order: a room; then the map of rooms, the gathering of the hub, or a member's outbox (its lane);
+//! then the outbox's wait for room, or its writer's handle. Commands and jobs are queued under the
+//! roster's lock, so that they keep its order; to queue never blocks.
 
 // Tools.
 mod backoff;
-mod lock;
-mod vital;
+mod threads;
 pub mod metrics;
-// What is said.
+// What is said, and the frames it is said in.
 pub mod message;
 pub mod protocol;
-// Who has still to be sent what.
-pub mod frame;
-pub mod outbox;
-pub mod hub;
-// What instances share.
-pub mod backplane;
-// One instance, one user, one socket.
-pub mod token;
-pub mod config;
-pub mod limits;
-pub mod session;
 pub mod websocket;
-pub mod page;
-pub mod http;
-pub mod admission;
-pub mod api;
-pub mod connection;
+// The rooms of one instance, and what instances share.
+pub mod hub;
+pub mod backplane;
+// One instance; its clients; and the command line of both.
 pub mod server;
-// The other side.
 pub mod client;
 pub mod bench;
 pub mod cli;

@@ -15,10 +15,10 @@ use super::log::{self, Logs};
 use super::roster::Roster;
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
 use crate::hub::{Delivery, Hub};
-use crate::lock::lock;
 use crate::message::{MessageId, Notice, RoomName, UserName};
 use crate::protocol::Page;
-use crate::vital;
+use crate::threads;
+use crate::threads::lock;
 
 /// How often graces are looked after.
 const GRACES: Duration = Duration::from_millis(250);
@@ -66,7 +66,7 @@ impl Local {
             began: log::now_as_id(),
             backlog: Backlog::default(),
         });
-        let thread = vital::spawn("backplane", {
+        let thread = threads::spawn_vital("backplane", {
             let shared = Arc::clone(&shared);
             let jobs = jobs.clone();
             move || run(&shared, &queue, &jobs)

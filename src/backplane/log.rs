@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, REFS_LAST, Retention, Stored};
+use super::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Page, Ref};
 
@@ -73,7 +73,7 @@ impl Logs {
         if let Some(key) = &key {
             let known = self.rooms.get(&name).and_then(|log| log.refs.get(key));
             if let Some((id, noted)) = known
-                && now.duration_since(*noted) < REFS_LAST
+                && now.duration_since(*noted) < Ref::LASTS
             {
                 let (id, duplicate) = (*id, true);
                 return Ok((Stored { id, duplicate }, None));
@@ -172,7 +172,7 @@ impl Logs {
             let (over, next) = self.change(name, |log, bytes, ref_bytes| {
                 let refs = log.refs.len();
                 log.refs
-                    .retain(|_, (_, noted)| now.duration_since(*noted) < REFS_LAST);
+                    .retain(|_, (_, noted)| now.duration_since(*noted) < Ref::LASTS);
                 *ref_bytes -= (refs - log.refs.len()) * REF_BYTES;
                 if quiet_for(log, ttl) {
                     *bytes -= log
@@ -318,7 +318,7 @@ mod tests {
         let mut logs = logs(10, 1 << 20);
         let now = Instant::now();
         let first = say(&mut logs, "lobby", "a", Some("r"), now);
-        let again = say(&mut logs, "lobby", "a", Some("r"), now + REFS_LAST / 2);
+        let again = say(&mut logs, "lobby", "a", Some("r"), now + Ref::LASTS / 2);
         assert_eq!(again.id, first.id);
         assert!(again.duplicate);
         assert_eq!(
@@ -327,7 +327,7 @@ mod tests {
                 .len(),
             1
         );
-        let late = say(&mut logs, "lobby", "a", Some("r"), now + REFS_LAST);
+        let late = say(&mut logs, "lobby", "a", Some("r"), now + Ref::LASTS);
         assert!(!late.duplicate);
         assert!(late.id > first.id);
     }
@@ -342,7 +342,7 @@ mod tests {
         logs.forget(now + ttl);
         assert!(logs.excerpt(&lobby, Page::Newest, 9).entries.is_empty());
         assert_eq!(logs.tail(&lobby), Some(first.id));
-        let later = now + ttl + REFS_LAST;
+        let later = now + ttl + Ref::LASTS;
         logs.forget(later);
         say(&mut logs, "lobby", "b", None, later);
         let entry = &logs.excerpt(&lobby, Page::Newest, 9).entries[0];

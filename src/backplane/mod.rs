@@ -9,12 +9,12 @@
 //!   each once; where one is lost for good, a gap is delivered in its place.
 //! - A room is heard from the moment [`Backplane::subscribe`] returns.
 
-mod backlog;
 mod batch;
-mod local;
-mod log;
-mod redis;
+mod backlog;
 mod roster;
+mod log;
+mod local;
+mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -153,9 +153,6 @@ pub trait Backplane: Send + Sync {
 
 /// Within this time every call is answered, also when the other side is frozen.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long a [`Ref`] is remembered.
-pub const REFS_LAST: Duration = Duration::from_secs(5 * 60);
 
 /// How long the id of a room's newest message is known after its log was forgotten.
 pub const LAST_ID_LASTS: Duration = Duration::from_secs(7 * 86_400);

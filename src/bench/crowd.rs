@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use super::BenchError;
 use super::target::{Target, agreed};
 use super::wire::{CLOSE, CONTINUATION, PING, TEXT, cut};
-use crate::websocket::{ClientFrame, masked};
+use crate::websocket::client::{ClientFrame, masked};
 
 /// How many handshakes may be under way: fewer than any server's backlog of connections.
 const HANDSHAKES: usize = 64;

@@ -5,14 +5,14 @@
 //! each room one more connection speaks, and what that hears does not count; so the server may give
 //! a speaker its own lines, or not.
 
+mod process;
+mod target;
+mod wire;
+mod tally;
+mod window;
 mod crowd;
 mod load;
-mod process;
 mod report;
-mod tally;
-mod target;
-mod window;
-mod wire;
 
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -24,7 +24,7 @@ use self::report::Used;
 pub use self::report::{Kind, Memory, Report, Times};
 pub use self::target::Target;
 use self::wire::{Stamp, Stamps};
-use crate::limits;
+use crate::server::limits;
 
 /// How long the first message may take to reach everybody.
 const ECHO_WITHIN: Duration = Duration::from_secs(15);

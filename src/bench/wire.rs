@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::websocket::{ClientFrame, masked};
+use crate::websocket::client::{ClientFrame, masked};
 
 /// Opcodes of RFC 6455 §5.2.
 pub(super) const CONTINUATION: u8 = 0;
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn frames_of_every_length_are_cut_and_halves_are_waited_for() {
         for length in [0, 125, 126, 65_535, 65_536] {
-            let bytes = crate::frame::text(&["x".repeat(length)]).expect("a frame");
+            let bytes = crate::websocket::frame::text(&["x".repeat(length)]).expect("a frame");
             let whole = cut(&bytes).expect("it is not masked").expect("it is whole");
             assert_eq!((whole.opcode, whole.payload.len()), (TEXT, length));
             assert_eq!(whole.length, bytes.len());

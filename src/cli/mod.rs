@@ -4,17 +4,17 @@
 //! main thread, or in a thread of `hubbub serve` that cannot be replaced: `vital`), 130 a second
 //! Ctrl-C, and in `hubbub join` the first.
 
-mod bench;
+mod talk;
+mod wish;
 mod echoes;
-mod join;
-mod ready;
-mod say;
 mod screen;
 mod serve;
+mod join;
+mod say;
 mod tail;
-mod talk;
+mod ready;
 mod token;
-mod wish;
+mod bench;
 
 use std::fmt::Display;
 use std::io::{self, Write};

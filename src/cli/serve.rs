@@ -14,10 +14,10 @@ use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 
 use super::LevelFilter;
 use crate::backplane::{RedisAddress, Retention};
-use crate::config::{Config, Deadlines, Limit, limit};
-use crate::limits::Capacity;
 use crate::server::Server;
-use crate::token::Secret;
+use crate::server::config::{Config, Deadlines, Limit, limit};
+use crate::server::limits::Capacity;
+use crate::server::token::Secret;
 
 /// The exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;

@@ -8,9 +8,9 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::{UserName, Where, complain};
 use crate::client::{Client, Happening, Options};
-use crate::config::limit;
 use crate::protocol::Event;
 use crate::protocol::text::Line;
+use crate::server::config::limit;
 
 /// How long a goodbye may take once the time is up: a server that is well answers in this time.
 const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{RoomName, UserName};
-use crate::token::{Claims, Secret};
+use crate::server::token::{Claims, Secret};
 
 #[derive(Args)]
 pub(super) struct Options {

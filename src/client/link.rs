@@ -12,7 +12,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Options, ServerUrl};
 use crate::protocol::{Command, Event, Rendering, json};
-use crate::websocket::{ClientFrame, Ended, Incoming, ReadHalf, UpgradeError, masked};
+use crate::websocket::client::{ClientFrame, UpgradeError, masked};
+use crate::websocket::{Ended, Incoming, ReadHalf};
 
 /// How long a connection may take to be made, and a write or the handshake's answer to happen.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -389,7 +389,6 @@ fn not_sent(room: &RoomName, reference: Ref, code: ErrorCode, why: &str) -> Even
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backplane::REFS_LAST;
     use crate::message::Message;
 
     /// A memory on a connection, in the lobby, where something was seen.
@@ -484,7 +483,7 @@ mod tests {
         give(&mut memory, &step, now);
         assert_eq!(texts(&step), [""; 0], "there is no connection");
         let (second, _) = say(&mut memory, "two", now);
-        let later = now + REFS_LAST + Duration::from_secs(60);
+        let later = now + Ref::LASTS + Duration::from_secs(60);
         memory.connected();
         let step = memory.take(entered(Some(id(1)), true, false), later);
         give(&mut memory, &step, later);

@@ -6,10 +6,10 @@
 //! server cannot make up for what was missed, a [`Event::Gap`] says so, or an [`Event::Room`] with
 //! `anew`.
 
-mod link;
-mod memory;
 mod ready;
+mod link;
 mod unanswered;
+mod memory;
 mod worker;
 
 use std::thread::{self, JoinHandle};

@@ -5,12 +5,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::backplane::REFS_LAST;
 use crate::message::RoomName;
 use crate::protocol::{Command, ErrorCode, Event, Ref, json};
 
 /// For so long a send may be repeated under its ref: a little less than the server remembers it.
-const REF_IS_SAFE: Duration = REFS_LAST.saturating_sub(Duration::from_secs(20));
+const REF_IS_SAFE: Duration = Ref::LASTS.saturating_sub(Duration::from_secs(20));
 
 /// The sends of all rooms.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use super::{Happening, Options};
 use crate::backoff::{Backoff, spread};
 use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
-use crate::websocket::ClientFrame;
+use crate::websocket::client::ClientFrame;
 
 /// How often the client asks whether the server is there. Shorter than [`SILENCE`](super::link::SILENCE).
 const PING_EVERY: Duration = Duration::from_secs(15);

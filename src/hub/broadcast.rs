@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::frame::{self, Frame};
 use crate::protocol::{Event, Rendering, Weight};
+use crate::websocket::frame::{self, Frame};
 
 /// An event on its way to many, encoded at first use.
 pub(super) struct Broadcast {

@@ -5,6 +5,7 @@
 //! whatever the backplane repeats: a member takes only ids above the last it took. Comings and goings
 //! in quick succession are told together ([`Hub::flush_due`]).
 
+pub mod outbox;
 mod broadcast;
 mod gathering;
 mod room;
@@ -15,14 +16,14 @@ use std::time::Instant;
 
 use self::gathering::GATHERED_FOR;
 use self::room::{Member, Room};
-use crate::frame::Frame;
-use crate::lock::lock;
+use crate::hub::outbox::Outbox;
 use crate::message::{
     ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,
 };
 use crate::metrics;
-use crate::outbox::Outbox;
 use crate::protocol::Event;
+use crate::threads::lock;
+use crate::websocket::frame::Frame;
 
 /// What the backplane tells the hub about one room.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use super::broadcast::{Broadcast, Volley};
 use super::gathering::Gathering;
-use crate::frame::Frame;
+use crate::hub::outbox::{Outbox, Pushed};
 use crate::message::{ConnectionId, MessageId, Notice, Origin, RoomName, UserName};
 use crate::metrics;
-use crate::outbox::{Outbox, Pushed};
 use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering, Weight};
+use crate::websocket::frame::Frame;
 
 /// How many events may be held back for a member who is still reading the past; of their text, as
 /// many bytes as an outbox holds. Beyond that, the member is a slow consumer.

@@ -1,7 +1,7 @@
 //! What members hear, whatever comes from the backplane and in whatever order they enter.
 
 use super::*;
-use crate::outbox::{Queue, outbox};
+use crate::hub::outbox::{Queue, outbox};
 use crate::protocol::{ANNOUNCED_MEMBERS, Rendering};
 use proptest::prelude::*;
 use std::collections::VecDeque;

@@ -8,6 +8,7 @@ pub mod text;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct Ref(String);
 impl Ref {
     /// The longest, in bytes.
     pub const MAX_BYTES: usize = 128;
+
+    /// How long the backplane remembers one, and so how long a retry is safe.
+    pub const LASTS: Duration = Duration::from_secs(5 * 60);
 
     /// A ref that nobody else has.
     pub fn random() -> Self {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-use hubbub::frame;
+use hubbub::hub::outbox::{Queue, outbox};
 use hubbub::hub::{Delivery, Hub};
 use hubbub::message::{ConnectionId, Entry, InstanceId, Message, MessageId, RoomName, UserName};
-use hubbub::outbox::{Queue, outbox};
 use hubbub::protocol::{Event, Rendering, Weight, json, text};
+use hubbub::websocket::frame;
 
 const TEXT: &str = "a message of a hundred bytes, more or less, as people in a chat write them all day long, yes indeed";
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::config::Config;
-use hubbub::connection::{Conversation, Terms, converse};
-use hubbub::frame::{self, Frame};
-use hubbub::http::{Answer, read_request};
+use hubbub::hub::outbox::Outbox;
 use hubbub::message::ConnectionId;
-use hubbub::outbox::Outbox;
 use hubbub::protocol::{Rendering, Weight};
-use hubbub::websocket::accept;
+use hubbub::server::config::Config;
+use hubbub::server::connection::{Conversation, Terms, converse};
+use hubbub::server::http::{Answer, read_request};
+use hubbub::websocket::frame::{self, Frame};
+use hubbub::websocket::server::accept;
 
 /// The largest message of the suite's limit cases (group 9).
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;

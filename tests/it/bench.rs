@@ -6,7 +6,7 @@ use std::process::Output;
 use std::thread;
 
 use hubbub::bench::{Kind, Report};
-use hubbub::frame;
+use hubbub::websocket::frame;
 
 use crate::support::client::metric;
 use crate::support::hubbub::{Hubbub, run};

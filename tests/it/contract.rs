@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 
 use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
 use hubbub::hub::Hub;
+use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
-use hubbub::outbox::outbox;
 use hubbub::protocol::{Event, Page, Ref, Rendering};
 
 use crate::support::house::{self, Reader};

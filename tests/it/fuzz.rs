@@ -7,13 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hubbub::connection::Connections;
-use hubbub::http;
+use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
-use hubbub::outbox::outbox;
 use hubbub::protocol::{Event, Rendering, json, text};
-use hubbub::session::Session;
-use hubbub::token::{Claims, Secret};
+use hubbub::server::connection::Connections;
+use hubbub::server::http;
+use hubbub::server::session::Session;
+use hubbub::server::token::{Claims, Secret};
 use proptest::prelude::*;
 
 use crate::support::client::{Client, get};
@@ -153,7 +153,7 @@ proptest! {
         let read = http::read_request(&receiver, 8 << 10, Instant::now() + Duration::from_secs(5));
         if let Ok(request) = read {
             let _ = request.route();
-            let _ = hubbub::websocket::accept(&request.headers, None);
+            let _ = hubbub::websocket::server::accept(&request.headers, None);
         }
     }
 }

@@ -10,9 +10,10 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::frame::{self, Frame};
-use hubbub::outbox::{Batch, Outbox, Queue, code, outbox};
+use hubbub::hub::outbox::{Batch, Outbox, Queue, outbox};
 use hubbub::protocol::{Rendering, Weight};
+use hubbub::websocket::code;
+use hubbub::websocket::frame::{self, Frame};
 use socket2::SockRef;
 
 use crate::support::{DEADLINE, until};

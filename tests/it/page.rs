@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hubbub::message::RoomName;
-use hubbub::page::ASSETS;
+use hubbub::server::page::ASSETS;
 
 use crate::support::client::raw;
 use crate::support::hubbub::Hubbub;
@@ -110,7 +110,7 @@ fn what_the_page_asks_for_is_in_the_table_and_the_other_way_round() {
     let served: BTreeSet<String> = ASSETS.iter().map(|asset| asset.path.to_owned()).collect();
     assert_eq!(asked, served);
     // And what lies in the folder is in the table.
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/page");
     for entry in fs::read_dir(folder).expect("the folder") {
         let name = entry.expect("an entry").file_name();
         let name = name.to_str().expect("a name");
@@ -182,7 +182,7 @@ fn the_page_objects_to_a_name_as_the_server_does() {
     ];
     let [longest, too_long] = ["\u{1f600}".repeat(64), "\u{1f600}".repeat(65)];
     let names = [&names[..], &[&*longest, &*too_long]].concat();
-    let rules = fs::read_to_string("src/page/names.js").expect("the page's rules");
+    let rules = fs::read_to_string("src/server/page/names.js").expect("the page's rules");
     let asked = serde_json::to_string(&names).expect("JSON");
     let program = format!("{rules}\nconsole.log(JSON.stringify({asked}.map(objection)));");
     let node = Command::new("node")

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use hubbub::backplane::Draft;
+use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, Message, MessageId, RoomName, UserName};
-use hubbub::outbox::outbox;
 use hubbub::protocol::{Event, Rendering, text};
-use hubbub::session::{Instance, Session};
+use hubbub::server::session::{Instance, Session};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::json;

@@ -1,11 +1,7 @@
 //! The house keeps its order.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The example in `src`: a crate of its own, beside the house and not in it.
-const LESSON: &str = "lesson";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -26,62 +22,111 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The top-level module that a file under `src` belongs to.
-fn module_of(path: &Path) -> String {
+/// Where a file stands below `src`, such as `server/http/head.rs`.
+fn place(path: &Path) -> String {
     let inside = path.strip_prefix(root().join("src")).expect("under src");
-    let first = inside.components().next().expect("a name");
-    let name = first.as_os_str().to_string_lossy();
-    name.trim_end_matches(".rs").to_owned()
+    inside.to_string_lossy().into_owned()
 }
 
-/// The modules in the order in which `lib.rs` lists them.
-fn layers() -> BTreeMap<String, usize> {
-    let text = fs::read_to_string(root().join("src/lib.rs")).expect("lib.rs");
-    text.lines()
-        .filter_map(|line| {
-            let line = line.strip_prefix("pub ").unwrap_or(line);
+/// The lesson is a crate of its own, on its own six crates, and has its own tests.
+const LESSON: &str = "lesson.rs";
+
+/// A door: a folder of modules, and their order in its `lib.rs` or `mod.rs`.
+struct Door {
+    folder: PathBuf,
+    /// Its path in code, such as `crate::server`.
+    path: String,
+    modules: Vec<String>,
+}
+
+impl Door {
+    fn of(map: &Path, text: &str) -> Self {
+        let folder = map.parent().expect("a folder").to_owned();
+        let inside = folder.strip_prefix(root().join("src")).expect("under src");
+        let names = inside
+            .components()
+            .map(|name| name.as_os_str().to_string_lossy());
+        let path: String = names.map(|name| format!("::{name}")).collect();
+        let modules = product(text).lines().filter_map(|line| {
+            let line = line.strip_prefix("pub").unwrap_or(line);
+            let line = line.trim_start_matches("(super)").trim_start();
             line.strip_prefix("mod ")?.strip_suffix(';')
-        })
-        .enumerate()
-        .map(|(index, name)| (name.to_owned(), index))
-        .collect()
+        });
+        Self {
+            folder,
+            path: format!("crate{path}"),
+            modules: modules.map(str::to_owned).collect(),
+        }
+    }
+
+    /// The module of this door that a file belongs to, and whether `super` there is the door.
+    fn module_of(&self, path: &Path) -> Option<(usize, bool)> {
+        let inside = path.strip_prefix(&self.folder).ok()?;
+        let mut names = inside
+            .components()
+            .map(|name| name.as_os_str().to_string_lossy());
+        let first = names.next()?;
+        let rest: Vec<_> = names.collect();
+        let name = first.strip_suffix(".rs").unwrap_or(&first);
+        let at = self.modules.iter().position(|module| module == name)?;
+        Some((at, rest.is_empty() || rest == ["mod.rs"]))
+    }
 }
 
-/// The names right behind each `crate::` in code, leaving out comments.
-fn used(text: &str) -> Vec<String> {
-    let code: String = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    code.split("crate::")
-        .skip(1)
-        .map(|rest| {
-            rest.chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect()
-        })
-        .collect()
+/// Code without comments and unit tests, in one line.
+fn code(text: &str) -> String {
+    let lines = product(text).lines().map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.starts_with("//")).collect();
+    lines.join(" ")
+}
+
+/// The names right behind each `path::` in code, also those in braces.
+fn used(code: &str, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in code.split(&format!("{path}::")).skip(1) {
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default(),
+            None => rest,
+        };
+        for one in list.split(',') {
+            let one = one.trim_start();
+            let end = one.find(|c: char| !c.is_alphanumeric() && c != '_');
+            found.push(one[..end.unwrap_or(one.len())].to_owned());
+            if !rest.starts_with('{') {
+                break;
+            }
+        }
+    }
+    found
 }
 
 #[test]
-fn a_module_uses_only_those_listed_above_it() {
-    let layers = layers();
-    assert!(layers.len() > 10, "lib.rs could not be read: {layers:?}");
+fn a_module_uses_only_those_listed_above_it_in_the_house_and_behind_each_door() {
+    let sources = sources(&root().join("src"));
+    let maps = ["lib.rs", "mod.rs"];
+    let doors: Vec<_> = sources
+        .iter()
+        .filter(|(path, _)| maps.iter().any(|map| path.ends_with(map)))
+        .map(|(path, text)| Door::of(path, text))
+        .collect();
+    assert!(doors.len() > 8, "the maps could not be read");
     let mut wrong = Vec::new();
-    for (path, text) in sources(&root().join("src")) {
-        let module = module_of(&path);
-        let Some(own) = layers.get(&module) else {
-            // Crates of their own, which no module can use.
-            let known = ["lib", "main", LESSON].contains(&&*module);
-            assert!(known, "lib.rs does not list {module}");
-            continue;
-        };
-        assert!(!text.contains("super::super::"), "{}", path.display());
-        for name in used(&text) {
-            match layers.get(&name) {
-                Some(other) if other <= own => {}
-                _ => wrong.push(format!("{} uses {name}", path.display())),
+    for door in &doors {
+        for (path, text) in &sources {
+            let Some((own, is_direct)) = door.module_of(path) else {
+                continue;
+            };
+            assert!(!text.contains("super::super::"), "{}", path.display());
+            let code = code(text);
+            let mut names = used(&code, &door.path);
+            if is_direct {
+                names.extend(used(&code, "super"));
+            }
+            for name in names {
+                let other = door.modules.iter().position(|module| *module == name);
+                if other.is_some_and(|other| other > own) {
+                    wrong.push(format!("{} uses {name}", path.display()));
+                }
             }
         }
     }
@@ -104,42 +149,37 @@ fn begins_paths_with(text: &str, foreign: &str) -> bool {
 #[test]
 fn a_foreign_crate_has_one_room() {
     let rooms = [
-        ("redis", "backplane"),
-        ("tungstenite", "websocket"),
-        ("httparse", "http"),
-        ("icu_normalizer", "message"),
-        ("icu_properties", "message"),
-        ("clap", "cli"),
-        ("simplelog", "cli"),
-        ("ctrlc", "cli"),
-        ("rustix", "cli"),
-        ("unicode_width", "cli"),
-        ("hmac", "token"),
-        ("sha2", "token"),
+        ("redis", &["backplane/"][..]),
+        ("tungstenite", &["websocket/"]),
+        ("httparse", &["server/http/"]),
+        ("icu_normalizer", &["message.rs"]),
+        ("icu_properties", &["message.rs"]),
+        ("clap", &["cli/"]),
+        ("simplelog", &["cli/"]),
+        ("ctrlc", &["cli/"]),
+        ("rustix", &["cli/"]),
+        ("unicode_width", &["cli/"]),
+        ("hmac", &["server/token.rs"]),
+        ("sha2", &["server/token.rs"]),
+        // The system's own interface: signals, the machine's limits, and the meter.
+        ("nix", &["cli/", "server/limits.rs", "bench/"]),
+        // Sockets are made in one place, and written to in another.
+        ("socket2", &["hub/outbox/", "server/"]),
     ];
-    let mut sources = sources(&root().join("src"));
-    // It stands on its own six, and has its own test.
-    sources.retain(|(path, _)| module_of(path) != LESSON);
-    for (foreign, room) in rooms {
-        let mut users: Vec<_> = sources
+    let sources = sources(&root().join("src"));
+    for (foreign, rooms) in rooms {
+        let places = sources
             .iter()
             .filter(|(_, text)| begins_paths_with(text, foreign))
-            .map(|(path, _)| module_of(path))
-            .collect();
-        users.dedup();
-        assert_eq!(users, [room], "{foreign}");
-    }
-    // The system's own interface has three: signals, the machine's limits, and the meter; and sockets
-    // two, where they are made and where they are written to.
-    for (foreign, rooms) in [
-        ("nix", &["cli", "limits", "bench"][..]),
-        ("socket2", &["outbox", "server"]),
-    ] {
-        let users = sources
-            .iter()
-            .filter(|(_, text)| begins_paths_with(text, foreign));
-        for (path, _) in users {
-            assert!(rooms.contains(&&*module_of(path)), "{}", path.display());
+            .map(|(path, _)| place(path));
+        let places: Vec<_> = places.filter(|place| place != LESSON).collect();
+        for room in rooms {
+            let used = places.iter().any(|place| place.starts_with(room));
+            assert!(used, "{foreign} is not used in {room}");
+        }
+        for place in &places {
+            let known = rooms.iter().any(|room| place.starts_with(room));
+            assert!(known, "{place} uses {foreign}");
         }
     }
 }
@@ -155,18 +195,26 @@ fn product(text: &str) -> &str {
 /// the server's. All others are vital.
 #[test]
 fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
-    let others = ["vital", "connection", "client", "bench", "cli", "lesson"];
+    let others = [
+        "threads.rs",
+        "server/connection/",
+        "client/",
+        "bench/",
+        "cli/",
+        LESSON,
+    ];
     let mut vital = Vec::new();
     for (path, text) in sources(&root().join("src")) {
-        let module = module_of(&path);
-        if others.contains(&&*module) || path.ends_with("tests.rs") {
+        let place = place(&path);
+        let is_other = others.iter().any(|other| place.starts_with(other));
+        if is_other || path.ends_with("tests.rs") {
             continue;
         }
         let code = product(&text);
         for way in ["thread::spawn", "Builder", "thread::scope"] {
             assert!(!code.contains(way), "{} uses {way}", path.display());
         }
-        let spawned = code.split("vital::spawn(\"").skip(1);
+        let spawned = code.split("spawn_vital(\"").skip(1);
         vital.extend(spawned.filter_map(|rest| Some(rest.split('"').next()?.to_owned())));
     }
     vital.sort();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use log::warn;
 
-use super::wire::Item;
+use super::wire::LogItem;
 use crate::backplane::batch::Batch;
 use crate::hub::{Delivery, Hub};
 use crate::message::{Entry, MessageId, RoomName};
@@ -96,7 +96,12 @@ pub(super) fn follow(batch: &mut Batch, heard: &mut Heard, entry: Entry) -> bool
 /// Delivers what the log holds behind the room's chain: `page`, oldest first. `tail` is the room's
 /// newest id, read before: it tells whether messages are missing at the end of the log. True once the
 /// room is current.
-pub(super) fn fill(hub: &Hub, heard: &mut Heard, page: Vec<Item>, tail: Option<MessageId>) -> bool {
+pub(super) fn fill(
+    hub: &Hub,
+    heard: &mut Heard,
+    page: Vec<LogItem>,
+    tail: Option<MessageId>,
+) -> bool {
     let mut last = match heard.chain {
         Chain::Current { .. } => return true,
         Chain::Unknown => {
@@ -110,8 +115,8 @@ pub(super) fn fill(hub: &Hub, heard: &mut Heard, page: Vec<Item>, tail: Option<M
         hub.deliver(&heard.room, Delivery::Gap { after, before });
     };
     let more = page.len() == ENTRIES_AT_ONCE;
-    let read_to = page.last().map(Item::id);
-    let mut missed = page.into_iter().filter_map(Item::into_entry).peekable();
+    let read_to = page.last().map(LogItem::id);
+    let mut missed = page.into_iter().filter_map(LogItem::into_entry).peekable();
     if missed.peek().is_none() && !more && tail != last {
         // The log lost its end, or was forgotten with messages that were not delivered. From now on
         // it continues from its newest id.

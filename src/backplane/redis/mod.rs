@@ -5,15 +5,16 @@
 //! keeper ([`presence`]) renews who is here and announces who is gone. The `.lua` files beside are
 //! the atomic steps. Nothing outside this folder knows the `redis` crate.
 
-mod chain;
-mod listener;
-mod pipeline;
-mod presence;
-mod publisher;
-mod roll_call;
-mod subscriber;
-mod waiting;
 mod wire;
+mod pipeline;
+mod publisher;
+mod chain;
+mod waiting;
+mod subscription;
+mod listener;
+mod subscriber;
+mod roll_call;
+mod presence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -265,11 +266,11 @@ impl Backplane for Redis {
         let mut items = wire::items(&self.publisher.call(&command)?)?;
         let more = items.len() > limit;
         items.truncate(limit);
-        let reach = items.last().map(wire::Item::id);
+        let reach = items.last().map(wire::LogItem::id);
         if matches!(page, Page::Newest | Page::Before(_)) {
             items.reverse();
         }
-        let entries = items.into_iter().filter_map(wire::Item::into_entry);
+        let entries = items.into_iter().filter_map(wire::LogItem::into_entry);
         Ok(Excerpt {
             entries: entries.collect(),
             more,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use log::warn;
 use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
-use super::publisher::Job;
 use super::wire::{self, Keys, Scripts};
 use super::{COMMAND_TIMEOUT, RedisAddress, describe};
 use crate::backplane::BackplaneError;
@@ -21,6 +20,24 @@ const BEGIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// While replies come this close together, the socket's time-out is left as it is.
 const TIMEOUT_STEP: Duration = Duration::from_millis(50);
+
+/// Called with what Redis answered.
+pub(super) type OnAnswer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
+
+/// A command on its way to Redis.
+pub(super) struct PendingCommand {
+    pub(super) command: Vec<u8>,
+    pub(super) on_answer: OnAnswer,
+    /// When it is too late to write it.
+    pub(super) due: Instant,
+}
+
+impl PendingCommand {
+    /// Tells the asker what became of it.
+    pub(super) fn answer(self, outcome: Result<Value, BackplaneError>) {
+        (self.on_answer)(outcome);
+    }
+}
 
 /// What is said of a Redis that takes no writes.
 pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
@@ -36,7 +53,7 @@ pub(super) struct Pipeline {
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Redis does not know their script, so they did nothing.
-    pub(super) unknown: Vec<Job>,
+    pub(super) unknown: Vec<PendingCommand>,
     /// Why Redis refused something that it will take again later.
     pub(super) refused: Option<String>,
     /// Whether it refused since it is a replica.
@@ -99,7 +116,10 @@ impl Pipeline {
 
     /// Writes all commands at once and answers each as its reply arrives. After an error, those that
     /// were not answered stay in `batch`: whether they were done is unknown.
-    pub(super) fn exchange(&mut self, batch: &mut Vec<Job>) -> Result<Outcome, RedisError> {
+    pub(super) fn exchange(
+        &mut self,
+        batch: &mut Vec<PendingCommand>,
+    ) -> Result<Outcome, RedisError> {
         let commands: Vec<&[u8]> = batch.iter().map(|job| &job.command[..]).collect();
         let mut replies = Replies::within(COMMAND_TIMEOUT);
         self.connection.send_packed_command(&commands.concat())?;

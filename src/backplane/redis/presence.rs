@@ -19,9 +19,9 @@ use super::wire::{self, Keys, PresenceStep, Scripts};
 use crate::backplane::roster::Roster;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError, Departure, Retention};
 use crate::hub::{Delivery, Hub};
-use crate::lock::lock;
 use crate::message::{RoomName, UserName};
-use crate::vital;
+use crate::threads;
+use crate::threads::lock;
 
 /// How often the keeper looks whether something is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -96,7 +96,7 @@ impl Keeper {
             compare_at: Instant::now() + retention.presence_ttl / 3,
             look_again: false,
         };
-        let thread = vital::spawn("keeper", move || rounds.run(&stopped))?;
+        let thread = threads::spawn_vital("keeper", move || rounds.run(&stopped))?;
         Ok(Self {
             presence,
             stop,

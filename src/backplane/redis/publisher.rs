@@ -18,14 +18,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
 use redis::{Cmd, RedisError, Value};
 
-use super::pipeline::{IS_REPLICA, Outcome, Pipeline};
+use super::pipeline::{IS_REPLICA, OnAnswer, Outcome, PendingCommand, Pipeline};
 use super::wire::{self, Keys, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
-use crate::lock::lock;
 use crate::metrics;
-use crate::vital;
+use crate::threads;
+use crate::threads::lock;
 
 /// How long a command may wait to be written. With
 /// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
@@ -46,34 +46,16 @@ const BATCH_READS: usize = 8;
 /// Commands that nobody waits for are dropped when so many are queued already.
 const FORGETTABLE_BACKLOG: usize = 10_000;
 
-/// Called with what Redis answered.
-pub(super) type Answer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
-
-/// A command on its way to Redis.
-pub(super) struct Job {
-    pub(super) command: Vec<u8>,
-    answer: Answer,
-    /// When it is too late to write it.
-    due: Instant,
-}
-
-impl Job {
-    /// Tells the asker what became of it.
-    pub(super) fn answer(self, outcome: Result<Value, BackplaneError>) {
-        (self.answer)(outcome);
-    }
-}
-
-enum Item {
-    Job(Job),
+enum Queued {
+    Command(PendingCommand),
     /// One whose answer may be large.
-    Read(Job),
+    Read(PendingCommand),
     Stop,
 }
 
 /// The handle that everyone shares.
 pub(super) struct Publisher {
-    queue: Sender<Item>,
+    queue: Sender<Queued>,
     link: Arc<Link>,
     keys: Keys,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -118,7 +100,7 @@ impl Publisher {
             lost_at: None,
             reads: VecDeque::new(),
         };
-        let thread = vital::spawn("publisher", move || worker.run(pipeline, &jobs))?;
+        let thread = threads::spawn_vital("publisher", move || worker.run(pipeline, &jobs))?;
         Ok(Self {
             queue,
             link,
@@ -127,20 +109,20 @@ impl Publisher {
         })
     }
 
-    /// Queues a command; `answer` is called by the publisher's thread and must not wait.
-    pub(super) fn submit(&self, command: &Cmd, answer: Answer) {
-        let job = Job {
+    /// Queues a command; `on_answer` is called by the publisher's thread and must not wait.
+    pub(super) fn submit(&self, command: &Cmd, on_answer: OnAnswer) {
+        let job = PendingCommand {
             command: command.get_packed_command(),
-            answer,
+            on_answer,
             due: Instant::now() + QUEUED_WITHIN,
         };
         let item = if wire::is_read(command) {
-            Item::Read(job)
+            Queued::Read(job)
         } else {
-            Item::Job(job)
+            Queued::Command(job)
         };
         if let Err(refused) = self.queue.send(item)
-            && let Item::Job(job) | Item::Read(job) = refused.into_inner()
+            && let Queued::Command(job) | Queued::Read(job) = refused.into_inner()
         {
             job.answer(Err(BackplaneError::Unavailable));
         }
@@ -236,7 +218,7 @@ impl Publisher {
 
     /// Answers what is queued, closes the connection and joins the thread.
     pub(super) fn close(&self) {
-        let _ = self.queue.send(Item::Stop);
+        let _ = self.queue.send(Queued::Stop);
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
@@ -275,11 +257,11 @@ struct Worker {
     next_attempt: Instant,
     lost_at: Option<Instant>,
     /// Reads that wait for their turn.
-    reads: VecDeque<Job>,
+    reads: VecDeque<PendingCommand>,
 }
 
 impl Worker {
-    fn run(mut self, pipeline: Pipeline, queue: &Receiver<Item>) {
+    fn run(mut self, pipeline: Pipeline, queue: &Receiver<Queued>) {
         self.connected(pipeline);
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
         loop {
@@ -298,7 +280,7 @@ impl Worker {
 
     /// Waits for a command, or until it is time to connect again, and takes what is waiting.
     /// True once the publisher is told to stop.
-    fn collect(&mut self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
+    fn collect(&mut self, queue: &Receiver<Queued>, batch: &mut Vec<PendingCommand>) -> bool {
         let stop = self.collect_jobs(queue, batch);
         let turn = self.reads.len().min(BATCH_READS);
         batch.extend(self.reads.drain(..turn));
@@ -309,7 +291,7 @@ impl Worker {
         stop
     }
 
-    fn collect_jobs(&mut self, queue: &Receiver<Item>, batch: &mut Vec<Job>) -> bool {
+    fn collect_jobs(&mut self, queue: &Receiver<Queued>, batch: &mut Vec<PendingCommand>) -> bool {
         let first = if !self.reads.is_empty() {
             queue.try_recv().map_err(|_| RecvTimeoutError::Timeout)
         } else if self.pipeline.is_some() {
@@ -325,9 +307,9 @@ impl Worker {
         let mut bytes = 0;
         loop {
             match item {
-                Item::Stop => return true,
-                Item::Read(job) => self.reads.push_back(job),
-                Item::Job(job) => {
+                Queued::Stop => return true,
+                Queued::Read(job) => self.reads.push_back(job),
+                Queued::Command(job) => {
                     bytes += job.command.len();
                     batch.push(job);
                 }
@@ -385,7 +367,7 @@ impl Worker {
     }
 
     /// Runs the batch and answers every job in it.
-    fn run_batch(&mut self, batch: &mut Vec<Job>) {
+    fn run_batch(&mut self, batch: &mut Vec<PendingCommand>) {
         if batch.is_empty() {
             return;
         }
@@ -422,7 +404,7 @@ impl Worker {
 fn exchange(
     pipeline: &mut Pipeline,
     scripts: &Scripts,
-    batch: &mut Vec<Job>,
+    batch: &mut Vec<PendingCommand>,
 ) -> Result<Outcome, RedisError> {
     let outcome = answered(pipeline.exchange(batch), batch)?;
     if outcome.unknown.is_empty() {
@@ -444,7 +426,7 @@ fn exchange(
 /// After an error, the jobs that were written and not answered may be done or not.
 fn answered(
     outcome: Result<Outcome, RedisError>,
-    batch: &mut Vec<Job>,
+    batch: &mut Vec<PendingCommand>,
 ) -> Result<Outcome, RedisError> {
     if outcome.is_err() {
         answer_all(batch.drain(..), &BackplaneError::NoAnswer);
@@ -452,7 +434,7 @@ fn answered(
     outcome
 }
 
-fn answer_all(jobs: impl Iterator<Item = Job>, error: &BackplaneError) {
+fn answer_all(jobs: impl Iterator<Item = PendingCommand>, error: &BackplaneError) {
     for job in jobs {
         job.answer(Err(error.clone()));
     }

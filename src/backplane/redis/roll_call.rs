@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::backplane::BackplaneError;
-use crate::lock::lock;
 use crate::message::{RoomName, UserName};
+use crate::threads::lock;
 
 pub(super) type Answer = Result<Arc<[UserName]>, BackplaneError>;
 

@@ -6,12 +6,11 @@
 //! heard of it is ignored until its log has been read from where it was left. What the log no
 //! longer holds becomes a gap.
 
-use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use redis::Cmd;
@@ -19,53 +18,28 @@ use redis::Cmd;
 use super::RedisAddress;
 use super::listener::Listener;
 use super::publisher::Publisher;
+use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::wire::{self, Keys};
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::Hub;
-use crate::lock::lock;
 use crate::message::RoomName;
-use crate::vital;
-
-/// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
-/// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`].
-pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+use crate::threads;
+use crate::threads::lock;
 
 /// For so long a room may be behind before the instance is not ready.
 const BEHIND_IS_NORMAL: Duration = Duration::from_secs(1);
 
 const WAKE: &str = "wake";
 
-pub(super) enum Ask {
-    /// Hear this room; say so on the channel once it is heard.
-    Hear(RoomName, Sender<()>),
-    /// This room may have lost its last member.
-    MayForget(RoomName),
-    Stop,
-}
-
 /// The handle that everyone shares.
 pub(super) struct Subscriber {
-    asks: Sender<Ask>,
-    shared: Arc<Shared>,
+    asks: Sender<Task>,
+    subscription: Arc<Subscription>,
     publisher: Arc<Publisher>,
     wake: Cmd,
     /// Told once, when the first subscription stands.
     stands: Receiver<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What others may know of the subscription.
-#[derive(Default)]
-pub(super) struct Shared {
-    /// The rooms that are heard now. The thread takes a room out before it looks whether the hub
-    /// still hosts it, and whoever joins enters the hub before looking here; so one of the two
-    /// always sees the other.
-    pub(super) heard: Mutex<HashSet<RoomName>>,
-    pub(super) alive: AtomicBool,
-    /// Since when rooms wait for their log to be readable.
-    pub(super) behind_since: Mutex<Option<Instant>>,
-    /// How often the subscription was made.
-    pub(super) epoch: AtomicU64,
 }
 
 impl Subscriber {
@@ -76,13 +50,13 @@ impl Subscriber {
         keys: &Keys,
     ) -> io::Result<Self> {
         let (asks, asked) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::default());
+        let subscription = Arc::new(Subscription::default());
         let (started, stands) = crossbeam_channel::bounded(1);
-        let listener = Listener::new(address, hub, publisher, keys, &shared, asked, started);
-        let thread = vital::spawn("subscriber", move || listener.run())?;
+        let listener = Listener::new(address, hub, publisher, keys, &subscription, asked, started);
+        let thread = threads::spawn_vital("subscriber", move || listener.run())?;
         Ok(Self {
             asks,
-            shared,
+            subscription,
             publisher: Arc::clone(publisher),
             wake: wire::to_myself(keys, WAKE),
             stands,
@@ -90,18 +64,18 @@ impl Subscriber {
         })
     }
 
-    fn ask(&self, ask: Ask) {
+    fn ask(&self, ask: Task) {
         let _ = self.asks.send(ask);
         self.publisher.forget(&self.wake);
     }
 
     /// Returns once the room is heard; see [`Backplane::subscribe`](crate::backplane::Backplane).
     pub(super) fn hear(&self, room: &RoomName) -> Result<(), BackplaneError> {
-        if lock(&self.shared.heard).contains(room) {
+        if lock(&self.subscription.heard).contains(room) {
             return Ok(());
         }
         let (tell, told) = crossbeam_channel::bounded(1);
-        self.ask(Ask::Hear(room.clone(), tell));
+        self.ask(Task::Hear(room.clone(), tell));
         told.recv_timeout(ANSWER_WITHIN)
             .map_err(|_| BackplaneError::Unavailable)
     }
@@ -109,16 +83,16 @@ impl Subscriber {
     /// Looks a while later whether the room still has a member.
     pub(super) fn may_forget(&self, room: &RoomName) {
         // No hurry, so no wake-up.
-        let _ = self.asks.send(Ask::MayForget(room.clone()));
+        let _ = self.asks.send(Task::MayForget(room.clone()));
     }
 
     /// Whether the subscription was proven alive lately and its rooms can be caught up with; if
     /// not, why.
     pub(super) fn ready(&self) -> Result<(), String> {
-        if !self.shared.alive.load(Ordering::Acquire) {
+        if !self.subscription.alive.load(Ordering::Acquire) {
             return Err("the subscription is not alive".to_owned());
         }
-        match *lock(&self.shared.behind_since) {
+        match *lock(&self.subscription.behind_since) {
             Some(since) if since.elapsed() > BEHIND_IS_NORMAL => {
                 Err("rooms are behind, and their logs cannot be read".to_owned())
             }
@@ -128,8 +102,8 @@ impl Subscriber {
 
     /// Tells how often the subscription was made.
     pub(super) fn epochs(&self) -> Box<dyn Fn() -> u64 + Send> {
-        let shared = Arc::clone(&self.shared);
-        Box::new(move || shared.epoch.load(Ordering::Acquire))
+        let subscription = Arc::clone(&self.subscription);
+        Box::new(move || subscription.epoch.load(Ordering::Acquire))
     }
 
     /// At start: waits until the subscription stands.
@@ -141,7 +115,7 @@ impl Subscriber {
 
     /// Unsubscribes, closes the connection and joins the thread.
     pub(super) fn close(&self) {
-        self.ask(Ask::Stop);
+        self.ask(Task::Stop);
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }

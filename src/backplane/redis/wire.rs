@@ -8,9 +8,9 @@ use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use redis::{Arg, Cmd, Script, Value, cmd};
 
-use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, REFS_LAST, Retention};
+use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, Retention};
 use crate::message::{Entry, InstanceId, Message, MessageId, Notice, Origin, RoomName, UserName};
-use crate::protocol::Page;
+use crate::protocol::{Page, Ref};
 
 /// What would make a key ambiguous, or move a cluster's hash tag.
 const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
@@ -110,7 +110,7 @@ impl Scripts {
             .arg(retention.history_length)
             .arg(retention.history_ttl.as_millis() as u64)
             .arg((retention.history_ttl + LAST_ID_LASTS).as_millis() as u64)
-            .arg(REFS_LAST.as_millis() as u64);
+            .arg(Ref::LASTS.as_millis() as u64);
         command
     }
 
@@ -197,7 +197,7 @@ pub(super) fn tail_answer(values: &[Value]) -> Result<Option<MessageId>, Backpla
     if let Some(id) = text(newest) {
         return id.parse().map(Some).map_err(|_| unexpected("GET"));
     }
-    let last_entry = items(last_entry)?.pop().and_then(Item::into_entry);
+    let last_entry = items(last_entry)?.pop().and_then(LogItem::into_entry);
     Ok(last_entry.map(|entry| entry.message.id))
 }
 
@@ -302,13 +302,13 @@ pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
 
 /// What a room's log holds at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum LogItem {
     Entry(Entry),
     /// Something that Hubbub did not write. It is skipped, and yet has its place in the log.
     Foreign(MessageId),
 }
 
-impl Item {
+impl LogItem {
     pub(super) fn id(&self) -> MessageId {
         match self {
             Self::Entry(entry) => entry.message.id,
@@ -325,7 +325,7 @@ impl Item {
 }
 
 /// Reads what XRANGE and XREVRANGE return.
-pub(super) fn items(value: &Value) -> Result<Vec<Item>, BackplaneError> {
+pub(super) fn items(value: &Value) -> Result<Vec<LogItem>, BackplaneError> {
     let Value::Array(items) = value else {
         return Err(unexpected("XRANGE"));
     };
@@ -335,7 +335,7 @@ pub(super) fn items(value: &Value) -> Result<Vec<Item>, BackplaneError> {
         .collect()
 }
 
-fn item_of(item: &Value) -> Option<Item> {
+fn item_of(item: &Value) -> Option<LogItem> {
     let Value::Array(item) = item else {
         return None;
     };
@@ -344,10 +344,10 @@ fn item_of(item: &Value) -> Option<Item> {
     };
     let id = text(id)?;
     Some(match entry(id, fields) {
-        Some(entry) => Item::Entry(entry),
+        Some(entry) => LogItem::Entry(entry),
         None => {
             debug!("a room's log has an entry that is not Hubbub's: {id}");
-            Item::Foreign(id.parse().ok()?)
+            LogItem::Foreign(id.parse().ok()?)
         }
     })
 }

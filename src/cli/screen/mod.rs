@@ -5,10 +5,10 @@
 //! only worth knowing to stderr.
 
 mod colour;
-mod editor;
 mod keys;
-mod terminal;
+mod editor;
 mod tty;
+mod terminal;
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Read, Write};

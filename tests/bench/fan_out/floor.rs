@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use hubbub::frame;
+use hubbub::websocket::frame;
 
 type Room = Arc<Mutex<Vec<Arc<TcpStream>>>>;
 type Rooms = Arc<Mutex<HashMap<String, Room>>>;

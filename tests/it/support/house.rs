@@ -8,12 +8,12 @@ use hubbub::backplane::{
     Backplane, BackplaneError, Departure, Draft, Excerpt, Local, Receipt, Redis as RedisBackplane,
     RedisAddress, Retention,
 };
-use hubbub::config::Config;
 use hubbub::hub::Hub;
+use hubbub::hub::outbox::Queue;
 use hubbub::message::{InstanceId, MessageId, RoomName, UserName};
-use hubbub::outbox::Queue;
 use hubbub::protocol::{Event, Page, json};
-use hubbub::session::Instance;
+use hubbub::server::config::Config;
+use hubbub::server::session::Instance;
 
 use super::DEADLINE;
 use super::redis::Redis;

@@ -7,11 +7,11 @@ use redis::{Cmd, Value};
 use super::Listener;
 use crate::backplane::BackplaneError;
 use crate::backplane::redis::chain::{ENTRIES_AT_ONCE, Heard, fill};
-use crate::backplane::redis::wire::{self, Item};
-use crate::lock::lock;
+use crate::backplane::redis::wire::{self, LogItem};
 use crate::message::MessageId;
 use crate::metrics;
 use crate::protocol::Page;
+use crate::threads::lock;
 
 /// How long to wait before a room is read again whose log could not be read.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ impl Listener {
         }
         let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
         let complete = self.catch_up(&some);
-        let mut behind_since = lock(&self.shared.behind_since);
+        let mut behind_since = lock(&self.subscription.behind_since);
         if complete {
             *behind_since = None;
         } else {
@@ -67,7 +67,7 @@ impl Listener {
             metrics::CAUGHT_UP.add(missed.len());
             if fill(&self.hub, heard, missed, tail) {
                 self.behind.remove(channel);
-                lock(&self.shared.heard).insert(heard.room.clone());
+                lock(&self.subscription.heard).insert(heard.room.clone());
                 for waiting in heard.waiting.drain(..) {
                     let _ = waiting.send(());
                 }
@@ -80,7 +80,7 @@ impl Listener {
 /// The room's newest id, and what its log holds behind the point that was asked for.
 fn read(
     mut answers: Vec<Result<Value, BackplaneError>>,
-) -> Result<(Option<MessageId>, Vec<Item>), BackplaneError> {
+) -> Result<(Option<MessageId>, Vec<LogItem>), BackplaneError> {
     let missed = answers.pop().unwrap_or(Err(BackplaneError::NoAnswer))?;
     let tail: Result<Vec<_>, _> = answers.into_iter().collect();
     Ok((wire::tail_answer(&tail?)?, wire::items(&missed)?))

@@ -17,15 +17,15 @@ use redis::{Connection, PushKind, RedisError, Value};
 use self::probe::{Due, Probe};
 use super::chain::{Chain, Heard, follow};
 use super::publisher::Publisher;
-use super::subscriber::{Ask, CONFIRM_WITHIN, Shared};
+use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::waiting::Waiting;
 use super::wire::{self, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::hub::{Delivery, Hub};
-use crate::lock::lock;
 use crate::message::RoomName;
 use crate::metrics;
+use crate::threads::lock;
 
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -58,8 +58,8 @@ pub(super) struct Listener {
     hub: Arc<Hub>,
     publisher: Arc<Publisher>,
     keys: Keys,
-    shared: Arc<Shared>,
-    asked: Receiver<Ask>,
+    subscription: Arc<Subscription>,
+    asked: Receiver<Task>,
     waiting: Waiting,
     /// By channel.
     rooms: HashMap<String, Heard>,
@@ -87,8 +87,8 @@ impl Listener {
         hub: &Arc<Hub>,
         publisher: &Arc<Publisher>,
         keys: &Keys,
-        shared: &Arc<Shared>,
-        asked: Receiver<Ask>,
+        subscription: &Arc<Subscription>,
+        asked: Receiver<Task>,
         started: Sender<()>,
     ) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Listener {
             hub: Arc::clone(hub),
             publisher: Arc::clone(publisher),
             keys: keys.clone(),
-            shared: Arc::clone(shared),
+            subscription: Arc::clone(subscription),
             asked,
             waiting: Waiting::default(),
             rooms: HashMap::new(),
@@ -145,8 +145,8 @@ impl Listener {
     fn lost(&mut self, cut: &Cut) {
         self.waiting.deliver(&self.hub);
         self.hub.flush();
-        lock(&self.shared.heard).clear();
-        self.shared.alive.store(false, Ordering::Release);
+        lock(&self.subscription.heard).clear();
+        self.subscription.alive.store(false, Ordering::Release);
         self.behind.clear();
         for heard in self.rooms.values_mut() {
             heard.chain.cut();
@@ -186,10 +186,10 @@ impl Listener {
     }
 
     /// Takes note of what is asked, without talking to Redis.
-    fn note(&mut self, ask: Ask) {
+    fn note(&mut self, ask: Task) {
         match ask {
-            Ask::Hear(room, tell) => {
-                if lock(&self.shared.heard).contains(&room) {
+            Task::Hear(room, tell) => {
+                if lock(&self.subscription.heard).contains(&room) {
                     let _ = tell.send(());
                     return;
                 }
@@ -206,8 +206,8 @@ impl Listener {
                 });
                 heard.waiting.push(tell);
             }
-            Ask::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
-            Ask::Stop => self.stopping = true,
+            Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
+            Task::Stop => self.stopping = true,
         }
     }
 
@@ -304,7 +304,7 @@ impl Listener {
             self.overdue_at = now + GLANCE;
             self.overdue(now)?;
         }
-        if self.shared.alive.load(Ordering::Acquire) {
+        if self.subscription.alive.load(Ordering::Acquire) {
             return self.forget_due(connection, now);
         }
         Ok(())
@@ -347,7 +347,7 @@ impl Listener {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
                             if !follow(self.waiting.batch(), heard, entry) {
-                                lock(&self.shared.heard).remove(&heard.room);
+                                lock(&self.subscription.heard).remove(&heard.room);
                                 self.behind.insert(channel.to_owned());
                                 self.catch_up_at = Instant::now();
                             }
@@ -384,8 +384,8 @@ impl Listener {
 
     /// The control channel is confirmed: the subscription stands.
     fn stands(&mut self) {
-        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
-        self.shared.alive.store(true, Ordering::Release);
+        self.subscription.epoch.fetch_add(1, Ordering::AcqRel);
+        self.subscription.alive.store(true, Ordering::Release);
         if let Some(started) = self.started.take() {
             let _ = started.send(());
         }
@@ -405,11 +405,11 @@ impl Listener {
         let due = self.forgetting.partition_point(|(at, _)| *at <= now);
         let rooms: Vec<_> = self.forgetting.drain(..due).collect();
         for (_, room) in rooms {
-            // In this order: see `Shared::heard`.
-            let was_heard = lock(&self.shared.heard).remove(&room);
+            // In this order: see `Subscription::heard`.
+            let was_heard = lock(&self.subscription.heard).remove(&room);
             if self.hub.hosts(&room) {
                 if was_heard {
-                    lock(&self.shared.heard).insert(room);
+                    lock(&self.subscription.heard).insert(room);
                 }
                 continue;
             }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender};
 
 use super::Outbox;
-use crate::frame::Frame;
-use crate::lock::lock;
+use crate::threads::lock;
+use crate::websocket::frame::Frame;
 
 /// How many bytes the writer takes at once: enough to make one write worth many frames.
 const BATCH_BYTES: usize = 64 * 1024;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::admission::{FOREIGN_PAGE, Refused, admit, page};
-use crate::backplane::{BackplaneError, Draft};
-use crate::http::{Answer, Request, Resource, read_body};
-use crate::message::{MessageId, RoomName, UserName};
-use crate::protocol::{ErrorCode, Event, Page, Ref, Rendering, json};
-use crate::session::{
+use super::admission::{FOREIGN_PAGE, Refused, admit, page};
+use super::http::{Answer, Request, Resource, read_body};
+use super::session::{
     Instance, PAGE_DEFAULT, PAGE_MOST, gather, messages, receipt, refused, too_fast,
 };
+use crate::backplane::{BackplaneError, Draft};
+use crate::message::{MessageId, RoomName, UserName};
+use crate::protocol::{ErrorCode, Event, Page, Ref, Rendering, json};
 
 /// When to try again, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

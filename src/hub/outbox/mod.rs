@@ -24,32 +24,11 @@ use socket2::SockRef;
 
 pub use self::lane::{Batch, Queue, StartWriter};
 use self::lane::{Item, Lane};
-use crate::frame::{self, Frame};
-use crate::lock::lock;
 use crate::metrics;
 use crate::protocol::{Event, Rendering, Weight};
-
-/// Close codes (RFC 6455 §7.4.1 and the IANA registry).
-pub mod code {
-    /// Done.
-    pub const NORMAL: u16 = 1000;
-    /// The peer broke the protocol.
-    pub const PROTOCOL: u16 = 1002;
-    /// A kind of data that is not taken here.
-    pub const UNSUPPORTED: u16 = 1003;
-    /// Text that is not UTF-8.
-    pub const INVALID_TEXT: u16 = 1007;
-    /// Not allowed, or too fast for too long.
-    pub const POLICY: u16 = 1008;
-    /// A message over the limit.
-    pub const TOO_BIG: u16 = 1009;
-    /// The server failed.
-    pub const INTERNAL: u16 = 1011;
-    /// The server restarts; come back.
-    pub const RESTART: u16 = 1012;
-    /// Too slow, or too full; come back later.
-    pub const TRY_AGAIN_LATER: u16 = 1013;
-}
+use crate::threads::lock;
+use crate::websocket::code;
+use crate::websocket::frame::{self, Frame};
 
 /// The states an outbox goes through, in this order only.
 mod state {

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::heartbeat::Heartbeat;
-use crate::config::Deadlines;
-use crate::frame;
-use crate::limits::TokenBucket;
-use crate::lock::lock;
+use crate::hub::outbox::{Batch, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::outbox::{Batch, Outbox, Queue, StartWriter, code, outbox};
 use crate::protocol::{Rendering, Weight};
+use crate::server::config::Deadlines;
+use crate::server::limits::TokenBucket;
+use crate::threads::lock;
+use crate::websocket::code;
+use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming, ReadHalf};
 
 /// The writer only copies bytes.
@@ -338,8 +339,8 @@ pub(super) fn write_by(
 mod tests {
     use super::*;
 
-    use crate::config::Config;
-    use crate::connection::tests::pair;
+    use crate::server::config::Config;
+    use crate::server::connection::tests::pair;
 
     /// The heartbeat leaves a time-out behind that ends when the next ping would have been due.
     #[test]

@@ -3,10 +3,10 @@
 
 use super::Session;
 use crate::backplane::{Backplane, BackplaneError, Excerpt, continues};
-use crate::frame;
 use crate::message::{Entry, Message, MessageId, RoomName};
-use crate::outbox::code;
 use crate::protocol::{Event, Page, Rendering, Weight};
+use crate::websocket::code;
+use crate::websocket::frame;
 
 /// The most messages in one page of history.
 pub const PAGE_MOST: usize = 200;

@@ -1,7 +1,9 @@
-//! Threads that the process cannot do without: the acceptor, the publisher, the subscriber, the
-//! keeper, and the embedded backplane's thread.
+//! Threads and locks, and what a panic ends.
 //!
-//! Such a thread cannot be replaced. Its state is lost with it, and a loop that begins anew behind an
+//! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process:
+//! the acceptor, the publisher, the subscriber, the keeper, and the embedded backplane's thread.
+//!
+//! A vital thread cannot be replaced. Its state is lost with it, and a loop that begins anew behind an
 //! unknown fault would promise what it may not keep. Without it the process goes on in part: sends are
 //! acknowledged and nobody hears them, and `/readyz` says 200. So a panic there ends the process, and
 //! a supervisor starts a whole one; users come back and resume, and the log has what they missed.
@@ -13,9 +15,16 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use log::error;
+
+/// Takes the lock, also when a thread panicked while it held it. Every mutex of this crate guards data
+/// that is valid between any two statements, so the lock is still good to use.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The exit code of a process whose vital thread panicked; the same that Rust gives a process whose
 /// main thread does.
@@ -27,7 +36,7 @@ const PANICKED: i32 = 101;
 /// file each time that the supervisor starts the next process. Exiting waits for no other thread and
 /// takes none of their locks: destructors do not run, not even those of statics. Nothing is left to be
 /// flushed, since the log writes each line through to stderr.
-pub(crate) fn spawn(
+pub(crate) fn spawn_vital(
     name: &'static str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
@@ -77,7 +86,7 @@ mod tests {
     fn panic_in_a_vital_thread() {
         log::set_logger(&ToStderr).expect("the only log");
         log::set_max_level(log::LevelFilter::Error);
-        spawn("heart", || panic!("on purpose")).expect("a thread");
+        spawn_vital("heart", || panic!("on purpose")).expect("a thread");
         thread::sleep(LONG);
     }
 
@@ -87,7 +96,7 @@ mod tests {
             return panic_in_a_vital_thread();
         }
         let itself = env::current_exe().expect("the path of the tests");
-        let name = "vital::tests::a_panic_in_a_vital_thread_ends_the_process_with_one_line";
+        let name = "threads::tests::a_panic_in_a_vital_thread_ends_the_process_with_one_line";
         let child = Command::new(itself)
             .args(["--exact", name, "--nocapture"])
             .env(CHILD, "1")
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_vital_thread_that_returns_is_joined_like_any_other() {
-        let thread = spawn("heart", || {}).expect("a thread");
+        let thread = spawn_vital("heart", || {}).expect("a thread");
         assert!(thread.join().is_ok());
     }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
-use crate::token::Secret;
 
 /// What a server does, and within which limits.
 #[derive(Debug, Clone)]

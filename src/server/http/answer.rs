@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::TcpStream;
 
-use crate::page::{self, Asset};
+use crate::server::page::{self, Asset};
 
 /// A plain answer, after which the connection is closed.
 #[derive(Debug)]

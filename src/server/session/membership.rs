@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Instance;
 use crate::backplane::{BackplaneError, Departure};
+use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, RoomName, UserName};
-use crate::outbox::Outbox;
 
 /// It lasts from when the hub admits the connection until it is dropped. However that comes about, also
 /// by a panic, the connection is out of the room afterwards: otherwise presence would be renewed for a

@@ -6,11 +6,11 @@ use std::fmt::Display;
 
 use log::info;
 
-use crate::config::Config;
-use crate::http::{Answer, Request};
+use super::config::Config;
+use super::http::{Answer, Request};
+use super::token::{Claims, Secret, TokenError};
 use crate::message::{RoomName, UserName};
 use crate::metrics;
-use crate::token::{Claims, Secret, TokenError};
 
 /// In the list of subprotocols, where a page can put it, a token follows this.
 const TOKEN_SUBPROTOCOL: &str = "token.";

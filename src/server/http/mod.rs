@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 pub use self::answer::Answer;
 pub use self::head::{BodyError, HeadError, read_body, read_request};
-use crate::page::{self, Asset};
+use crate::server::page::{self, Asset};
 
 /// A request's head.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::outbox::Outbox;
+use crate::hub::outbox::Outbox;
 
 /// The shortest read time-out; none at all would mean to wait for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -108,10 +108,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use crate::connection::tests::pair;
-    use crate::frame;
-    use crate::outbox::{code, outbox};
+    use crate::hub::outbox::outbox;
     use crate::protocol::{Rendering, Weight};
+    use crate::server::connection::tests::pair;
+    use crate::websocket::code;
+    use crate::websocket::frame;
 
     /// A heartbeat, and the peer's end of its socket.
     fn heartbeat(interval: Duration, pong_within: Duration) -> (Heartbeat, TcpStream) {

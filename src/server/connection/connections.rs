@@ -15,12 +15,13 @@ use log::error;
 
 use super::serve;
 use crate::backoff::spread;
-use crate::lock::lock;
+use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::outbox::{Outbox, code};
 use crate::protocol::Event;
-use crate::session::Instance;
+use crate::server::session::Instance;
+use crate::threads::lock;
+use crate::websocket::code;
 
 /// The reader parses JSON, whose nesting is bounded.
 const READER_STACK: usize = 256 * 1024;

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::TokenBucket;
+use crate::server::limits::TokenBucket;
 
 /// How long a client is not read after a send was refused. A hundred errors a second at most are the
 /// price of one that floods.

@@ -1,11 +1,11 @@
 //! Before the upgrade: what a chat request asks for, and whether it may.
 
 use super::wrong_method;
-use crate::admission::admit;
-use crate::config::Config;
-use crate::http::{Answer, Request};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Rendering;
+use crate::server::admission::admit;
+use crate::server::config::Config;
+use crate::server::http::{Answer, Request};
 use crate::websocket;
 
 /// What a chat request asks for, validated.
@@ -82,7 +82,7 @@ pub(super) fn chat_request(
         return Err(bad("a request for a chat has no body".to_owned()));
     }
     let (rendering, subprotocol) = rendering(request)?;
-    let head = websocket::accept(&request.headers, subprotocol)
+    let head = websocket::server::accept(&request.headers, subprotocol)
         .map_err(|why| bad(format!("bad WebSocket request: {why}")))?;
     Ok(ChatRequest {
         user,

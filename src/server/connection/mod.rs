@@ -21,15 +21,15 @@ pub use self::connections::{Connections, NoConnection};
 pub use self::pumps::{Conversation, Terms, converse};
 use self::pumps::{WRITE_GLANCE, write_by};
 use self::upgrade::{ChatRequest, chat_request};
-use crate::api;
-use crate::config::Deadlines;
-use crate::frame;
-use crate::http::{self, Answer, HeadError, Request, Route};
+use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::outbox::Outbox;
 use crate::protocol::Rendering;
-use crate::session::Session;
+use crate::server::api;
+use crate::server::config::Deadlines;
+use crate::server::http::{self, Answer, HeadError, Request, Route};
+use crate::server::session::Session;
+use crate::websocket::frame;
 
 /// The reader's thread, from the first byte to the last.
 fn serve(

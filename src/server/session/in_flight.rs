@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::lock::lock;
+use crate::threads::lock;
 
 /// How many sends of one connection may wait for their receipt; then it is read no further.
 const SENDS_IN_FLIGHT: usize = 64;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::lock::lock;
 use crate::message::UserName;
+use crate::threads::lock;
 
 /// A Rust thread maps its stack and its signal stack, each with a guard page of its own.
 const MAPPINGS_PER_THREAD: u64 = 4;

@@ -25,13 +25,14 @@ use self::membership::Membership;
 use self::pace::{PAUSE, Pace, Verdict};
 pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft};
-use crate::config::Config;
 use crate::hub::Hub;
-use crate::limits::Paces;
+use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
 use crate::metrics;
-use crate::outbox::{Outbox, code};
 use crate::protocol::{Command, ErrorCode, Event, Limits, Ref, Rendering, json, text};
+use crate::server::config::Config;
+use crate::server::limits::Paces;
+use crate::websocket::code;
 
 /// What all sessions of an instance share.
 pub struct Instance {

@@ -1,0 +1,37 @@
+//! The subscription: what the subscriber's handle and its thread share.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::message::RoomName;
+
+/// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
+/// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
+pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the handle wants of the thread.
+pub(super) enum Task {
+    /// Hear this room; say so on the channel once it is heard.
+    Hear(RoomName, Sender<()>),
+    /// This room may have lost its last member.
+    MayForget(RoomName),
+    Stop,
+}
+
+/// What others may know of the subscription.
+#[derive(Default)]
+pub(super) struct Subscription {
+    /// The rooms that are heard now. The thread takes a room out before it looks whether the hub
+    /// still hosts it, and whoever joins enters the hub before looking here; so one of the two
+    /// always sees the other.
+    pub(super) heard: Mutex<HashSet<RoomName>>,
+    pub(super) alive: AtomicBool,
+    /// Since when rooms wait for their log to be readable.
+    pub(super) behind_since: Mutex<Option<Instant>>,
+    /// How often the subscription was made.
+    pub(super) epoch: AtomicU64,
+}
