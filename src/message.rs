@@ -314,20 +314,20 @@ pub struct Message {
 
 /// Names one connection of one instance, so that a sender's own lines can be told from another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Origin {
+pub struct Via {
     /// Drawn at random when the instance starts.
     pub instance: InstanceId,
     /// Counts up within the instance.
     pub connection: ConnectionId,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.instance, self.connection)
     }
 }
 
-impl Origin {
+impl Via {
     /// Reads what `Display` wrote; `None` for anything else, which then is nobody's own line.
     pub fn parse(text: &str) -> Option<Self> {
         let (instance, connection) = text.split_once('.')?;
@@ -374,7 +374,7 @@ pub struct Entry {
     /// hole is found.
     pub prev: Option<MessageId>,
     /// The connection it was said on.
-    pub via: Option<Origin>,
+    pub via: Option<Via>,
 }
 
 /// Something that happened in a room and is not kept.
@@ -495,11 +495,11 @@ mod tests {
 
     #[test]
     fn an_origin_survives_being_written() {
-        let origin = Origin {
+        let origin = Via {
             instance: InstanceId::random(),
             connection: ConnectionId(17),
         };
-        assert_eq!(Origin::parse(&origin.to_string()), Some(origin));
-        assert_eq!(Origin::parse("elsewhere"), None);
+        assert_eq!(Via::parse(&origin.to_string()), Some(origin));
+        assert_eq!(Via::parse("elsewhere"), None);
     }
 }

@@ -16,7 +16,7 @@ use super::roster::Roster;
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
 use crate::hub::{Delivery, Hub};
 use crate::message::{MessageId, Notice, RoomName, UserName};
-use crate::protocol::Page;
+use crate::protocol::Cursor;
 use crate::threads;
 use crate::threads::lock;
 
@@ -166,7 +166,7 @@ impl Backplane for Local {
 
     fn unsubscribe(&self, _room: &RoomName) {}
 
-    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
+    fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         Ok(lock(&self.shared.logs).excerpt(room, page, limit))
     }
 

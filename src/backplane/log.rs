@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
-use crate::protocol::{Page, Ref};
+use crate::protocol::{Cursor, Ref};
 
 /// What an entry, a ref, and a room take beside their text, about.
 const ENTRY_BYTES: usize = 256;
@@ -191,7 +191,7 @@ impl Logs {
     }
 
     /// Reads a part of a room's log.
-    pub(super) fn excerpt(&self, room: &RoomName, page: Page, limit: usize) -> Excerpt {
+    pub(super) fn excerpt(&self, room: &RoomName, page: Cursor, limit: usize) -> Excerpt {
         let log = self.rooms.get(room);
         log.map(|log| log.excerpt(page, limit)).unwrap_or_default()
     }
@@ -224,28 +224,28 @@ impl Log {
         }
     }
 
-    fn excerpt(&self, page: Page, limit: usize) -> Excerpt {
+    fn excerpt(&self, page: Cursor, limit: usize) -> Excerpt {
         let ids = |entry: &Entry| entry.message.id;
         let length = self.entries.len();
         let range = match page {
-            Page::Newest => length.saturating_sub(limit)..length,
-            Page::Before(id) => {
+            Cursor::Newest => length.saturating_sub(limit)..length,
+            Cursor::Before(id) => {
                 let end = self.entries.partition_point(|entry| ids(entry) < id);
                 end.saturating_sub(limit)..end
             }
-            Page::After(id) => {
+            Cursor::After(id) => {
                 let start = self.entries.partition_point(|entry| ids(entry) <= id);
                 start..length.min(start.saturating_add(limit))
             }
         };
         let more = match page {
-            Page::Newest | Page::Before(_) => range.start > 0,
-            Page::After(_) => range.end < length,
+            Cursor::Newest | Cursor::Before(_) => range.start > 0,
+            Cursor::After(_) => range.end < length,
         };
         let entries: Vec<_> = self.entries.range(range).cloned().collect();
         let reach = match page {
-            Page::Newest | Page::Before(_) => entries.first(),
-            Page::After(_) => entries.last(),
+            Cursor::Newest | Cursor::Before(_) => entries.first(),
+            Cursor::After(_) => entries.last(),
         };
         Excerpt {
             reach: reach.map(ids),
@@ -299,18 +299,18 @@ mod tests {
             say(&mut logs, "lobby", &n.to_string(), None, now);
         }
         let read = |page, limit| logs.excerpt(&RoomName::lobby(), page, limit);
-        let newest = read(Page::Newest, 3);
+        let newest = read(Cursor::Newest, 3);
         assert_eq!((texts(&newest).as_str(), newest.more), ("789", true));
         let id = newest.entries[0].message.id;
         assert_eq!(newest.reach, Some(id));
-        let before = read(Page::Before(id), 3);
+        let before = read(Cursor::Before(id), 3);
         assert_eq!((texts(&before).as_str(), before.more), ("456", true));
-        let rest = read(Page::Before(before.entries[0].message.id), 3);
+        let rest = read(Cursor::Before(before.entries[0].message.id), 3);
         assert_eq!((texts(&rest).as_str(), rest.more), ("3", false));
-        let after = read(Page::After(id), 1);
+        let after = read(Cursor::After(id), 1);
         assert_eq!((texts(&after).as_str(), after.more), ("8", true));
         assert_eq!(after.reach, Some(after.entries[0].message.id));
-        assert_eq!(texts(&read(Page::After(id), 9)), "89");
+        assert_eq!(texts(&read(Cursor::After(id), 9)), "89");
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(again.id, first.id);
         assert!(again.duplicate);
         assert_eq!(
-            logs.excerpt(&RoomName::lobby(), Page::Newest, 9)
+            logs.excerpt(&RoomName::lobby(), Cursor::Newest, 9)
                 .entries
                 .len(),
             1
@@ -340,12 +340,12 @@ mod tests {
         let first = say(&mut logs, "lobby", "a", Some("r"), now);
         let ttl = Duration::from_secs(60);
         logs.forget(now + ttl);
-        assert!(logs.excerpt(&lobby, Page::Newest, 9).entries.is_empty());
+        assert!(logs.excerpt(&lobby, Cursor::Newest, 9).entries.is_empty());
         assert_eq!(logs.tail(&lobby), Some(first.id));
         let later = now + ttl + Ref::LASTS;
         logs.forget(later);
         say(&mut logs, "lobby", "b", None, later);
-        let entry = &logs.excerpt(&lobby, Page::Newest, 9).entries[0];
+        let entry = &logs.excerpt(&lobby, Cursor::Newest, 9).entries[0];
         assert_eq!(entry.prev, Some(first.id));
         logs.forget(later + ttl + LAST_ID_LASTS);
         assert_eq!(logs.tail(&lobby), None);
@@ -366,7 +366,7 @@ mod tests {
         }
         let kept = |room: &str| {
             let room = room.parse().expect("a name");
-            logs.excerpt(&room, Page::Newest, 1000).entries.len()
+            logs.excerpt(&room, Cursor::Newest, 1000).entries.len()
         };
         let kept = rooms.map(kept);
         assert!(kept.iter().all(|kept| (4..=6).contains(kept)), "{kept:?}");

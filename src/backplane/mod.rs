@@ -23,8 +23,8 @@ use std::time::Duration;
 pub use local::Local;
 pub use redis::{ConnectError, Redis, RedisAddress};
 
-use crate::message::{Entry, MessageId, Origin, RoomName, UserName};
-use crate::protocol::{Page, Ref};
+use crate::message::{Entry, MessageId, RoomName, UserName, Via};
+use crate::protocol::{Cursor, Ref};
 
 /// Something to be said, before it has an id.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Draft {
     /// Under which ref, which makes a repetition the same message for five minutes.
     pub reference: Option<Ref>,
     /// On which connection.
-    pub via: Option<Origin>,
+    pub via: Option<Via>,
 }
 
 /// A message is stored.
@@ -118,7 +118,7 @@ pub trait Backplane: Send + Sync {
     fn unsubscribe(&self, room: &RoomName);
 
     /// Reads up to `limit` entries of the room's log.
-    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError>;
+    fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError>;
 
     /// The id of the newest message that the room's log took. It is known for [`LAST_ID_LASTS`] after
     /// the log forgot the message itself, so that a forgotten past is told from a lost one.

@@ -298,7 +298,7 @@ impl Listener for Load {
     }
 }
 
-/// What a server says to a sender whose message it does not take, in either of Hubbub's renderings.
+/// What a server says to a sender whose message it does not take, in either of Hubbub's encodings.
 pub(super) fn complaint(payload: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(payload);
     let refused = text.starts_with("! ") || text.contains(r#""type":"error""#);

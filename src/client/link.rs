@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Options, ServerUrl};
-use crate::protocol::{Command, Event, Rendering, json};
+use crate::protocol::{Command, Encoding, Event, json};
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
 use crate::websocket::{Ended, Incoming, ReadHalf};
 
@@ -110,7 +110,7 @@ pub(super) fn connect(server: &ServerUrl, options: &Options) -> Result<Link, NoL
     let half = ReadHalf::client(
         Arc::clone(&socket),
         &url,
-        Rendering::Json.subprotocol(),
+        Encoding::Json.subprotocol(),
         options.token.as_deref(),
         MAX_EVENT,
         Box::new(move |frames| {

@@ -1,7 +1,7 @@
 //! The hub: which rooms this instance hosts, who of its users is in them, and what they have heard.
 //!
 //! [`Hub::deliver`] is the fan-out. It never waits for anyone, it encodes a message once per
-//! rendering, and it hands each member every message of the room once and in the room's order,
+//! encoding, and it hands each member every message of the room once and in the room's order,
 //! whatever the backplane repeats: a member takes only ids above the last it took. Comings and goings
 //! in quick succession are told together ([`Hub::flush_due`]).
 
@@ -17,9 +17,7 @@ use std::time::Instant;
 use self::gathering::GATHERED_FOR;
 use self::room::{Member, Room};
 use crate::hub::outbox::Outbox;
-use crate::message::{
-    ConnectionId, Entry, InstanceId, MessageId, Notice, Origin, RoomName, UserName,
-};
+use crate::message::{ConnectionId, Entry, InstanceId, MessageId, Notice, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::Event;
 use crate::threads::lock;
@@ -79,7 +77,7 @@ impl Hub {
         user: &UserName,
         outbox: &Arc<Outbox>,
     ) {
-        let origin = Origin {
+        let origin = Via {
             instance: self.instance,
             connection,
         };

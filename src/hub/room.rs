@@ -11,9 +11,9 @@ use std::time::Instant;
 use super::broadcast::{Broadcast, Volley};
 use super::gathering::Gathering;
 use crate::hub::outbox::{Outbox, Pushed};
-use crate::message::{ConnectionId, MessageId, Notice, Origin, RoomName, UserName};
+use crate::message::{ConnectionId, MessageId, Notice, RoomName, UserName, Via};
 use crate::metrics;
-use crate::protocol::{ANNOUNCED_MEMBERS, Event, Rendering, Weight};
+use crate::protocol::{ANNOUNCED_MEMBERS, Encoding, Event, Priority};
 use crate::websocket::frame::Frame;
 
 /// How many events may be held back for a member who is still reading the past; of their text, as
@@ -22,7 +22,7 @@ const MAX_HELD: usize = 16 * 1024;
 
 /// One connection in one room.
 pub(super) struct Member {
-    origin: Origin,
+    origin: Via,
     user: UserName,
     outbox: Arc<Outbox>,
     /// The last message it was given, or that its history held.
@@ -41,7 +41,7 @@ struct Held {
 
 impl Member {
     /// One who still reads the past.
-    pub(super) fn reading(origin: Origin, user: UserName, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn reading(origin: Via, user: UserName, outbox: Arc<Outbox>) -> Self {
         Self {
             origin,
             user,
@@ -63,13 +63,13 @@ impl Member {
             .filter(|(_, one)| !self.wants(&one.event))
             .map(|(place, _)| place)
             .collect();
-        let rendering = self.outbox.rendering();
+        let encoding = self.outbox.encoding();
         let frame = match unwanted[..] {
-            [] => volley.frame(rendering).cloned(),
-            _ => volley.frame_without(rendering, &unwanted),
+            [] => volley.frame(encoding).cloned(),
+            _ => volley.frame_without(encoding, &unwanted),
         };
         let wanted = volley.broadcasts.len() - unwanted.len();
-        frame.is_some_and(|frame| self.push(frame, volley.weight(), wanted))
+        frame.is_some_and(|frame| self.push(frame, volley.priority(), wanted))
     }
 
     /// Takes it, if it wants it. False if it does not.
@@ -80,8 +80,8 @@ impl Member {
         if !self.wants(&broadcast.event) {
             return false;
         }
-        let frame = broadcast.frame(self.outbox.rendering()).cloned();
-        frame.is_some_and(|frame| self.push(frame, broadcast.event.weight(), 1))
+        let frame = broadcast.frame(self.outbox.encoding()).cloned();
+        frame.is_some_and(|frame| self.push(frame, broadcast.event.priority(), 1))
     }
 
     /// Keeps it for later, if it may want it then.
@@ -108,8 +108,8 @@ impl Member {
     }
 
     /// Pushes a frame with so many events. True, since it had some.
-    fn push(&self, frame: Frame, weight: Weight, events: usize) -> bool {
-        match self.outbox.push(frame, weight) {
+    fn push(&self, frame: Frame, priority: Priority, events: usize) -> bool {
+        match self.outbox.push(frame, priority) {
             Pushed::Taken => metrics::DELIVERED.add(events),
             Pushed::Shed => metrics::SHED.add(events),
             Pushed::Ended => {}
@@ -126,7 +126,7 @@ impl Member {
                 }
                 self.last = Some(message.id);
                 // A terminal shows its own lines already.
-                self.outbox.rendering() == Rendering::Json || *via != Some(self.origin)
+                self.outbox.encoding() == Encoding::Json || *via != Some(self.origin)
             }
             Event::Gap { before, .. } => {
                 // Ids begin anew behind it, unless it says otherwise.
@@ -191,7 +191,7 @@ impl Room {
             return;
         };
         if let Some(first) = first {
-            member.outbox.push(first, Weight::Essential);
+            member.outbox.push(first, Priority::High);
         }
         member.last = last;
         let Some(held) = member.held.take() else {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hub::outbox::{Queue, outbox};
-use crate::protocol::{ANNOUNCED_MEMBERS, Rendering};
+use crate::protocol::{ANNOUNCED_MEMBERS, Encoding};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -40,7 +40,7 @@ impl House {
     }
 
     fn admit(&self, connection: u64, name: &str) -> Queue {
-        let (outbox, queue) = outbox(Rendering::Text, 10_000, None);
+        let (outbox, queue) = outbox(Encoding::Text, 10_000, None);
         let connection = ConnectionId(connection);
         self.hub.admit(&self.room, connection, &user(name), &outbox);
         queue
@@ -53,7 +53,7 @@ impl House {
     }
 
     /// Bob says numbers, which are their ids, too.
-    fn say(&self, numbers: &[u64], via: Option<Origin>) {
+    fn say(&self, numbers: &[u64], via: Option<Via>) {
         let entry = |&number: &u64| Entry {
             message: crate::message::Message {
                 id: MessageId { millis: 1, number },
@@ -222,7 +222,7 @@ fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
     house.release(2, &["alice", "bob"]);
     house.say(&[1], None);
     house.say(&[1, 2], None);
-    let by_bob = Origin {
+    let by_bob = Via {
         instance: house.hub.instance(),
         connection: ConnectionId(2),
     };
@@ -278,7 +278,7 @@ fn while_one_room_is_busy_others_are_entered_and_left() {
         scope.spawn(move || {
             // Long enough for the two above to be waiting.
             for id in 3..1000 {
-                let (outbox, _queue) = outbox(Rendering::Text, 10_000, None);
+                let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
                 let (hub, carol) = (&house.hub, ConnectionId(id));
                 hub.admit(other, carol, &user("carol"), &outbox);
                 hub.leave(other, carol);
@@ -376,7 +376,7 @@ fn who_comes_within_a_moment_is_announced_with_one_push_for_each_member() {
 #[test]
 fn nobody_speaks_or_types_before_they_are_announced() {
     let house = House::new();
-    let (outbox, alice) = outbox(Rendering::Json, 10_000, None);
+    let (outbox, alice) = outbox(Encoding::Json, 10_000, None);
     let (lobby, first) = (&house.room, ConnectionId(1));
     house.hub.admit(lobby, first, &user("alice"), &outbox);
     house.release(1, &["alice"]);

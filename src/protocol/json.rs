@@ -1,11 +1,11 @@
-//! The JSON rendering `hubbub.v1`: one object a frame, any number of rooms.
+//! The JSON encoding `hubbub.v1`: one object a frame, any number of rooms.
 //!
 //! Unknown fields are ignored, so that either side may be the newer one; an unknown type is
 //! answered with an error.
 
 use serde::Deserialize;
 
-use super::{Command, ErrorCode, Event, Page, Ref, Rejection};
+use super::{Command, Cursor, ErrorCode, Event, Ref, Rejection};
 use crate::message::{Message, MessageId, RoomName};
 
 /// Every field that any command has. Reading them loosely first lets a refusal name the field that
@@ -64,9 +64,9 @@ fn command(fields: Fields, reference: Option<Ref>) -> Result<Command, Rejection>
                 id("before", fields.before.as_deref())?,
                 id("after", fields.after.as_deref())?,
             ) {
-                (None, None) => Page::Newest,
-                (Some(before), None) => Page::Before(before),
-                (None, Some(after)) => Page::After(after),
+                (None, None) => Cursor::Newest,
+                (Some(before), None) => Cursor::Before(before),
+                (None, Some(after)) => Cursor::After(after),
                 (Some(_), Some(_)) => {
                     return Err(Rejection::new(
                         ErrorCode::BadRequest,
@@ -113,11 +113,11 @@ fn id(field: &str, text: Option<&str>) -> Result<Option<MessageId>, Rejection> {
 }
 
 /// The frame that tells of `event`.
-pub fn render(event: &Event) -> String {
+pub fn encode(event: &Event) -> String {
     serde_json::to_string(event).expect("every event has only string keys and plain values")
 }
 
-/// See [`Rendering::weigh`](super::Rendering::weigh): some bytes are written as two or six.
+/// See [`Encoding::weigh`](super::Encoding::weigh): some bytes are written as two or six.
 pub(super) fn weigh(message: &Message) -> usize {
     let text = message.text.bytes().map(|byte| match byte {
         0..=0x1f => 6,
@@ -132,7 +132,7 @@ pub fn parse_event(frame: &str) -> Result<Event, serde_json::Error> {
     serde_json::from_str(frame)
 }
 
-/// The frame that asks for `command`; `None` for what this rendering cannot ask.
+/// The frame that asks for `command`; `None` for what this encoding cannot ask.
 pub fn request(command: &Command) -> Option<String> {
     let mut object = serde_json::Map::new();
     let mut put = |key: &str, value: serde_json::Value| {
@@ -166,9 +166,9 @@ pub fn request(command: &Command) -> Option<String> {
         }
         Command::History { room, page, limit } => {
             match page {
-                Page::Newest => {}
-                Page::Before(id) => put("before", id.to_string().into()),
-                Page::After(id) => put("after", id.to_string().into()),
+                Cursor::Newest => {}
+                Cursor::Before(id) => put("before", id.to_string().into()),
+                Cursor::After(id) => put("after", id.to_string().into()),
             }
             if let Some(limit) = limit {
                 put("limit", (*limit).into());
@@ -214,12 +214,12 @@ mod tests {
             },
             Command::History {
                 room: room(),
-                page: Page::Before(id),
+                page: Cursor::Before(id),
                 limit: Some(5),
             },
             Command::History {
                 room: room(),
-                page: Page::After(id),
+                page: Cursor::After(id),
                 limit: None,
             },
             Command::Members { room: room() },
@@ -274,7 +274,7 @@ mod tests {
             },
             via: None,
         };
-        let frame = render(&event);
+        let frame = encode(&event);
         assert_eq!(
             frame,
             r#"{"type":"message","room":"lobby","id":"5-0","from":"alice","text":"hi","at":5}"#
@@ -292,10 +292,10 @@ mod tests {
             anew,
             last: None,
         };
-        let frame = render(&room(false));
+        let frame = encode(&room(false));
         assert!(!frame.contains("anew"), "{frame}");
         assert_eq!(parse_event(&frame).expect("an event"), room(false));
-        let frame = render(&room(true));
+        let frame = encode(&room(true));
         assert!(frame.contains(r#""anew":true"#), "{frame}");
         assert_eq!(parse_event(&frame).expect("an event"), room(true));
     }

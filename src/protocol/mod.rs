@@ -1,6 +1,6 @@
 //! What is said over a WebSocket: a [`Command`] in, an [`Event`] out.
 //!
-//! These are the values; [`text`] and [`json`] are two renderings of the same values, chosen by
+//! These are the values; [`text`] and [`json`] are two encodings of the same values, chosen by
 //! the subprotocol of the handshake. Nothing here knows a socket, a room or Redis.
 
 pub mod json;
@@ -12,22 +12,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Message, MessageId, Origin, RoomName, UserName};
+use crate::message::{Message, MessageId, RoomName, UserName, Via};
 
 /// In a room of more users than this, who joins and leaves is no longer announced: a thousand
 /// arrivals would be half a million notices.
 pub const ANNOUNCED_MEMBERS: usize = 256;
 
-/// Which of the two renderings a connection speaks.
+/// Which of the two encodings a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rendering {
+pub enum Encoding {
     /// Lines for people and shell scripts, one room per connection.
     Text,
     /// One JSON object a frame, any number of rooms.
     Json,
 }
 
-impl Rendering {
+impl Encoding {
     /// The name under which the handshake offers it (RFC 6455 §1.9).
     pub const fn subprotocol(self) -> &'static str {
         match self {
@@ -44,11 +44,11 @@ impl Rendering {
         }
     }
 
-    /// The frames' payloads that tell of `event`, in order; none if this rendering does not.
-    pub fn render(self, event: &Event) -> Vec<String> {
+    /// The frames' payloads that tell of `event`, in order; none if this encoding does not.
+    pub fn encode(self, event: &Event) -> Vec<String> {
         match self {
-            Self::Text => text::render(event),
-            Self::Json => vec![json::render(event)],
+            Self::Text => text::encode(event),
+            Self::Json => vec![json::encode(event)],
         }
     }
 }
@@ -127,7 +127,7 @@ pub enum Command {
         /// The room.
         room: RoomName,
         /// Where the page begins or ends.
-        page: Page,
+        page: Cursor,
         /// At most so many messages.
         limit: Option<usize>,
     },
@@ -141,13 +141,13 @@ pub enum Command {
         /// The room.
         room: RoomName,
     },
-    /// What can be said here? (text rendering only)
+    /// What can be said here? (text encoding only)
     Help,
 }
 
 /// Which part of a log is meant. Pages are always in the room's order, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum Cursor {
     /// The newest messages.
     Newest,
     /// The messages next before this one.
@@ -227,9 +227,9 @@ pub enum Event {
         /// What was said.
         #[serde(flatten)]
         message: Message,
-        /// The connection it was said on, which in the text rendering does not hear it again.
+        /// The connection it was said on, which in the text encoding does not hear it again.
         #[serde(skip)]
-        via: Option<Origin>,
+        via: Option<Via>,
     },
     /// A user came.
     Joined {
@@ -283,7 +283,7 @@ pub enum Event {
         /// Whether the same again may succeed later.
         retry: bool,
     },
-    /// What can be said here (text rendering only).
+    /// What can be said here (text encoding only).
     Help,
 }
 
@@ -336,11 +336,11 @@ pub enum ErrorCode {
 
 /// Whether an outbox under pressure may drop it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
+pub enum Priority {
     /// Never dropped while the connection stands.
-    Essential,
+    High,
     /// Dropped when the client falls behind: the present state can be asked for.
-    Passing,
+    Low,
 }
 
 impl Event {
@@ -363,9 +363,9 @@ impl Event {
     }
 
     /// What an outbox may do with it.
-    pub const fn weight(&self) -> Weight {
+    pub const fn priority(&self) -> Priority {
         match self {
-            Self::Joined { .. } | Self::Left { .. } | Self::Typing { .. } => Weight::Passing,
+            Self::Joined { .. } | Self::Left { .. } | Self::Typing { .. } => Priority::Low,
             Self::Welcome { .. }
             | Self::Room { .. }
             | Self::Parted { .. }
@@ -376,7 +376,7 @@ impl Event {
             | Self::Gap { .. }
             | Self::Closing { .. }
             | Self::Error { .. }
-            | Self::Help => Weight::Essential,
+            | Self::Help => Priority::High,
         }
     }
 }

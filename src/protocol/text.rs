@@ -1,13 +1,13 @@
-//! The text rendering: lines for people and for shell scripts, one room per connection.
+//! The text encoding: lines for people and for shell scripts, one room per connection.
 //!
 //! A frame is one line. A message of several lines becomes as many, each under its author's name,
 //! so that nobody can put words into another's mouth, and what would drive a terminal (escape
-//! sequences, and all that [`disturbs_a_line`]) is shown as U+FFFD. The JSON rendering has the text
+//! sequences, and all that [`disturbs_a_line`]) is shown as U+FFFD. The JSON encoding has the text
 //! as it was said.
 
 use std::fmt;
 
-use super::{Command, ErrorCode, Event, Page, Rejection};
+use super::{Command, Cursor, ErrorCode, Event, Rejection};
 use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 
 /// More users than this are counted, not named.
@@ -93,7 +93,7 @@ pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
             };
             Ok(Command::History {
                 room,
-                page: Page::Newest,
+                page: Cursor::Newest,
                 limit: Some(limit),
             })
         }
@@ -109,7 +109,7 @@ pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
 }
 
 /// The lines that tell of `event`, as they are sent.
-pub fn render(event: &Event) -> Vec<String> {
+pub fn encode(event: &Event) -> Vec<String> {
     lines(event).iter().map(Line::to_string).collect()
 }
 
@@ -174,7 +174,7 @@ fn said(from: &UserName, text: &str) -> Vec<Line> {
     lines
 }
 
-/// See [`Rendering::weigh`](super::Rendering::weigh): each line has its author's name and a frame's
+/// See [`Encoding::weigh`](super::Encoding::weigh): each line has its author's name and a frame's
 /// header, and what is not shown as it is takes three bytes.
 pub(super) fn weigh(message: &Message) -> usize {
     let lines = message.text.split('\n').count().min(SHOWN_LINES + 1);
@@ -271,18 +271,18 @@ mod tests {
     #[test]
     fn several_lines_are_each_under_their_authors_name() {
         assert_eq!(
-            render(&message("hi\nbob: I resign\r\n* eve left")),
+            encode(&message("hi\nbob: I resign\r\n* eve left")),
             ["alice: hi", "alice: bob: I resign", "alice: * eve left"]
         );
         assert_eq!(
-            render(&message("a\tb\u{1b}[2J\rbob: no")),
+            encode(&message("a\tb\u{1b}[2J\rbob: no")),
             ["alice: a\tb\u{fffd}[2J\u{fffd}bob: no"]
         );
     }
 
     #[test]
     fn a_message_of_line_breaks_is_cut() {
-        let lines = render(&message(&"\n".repeat(65_000)));
+        let lines = encode(&message(&"\n".repeat(65_000)));
         assert_eq!(lines.len(), 101);
         assert_eq!(lines[100], "alice: (and 64,901 more lines)");
     }
@@ -297,9 +297,9 @@ mod tests {
             anew,
             last: None,
         };
-        assert_eq!(render(&room(false)), ["* online: alice"]);
+        assert_eq!(encode(&room(false)), ["* online: alice"]);
         assert_eq!(
-            render(&room(true)),
+            encode(&room(true)),
             [
                 "* the server started anew; earlier messages are gone",
                 "* online: alice"
@@ -311,7 +311,7 @@ mod tests {
     fn more_than_fifty_members_are_counted() {
         let online = |count: usize| {
             let members = (0..count).map(|n| user(&format!("u{n}"))).collect();
-            render(&Event::Members {
+            encode(&Event::Members {
                 room: RoomName::lobby(),
                 members,
             })

@@ -1,6 +1,6 @@
 //! The HTTP API: say something, read the past, ask who is here; one request, one answer.
 //!
-//! The answers are the objects of the `hubbub.v1` rendering ([`crate::protocol::json`]), with the
+//! The answers are the objects of the `hubbub.v1` encoding ([`crate::protocol::json`]), with the
 //! status that HTTP has for them, so that whoever reads one reads the other. Nobody is present for
 //! having asked.
 
@@ -16,7 +16,7 @@ use super::session::{
 };
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
-use crate::protocol::{ErrorCode, Event, Page, Ref, Rendering, json};
+use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 
 /// When to try again, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -65,9 +65,9 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
         .transpose()
     };
     let which = match (id("before")?, id("after")?) {
-        (None, None) => Page::Newest,
-        (Some(before), None) => Page::Before(before),
-        (None, Some(after)) => Page::After(after),
+        (None, None) => Cursor::Newest,
+        (Some(before), None) => Cursor::Before(before),
+        (None, Some(after)) => Cursor::After(after),
         (Some(_), Some(_)) => return Err(bad("before or after, not both")),
     };
     let limit = match request.parameter("limit").map(str::parse) {
@@ -78,7 +78,7 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
     let bytes = instance.config.outbox_bytes / 2;
     let excerpt = gather(
         &*instance.backplane,
-        Rendering::Json,
+        Encoding::Json,
         &room,
         (which, limit),
         bytes,
@@ -294,5 +294,5 @@ fn error(status: u16, code: ErrorCode, message: &str) -> Answer {
 }
 
 fn object(status: u16, event: &Event) -> Answer {
-    Answer::of_json(status, json::render(event))
+    Answer::of_json(status, json::encode(event))
 }

@@ -1,6 +1,6 @@
 //! Ready-made frames: the bytes that a server puts on the wire (RFC 6455 §5).
 //!
-//! A server's frames are not masked, so the bytes for one event in one rendering are the same for
+//! A server's frames are not masked, so the bytes for one event in one encoding are the same for
 //! everyone: they are made once and shared.
 
 use std::sync::Arc;

@@ -98,7 +98,7 @@ fn start_hubbub(redis: u16) -> (Process, String) {
     (Process(child), address)
 }
 
-/// A connection in the JSON rendering.
+/// A connection in the JSON encoding.
 struct Link {
     stream: TcpStream,
     buffer: Vec<u8>,

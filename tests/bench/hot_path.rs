@@ -10,7 +10,7 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use hubbub::hub::outbox::{Queue, outbox};
 use hubbub::hub::{Delivery, Hub};
 use hubbub::message::{ConnectionId, Entry, InstanceId, Message, MessageId, RoomName, UserName};
-use hubbub::protocol::{Event, Rendering, Weight, json, text};
+use hubbub::protocol::{Encoding, Event, Priority, json, text};
 use hubbub::websocket::frame;
 
 const TEXT: &str = "a message of a hundred bytes, more or less, as people in a chat write them all day long, yes indeed";
@@ -29,23 +29,23 @@ fn message(id: MessageId) -> Message {
 }
 
 #[divan::bench(args = ["text", "json"])]
-fn parse(bencher: Bencher<'_, '_>, rendering: &str) {
+fn parse(bencher: Bencher<'_, '_>, encoding: &str) {
     let room = RoomName::lobby();
     let frame = format!(r#"{{"type":"send","room":"lobby","text":"{TEXT}","ref":"a1"}}"#);
-    match rendering {
+    match encoding {
         "text" => bencher.bench(|| text::parse(black_box(TEXT), &room)),
         _ => bencher.bench(|| json::parse(black_box(&frame))),
     }
 }
 
-#[divan::bench(args = [Rendering::Text, Rendering::Json])]
-fn encode(bencher: Bencher<'_, '_>, rendering: Rendering) {
+#[divan::bench(args = [Encoding::Text, Encoding::Json])]
+fn encode(bencher: Bencher<'_, '_>, encoding: Encoding) {
     let event = Event::Message {
         room: RoomName::lobby(),
         message: message(MessageId::ZERO),
         via: None,
     };
-    bencher.bench(|| frame::text(&rendering.render(black_box(&event))));
+    bencher.bench(|| frame::text(&encoding.encode(black_box(&event))));
 }
 
 /// A room full of members whose outboxes are emptied by nobody but us.
@@ -63,7 +63,7 @@ impl Hall {
         let queues = (0..members)
             .map(|n| {
                 let user: UserName = format!("user-{n}").parse().expect("a name");
-                let (outbox, queue) = outbox(Rendering::Text, 1 << 20, None);
+                let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
                 let connection = ConnectionId(n);
                 hub.admit(&room, connection, &user, &outbox);
                 hub.release(&room, connection, None, &[], None);
@@ -119,17 +119,17 @@ fn fan_out(bencher: Bencher<'_, '_>, members: u64) {
 /// so many messages wait for it.
 #[divan::bench(args = [1, 10, 100])]
 fn push_and_collect(bencher: Bencher<'_, '_>, waiting: usize) {
-    let (outbox, queue) = outbox(Rendering::Text, 1 << 20, None);
+    let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
     let event = Event::Message {
         room: RoomName::lobby(),
         message: message(MessageId::ZERO),
         via: None,
     };
-    let frame = frame::text(&Rendering::Text.render(&event)).expect("a frame");
+    let frame = frame::text(&Encoding::Text.encode(&event)).expect("a frame");
     let mut bytes = Vec::new();
     bencher.counter(ItemsCount::new(waiting)).bench_local(|| {
         for _ in 0..waiting {
-            outbox.push(Arc::clone(&frame), Weight::Essential);
+            outbox.push(Arc::clone(&frame), Priority::High);
         }
         bytes.clear();
         queue.collect_by(Instant::now(), &mut bytes)

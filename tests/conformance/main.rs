@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::hub::outbox::Outbox;
 use hubbub::message::ConnectionId;
-use hubbub::protocol::{Rendering, Weight};
+use hubbub::protocol::{Encoding, Priority};
 use hubbub::server::config::Config;
 use hubbub::server::connection::{Conversation, Terms, converse};
 use hubbub::server::http::{Answer, read_request};
@@ -68,7 +68,7 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
         }
     };
     let terms = Terms {
-        rendering: Rendering::Text,
+        encoding: Encoding::Text,
         outbox_bytes: OUTBOX_BYTES,
         max_message: MAX_MESSAGE,
         heartbeat: HEARTBEAT,
@@ -85,7 +85,7 @@ impl Echo {
     fn say(&self, frame: Frame) {
         // The outbox may have ended meanwhile; then it takes nothing more, and nobody misses it.
         self.0.wait_for_room();
-        self.0.push(frame, Weight::Essential);
+        self.0.push(frame, Priority::High);
     }
 }
 

@@ -6,7 +6,7 @@ use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, con
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
-use hubbub::protocol::{Event, Page, Ref, Rendering};
+use hubbub::protocol::{Cursor, Encoding, Event, Ref};
 
 use crate::support::house::{self, Reader};
 use crate::support::redis::Redis;
@@ -42,7 +42,7 @@ fn room(name: &str) -> RoomName {
 impl House {
     /// A member of the room from now on.
     fn listen(&self, room: &RoomName, connection: u64) -> Reader {
-        let (outbox, queue) = outbox(Rendering::Json, 1 << 20, None);
+        let (outbox, queue) = outbox(Encoding::Json, 1 << 20, None);
         let connection = ConnectionId(connection);
         self.hub.admit(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
@@ -73,7 +73,7 @@ impl House {
         told.recv_timeout(DEADLINE).expect("a receipt")
     }
 
-    fn ids(&self, room: &RoomName, page: Page, limit: usize) -> (Vec<MessageId>, bool) {
+    fn ids(&self, room: &RoomName, page: Cursor, limit: usize) -> (Vec<MessageId>, bool) {
         let excerpt = self.backplane.read(room, page, limit).expect("an excerpt");
         let ids = excerpt.entries.iter().map(|entry| entry.message.id);
         (ids.collect(), excerpt.more)
@@ -119,7 +119,7 @@ fn entries_name_their_predecessors() {
         }
         let all = house
             .backplane
-            .read(&lobby, Page::Newest, 100)
+            .read(&lobby, Cursor::Newest, 100)
             .expect("all");
         assert_eq!(all.entries[0].prev, None);
         assert!(continues(first, &all.entries[1..], None));
@@ -130,7 +130,7 @@ fn entries_name_their_predecessors() {
 fn pages_meet_in_both_directions() {
     on_both(|house| {
         let lobby = room("lobby");
-        assert_eq!(house.ids(&lobby, Page::Newest, 5), (vec![], false));
+        assert_eq!(house.ids(&lobby, Cursor::Newest, 5), (vec![], false));
         let ids: Vec<_> = (0..10)
             .map(|n| {
                 house
@@ -140,26 +140,26 @@ fn pages_meet_in_both_directions() {
             })
             .collect();
         assert_eq!(
-            house.ids(&lobby, Page::Newest, 4),
+            house.ids(&lobby, Cursor::Newest, 4),
             (ids[6..].to_vec(), true)
         );
         assert_eq!(
-            house.ids(&lobby, Page::Before(ids[6]), 4),
+            house.ids(&lobby, Cursor::Before(ids[6]), 4),
             (ids[2..6].to_vec(), true)
         );
         assert_eq!(
-            house.ids(&lobby, Page::Before(ids[2]), 4),
+            house.ids(&lobby, Cursor::Before(ids[2]), 4),
             (ids[..2].to_vec(), false)
         );
         assert_eq!(
-            house.ids(&lobby, Page::After(ids[0]), 4),
+            house.ids(&lobby, Cursor::After(ids[0]), 4),
             (ids[1..5].to_vec(), true)
         );
         assert_eq!(
-            house.ids(&lobby, Page::After(ids[5]), 4),
+            house.ids(&lobby, Cursor::After(ids[5]), 4),
             (ids[6..].to_vec(), false)
         );
-        assert_eq!(house.ids(&lobby, Page::After(ids[9]), 4), (vec![], false));
+        assert_eq!(house.ids(&lobby, Cursor::After(ids[9]), 4), (vec![], false));
         let (least, most) = (
             MessageId::ZERO,
             MessageId {
@@ -167,14 +167,14 @@ fn pages_meet_in_both_directions() {
                 number: u64::MAX,
             },
         );
-        assert_eq!(house.ids(&lobby, Page::Before(least), 4), (vec![], false));
-        assert_eq!(house.ids(&lobby, Page::After(most), 4), (vec![], false));
+        assert_eq!(house.ids(&lobby, Cursor::Before(least), 4), (vec![], false));
+        assert_eq!(house.ids(&lobby, Cursor::After(most), 4), (vec![], false));
         assert_eq!(
-            house.ids(&lobby, Page::After(least), 4),
+            house.ids(&lobby, Cursor::After(least), 4),
             (ids[..4].to_vec(), true)
         );
         assert_eq!(
-            house.ids(&lobby, Page::Before(most), 4),
+            house.ids(&lobby, Cursor::Before(most), 4),
             (ids[6..].to_vec(), true)
         );
     });
@@ -268,7 +268,7 @@ fn a_long_log_is_trimmed_to_about_its_length() {
                 .say(&lobby, &n.to_string(), None)
                 .expect("it is stored");
         }
-        let (ids, more) = house.ids(&lobby, Page::Newest, 1000);
+        let (ids, more) = house.ids(&lobby, Cursor::Newest, 1000);
         // Redis trims whole nodes of a hundred.
         assert!((KEPT..=KEPT + 100).contains(&ids.len()), "{}", ids.len());
         assert!(!more);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hubbub::hub::outbox::outbox;
-use hubbub::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
-use hubbub::protocol::{Event, Rendering, json, text};
+use hubbub::message::{ConnectionId, MessageId, RoomName, UserName, Via};
+use hubbub::protocol::{Encoding, Event, json, text};
 use hubbub::server::connection::Connections;
 use hubbub::server::http;
 use hubbub::server::session::Session;
@@ -108,7 +108,7 @@ proptest! {
             },
             via: None,
         };
-        for line in Rendering::Text.render(&event) {
+        for line in Encoding::Text.encode(&event) {
             prop_assert!(line.starts_with("alice: "));
             prop_assert!(line.chars().all(|c| c == '\t' || !c.is_control()));
         }
@@ -122,7 +122,7 @@ proptest! {
         if let Ok(id) = text.parse::<MessageId>() {
             prop_assert_eq!(id.to_string().parse(), Ok(id));
         }
-        let _ = Origin::parse(&text);
+        let _ = Via::parse(&text);
     }
 
     #[test]
@@ -261,7 +261,7 @@ fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
         let hosts = |room| instance.hub.hosts(room);
         let is_empty = |room| instance.backplane.members(room).expect("users").is_empty();
         let entering = catch_unwind(AssertUnwindSafe(|| {
-            let (outbox, _queue) = outbox(Rendering::Json, 1 << 20, None);
+            let (outbox, _queue) = outbox(Encoding::Json, 1 << 20, None);
             let user = "mallory".parse().expect("a name");
             let instance = Arc::clone(&instance);
             let mut session =

@@ -1,4 +1,4 @@
-//! The past: pages, resuming, and the text rendering's part of it.
+//! The past: pages, resuming, and the text encoding's part of it.
 
 use serde_json::{Value, json};
 

@@ -118,7 +118,7 @@ fn whatever_is_asked_is_answered_no_faster_than_the_rate() {
     }
 }
 
-/// Also where the text rendering enters, by an upgrade.
+/// Also where the text encoding enters, by an upgrade.
 #[test]
 fn who_reconnects_again_and_again_enters_no_faster_than_the_rate() {
     const TIMES: u32 = 10;

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hubbub::hub::outbox::{Batch, Outbox, Queue, outbox};
-use hubbub::protocol::{Rendering, Weight};
+use hubbub::protocol::{Encoding, Priority};
 use hubbub::websocket::code;
 use hubbub::websocket::frame::{self, Frame};
 use socket2::SockRef;
@@ -89,7 +89,7 @@ fn push(outbox: &Outbox, pusher: usize, read: &AtomicUsize, pushed: &AtomicUsize
             thread::yield_now();
         }
         pushed.fetch_add(frame.len(), Ordering::SeqCst);
-        outbox.push(frame, Weight::Essential);
+        outbox.push(frame, Priority::High);
         if number % 50 < 20 {
             thread::yield_now();
         }
@@ -131,7 +131,7 @@ fn check(mut far: TcpStream, read: &AtomicUsize) {
 #[test]
 fn frames_stay_whole_and_in_order_on_both_roads() {
     let (near, far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, 4 * BUDGET, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, 4 * BUDGET, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     let (read, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let by_writer = thread::scope(|scope| {
@@ -160,11 +160,11 @@ fn frames_stay_whole_and_in_order_on_both_roads() {
 #[test]
 fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
     let (near, mut far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
     let large: Frame = vec![b'x'; 1 << 20].into();
-    outbox.push(Arc::clone(&large), Weight::Essential);
-    outbox.push(vec![b'y'; 600].into(), Weight::Essential);
-    outbox.push(vec![b'z'; 600].into(), Weight::Essential);
+    outbox.push(Arc::clone(&large), Priority::High);
+    outbox.push(vec![b'y'; 600].into(), Priority::High);
+    outbox.push(vec![b'z'; 600].into(), Priority::High);
     assert!(outbox.is_evicted(), "nobody reads");
     let received = thread::scope(|scope| {
         scope.spawn(|| {
@@ -184,11 +184,11 @@ fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
 #[test]
 fn what_goes_at_once_needs_no_writer_and_neither_does_the_answer_to_a_goodbye() {
     let (near, mut far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
-    outbox.push(Frame::from(*b"hello"), Weight::Essential);
+    outbox.push(Frame::from(*b"hello"), Priority::High);
     outbox.finish(Frame::from(*b"bye"), "");
-    outbox.push(Frame::from(*b"too late"), Weight::Essential);
+    outbox.push(Frame::from(*b"too late"), Priority::High);
     assert!(writer.recv().is_err(), "what would start it is dropped");
     assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
     near.shutdown(Shutdown::Write).expect("an end");
@@ -200,10 +200,10 @@ fn what_goes_at_once_needs_no_writer_and_neither_does_the_answer_to_a_goodbye() 
 #[test]
 fn the_answer_to_a_goodbye_comes_behind_what_waits() {
     let (near, mut far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     let large: Frame = vec![b'x'; BUDGET].into();
-    outbox.push(Arc::clone(&large), Weight::Essential);
+    outbox.push(Arc::clone(&large), Priority::High);
     outbox.finish(Frame::from(*b"bye"), "");
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("all of it");
@@ -216,7 +216,7 @@ fn the_answer_to_a_goodbye_comes_behind_what_waits() {
 #[test]
 fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
     let (near, mut far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     let large: Frame = vec![b'x'; BUDGET].into();
     outbox.finish(Arc::clone(&large), "");
@@ -229,14 +229,14 @@ fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
 #[test]
 fn a_peer_that_is_gone_costs_no_thread() {
     let (near, far) = narrow_pair();
-    let (outbox, queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let (outbox, queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     SockRef::from(&far)
         .set_linger(Some(Duration::ZERO))
         .expect("a reset");
     drop(far);
     until("it is noticed", || {
-        outbox.push(Frame::from(*b"hello"), Weight::Essential);
+        outbox.push(Frame::from(*b"hello"), Priority::High);
         (!outbox.is_open()).then_some(())
     });
     assert!(writer.recv().is_err(), "what would start it is dropped");
@@ -247,7 +247,7 @@ fn a_peer_that_is_gone_costs_no_thread() {
 #[test]
 fn without_a_thread_to_write_with_the_goodbye_is_said_all_the_same() {
     let (near, mut far) = narrow_pair();
-    let (outbox, _queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let (outbox, _queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
     outbox.close(code::RESTART, "");
     let mut received = Vec::new();
@@ -259,9 +259,9 @@ fn without_a_thread_to_write_with_the_goodbye_is_said_all_the_same() {
 #[test]
 fn without_a_thread_to_write_with_the_connection_ends() {
     let (near, mut far) = narrow_pair();
-    let (outbox, _queue) = outbox(Rendering::Text, BUDGET, Some(Arc::clone(&near)));
+    let (outbox, _queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
-    outbox.push(vec![b'x'; BUDGET].into(), Weight::Essential);
+    outbox.push(vec![b'x'; BUDGET].into(), Priority::High);
     assert!(!outbox.is_open());
     assert_eq!(outbox.why(), Some("no thread to write with"));
     let mut received = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use hubbub::backplane::Draft;
 use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, Message, MessageId, RoomName, UserName};
-use hubbub::protocol::{Event, Rendering, text};
+use hubbub::protocol::{Encoding, Event, text};
 use hubbub::server::session::{Instance, Session};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -63,7 +63,7 @@ impl Client {
         if self.link.is_some() {
             return;
         }
-        let (outbox, queue) = outbox(Rendering::Json, 1 << 20, None);
+        let (outbox, queue) = outbox(Encoding::Json, 1 << 20, None);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let mut session = Session::begin(
             Arc::clone(instance),
@@ -234,7 +234,7 @@ proptest! {
     fn no_line_begins_as_another_users_or_the_servers(a in name(), b in name(), said in words()) {
         prop_assume!(a != b);
         let message = Message { id: MessageId::ZERO, from: a.clone(), text: said, at: 0 };
-        for line in text::render(&Event::Message { room: RoomName::lobby(), message, via: None }) {
+        for line in text::encode(&Event::Message { room: RoomName::lobby(), message, via: None }) {
             let text = format!("{a}: ");
             prop_assert!(line.starts_with(&text), "{line:?}");
             for other in [&*format!("{b}: "), "* ", "! "] {
@@ -248,15 +248,15 @@ proptest! {
         prop_assume!(a != b);
         let (room, user) = (RoomName::lobby(), a.clone());
         let own = [
-            text::render(&Event::Joined { room: room.clone(), user: user.clone() }),
-            text::render(&Event::Left { room: room.clone(), user }),
+            text::encode(&Event::Joined { room: room.clone(), user: user.clone() }),
+            text::encode(&Event::Left { room: room.clone(), user }),
         ];
         for line in own.concat() {
             prop_assert!(!line.starts_with("* online: "), "{line:?}");
             prop_assert!(line != format!("* {b} joined") && line != format!("* {b} left"), "{line:?}");
         }
         let members = [a.clone(), b.clone()].into();
-        let online = text::render(&Event::Members { room, members });
+        let online = text::encode(&Event::Members { room, members });
         let names: Vec<_> = online[0]["* online: ".len()..].split(", ").collect();
         prop_assert_eq!(names, [a.as_str(), b.as_str()]);
     }

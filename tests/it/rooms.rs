@@ -1,4 +1,4 @@
-//! The JSON rendering: many rooms on one connection.
+//! The JSON encoding: many rooms on one connection.
 
 use hubbub::client::{Client as OurClient, Happening, Options, ServerUrl};
 use hubbub::protocol::Event;

@@ -37,7 +37,7 @@ use super::backlog::Backlog;
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
 use crate::hub::Hub;
 use crate::message::{MessageId, RoomName, UserName};
-use crate::protocol::Page;
+use crate::protocol::Cursor;
 
 /// How long a connection may take, and then its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -260,14 +260,14 @@ impl Backplane for Redis {
         self.subscriber.may_forget(room);
     }
 
-    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
+    fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         // One more than asked for tells whether there is more.
         let command = wire::read(&self.keys, room, page, limit.saturating_add(1));
         let mut items = wire::items(&self.publisher.call(&command)?)?;
         let more = items.len() > limit;
         items.truncate(limit);
         let reach = items.last().map(wire::LogItem::id);
-        if matches!(page, Page::Newest | Page::Before(_)) {
+        if matches!(page, Cursor::Newest | Cursor::Before(_)) {
             items.reverse();
         }
         let entries = items.into_iter().filter_map(wire::LogItem::into_entry);

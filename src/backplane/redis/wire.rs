@@ -9,8 +9,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use redis::{Arg, Cmd, Script, Value, cmd};
 
 use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, Retention};
-use crate::message::{Entry, InstanceId, Message, MessageId, Notice, Origin, RoomName, UserName};
-use crate::protocol::{Page, Ref};
+use crate::message::{Entry, InstanceId, Message, MessageId, Notice, RoomName, UserName, Via};
+use crate::protocol::{Cursor, Ref};
 
 /// What would make a key ambiguous, or move a cluster's hash tag.
 const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
@@ -162,16 +162,16 @@ pub(super) enum PresenceStep {
 }
 
 /// Reads a page of a room's log: newest first for `Newest` and `Before`, oldest first for `After`.
-pub(super) fn read(keys: &Keys, room: &RoomName, page: Page, limit: usize) -> Cmd {
+pub(super) fn read(keys: &Keys, room: &RoomName, page: Cursor, limit: usize) -> Cmd {
     let log = keys.log(room);
     // There is nothing before the first id nor after the last: an empty range says so.
     let (name, from, to) = match page {
-        Page::Newest => ("XREVRANGE", "+".to_owned(), "-".to_owned()),
-        Page::Before(id) => match id.previous() {
+        Cursor::Newest => ("XREVRANGE", "+".to_owned(), "-".to_owned()),
+        Cursor::Before(id) => match id.previous() {
             Some(end) => ("XREVRANGE", end.to_string(), "-".to_owned()),
             None => ("XREVRANGE", "0-0".to_owned(), "1-0".to_owned()),
         },
-        Page::After(id) => match id.next() {
+        Cursor::After(id) => match id.next() {
             Some(start) => ("XRANGE", start.to_string(), "+".to_owned()),
             None => ("XRANGE", "1-0".to_owned(), "0-0".to_owned()),
         },
@@ -186,7 +186,7 @@ pub(super) fn read(keys: &Keys, room: &RoomName, page: Page, limit: usize) -> Cm
 pub(super) fn tail(keys: &Keys, room: &RoomName) -> [Cmd; 2] {
     let mut newest = cmd("GET");
     newest.arg(keys.newest(room));
-    [newest, read(keys, room, Page::Newest, 1)]
+    [newest, read(keys, room, Cursor::Newest, 1)]
 }
 
 /// Reads the answers to [`tail`].
@@ -381,7 +381,7 @@ fn assemble(id: &str, prev: &str, via: &str, from: &str, text: &str) -> Option<E
         } else {
             Some(prev.parse().ok()?)
         },
-        via: Origin::parse(via),
+        via: Via::parse(via),
     })
 }
 

@@ -8,7 +8,7 @@
 //! backplane then pushes more at a time.
 //!
 //! Bounded in bytes; whoever pushes never blocks. Past half of its budget it sheds what is
-//! [`Weight::Passing`]; when it is full its owner is a slow consumer, and is given up with 1013
+//! [`Priority::Low`]; when it is full its owner is a slow consumer, and is given up with 1013
 //! rather than waited for. Every outbox ends exactly once, and nothing is accepted afterwards.
 
 mod lane;
@@ -25,7 +25,7 @@ use socket2::SockRef;
 pub use self::lane::{Batch, Queue, StartWriter};
 use self::lane::{Item, Lane};
 use crate::metrics;
-use crate::protocol::{Event, Rendering, Weight};
+use crate::protocol::{Encoding, Event, Priority};
 use crate::threads::lock;
 use crate::websocket::code;
 use crate::websocket::frame::{self, Frame};
@@ -61,7 +61,7 @@ pub enum Pushed {
 
 /// The pushing side, shared by everyone who has something for this user.
 pub struct Outbox {
-    rendering: Rendering,
+    encoding: Encoding,
     /// Held while a frame is written at once, so that no other can get in between; it does not block.
     lane: Mutex<Lane>,
     /// For writing at once; without it everything takes the lane.
@@ -80,13 +80,13 @@ pub struct Outbox {
 /// An outbox that holds at most `budget` bytes, and the queue that empties it. With a `socket`,
 /// what goes at once is written there by whoever pushes.
 pub fn outbox(
-    rendering: Rendering,
+    encoding: Encoding,
     budget: usize,
     socket: Option<Arc<TcpStream>>,
 ) -> (Arc<Outbox>, Queue) {
     let (lane, receiver) = Lane::new();
     let outbox = Arc::new(Outbox {
-        rendering,
+        encoding,
         lane: Mutex::new(lane),
         socket,
         queued: AtomicUsize::new(0),
@@ -101,9 +101,9 @@ pub fn outbox(
 }
 
 impl Outbox {
-    /// The rendering that this user speaks.
-    pub fn rendering(&self) -> Rendering {
-        self.rendering
+    /// The encoding that this user speaks.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// What starts the writer when something first has to wait. Until the outbox ends it may hold the
@@ -114,13 +114,13 @@ impl Outbox {
 
     /// Renders `event` for this user alone and queues it.
     pub fn send(&self, event: &Event) {
-        if let Some(frame) = frame::text(&self.rendering.render(event)) {
-            self.push(frame, event.weight());
+        if let Some(frame) = frame::text(&self.encoding.encode(event)) {
+            self.push(frame, event.priority());
         }
     }
 
     /// Writes ready-made frames at once or queues them. Decides here, at the push, what "full" means.
-    pub fn push(&self, frame: Frame, weight: Weight) -> Pushed {
+    pub fn push(&self, frame: Frame, priority: Priority) -> Pushed {
         let mut lane = lock(&self.lane);
         // Under the lock: behind the last frame nothing may go.
         if !self.is_open() {
@@ -132,18 +132,18 @@ impl Outbox {
         // It can only shrink meanwhile: whatever is queued is so under the lock.
         let before = self.queued.load(Ordering::Acquire);
         let after = before + frame.len();
-        let refused = match weight {
-            Weight::Passing => after > self.budget / 2,
+        let refused = match priority {
+            Priority::Low => after > self.budget / 2,
             // One frame larger than the budget is taken by who has room, or it could never be sent.
-            Weight::Essential => after > self.budget && before > self.budget / 2,
+            Priority::High => after > self.budget && before > self.budget / 2,
         };
-        match weight {
+        match priority {
             _ if !refused => {
                 self.queue(&mut lane, Item::Frame(frame));
                 Pushed::Taken
             }
-            Weight::Passing => Pushed::Shed,
-            Weight::Essential => {
+            Priority::Low => Pushed::Shed,
+            Priority::High => {
                 drop(lane);
                 self.evict("too slow: the outbox is full");
                 Pushed::Ended
@@ -357,9 +357,9 @@ mod tests {
 
     #[test]
     fn what_waits_is_taken_at_once_and_in_order() {
-        let (outbox, queue) = outbox(Rendering::Text, 1000, None);
-        outbox.push(Frame::from(*b"one"), Weight::Essential);
-        outbox.push(Frame::from(*b"two"), Weight::Passing);
+        let (outbox, queue) = outbox(Encoding::Text, 1000, None);
+        outbox.push(Frame::from(*b"one"), Priority::High);
+        outbox.push(Frame::from(*b"two"), Priority::Low);
         let mut bytes = Vec::new();
         assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Frames));
         assert_eq!(bytes, b"onetwo");
@@ -368,10 +368,10 @@ mod tests {
 
     #[test]
     fn past_half_passing_notices_are_shed_and_messages_are_not() {
-        let (outbox, queue) = outbox(Rendering::Text, 100, None);
-        outbox.push(frame(50), Weight::Essential);
-        outbox.push(frame(10), Weight::Passing);
-        outbox.push(frame(50), Weight::Essential);
+        let (outbox, queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(50), Priority::High);
+        outbox.push(frame(10), Priority::Low);
+        outbox.push(frame(50), Priority::High);
         let mut bytes = Vec::new();
         queue.collect_by(soon(), &mut bytes);
         assert_eq!(bytes.len(), 100);
@@ -380,11 +380,11 @@ mod tests {
 
     #[test]
     fn a_full_outbox_drops_its_queue_and_says_1013() {
-        let (outbox, queue) = outbox(Rendering::Text, 100, None);
-        outbox.push(frame(90), Weight::Essential);
-        outbox.push(frame(20), Weight::Essential);
+        let (outbox, queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(90), Priority::High);
+        outbox.push(frame(20), Priority::High);
         assert!(outbox.is_evicted());
-        outbox.push(frame(1), Weight::Essential);
+        outbox.push(frame(1), Priority::High);
         let mut bytes = Vec::new();
         assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
         assert!(frame::is_close(&bytes));
@@ -393,11 +393,11 @@ mod tests {
 
     #[test]
     fn only_the_first_end_counts_and_the_queue_goes_out_before_it() {
-        let (outbox, queue) = outbox(Rendering::Text, 100, None);
-        outbox.push(frame(3), Weight::Essential);
+        let (outbox, queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(3), Priority::High);
         outbox.close(code::RESTART, "");
         outbox.evict("late");
-        outbox.push(frame(5), Weight::Essential);
+        outbox.push(frame(5), Priority::High);
         let mut bytes = Vec::new();
         assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
         assert_eq!(bytes.len(), 3 + 4);
@@ -407,7 +407,7 @@ mod tests {
     /// Tests that run beside it give up a few others.
     #[test]
     fn an_owner_who_is_given_up_again_and_again_is_counted_once() {
-        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         let before = metrics::SLOW.value();
         for _ in 0..1000 {
             outbox.evict("too slow");
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn who_was_sent_away_already_is_not_counted_as_slow() {
-        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         outbox.close(code::RESTART, "");
         let before = metrics::SLOW.value();
         for _ in 0..1000 {
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn who_waits_a_while_is_woken_by_the_end() {
-        let (outbox, _queue) = outbox(Rendering::Text, 100, None);
+        let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         assert!(outbox.stays_open_for(Duration::from_millis(1)));
         let begun = Instant::now();
         thread::scope(|scope| {

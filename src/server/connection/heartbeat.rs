@@ -109,7 +109,7 @@ mod tests {
     use std::thread;
 
     use crate::hub::outbox::outbox;
-    use crate::protocol::{Rendering, Weight};
+    use crate::protocol::{Encoding, Priority};
     use crate::server::connection::tests::pair;
     use crate::websocket::code;
     use crate::websocket::frame;
@@ -119,7 +119,7 @@ mod tests {
         let (near, far) = pair();
         far.set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a time-out");
-        let (outbox, _) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+        let (outbox, _) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
         (Heartbeat::new(near, outbox, interval, pong_within), far)
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let more_than_the_kernel_takes = vec![b'x'; 64 << 20].into();
         heartbeat
             .outbox
-            .push(more_than_the_kernel_takes, Weight::Essential);
+            .push(more_than_the_kernel_takes, Priority::High);
         heartbeat.beat(heartbeat.heard + 10 * second);
         assert_eq!(heartbeat.silent_at(), None);
     }

@@ -24,7 +24,7 @@ use self::upgrade::{ChatRequest, chat_request};
 use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::protocol::Rendering;
+use crate::protocol::Encoding;
 use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, Answer, HeadError, Request, Route};
@@ -148,7 +148,7 @@ fn chat(
     // From the opening on it is a chat to the client, who is owed a goodbye.
     connections.comes_to(id, Stage::Answering);
     let terms = Terms {
-        rendering: chat.rendering,
+        encoding: chat.encoding,
         outbox_bytes: instance.config.outbox_bytes,
         max_message: instance.config.max_message,
         heartbeat: instance.config.ping_interval,
@@ -157,7 +157,7 @@ fn chat(
     let user = chat.user.clone();
     // The head of the answer and the first word take one write.
     let mut opening = chat.head;
-    let welcome = chat.rendering.render(&instance.welcome(&user));
+    let welcome = chat.encoding.encode(&instance.welcome(&user));
     if let Some(welcome) = frame::text(&welcome) {
         opening.extend_from_slice(&welcome);
     }
@@ -172,7 +172,7 @@ fn chat(
             chat.allowed,
             Arc::clone(outbox),
         );
-        if chat.rendering == Rendering::Text {
+        if chat.encoding == Encoding::Text {
             session.enter(chat.since, chat.history);
         }
         session

@@ -16,7 +16,7 @@ use super::heartbeat::Heartbeat;
 use crate::hub::outbox::{Batch, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::protocol::{Rendering, Weight};
+use crate::protocol::{Encoding, Priority};
 use crate::server::config::Deadlines;
 use crate::server::limits::TokenBucket;
 use crate::threads::lock;
@@ -61,7 +61,7 @@ pub trait Conversation {
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// What the client speaks.
-    pub rendering: Rendering,
+    pub encoding: Encoding,
     /// How many bytes may wait for it.
     pub outbox_bytes: usize,
     /// The largest message, in bytes.
@@ -81,15 +81,11 @@ pub fn converse<C: Conversation>(
     read_already: Vec<u8>,
     begin: impl FnOnce(&Arc<Outbox>) -> C,
 ) -> String {
-    let (outbox, queue) = outbox(
-        terms.rendering,
-        terms.outbox_bytes,
-        Some(Arc::clone(socket)),
-    );
+    let (outbox, queue) = outbox(terms.encoding, terms.outbox_bytes, Some(Arc::clone(socket)));
     let writer = Writer::default();
     outbox.start_writer_with(writer.starter(socket, id, terms, queue));
     let _ends = EndsWithReader(Arc::clone(&outbox));
-    outbox.push(opening.into(), Weight::Essential);
+    outbox.push(opening.into(), Priority::High);
     let replies = Arc::clone(&outbox);
     let heartbeat = Heartbeat::new(
         Arc::clone(socket),
@@ -106,7 +102,7 @@ pub fn converse<C: Conversation>(
                 if frame::is_close(&frame) {
                     replies.finish(frame, "the client said goodbye");
                 } else {
-                    replies.push(frame, Weight::Essential);
+                    replies.push(frame, Priority::High);
                 }
             }
         }),
@@ -348,10 +344,10 @@ mod tests {
         let (near, mut far) = pair();
         near.set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a time-out");
-        let (outbox, _queue) = outbox(Rendering::Text, 1000, Some(Arc::clone(&near)));
+        let (outbox, _queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
         let config = Config::default();
         let terms = Terms {
-            rendering: Rendering::Text,
+            encoding: Encoding::Text,
             outbox_bytes: 1000,
             max_message: 1000,
             heartbeat: config.ping_interval,

@@ -2,7 +2,7 @@
 
 use super::wrong_method;
 use crate::message::{MessageId, RoomName, UserName};
-use crate::protocol::Rendering;
+use crate::protocol::Encoding;
 use crate::server::admission::admit;
 use crate::server::config::Config;
 use crate::server::http::{Answer, Request};
@@ -16,7 +16,7 @@ pub(super) struct ChatRequest {
     pub(super) allowed: Option<Vec<RoomName>>,
     pub(super) since: Option<MessageId>,
     pub(super) history: Option<usize>,
-    pub(super) rendering: Rendering,
+    pub(super) encoding: Encoding,
     /// The head of the answer.
     pub(super) head: Vec<u8>,
 }
@@ -41,7 +41,7 @@ pub(super) fn chat_request(
             .parse()
             .map_err(|why| bad(format!("bad room name: {why}")))?,
     };
-    // In the JSON rendering rooms are joined later, and checked there.
+    // In the JSON encoding rooms are joined later, and checked there.
     let enters = request.parameter("room").is_some() || speaks_lines(request);
     let allowed = admit(request, Some(&user), enters.then_some(&room), config)
         .map_err(|refused| refused.answer())?
@@ -81,7 +81,7 @@ pub(super) fn chat_request(
     if request.has_body() {
         return Err(bad("a request for a chat has no body".to_owned()));
     }
-    let (rendering, subprotocol) = rendering(request)?;
+    let (encoding, subprotocol) = encoding(request)?;
     let head = websocket::server::accept(&request.headers, subprotocol)
         .map_err(|why| bad(format!("bad WebSocket request: {why}")))?;
     Ok(ChatRequest {
@@ -90,21 +90,21 @@ pub(super) fn chat_request(
         allowed,
         since,
         history,
-        rendering,
+        encoding,
         head,
     })
 }
 
 /// The first subprotocol offered that is spoken here; lines of text if none was offered.
-fn rendering(request: &Request) -> Result<(Rendering, Option<&'static str>), Answer> {
+fn encoding(request: &Request) -> Result<(Encoding, Option<&'static str>), Answer> {
     let mut offered = request.subprotocols().peekable();
     if offered.peek().is_none() {
-        return Ok((Rendering::Text, None));
+        return Ok((Encoding::Text, None));
     }
-    let spoken = [Rendering::Json, Rendering::Text];
+    let spoken = [Encoding::Json, Encoding::Text];
     let chosen = offered.find_map(|name| spoken.into_iter().find(|one| one.subprotocol() == name));
     match chosen {
-        Some(rendering) => Ok((rendering, Some(rendering.subprotocol()))),
+        Some(encoding) => Ok((encoding, Some(encoding.subprotocol()))),
         None => Err(Answer::new(
             400,
             "the subprotocols spoken here are hubbub.text and hubbub.v1",
@@ -113,5 +113,5 @@ fn rendering(request: &Request) -> Result<(Rendering, Option<&'static str>), Ans
 }
 
 fn speaks_lines(request: &Request) -> bool {
-    matches!(rendering(request), Ok((Rendering::Text, _)))
+    matches!(encoding(request), Ok((Encoding::Text, _)))
 }

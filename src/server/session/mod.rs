@@ -27,9 +27,9 @@ pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
 use crate::backplane::{Backplane, BackplaneError, Departure, Draft};
 use crate::hub::Hub;
 use crate::hub::outbox::Outbox;
-use crate::message::{ConnectionId, MessageId, Origin, RoomName, UserName};
+use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
-use crate::protocol::{Command, ErrorCode, Event, Limits, Ref, Rendering, json, text};
+use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
 use crate::server::config::Config;
 use crate::server::limits::Paces;
 use crate::websocket::code;
@@ -91,7 +91,7 @@ pub struct Session {
     user: UserName,
     outbox: Arc<Outbox>,
     rooms: BTreeMap<RoomName, Membership>,
-    /// In the text rendering: the one room.
+    /// In the text encoding: the one room.
     room: RoomName,
     in_flight: Arc<InFlight>,
     pace: Pace,
@@ -102,7 +102,7 @@ pub struct Session {
 
 impl Session {
     /// Begins a conversation, whose first word is the [`Instance::welcome`]; `room` is the one of the
-    /// text rendering, `allowed` the rooms that may be entered (`None` for all).
+    /// text encoding, `allowed` the rooms that may be entered (`None` for all).
     pub fn begin(
         instance: Arc<Instance>,
         connection: ConnectionId,
@@ -126,7 +126,7 @@ impl Session {
         }
     }
 
-    /// In the text rendering, enters the one room; without it there is no conversation.
+    /// In the text encoding, enters the one room; without it there is no conversation.
     pub fn enter(&mut self, since: Option<MessageId>, history: Option<usize>) {
         if !self.waits_for_turn() {
             return;
@@ -141,9 +141,9 @@ impl Session {
 
     /// Takes one message that the client sent, when its turn has come.
     pub fn take(&mut self, frame: &str) {
-        let parsed = match self.outbox.rendering() {
-            Rendering::Text => text::parse(frame, &self.room),
-            Rendering::Json => json::parse(frame),
+        let parsed = match self.outbox.encoding() {
+            Encoding::Text => text::parse(frame, &self.room),
+            Encoding::Json => json::parse(frame),
         };
         // Without a token a send is refused and a typing notice is dropped, so they do not wait for one.
         let waits = !matches!(parsed, Ok(Command::Send { .. } | Command::Typing { .. }));
@@ -282,7 +282,7 @@ impl Session {
             from: self.user.clone(),
             text,
             reference: reference.clone(),
-            via: Some(Origin {
+            via: Some(Via {
                 instance: self.instance.hub.instance(),
                 connection: self.connection,
             }),

@@ -4,7 +4,7 @@
 use super::Session;
 use crate::backplane::{Backplane, BackplaneError, Excerpt, continues};
 use crate::message::{Entry, Message, MessageId, RoomName};
-use crate::protocol::{Event, Page, Rendering, Weight};
+use crate::protocol::{Cursor, Encoding, Event, Priority};
 use crate::websocket::code;
 use crate::websocket::frame;
 
@@ -21,7 +21,7 @@ const PIECE: usize = 32;
 const FIRST_FRAME: usize = 1000;
 
 impl Session {
-    pub(super) fn history(&self, room: &RoomName, page: Page, limit: usize) {
+    pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
         let bytes = self.outbox.budget() / 2;
         match self.gather(room, (page, limit.min(PAGE_MOST)), bytes) {
             Ok(excerpt) => self.answer(&Event::History {
@@ -36,13 +36,13 @@ impl Session {
     fn gather(
         &self,
         room: &RoomName,
-        which: (Page, usize),
+        which: (Cursor, usize),
         bytes: usize,
     ) -> Result<Excerpt, BackplaneError> {
         let backplane = &*self.instance.backplane;
-        let rendering = self.outbox.rendering();
+        let encoding = self.outbox.encoding();
         let is_over = || !self.outbox.is_open() || self.instance.is_closing();
-        gather(backplane, rendering, room, which, bytes, is_over)
+        gather(backplane, encoding, room, which, bytes, is_over)
     }
 
     /// Sends the room with its past to a connection that the hub has admitted, and releases it.
@@ -57,13 +57,13 @@ impl Session {
         let tail = backplane.tail(room)?;
         let (past, recovered) = match (since, history) {
             (Some(since), _) => {
-                let missed = self.gather(room, (Page::After(since), FIRST_FRAME), first_frame)?;
+                let missed = self.gather(room, (Cursor::After(since), FIRST_FRAME), first_frame)?;
                 let recovered = continues(since, &missed.entries, tail);
                 (missed, recovered)
             }
             (None, Some(limit)) => {
                 let limit = limit.min(PAGE_MOST);
-                let newest = self.gather(room, (Page::Newest, limit), first_frame)?;
+                let newest = self.gather(room, (Cursor::Newest, limit), first_frame)?;
                 (
                     Excerpt {
                         more: false,
@@ -91,16 +91,16 @@ impl Session {
             anew,
             last,
         };
-        let rendering = self.outbox.rendering();
+        let encoding = self.outbox.encoding();
         let mut first = Vec::new();
-        if since.is_some() && !recovered && !anew && rendering == Rendering::Text {
-            first.extend(rendering.render(&Event::Gap {
+        if since.is_some() && !recovered && !anew && encoding == Encoding::Text {
+            first.extend(encoding.encode(&Event::Gap {
                 room: room.clone(),
                 after: since,
                 before: None,
             }));
         }
-        first.extend(rendering.render(&event));
+        first.extend(encoding.encode(&event));
         let first = frame::text(&first);
         let hub = &self.instance.hub;
         if !more {
@@ -108,7 +108,7 @@ impl Session {
             return Ok(());
         }
         if let Some(first) = first {
-            self.outbox.push(first, Weight::Essential);
+            self.outbox.push(first, Priority::High);
         }
         match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
             Ok(last) => hub.release(room, self.connection, Some(last), &members, None),
@@ -127,7 +127,7 @@ impl Session {
     fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
         let mut cursor = last;
         while self.outbox.is_open() {
-            let page = Page::After(cursor);
+            let page = Cursor::After(cursor);
             let piece = self.instance.backplane.read(room, page, PIECE)?;
             for entry in piece.entries {
                 let id = entry.message.id;
@@ -161,9 +161,9 @@ impl Session {
 /// once `is_over`, with [`BackplaneError::Unavailable`].
 pub fn gather(
     backplane: &dyn Backplane,
-    rendering: Rendering,
+    encoding: Encoding,
     room: &RoomName,
-    (page, limit): (Page, usize),
+    (page, limit): (Cursor, usize),
     bytes: usize,
     is_over: impl Fn() -> bool,
 ) -> Result<Excerpt, BackplaneError> {
@@ -193,11 +193,11 @@ pub fn gather(
         };
         more = piece.more;
         let mut piece = piece.entries;
-        if !matches!(page, Page::After(_)) {
+        if !matches!(page, Cursor::After(_)) {
             piece.reverse();
         }
         for entry in piece {
-            let size = rendering.weigh(&entry.message);
+            let size = encoding.weigh(&entry.message);
             if entries.len() == limit || (!entries.is_empty() && weight + size > bytes) {
                 more = true;
                 break 'pieces;
@@ -208,11 +208,11 @@ pub fn gather(
         }
         reach = Some(end);
         next = match page {
-            Page::After(_) => Page::After(end),
-            Page::Newest | Page::Before(_) => Page::Before(end),
+            Cursor::After(_) => Cursor::After(end),
+            Cursor::Newest | Cursor::Before(_) => Cursor::Before(end),
         };
     }
-    if !matches!(page, Page::After(_)) {
+    if !matches!(page, Cursor::After(_)) {
         entries.reverse();
     }
     Ok(Excerpt {

@@ -16,7 +16,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Without a subprotocol, so in the text rendering.
+    /// Without a subprotocol, so in the text encoding.
     pub(crate) fn text(address: SocketAddr, target: &str) -> Self {
         Self::connect(address, target, None).unwrap_or_else(|(status, why)| {
             panic!("{target}: {status} {why}");

@@ -11,7 +11,7 @@ use hubbub::backplane::{
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::Queue;
 use hubbub::message::{InstanceId, MessageId, RoomName, UserName};
-use hubbub::protocol::{Event, Page, json};
+use hubbub::protocol::{Cursor, Event, json};
 use hubbub::server::config::Config;
 use hubbub::server::session::Instance;
 
@@ -95,7 +95,7 @@ impl Backplane for Faulty {
     fn unsubscribe(&self, room: &RoomName) {
         self.backplane.unsubscribe(room);
     }
-    fn read(&self, room: &RoomName, page: Page, limit: usize) -> Result<Excerpt, BackplaneError> {
+    fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.backplane.read(room, page, limit)
     }
     fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
@@ -130,7 +130,7 @@ impl Backplane for Faulty {
     }
 }
 
-/// The other end of an outbox in the JSON rendering.
+/// The other end of an outbox in the JSON encoding.
 pub(crate) struct Reader {
     queue: Queue,
     /// The next one last.

@@ -132,12 +132,12 @@ impl Hubbub {
         fs::read_to_string(&self.log).expect("its log")
     }
 
-    /// Joins the lobby in the text rendering.
+    /// Joins the lobby in the text encoding.
     pub(crate) fn join(&self, user: &str) -> Client {
         self.join_room(user, "lobby")
     }
 
-    /// Joins a room in the text rendering, and has heard who is online.
+    /// Joins a room in the text encoding, and has heard who is online.
     pub(crate) fn join_room(&self, user: &str, room: &str) -> Client {
         let mut client = Client::text(self.address, &format!("/chat/{user}?room={room}"));
         let first = client.hears();

@@ -1,4 +1,4 @@
-//! A server that says what a test has it say, in the JSON rendering.
+//! A server that says what a test has it say, in the JSON encoding.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -31,9 +31,9 @@ impl Puppet {
         stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
         #[allow(clippy::result_large_err)] // The signature is tungstenite's.
         let agree = |_: &Request, mut response: Response| {
-            let rendering = "hubbub.v1".parse().expect("a header value");
+            let encoding = "hubbub.v1".parse().expect("a header value");
             let headers = response.headers_mut();
-            headers.insert("Sec-WebSocket-Protocol", rendering);
+            headers.insert("Sec-WebSocket-Protocol", encoding);
             Ok(response)
         };
         let websocket = accept_hdr(stream, agree).expect("a handshake");

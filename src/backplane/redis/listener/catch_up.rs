@@ -10,7 +10,7 @@ use crate::backplane::redis::chain::{ENTRIES_AT_ONCE, Heard, fill};
 use crate::backplane::redis::wire::{self, LogItem};
 use crate::message::MessageId;
 use crate::metrics;
-use crate::protocol::Page;
+use crate::protocol::Cursor;
 use crate::threads::lock;
 
 /// How long to wait before a room is read again whose log could not be read.
@@ -44,7 +44,7 @@ impl Listener {
     fn catch_up(&mut self, channels: &[String]) -> bool {
         let questions = |heard: &Heard| {
             let tail = wire::tail(&self.keys, &heard.room);
-            let after = Page::After(heard.chain.read_to());
+            let after = Cursor::After(heard.chain.read_to());
             let missed = wire::read(&self.keys, &heard.room, after, ENTRIES_AT_ONCE);
             // In this order, or a message stored in between would look like a log that lost its end.
             tail.into_iter().chain([missed])
