@@ -289,6 +289,25 @@ fn entries_of_another_kind_are_no_hole() {
 }
 
 #[test]
+fn a_newest_id_that_somebody_overwrote_or_deleted_does_no_harm() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let witness = Witness::enter(&here.url(), "one", "lobby");
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = say_lines(&speaker, "line", 20, |n| match n % 4 {
+        1 => drop(redis.run::<String>(&["SET", "hubbub:{lobby}:newest", "garbage"])),
+        3 => drop(redis.run::<i64>(&["DEL", "hubbub:{lobby}:newest"])),
+        _ => {}
+    });
+    let _: String = redis.run(&["SET", "hubbub:{lobby}:newest", "garbage"]);
+    cut_subscription(&redis, &here, 1);
+    said.insert(speaker.says("the end"), "the end".to_owned());
+    witness.has_seen("the end");
+    check(&[&witness], &said);
+    assert!(!witness.seen().iter().any(Seen::is_gap), "nothing was lost");
+}
+
+#[test]
 fn a_log_that_is_flushed_mid_chat_leads_to_no_hang_no_double_and_no_crash() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));

@@ -19,9 +19,10 @@ if ref then
 end
 
 -- The newest id outlives the log, so that after a room was quiet for long its next message still
--- names its predecessor. An entry that Hubbub did not write is nobody's predecessor.
+-- names its predecessor. An entry that Hubbub did not write is nobody's predecessor, and where the newest id
+-- was lost or overwritten, the log's own last entry tells it.
 local prev = redis.call('GET', newest)
-if not prev then
+if not (prev and string.match(prev, '^%d+%-%d+$')) then
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   prev = last and last[2][7] == 'prev' and last[1] or ''
 end

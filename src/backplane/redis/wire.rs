@@ -194,8 +194,8 @@ pub(super) fn tail_answer(values: &[Value]) -> Result<Option<MessageId>, Backpla
     let [newest, last_entry] = values else {
         return Err(unexpected("GET"));
     };
-    if let Some(id) = text(newest) {
-        return id.parse().map(Some).map_err(|_| unexpected("GET"));
+    if let Some(Ok(id)) = text(newest).map(str::parse) {
+        return Ok(Some(id));
     }
     let last_entry = items(last_entry)?.pop().and_then(LogItem::into_entry);
     Ok(last_entry.map(|entry| entry.message.id))
