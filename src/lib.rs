@@ -64,5 +64,4 @@ pub mod backplane;
 // One instance; its clients; and the command line of both.
 pub mod server;
 pub mod client;
-pub mod bench;
 pub mod cli;

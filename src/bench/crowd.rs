@@ -1,388 +1,325 @@
-//! All connections of the meter, on one thread: made, read in rounds, and written to.
-//!
-//! Lanes are numbered: the senders first, one for each room, then the members, dealt out to the
-//! rooms in turn. No socket ever blocks.
+//! All connections of the meter: made, read in rounds, and written to.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hubbub::websocket::client::{ClientFrame, masked};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::BenchError;
-use super::target::{Target, agreed};
-use super::wire::{CLOSE, CONTINUATION, PING, TEXT, cut};
-use crate::websocket::client::{ClientFrame, masked};
+use crate::options::{Options, Target};
+use crate::wire::first_frame;
 
 /// How many handshakes may be under way: fewer than any server's backlog of connections.
 const HANDSHAKES: usize = 64;
 
-/// How long a handshake's answer may take.
+/// How long a connection may take to be made, and the server's answer to a handshake to come.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often those that are late are looked for.
-const GLANCE: Duration = Duration::from_millis(10);
+/// The key and its answer from RFC 6455 §1.3. A fresh key would only guard against caches.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Between two looks at the handshakes when all of them are under way, so that one look finds several
-/// answers: the meter shares the machine with the server, and a look at each answer would cost as much
-/// as the answer.
-const ANSWERS_GATHER: Duration = Duration::from_millis(1);
+/// The joining is over when nothing came for so long, or after so long at most.
+const SETTLED: Duration = Duration::from_millis(300);
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is read at once; also the longest frame that is taken.
+/// The size of the read buffer. A frame is at most half as long.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Between two looks at all sockets, so long for each of them: a look costs some 50 ns a socket, and
-/// without a pause the meter would do little else while a message is on its way to a thousand
-/// members. It is also by how much a measured time may be too long.
+/// The pause between two polls, for each socket. A poll costs some 50 ns a socket; without the pause
+/// the meter would do little but poll while a message is on its way to a thousand members. A measured
+/// latency may be too long by the pause.
 const PAUSE_PER_SOCKET: Duration = Duration::from_nanos(500);
 
-/// So few sockets cost nothing to look at.
+/// So few sockets need no pause.
 const FEW: usize = 64;
 
-/// Whose connections, and how many.
-#[derive(Debug, Clone)]
-pub(super) struct Guests {
-    /// What the names of users and rooms begin with.
-    pub(super) prefix: String,
-    /// Tells this crowd's rooms from those of an earlier one.
-    pub(super) run: u32,
-    pub(super) senders: usize,
-    pub(super) members: usize,
-    pub(super) rooms: usize,
-    /// How many connect in a second, at most; 0 for no limit.
-    pub(super) ramp: f64,
-}
-
-impl Guests {
-    pub(super) fn count(&self) -> usize {
-        self.senders + self.members
-    }
-
-    /// The room of a lane.
-    pub(super) fn room(&self, lane: usize) -> usize {
-        match lane.checked_sub(self.senders) {
-            None => lane,
-            Some(member) => member % self.rooms,
-        }
-    }
-
-    fn names(&self, lane: usize) -> (String, String) {
-        let Self { prefix, run, .. } = self;
-        let user = match lane.checked_sub(self.senders) {
-            None => format!("{prefix}-sender-{lane}"),
-            Some(member) => format!("{prefix}-{member}"),
-        };
-        (user, format!("{prefix}-{run:x}-{}", self.room(lane)))
-    }
-}
-
-/// One connection's bytes.
-#[derive(Debug, Default)]
-struct Lane {
-    /// The beginning of a frame whose end is to come.
+/// One connection.
+struct Connection {
+    socket: TcpStream,
+    /// The beginning of a frame that has not arrived as a whole.
     begun: Vec<u8>,
-    /// What the socket did not take yet.
+    /// Bytes that the socket did not take yet.
     out: Vec<u8>,
-    /// Why it ended, once it has.
+    /// Why the connection ended, once it has.
     ended: Option<String>,
 }
 
-/// Whoever wants to know what is heard.
-pub(super) trait Listener {
-    /// A text message came on a lane.
-    fn hears(&mut self, lane: usize, payload: &[u8], now: Instant);
-
-    /// A lane's connection ended.
-    fn loses(&mut self, _lane: usize) {}
-
-    /// Between the readings of a round, so that sending is not kept waiting by them.
-    fn meanwhile(&mut self, _now: Instant, _mouth: &mut Mouth<'_>) {}
-}
-
-/// The writing side of a crowd.
-pub(super) struct Mouth<'a> {
-    sockets: &'a [TcpStream],
-    lanes: &'a mut [Lane],
-}
-
-impl Mouth<'_> {
-    /// Whether the lane has taken all that was said on it.
-    pub(super) fn is_free(&self, lane: usize) -> bool {
-        self.lanes[lane].out.is_empty()
-    }
-
-    /// Says ready-made frames on a lane.
-    pub(super) fn say(&mut self, lane: usize, frames: &[u8]) {
-        self.lanes[lane].out.extend_from_slice(frames);
-        self.flush(lane);
-    }
-
-    fn flush(&mut self, lane: usize) {
-        let state = &mut self.lanes[lane];
-        while !state.out.is_empty() && state.ended.is_none() {
-            match (&self.sockets[lane]).write(&state.out) {
-                Ok(count) => drop(state.out.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => state.ended = Some(error.to_string()),
-            }
-        }
-    }
-}
-
-/// The connections.
-pub(super) struct Crowd {
-    pub(super) guests: Guests,
-    sockets: Vec<TcpStream>,
-    lanes: Vec<Lane>,
-    scratch: Vec<u8>,
-    /// The lanes that are open.
-    open: Vec<usize>,
+/// All connections, by their numbers.
+pub(crate) struct Crowd {
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    /// How many were made in a second, with their handshakes.
+    pub(crate) connects_per_s: f64,
 }
 
 impl Crowd {
-    /// Connects everybody. The senders first: they hear nothing of the rush.
-    pub(super) fn gather(
-        target: &Target,
-        guests: Guests,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<Self, BenchError> {
-        let unreachable = |error| BenchError::Unreachable(target.to_string(), error);
-        let to = target.address().map_err(unreachable)?;
+    /// Connects everybody. The senders come first, and so see nothing of the rush.
+    pub(crate) fn connect(options: &Options) -> Result<Self, String> {
+        let server = &options.url.server;
+        let unreachable = |error| format!("cannot reach {server}: {error}");
+        let to = address(server.authority()).map_err(unreachable)?;
+        let run: u32 = rand::random();
         let begin = Instant::now();
-        let count = guests.count();
+        let count = options.connections();
         let mut crowd = Self {
-            guests,
-            sockets: Vec::with_capacity(count),
-            lanes: Vec::with_capacity(count),
-            scratch: vec![0; READ_BYTES],
-            open: (0..count).collect(),
+            connections: Vec::with_capacity(count),
+            buffer: vec![0; READ_BYTES],
+            connects_per_s: 0.0,
         };
-        let mut waiting = VecDeque::new();
-        while crowd.sockets.len() < count || !waiting.is_empty() {
-            let lane = crowd.sockets.len();
-            let due = match crowd.guests.ramp {
-                0.0 => begin,
-                ramp => begin + Duration::from_secs_f64(lane as f64 / ramp),
-            };
-            let may_call = lane < count && waiting.len() < HANDSHAKES;
-            if may_call && Instant::now() >= due {
-                let (user, room) = crowd.guests.names(lane);
-                let socket = target.call(to, &user, &room).map_err(unreachable)?;
-                crowd.sockets.push(socket);
-                crowd.lanes.push(Lane::default());
-                waiting.push_back((lane, Instant::now() + ANSWER_WITHIN));
-                // While there are more to call, answers are only glanced at.
-                if waiting.len() < HANDSHAKES {
-                    continue;
-                }
+        let mut answered = 0;
+        for number in 0..count {
+            let ramp = options.ramp.filter(|&ramp| ramp > 0.0);
+            let due = ramp.map_or(begin, |ramp| {
+                begin + Duration::from_secs_f64(number as f64 / ramp)
+            });
+            if Instant::now() < due {
+                crowd.take_answers(&mut answered, number, options)?;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            let glance = match may_call {
-                true => due.saturating_duration_since(Instant::now()).min(GLANCE),
-                false => GLANCE,
-            };
-            if waiting.len() == HANDSHAKES {
-                thread::sleep(ANSWERS_GATHER);
+            let room = format!("{}-{run:x}-{}", options.user_prefix, options.room(number));
+            let path = options.url.path.replace("{room}", &room);
+            let path = path.replace("{user}", &options.user(number));
+            let socket = ask(to, &options.url, &path, options.outside).map_err(unreachable)?;
+            crowd.connections.push(Connection {
+                socket,
+                begun: Vec::new(),
+                out: Vec::new(),
+                ended: None,
+            });
+            if number + 1 - answered == HANDSHAKES {
+                let half = answered + HANDSHAKES / 2;
+                crowd.take_answers(&mut answered, half, options)?;
             }
-            crowd.take_answers(target, &mut waiting, glance)?;
-            progress(crowd.sockets.len() - waiting.len());
         }
+        crowd.take_answers(&mut answered, count, options)?;
+        crowd.connects_per_s = count as f64 / begin.elapsed().as_secs_f64();
         Ok(crowd)
     }
 
+    /// Reads the answers to the handshakes up to this number. It waits for the last of them first: the
+    /// others have mostly come by then, and the meter is woken once and not for each.
     fn take_answers(
         &mut self,
-        target: &Target,
-        waiting: &mut VecDeque<(usize, Instant)>,
-        glance: Duration,
-    ) -> Result<(), BenchError> {
-        let mut fds: Vec<_> = waiting
-            .iter()
-            .map(|&(lane, _)| PollFd::new(self.sockets[lane].as_fd(), PollFlags::POLLIN))
-            .collect();
-        look(&mut fds, glance)?;
-        let ready: Vec<_> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
-        let refused = |why| BenchError::Refused(target.to_string(), why);
-        let mut still = VecDeque::new();
-        for (&(lane, deadline), ready) in waiting.iter().zip(ready) {
-            if !ready {
-                if Instant::now() > deadline {
-                    return Err(refused("nothing, to a WebSocket handshake".to_owned()));
-                }
-                still.push_back((lane, deadline));
-                continue;
-            }
-            let begun = &mut self.lanes[lane].begun;
-            match (&self.sockets[lane]).read(&mut self.scratch) {
-                Ok(0) => return Err(refused("by closing the connection".to_owned())),
-                Ok(count) => begun.extend_from_slice(&self.scratch[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(refused(error.to_string())),
-            }
-            if begun.len() > READ_BYTES / 2 {
-                return Err(refused("more than a handshake".to_owned()));
-            }
-            match agreed(begun).map_err(refused)? {
-                Some(end) => drop(begun.drain(..end)),
-                None => still.push_back((lane, deadline)),
-            }
+        answered: &mut usize,
+        until: usize,
+        options: &Options,
+    ) -> Result<(), String> {
+        for connection in self.connections[*answered..until].iter_mut().rev() {
+            let answer = connection.take_answer(&mut self.buffer);
+            answer.map_err(|why| format!("{} {why}", options.url.server))?;
         }
-        *waiting = still;
+        *answered = until;
+        let count = options.connections();
+        crate::status(format_args!("connected {until} of {count}"));
         Ok(())
     }
 
-    /// Why a lane ended, if it has.
-    pub(super) fn ended(&self, lane: usize) -> Option<&str> {
-        self.lanes[lane].ended.as_deref()
+    /// Reads and drops what comes with the joining, until nothing more comes.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        let end = Instant::now() + SETTLES_WITHIN;
+        let mut quiet = Instant::now() + SETTLED;
+        while Instant::now() < quiet.min(end) {
+            for number in self.ready(quiet.min(end))? {
+                quiet = Instant::now() + SETTLED;
+                self.read(number, |_| {});
+            }
+        }
+        Ok(())
     }
 
-    /// How many members are gone, and why one of them is.
-    pub(super) fn gone(&self) -> (usize, Option<&str>) {
-        let members = &self.lanes[self.guests.senders..];
-        let mut gone = members.iter().filter_map(|lane| lane.ended.as_deref());
+    /// Waits for connections that can be read, or take what they did not take yet; at most until then.
+    pub(crate) fn ready(&self, until: Instant) -> Result<Vec<usize>, String> {
+        let left = || until.saturating_duration_since(Instant::now());
+        if self.connections.len() >= FEW {
+            let pause = PAUSE_PER_SOCKET * self.connections.len() as u32;
+            thread::sleep(pause.min(left()));
+        }
+        let connections = self.connections.iter().enumerate();
+        let (numbers, mut fds): (Vec<_>, Vec<_>) = connections
+            .filter(|(_, connection)| connection.ended.is_none())
+            .map(|(number, connection)| {
+                let mut events = PollFlags::POLLIN;
+                events.set(PollFlags::POLLOUT, !connection.out.is_empty());
+                (number, PollFd::new(connection.socket.as_fd(), events))
+            })
+            .unzip();
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(left())), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(format!("cannot measure here: {errno}")),
+        }
+        let ready = numbers.into_iter().zip(&fds);
+        let ready = ready.filter(|(_, fd)| fd.any() == Some(true));
+        Ok(ready.map(|(number, _)| number).collect())
+    }
+
+    /// Reads once, and hands out each text that is whole. False if the connection has ended.
+    pub(crate) fn read(&mut self, number: usize, hears: impl FnMut(&[u8])) -> bool {
+        let connection = &mut self.connections[number];
+        connection.ended = connection.read(&mut self.buffer, hears).err();
+        connection.flush();
+        connection.ended.is_none()
+    }
+
+    /// Whether a connection has taken all that was written to it.
+    pub(crate) fn is_free(&self, number: usize) -> bool {
+        self.connections[number].out.is_empty()
+    }
+
+    /// Writes whole frames.
+    pub(crate) fn write(&mut self, number: usize, frames: &[u8]) {
+        let connection = &mut self.connections[number];
+        connection.out.extend_from_slice(frames);
+        connection.flush();
+    }
+
+    /// How many of these connections have ended, and why the first of them did.
+    pub(crate) fn gone(&self, numbers: Range<usize>) -> (usize, Option<&str>) {
+        let connections = self.connections[numbers].iter();
+        let mut gone = connections.filter_map(|connection| connection.ended.as_deref());
         let first = gone.next();
         (gone.count() + usize::from(first.is_some()), first)
-    }
-
-    /// The writing side.
-    pub(super) fn mouth(&mut self) -> Mouth<'_> {
-        Mouth {
-            sockets: &self.sockets,
-            lanes: &mut self.lanes,
-        }
-    }
-
-    /// Reads whatever has come until `until`; at least one look is taken.
-    pub(super) fn listen(
-        &mut self,
-        listener: &mut impl Listener,
-        until: Instant,
-    ) -> Result<(), BenchError> {
-        let pause = match self.sockets.len() {
-            0..FEW => Duration::ZERO,
-            count => PAUSE_PER_SOCKET * count as u32,
-        };
-        let Self {
-            guests,
-            sockets,
-            lanes,
-            scratch,
-            open,
-        } = self;
-        let mut fds: Vec<_> = open
-            .iter()
-            .map(|&lane| PollFd::new(sockets[lane].as_fd(), PollFlags::POLLIN))
-            .collect();
-        let mut ending = false;
-        loop {
-            // The senders come first.
-            for (fd, &lane) in fds.iter_mut().zip(&*open).take(guests.senders) {
-                let mut events = PollFlags::POLLIN;
-                events.set(PollFlags::POLLOUT, !lanes[lane].out.is_empty());
-                fd.set_events(events);
-            }
-            look(&mut fds, until.saturating_duration_since(Instant::now()))?;
-            let mut now = Instant::now();
-            for (fd, &lane) in fds.iter().zip(&*open) {
-                if fd.any() != Some(true) {
-                    continue;
-                }
-                now = Instant::now();
-                let heard = hear(&sockets[lane], &mut lanes[lane], scratch, |payload| {
-                    listener.hears(lane, payload, now);
-                });
-                if let Err(why) = heard {
-                    lanes[lane].ended = Some(why);
-                    listener.loses(lane);
-                    ending = true;
-                }
-                let mut mouth = Mouth { sockets, lanes };
-                mouth.flush(lane);
-                listener.meanwhile(now, &mut mouth);
-            }
-            listener.meanwhile(now, &mut Mouth { sockets, lanes });
-            if ending || now >= until {
-                break;
-            }
-            thread::sleep(pause.min(until.saturating_duration_since(now)));
-        }
-        drop(fds);
-        if ending {
-            open.retain(|&lane| lanes[lane].ended.is_none());
-        }
-        Ok(())
     }
 }
 
 impl Drop for Crowd {
-    /// Everybody says goodbye, so that nobody waits for them to come back.
+    /// Every connection says goodbye, so that the server does not wait for its user to come back.
     fn drop(&mut self) {
         let goodbye = masked(ClientFrame::Goodbye);
-        let mut mouth = self.mouth();
-        for lane in 0..mouth.lanes.len() {
-            mouth.say(lane, &goodbye);
+        for number in 0..self.connections.len() {
+            self.write(number, &goodbye);
         }
     }
 }
 
-/// Waits until one of them is ready, or the time is up.
-fn look(fds: &mut [PollFd<'_>], within: Duration) -> Result<(), BenchError> {
-    match ppoll(fds, Some(TimeSpec::from_duration(within)), None) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(BenchError::Machine(errno.into())),
-    }
+/// The first of the server's addresses that takes a connection.
+fn address(authority: &str) -> io::Result<SocketAddr> {
+    let addresses: Vec<_> = authority.to_socket_addrs()?.collect();
+    let takes = |to: &SocketAddr| TcpStream::connect_timeout(to, CONNECT_WITHIN).is_ok();
+    let found = addresses.iter().copied().find(takes);
+    // If none does, connecting to one of them tells why.
+    let found = found.or_else(|| addresses.first().copied());
+    found.ok_or_else(|| io::Error::other("the name has no address"))
 }
 
-/// Reads once, and takes what is whole. An error is the end of the connection.
-fn hear(
-    mut socket: &TcpStream,
-    lane: &mut Lane,
-    scratch: &mut [u8],
-    mut text: impl FnMut(&[u8]),
-) -> Result<(), String> {
-    let begun = lane.begun.len();
-    scratch[..begun].copy_from_slice(&lane.begun);
-    let count = match socket.read(&mut scratch[begun..]) {
-        Ok(0) => return Err("it closed the connection".to_owned()),
-        Ok(count) => count,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(error.to_string()),
+/// Connects and asks for the upgrade. The answer has yet to be read.
+fn ask(to: SocketAddr, target: &Target, path: &str, outside: bool) -> io::Result<TcpStream> {
+    let host = target.server.authority();
+    let subprotocol = match outside {
+        // With it, a user of Hubbub enters a room only when asking for it.
+        true => "Sec-WebSocket-Protocol: hubbub.v1\r\n",
+        false => "",
     };
-    let bytes = &scratch[..begun + count];
-    let mut at = 0;
-    while let Some(frame) = cut(&bytes[at..]).map_err(|masked| masked.to_string())? {
-        match frame.opcode {
-            TEXT | CONTINUATION => text(frame.payload),
-            PING => {
-                let pong = masked(ClientFrame::Pong(frame.payload));
-                lane.out.extend_from_slice(&pong);
-            }
-            CLOSE => return Err(goodbye(frame.payload)),
-            _ => {}
-        }
-        at += frame.length;
-    }
-    if bytes.len() - at >= scratch.len() / 2 {
-        return Err("it sent a frame that is too long for this meter".to_owned());
-    }
-    lane.begun.clear();
-    lane.begun.extend_from_slice(&bytes[at..]);
-    Ok(())
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n"
+    );
+    let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+    socket.write_all(request.as_bytes())?;
+    Ok(socket)
 }
 
-fn goodbye(payload: &[u8]) -> String {
-    match payload {
-        [high, low, reason @ ..] => {
-            let code = u16::from_be_bytes([*high, *low]);
-            let reason = String::from_utf8_lossy(reason);
-            format!("it closed the connection: {code} {reason}")
-                .trim_end()
-                .to_owned()
+impl Connection {
+    /// Waits for the answer to the handshake. An error says what the server did instead.
+    fn take_answer(&mut self, buffer: &mut [u8]) -> Result<(), String> {
+        while !self.begins_with_upgrade()? {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err("closed the connection in the handshake".to_owned()),
+                Ok(_) if self.begun.len() > READ_BYTES / 2 => {
+                    return Err("answers more than a handshake".to_owned());
+                }
+                Ok(count) => self.begun.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err("does not answer a WebSocket handshake".to_owned());
+                }
+                Err(error) => return Err(format!("failed in the handshake: {error}")),
+            }
         }
-        _ => "it closed the connection".to_owned(),
+        let failed = |error| format!("failed after the handshake: {error}");
+        self.socket.set_nonblocking(true).map_err(failed)
     }
+
+    /// Cuts off the answer, if all of it is there.
+    fn begins_with_upgrade(&mut self) -> Result<bool, String> {
+        let mut windows = self.begun.windows(4);
+        let Some(end) = windows.position(|four| four == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let text = String::from_utf8_lossy(&self.begun);
+        if !text.starts_with("HTTP/1.1 101") {
+            let status = text.lines().next().unwrap_or_default();
+            let status = status.strip_prefix("HTTP/1.1 ").unwrap_or(status);
+            let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            let body = body.lines().next().unwrap_or_default();
+            return Err(format!("answers: {status}, {body}"));
+        }
+        if !text.contains(ACCEPT) {
+            return Err("answers: an upgrade that is not one to WebSocket".to_owned());
+        }
+        self.begun.drain(..end + 4);
+        Ok(true)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], mut hears: impl FnMut(&[u8])) -> Result<(), String> {
+        let begun = self.begun.len();
+        buffer[..begun].copy_from_slice(&self.begun);
+        let count = match self.socket.read(&mut buffer[begun..]) {
+            Ok(0) => return Err("it closed the connection".to_owned()),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut rest = &buffer[..begun + count];
+        while let Some(frame) = first_frame(rest)? {
+            match frame.opcode {
+                OpCode::Data(Data::Text | Data::Continue) => hears(frame.payload),
+                OpCode::Control(Control::Ping) => {
+                    let pong = masked(ClientFrame::Pong(frame.payload));
+                    self.out.extend_from_slice(&pong);
+                }
+                OpCode::Control(Control::Close) => return Err(goodbye(frame.payload)),
+                OpCode::Data(_) | OpCode::Control(_) => {}
+            }
+            rest = &rest[frame.length..];
+        }
+        if rest.len() >= buffer.len() / 2 {
+            return Err("it sent a frame that is too long for this meter".to_owned());
+        }
+        self.begun.clear();
+        self.begun.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        while !self.out.is_empty() {
+            match self.socket.write(&self.out) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The next read says why.
+                Err(_) => self.out.clear(),
+            }
+        }
+    }
+}
+
+/// A close frame's payload as a sentence.
+fn goodbye(payload: &[u8]) -> String {
+    let (code, reason) = match payload {
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]).to_string(), reason),
+        _ => return "it closed the connection".to_owned(),
+    };
+    let reason = String::from_utf8_lossy(reason);
+    format!("it closed the connection: {code} {reason}")
+        .trim_end()
+        .to_owned()
 }

@@ -1,110 +1,158 @@
-//! What the meter counts: times in a histogram, and what each member heard.
+//! The counters: latencies in a histogram, what each member received, and how far each room is.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-/// Each doubling is divided into so many steps, so that a quantile is at most 1/128 too large.
-const STEPS: u64 = 128;
-
-/// Times in microseconds, with an error below one per cent, in bounded memory.
-#[derive(Debug)]
-pub(super) struct Histogram {
+/// Latencies in bounded memory. A quantile is at most 1/128 too large.
+///
+/// The slot of a value is the upper half of its `f32`: the exponent and seven bits behind the point,
+/// so each doubling has 128 slots, in order of size.
+pub(crate) struct Histogram {
     counts: Vec<u64>,
-    total: u64,
-    most: u64,
+    pub(crate) total: u64,
+    max: u64,
 }
 
 impl Histogram {
-    pub(super) fn new() -> Self {
-        Self {
-            counts: vec![0; Self::slot(u64::MAX) + 1],
-            total: 0,
-            most: 0,
-        }
+    pub(crate) fn new() -> Self {
+        let counts = vec![0; Self::slot(u64::MAX) + 1];
+        let (total, max) = (0, 0);
+        Self { counts, total, max }
     }
 
     fn slot(value: u64) -> usize {
-        // Below the first doubling each value has a slot of its own.
-        let shift = (value / STEPS).checked_ilog2().map_or(0, u64::from);
-        (shift * STEPS + (value >> shift)) as usize
+        ((value as f32).to_bits() >> 16) as usize
     }
 
     /// The largest value of a slot.
     fn top(slot: usize) -> u64 {
-        let slot = slot as u64;
-        let shift = (slot / STEPS).saturating_sub(1);
-        let mantissa = slot - shift * STEPS;
-        ((mantissa + 1) << shift) - 1
+        let next = f32::from_bits((slot as u32 + 1) << 16);
+        next.ceil() as u64 - 1
     }
 
-    pub(super) fn add(&mut self, microseconds: u64) {
+    pub(crate) fn add(&mut self, microseconds: u64) {
         self.counts[Self::slot(microseconds)] += 1;
         self.total += 1;
-        self.most = self.most.max(microseconds);
+        self.max = self.max.max(microseconds);
     }
 
-    /// The time within which this share of all was.
-    pub(super) fn quantile(&self, share: f64) -> Duration {
+    /// The time, in milliseconds, that this share of all values did not exceed.
+    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let wanted = (self.total as f64 * share).ceil() as u64;
         let mut seen = 0;
         let slot = self.counts.iter().position(|count| {
             seen += count;
             seen >= wanted
         });
-        let value = slot.map_or(0, Self::top).min(self.most);
-        Duration::from_micros(value)
-    }
-
-    pub(super) fn max(&self) -> Duration {
-        Duration::from_micros(self.most)
+        slot.map_or(0, Self::top).min(self.max) as f64 / 1e3
     }
 }
 
-/// What a message was to the member who heard it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// The first time, after all that were sent before it and have come.
-    InOrder,
-    /// The first time, but behind one that was sent later.
-    OutOfOrder,
-    /// Not the first time.
-    Double,
-}
-
-/// What one member has heard of its room.
+/// What one member received of its room.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Track {
+pub(crate) struct Track {
+    /// One more than the highest sequence number so far.
     next: u32,
-    /// What was skipped, and may still come.
-    missing: BTreeSet<u32>,
+    /// Lower ones that were skipped, and may still come.
+    skipped: BTreeSet<u32>,
+    pub(crate) doubled: u64,
+    pub(crate) out_of_order: u64,
 }
 
 impl Track {
-    pub(super) fn hear(&mut self, sequence: u32) -> Heard {
-        if sequence == self.next {
-            self.next += 1;
-            return Heard::InOrder;
-        }
-        if sequence > self.next {
-            self.missing.extend(self.next..sequence);
+    /// Counts a message. True if it came for the first time.
+    pub(crate) fn hear(&mut self, sequence: u32) -> bool {
+        if sequence >= self.next {
+            self.skipped.extend(self.next..sequence);
             self.next = sequence + 1;
-            return Heard::InOrder;
-        }
-        if self.missing.remove(&sequence) {
-            Heard::OutOfOrder
+        } else if self.skipped.remove(&sequence) {
+            self.out_of_order += 1;
         } else {
-            Heard::Double
+            self.doubled += 1;
+            return false;
+        }
+        true
+    }
+
+    /// Whether nothing came yet.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.next == 0
+    }
+
+    /// How many messages did not come although a later one did.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.len() as u64
+    }
+
+    /// How many of `sent` messages are later than all that came.
+    pub(crate) fn awaited(&self, sent: u32) -> u64 {
+        u64::from(sent.saturating_sub(self.next))
+    }
+}
+
+/// How far a room is. A message is done when every member has received it, and only a window of
+/// messages may be on its way.
+pub(crate) struct Room {
+    pub(crate) members: u32,
+    /// How many of them have lost their connection.
+    gone: u32,
+    /// How many messages were sent.
+    pub(crate) sent: u32,
+    /// How many of them are done, or no longer waited for.
+    done: u32,
+    /// How many members received each message in the window.
+    received: Vec<u32>,
+}
+
+impl Room {
+    pub(crate) fn new(members: u32, window: usize) -> Self {
+        Self {
+            members,
+            gone: 0,
+            sent: 0,
+            done: 0,
+            received: vec![0; window],
         }
     }
 
-    /// How many it did not hear, and heard a later one.
-    pub(super) fn skipped(&self) -> u64 {
-        self.missing.len() as u64
+    fn slot(&mut self, sequence: u32) -> &mut u32 {
+        let window = self.received.len();
+        &mut self.received[sequence as usize % window]
     }
 
-    /// How many of `sent` messages are behind the last that it heard.
-    pub(super) fn awaited(&self, sent: u32) -> u64 {
-        u64::from(sent.saturating_sub(self.next))
+    /// A member received a message for the first time.
+    pub(crate) fn hears(&mut self, sequence: u32) {
+        if sequence >= self.done {
+            *self.slot(sequence) += 1;
+            self.advance();
+        }
+    }
+
+    /// A member lost its connection, and is no longer waited for.
+    pub(crate) fn loses_one(&mut self) {
+        self.gone += 1;
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while self.done < self.sent && *self.slot(self.done) + self.gone >= self.members {
+            *self.slot(self.done) = 0;
+            self.done += 1;
+        }
+    }
+
+    /// How many messages some member has yet to receive.
+    pub(crate) fn on_their_way(&self) -> usize {
+        (self.sent - self.done) as usize
+    }
+
+    pub(crate) fn has_space(&self) -> bool {
+        self.on_their_way() < self.received.len()
+    }
+
+    /// Stops waiting for the messages that are on their way.
+    pub(crate) fn give_up(&mut self) {
+        self.done = self.sent;
+        self.received.fill(0);
     }
 }
 
@@ -118,68 +166,83 @@ mod tests {
         for value in 1..=100_000 {
             times.add(value);
         }
-        for (share, exact) in [(0.5, 50_000.0), (0.9, 90_000.0), (0.99, 99_000.0)] {
-            let found = times.quantile(share).as_micros() as f64;
+        for (share, exact) in [(0.5, 50.0), (0.9, 90.0), (0.99, 99.0)] {
+            let found = times.quantile_ms(share);
             assert!((1.0..1.01).contains(&(found / exact)), "{share}: {found}");
         }
-        assert_eq!(times.quantile(1.0), Duration::from_micros(100_000));
-        assert_eq!(times.max(), Duration::from_micros(100_000));
+        assert_eq!(times.quantile_ms(1.0), 100.0);
     }
 
     #[test]
-    fn the_slots_follow_each_other_without_a_hole() {
-        let mut last = 0;
+    fn every_value_has_a_slot_that_ends_above_it_and_begins_behind_the_last() {
         for value in (0..100_000).chain((17..64).map(|bit| 1 << bit)) {
             let slot = Histogram::slot(value);
-            assert!(slot == last || slot == last + 1 || value > 100_000);
             assert!(Histogram::top(slot) >= value);
             assert!(slot == 0 || Histogram::top(slot - 1) < value);
-            last = slot;
         }
         let mut times = Histogram::new();
         times.add(u64::MAX);
-        assert_eq!(Histogram::new().quantile(0.99), Duration::ZERO);
+        assert_eq!(Histogram::new().quantile_ms(0.99), 0.0);
     }
 
-    fn heard(sequences: &[u32]) -> (Track, Vec<Heard>) {
+    /// What is counted of these sequence numbers: doubled, out of order, and lost of `sent`.
+    fn found(sequences: &[u32], sent: u32) -> (u64, u64, u64) {
         let mut track = Track::default();
-        let what = sequences.iter().map(|&one| track.hear(one)).collect();
-        (track, what)
-    }
-
-    fn lost(track: &Track, sent: u32) -> u64 {
-        track.skipped() + track.awaited(sent)
+        for &sequence in sequences {
+            track.hear(sequence);
+        }
+        let lost = track.skipped() + track.awaited(sent);
+        (track.doubled, track.out_of_order, lost)
     }
 
     #[test]
     fn all_in_order_is_nothing_to_complain_of() {
-        let (track, what) = heard(&[0, 1, 2, 3]);
-        assert_eq!(what, [Heard::InOrder; 4]);
-        assert_eq!(lost(&track, 4), 0);
+        assert_eq!(found(&[0, 1, 2, 3], 4), (0, 0, 0));
     }
 
     #[test]
     fn a_loss_is_found_in_the_middle_and_at_the_end() {
-        let (track, what) = heard(&[0, 1, 3]);
-        assert_eq!(what, [Heard::InOrder; 3]);
-        assert_eq!(lost(&track, 4), 1);
-        assert_eq!(lost(&track, 6), 3);
-        assert_eq!(lost(&Track::default(), 2), 2);
+        assert_eq!(found(&[0, 1, 3], 4), (0, 0, 1));
+        assert_eq!(found(&[0, 1, 3], 6), (0, 0, 3));
+        assert_eq!(found(&[], 2), (0, 0, 2));
     }
 
     #[test]
     fn a_double_is_found_at_once_and_later() {
-        let (track, what) = heard(&[0, 0, 1, 2, 1]);
-        assert_eq!(what[1], Heard::Double);
-        assert_eq!(what[4], Heard::Double);
-        assert_eq!(lost(&track, 3), 0);
+        assert_eq!(found(&[0, 0, 1, 2], 3), (1, 0, 0));
+        assert_eq!(found(&[0, 1, 2, 1], 3), (1, 0, 0));
     }
 
     #[test]
     fn a_swap_is_out_of_order_and_no_loss() {
-        let (track, what) = heard(&[0, 2, 1, 3, 2]);
-        assert_eq!(what[2], Heard::OutOfOrder);
-        assert_eq!(what[4], Heard::Double);
-        assert_eq!(lost(&track, 4), 0);
+        assert_eq!(found(&[0, 2, 1, 3], 4), (0, 1, 0));
+        assert_eq!(found(&[0, 2, 1, 3, 2], 4), (1, 1, 0));
+    }
+
+    #[test]
+    fn the_window_waits_for_the_slowest_and_what_is_lost_is_given_up() {
+        let mut room = Room::new(2, 4);
+        room.sent = 4;
+        for sequence in 0..4 {
+            room.hears(sequence);
+        }
+        assert_eq!(room.on_their_way(), 4);
+        // Out of order: the window moves when the first is there.
+        room.hears(1);
+        assert_eq!(room.on_their_way(), 4);
+        room.hears(0);
+        assert_eq!(room.on_their_way(), 2);
+        room.give_up();
+        assert_eq!(room.on_their_way(), 0);
+        room.sent = 8;
+        room.hears(3);
+        room.hears(4);
+        assert_eq!(room.on_their_way(), 4);
+        room.hears(4);
+        assert_eq!(room.on_their_way(), 3);
+        room.hears(5);
+        assert_eq!(room.on_their_way(), 3);
+        room.loses_one();
+        assert_eq!(room.on_their_way(), 2);
     }
 }

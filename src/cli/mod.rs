@@ -14,7 +14,6 @@ mod say;
 mod tail;
 mod ready;
 mod token;
-mod bench;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -59,8 +58,6 @@ enum Command {
     Ready(ready::Options),
     /// Make a token for a server that lets in only who has one
     Token(token::Options),
-    /// Measure a running server as its clients: deliveries, order, times, and what they cost it
-    Bench(bench::Options),
 }
 
 /// Where a client connects to.
@@ -102,7 +99,6 @@ pub fn run() -> ExitCode {
         Some(Command::Tail(options)) => tail::run(&options),
         Some(Command::Ready(options)) => done(ready::run(&options)),
         Some(Command::Token(options)) => done(token::run(options)),
-        Some(Command::Bench(options)) => done(bench::run(options)),
     };
     outcome.unwrap_or_else(fail)
 }

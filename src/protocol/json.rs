@@ -127,7 +127,7 @@ pub(super) fn weigh(message: &Message) -> usize {
     text.sum::<usize>() + message.from.as_str().len() + 128
 }
 
-/// Reads what [`render`] wrote, on the client's side.
+/// Reads what [`encode`] wrote, on the client's side.
 pub fn parse_event(frame: &str) -> Result<Event, serde_json::Error> {
     serde_json::from_str(frame)
 }

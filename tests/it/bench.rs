@@ -1,19 +1,27 @@
-//! `hubbub bench` counts exactly, and says what is wrong in one line.
+//! `hubbub-bench` counts exactly, and says what is wrong in one line.
+
+#[path = "../../src/bench/report.rs"]
+mod report;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use hubbub::bench::{Kind, Report};
 use hubbub::websocket::frame;
 
+use self::report::{Kind, Report};
 use crate::support::client::metric;
-use crate::support::hubbub::{Hubbub, run};
+use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
 
 fn bench(url: &str, arguments: &[&str]) -> Output {
-    run(&[&["bench", "--json", "--url", url], arguments].concat())
+    Command::new(env!("CARGO_BIN_EXE_hubbub-bench"))
+        .args(["--json", "--url", url])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the meter can be started")
 }
 
 fn reports(output: &Output) -> Vec<Report> {

@@ -3,8 +3,7 @@
 
 use std::fmt::Write;
 
-use hubbub::bench::Report;
-
+use crate::report::Report;
 use crate::results::{Results, Shape, System, cpu, grouped, p99};
 
 const WIDTH: f64 = 300.0;

@@ -11,14 +11,15 @@ mod chart;
 mod floor;
 mod page;
 mod processes;
+#[path = "../../../src/bench/report.rs"]
+mod report;
 mod results;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hubbub::bench::Report;
-
 use crate::processes::Server;
+use crate::report::Report;
 use crate::results::{Results, Shape, System};
 
 /// What connecting, settling and draining may take beside the measuring.

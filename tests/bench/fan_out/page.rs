@@ -4,8 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-use hubbub::bench::Report;
-
+use crate::report::Report;
 use crate::results::{Results, Shape, System, cpu, grouped, p99};
 
 const HALL: Shape = Shape {
@@ -19,7 +18,7 @@ pub(crate) fn of(results: &Results) -> String {
     let _ = write!(
         page,
         "Messages of 100 bytes, medians of {rounds} rounds of {seconds} s each, floor and Hubbub in \
-         turn. Measured by `hubbub bench` on the same machine and so at the same processors' expense, \
+         turn. Measured by `hubbub-bench` on the same machine and so at the same processors' expense, \
          against a server started anew for each shape. {}\n\n\
          The **floor** is a loop that writes the same bytes to as many sockets with nothing else, one \
          write for each message and member. CPU is the server's own, without Redis and the meter; \

@@ -153,8 +153,8 @@ fn redis() -> (Process, u16) {
 /// What the meter prints of a server.
 pub(crate) fn meter(server: &Server, options: &[String], within: Duration) -> Option<String> {
     Process::start(
-        Command::new(env!("CARGO_BIN_EXE_hubbub"))
-            .args(["bench", "--json", "--url", &server.url])
+        Command::new(env!("CARGO_BIN_EXE_hubbub-bench"))
+            .args(["--json", "--url", &server.url])
             .args(["--pid", &server.process.id().to_string()])
             .args(options)
             .stdin(Stdio::null())

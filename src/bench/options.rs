@@ -1,0 +1,180 @@
+//! The command line, and the numbering of the connections that follows from it.
+//!
+//! Connections are numbered: first the senders, one for each room, then the members, who are
+//! distributed over the rooms in turn.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
+use hubbub::client::ServerUrl;
+
+use crate::process::Process;
+use crate::wire::Stamp;
+
+/// Measures a running server as its clients do: deliveries, order, latency, and what they cost it.
+#[derive(Debug, Parser)]
+#[command(name = "hubbub-bench", version, next_line_help = true)]
+pub(crate) struct Options {
+    /// The server. If it is not a Hubbub, add the path of its chat, with {user} and {room} in it
+    #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = Target::parse)]
+    pub(crate) url: Target,
+    /// How many members listen. In each room one more connection sends
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count(1..=1_000_000))]
+    pub(crate) members: usize,
+    /// How many rooms the members are distributed over
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = count(1..=Stamp::ROOMS))]
+    pub(crate) rooms: usize,
+    /// Messages a second over all rooms, or 0 for as fast as they come back. Several rates, separated
+    /// by commas, are measured in turn
+    #[arg(long, value_name = "RATE", default_value = "100", value_delimiter = ',', value_parser = rate)]
+    pub(crate) rate: Vec<f64>,
+    /// The length of a message
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = count(Stamp::LENGTH as u64..=65_536))]
+    pub(crate) size: usize,
+    /// How long each measurement takes
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = |text: &str| number(text, 0.1..=1e6))]
+    pub(crate) seconds: f64,
+    /// Send nothing, only hold the connections
+    #[arg(long, conflicts_with_all = ["rate", "size", "window"])]
+    pub(crate) idle: bool,
+    /// Enter no room, to measure the handshake alone; for a Hubbub
+    #[arg(long, requires = "idle")]
+    pub(crate) outside: bool,
+    /// Connect at most so many a second [default: as fast as it goes]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) ramp: Option<f64>,
+    /// How many messages of a room may be on their way to its slowest member
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count(1..=65_536))]
+    pub(crate) window: usize,
+    /// The server's process, if it is on this machine: its CPU and memory are measured, too
+    #[arg(long, value_name = "PID", value_parser = Process::parse)]
+    pub(crate) pid: Option<Process>,
+    /// What the names of users and rooms begin with
+    #[arg(long, value_name = "NAME", default_value = "bench", value_parser = prefix)]
+    pub(crate) user_prefix: String,
+    /// Print one line of JSON for each measurement
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, 0.0..=1e7)
+}
+
+fn number<N: FromStr + PartialOrd + Display>(
+    text: &str,
+    range: RangeInclusive<N>,
+) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("it is a number from {} to {}", range.start(), range.end()))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let fits = (1..=20).contains(&text.len());
+    match fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        true => Ok(text.to_owned()),
+        false => Err("it has 1 to 20 letters and digits".to_owned()),
+    }
+}
+
+impl Options {
+    /// Reads the command line. `--help` and `--version` print and end the process.
+    pub(crate) fn read() -> Result<Self, String> {
+        let options = Self::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            // clap's error is its first paragraph; usage and tips follow.
+            let text = error.to_string();
+            let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
+            let line = lines.join(" ");
+            line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+        })?;
+        if options.rooms > options.members {
+            return Err("there are more --rooms than --members".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// How many connections send.
+    pub(crate) fn senders(&self) -> usize {
+        if self.idle { 0 } else { self.rooms }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.senders() + self.members
+    }
+
+    /// The room of a connection.
+    pub(crate) fn room(&self, connection: usize) -> usize {
+        match connection.checked_sub(self.senders()) {
+            None => connection,
+            Some(member) => member % self.rooms,
+        }
+    }
+
+    /// The user's name of a connection.
+    pub(crate) fn user(&self, connection: usize) -> String {
+        let prefix = &self.user_prefix;
+        match connection.checked_sub(self.senders()) {
+            None => format!("{prefix}-sender-{connection}"),
+            Some(member) => format!("{prefix}-{member}"),
+        }
+    }
+}
+
+/// A server, and the path of its chat.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) server: ServerUrl,
+    /// With `{user}` and `{room}` in it.
+    pub(crate) path: String,
+}
+
+impl Target {
+    /// Reads `ws://host:port/path`. Without a path it is Hubbub's own.
+    fn parse(url: &str) -> Result<Self, String> {
+        let start = url.find("://").map_or(0, |at| at + 3);
+        let path = url[start..].find(['/', '?']);
+        let (server, path) = url.split_at(path.map_or(url.len(), |at| start + at));
+        let path = match path {
+            "" | "/" => "/chat/{user}?room={room}".to_owned(),
+            path if path.starts_with('/') => path.to_owned(),
+            query => format!("/{query}"),
+        };
+        if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err("a URL has ASCII characters only; percent-encode the others".to_owned());
+        }
+        let server = ServerUrl::parse(server)?;
+        Ok(Self { server, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_stand_in_the_url_and_is_hubbubs_otherwise() {
+        for (url, authority, path) in [
+            ("ws://h:1", "h:1", "/chat/{user}?room={room}"),
+            ("http://h:1/", "h:1", "/chat/{user}?room={room}"),
+            ("h:1/ws?n={user}", "h:1", "/ws?n={user}"),
+            ("ws://h?x", "h:80", "/?x"),
+        ] {
+            let target = Target::parse(url).expect(url);
+            let found = (target.server.authority(), &*target.path);
+            assert_eq!(found, (authority, path));
+        }
+        for bad in ["wss://h", "ftp://h/x", "ws://", "ws://h/a b"] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
