@@ -1,4 +1,4 @@
-//! The backlog: what the messages take that wait to be stored, over all connections.
+//! The backlog: the bytes of all messages that wait to be stored, over all connections.
 //!
 //! It is bounded in bytes. Each message has its place from before it waits until its answer is known;
 //! the place is given back when it is dropped.
@@ -11,10 +11,10 @@ use super::Draft;
 /// The most that may wait.
 const MOST_BYTES: usize = 64 << 20;
 
-/// What a message takes beside its text, about.
+/// The bytes that a message takes beside its text, about.
 const BESIDE_TEXT: usize = 1024;
 
-/// How many bytes wait.
+/// The number of bytes that wait.
 #[derive(Default)]
 pub(super) struct Backlog(Arc<AtomicUsize>);
 

@@ -16,16 +16,16 @@ const BYTES_OF_A_ROOM: usize = 32 * 1024;
 /// Messages that wait to be delivered, each room's in its order.
 #[derive(Default)]
 pub(super) struct Batch {
-    rooms: HashMap<RoomName, Waiting>,
+    rooms: HashMap<RoomName, RoomBatch>,
     messages: usize,
     bytes: usize,
     /// The most bytes of any room.
     largest: usize,
 }
 
-/// What waits for one room.
+/// The messages that wait for one room.
 #[derive(Default)]
-struct Waiting {
+struct RoomBatch {
     entries: Vec<Entry>,
     bytes: usize,
 }

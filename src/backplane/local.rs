@@ -20,10 +20,10 @@ use crate::protocol::Cursor;
 use crate::threads;
 use crate::threads::lock;
 
-/// How often graces are looked after.
+/// The pause between two looks at the graces.
 const GRACES: Duration = Duration::from_millis(250);
 
-/// How often refs and forgotten rooms are looked after.
+/// The pause between two looks at old refs and logs.
 const FORGETTING: Duration = Duration::from_secs(10);
 
 enum Job {
@@ -32,8 +32,7 @@ enum Job {
     Stop,
 }
 
-/// What the thread and the callers share. Locks are taken in the order roster, then rooms, and
-/// never held while delivering.
+/// The state that the thread and the callers share. No lock is held during a delivery.
 struct Shared {
     hub: Arc<Hub>,
     logs: Mutex<Logs>,
@@ -44,7 +43,7 @@ struct Shared {
     backlog: Backlog,
 }
 
-/// What is told to a sender once the message was delivered.
+/// The receipts to give once the messages are delivered.
 type Receipts = Vec<(Receipt, Result<Stored, BackplaneError>)>;
 
 /// The embedded backplane.
@@ -94,14 +93,14 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
         match queue.recv_deadline(next_flush.map_or(next_graces, |next| next.min(next_graces))) {
             Ok(Job::Publish(draft, receipt, _place)) => {
                 receipts.push((receipt, shared.store(draft, &mut batch)));
-                // What else was said meanwhile goes along; so whatever waits has a job behind it.
+                // Keep batching while jobs are queued.
                 if !queue.is_empty() && !batch.is_full() {
                     continue;
                 }
                 shared.deliver(&mut batch, &mut receipts);
             }
             Ok(Job::Notice(room, notice)) => {
-                // Behind what was said before.
+                // A notice follows the messages before it.
                 shared.deliver(&mut batch, &mut receipts);
                 shared.hub.deliver(&room, Delivery::Notice(notice));
             }

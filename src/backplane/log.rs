@@ -10,7 +10,7 @@ use super::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Ref};
 
-/// What an entry, a ref, and a room take beside their text, about.
+/// The bytes that an entry, a ref, and a room take beside their text, about.
 const ENTRY_BYTES: usize = 256;
 const REF_BYTES: usize = 256;
 const ROOM_BYTES: usize = 512;
@@ -18,12 +18,13 @@ const ROOM_BYTES: usize = 512;
 /// The logs of all rooms.
 pub(super) struct Logs {
     rooms: HashMap<RoomName, Log>,
-    /// Every room, under the id of what it would forget next.
+    /// Every room, under the id of the entry that it would forget next.
     oldest: BTreeSet<(MessageId, RoomName)>,
     retention: Retention,
-    /// What entries and rooms take.
+    /// The bytes of all entries and rooms.
     bytes: usize,
-    /// What refs take. They last their time, so that a retry is safe; so they have a bound of their own.
+    /// The bytes of all refs. They have a bound of their own, since a ref must last its time for a retry to
+    /// be safe.
     ref_bytes: usize,
 }
 
@@ -160,7 +161,7 @@ impl Logs {
         self.bytes -= ROOM_BYTES;
     }
 
-    /// Forgets what is too old: refs, the past of quiet rooms, and in the end the rooms.
+    /// Forgets refs and entries that are too old, and rooms that have neither.
     pub(super) fn forget(&mut self, now: Instant) {
         let ttl = self.retention.history_ttl;
         let quiet_for = |log: &Log, limit: Duration| {
@@ -203,7 +204,8 @@ impl Logs {
 }
 
 impl Log {
-    /// What is forgotten next: the oldest entry, or the room if that is all. Refs keep a room.
+    /// The id of the next thing to forget: the oldest entry, or the room itself if it has no entry. A room
+    /// with refs is not forgotten.
     fn forgets_next(&self) -> MessageId {
         match (self.entries.front(), self.last) {
             (Some(entry), _) => entry.message.id,

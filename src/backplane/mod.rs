@@ -1,8 +1,10 @@
-//! The backplane: what instances share. It stores what is said, tells every instance that hosts
-//! the room, and knows who is here.
+//! The backplane: what instances share. It stores messages, tells every instance that hosts the room, and
+//! knows which users are present.
 //!
-//! [`Backplane`] is the contract; [`Local`] (in memory, one instance) and [`Redis`] both keep it,
-//! and `tests/it/contract.rs` holds both to it:
+//! Read the contract here, [`Backplane`]; then its two keepers, [`Local`] (in memory, one instance) and
+//! [`Redis`]. The other files serve one or both: the [`batch`] on the way to the hub, the [`backlog`] on
+//! the way in, the [`roster`] of this instance's users, and the [`log`] in memory. `tests/it/contract.rs`
+//! holds both to the contract:
 //!
 //! - A message is acknowledged only once the log holds it, under the id it has from then on.
 //! - A room's entries form a chain: each names its predecessor. They reach the hub in that order,
@@ -26,18 +28,18 @@ pub use redis::{ConnectError, Redis, RedisAddress};
 use crate::message::{Entry, MessageId, RoomName, UserName, Via};
 use crate::protocol::{Cursor, Ref};
 
-/// Something to be said, before it has an id.
+/// A message before it has an id.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// Where.
+    /// The room.
     pub room: RoomName,
-    /// By whom.
+    /// The author.
     pub from: UserName,
-    /// What.
+    /// The text.
     pub text: String,
-    /// Under which ref, which makes a repetition the same message for five minutes.
+    /// The sender's ref. A repetition under it is the same message for [`Ref::LASTS`].
     pub reference: Option<Ref>,
-    /// On which connection.
+    /// The connection that it was sent on.
     pub via: Option<Via>,
 }
 
@@ -50,7 +52,7 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
-/// Why the backplane did not do what it was asked.
+/// The reason why the backplane did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackplaneError {
     /// It cannot be reached, so nothing was done. The asker may try again.
@@ -91,19 +93,19 @@ pub struct Excerpt {
     pub reach: Option<MessageId>,
 }
 
-/// How a connection left.
+/// The way in which a connection left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// It said goodbye: its user is gone at once.
+    /// The client said goodbye: the user is gone at once.
     Clean,
-    /// It broke off: its user is gone after a grace, unless they are back by then.
+    /// The connection broke off: the user is gone after a grace, unless they come back before.
     Dropped,
 }
 
 /// Called once with the outcome of a publication.
 pub type Receipt = Box<dyn FnOnce(Result<Stored, BackplaneError>) + Send>;
 
-/// What instances share. Deliveries go to the hub that the backplane was made with.
+/// The contract of both backplanes. Deliveries go to the hub that the backplane was made with.
 pub trait Backplane: Send + Sync {
     /// Stores a message and publishes it, in the order of the calls. Does not wait; `receipt` is
     /// called exactly once, within [`ANSWER_WITHIN`], by a thread that must not be kept waiting.
@@ -134,7 +136,7 @@ pub trait Backplane: Send + Sync {
     /// Does not wait.
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure);
 
-    /// Who is in the room, on all instances, in alphabetical order.
+    /// The users in the room, on all instances, in alphabetical order.
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError>;
 
     /// Tells the room that this user is typing. Best effort; does not wait.
@@ -143,7 +145,7 @@ pub trait Backplane: Send + Sync {
     /// Whether a message could be published and heard now; if not, why.
     fn ready(&self) -> Result<(), String>;
 
-    /// How many publications wait for their receipt.
+    /// The number of publications that wait for their receipt.
     fn in_flight(&self) -> usize;
 
     /// Ends it: publications in flight get their receipts, this instance's users are given up to
@@ -154,27 +156,27 @@ pub trait Backplane: Send + Sync {
 /// Within this time every call is answered, also when the other side is frozen.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the id of a room's newest message is known after its log was forgotten.
+/// The id of a room's newest message is known for this long after its log was forgotten.
 pub const LAST_ID_LASTS: Duration = Duration::from_secs(7 * 86_400);
 
-/// What both backplanes keep to.
+/// The retention of messages and of presence, the same for both backplanes.
 #[derive(Debug, Clone)]
 pub struct Retention {
     /// The newest messages kept per room.
     pub history_length: usize,
     /// A room in which nothing was said for so long forgets its past.
     pub history_ttl: Duration,
-    /// How many bytes the embedded backplane remembers, over all rooms.
+    /// The most bytes that the embedded backplane remembers, over all rooms.
     pub history_bytes: usize,
-    /// How long a user is present without being renewed.
+    /// A user is present for this long without being renewed.
     pub presence_ttl: Duration,
-    /// How long a user may be away without being missed.
+    /// A user may be away for this long before they are announced as gone.
     pub presence_grace: Duration,
 }
 
-/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the room's
-/// newest id ([`Backplane::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the first
-/// message.
+/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the room's newest
+/// id ([`Backplane::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the
+/// first message.
 pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
     let mut last = Some(since).filter(|&since| since != MessageId::ZERO);
     if entries.is_empty() {

@@ -18,17 +18,17 @@ struct Presence {
     gone_at: Option<Instant>,
 }
 
-/// Who is connected to this instance.
+/// The users that are connected to this instance.
 #[derive(Debug)]
 pub(super) struct Roster {
     grace: Duration,
     rooms: HashMap<RoomName, BTreeMap<UserName, Presence>>,
-    /// How many users are in their grace, so that [`Roster::expire`] is free when there are none.
+    /// The number of users in their grace. While there are none, [`Roster::expire`] costs nothing.
     leaving: usize,
 }
 
 impl Roster {
-    /// An empty roster. Whoever breaks off is kept for `grace`.
+    /// An empty roster. It keeps a user whose connection broke off for `grace`.
     pub(super) fn new(grace: Duration) -> Self {
         Self {
             grace,
@@ -100,7 +100,7 @@ impl Roster {
         gone
     }
 
-    /// Who is in `room`, in alphabetical order.
+    /// The users in `room`, in alphabetical order.
     pub(super) fn users(&self, room: &RoomName) -> Vec<UserName> {
         self.rooms
             .get(room)

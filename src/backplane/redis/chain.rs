@@ -14,14 +14,14 @@ use crate::message::{Entry, MessageId, RoomName};
 /// The most entries of one room's log that are read at once.
 pub(super) const ENTRIES_AT_ONCE: usize = 200;
 
-/// What the thread knows of one room that it hears or wants to hear.
+/// A room that the subscriber hears, or is about to hear.
 pub(super) struct Heard {
     pub(super) room: RoomName,
     /// When the subscription was asked for; `None` once it is confirmed.
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
-    /// Who waits for the room to be heard.
+    /// Told once the room is heard.
     pub(super) waiting: Vec<Sender<()>>,
 }
 
@@ -38,8 +38,8 @@ pub(super) enum Chain {
     /// Everything up to `last` was delivered, and what follows will be heard.
     Current {
         last: Option<MessageId>,
-        /// What was read from the log may still be heard: up to this id, and until the first
-        /// message behind it.
+        /// Messages up to this id were read from the log, and may still be heard. They are skipped
+        /// until the first message behind them.
         read: Option<MessageId>,
     },
 }

@@ -1,19 +1,22 @@
 //! The Redis backplane: any number of instances on one Redis.
 //!
-//! Three threads. The [`publisher`] owns the one connection for commands and pipelines whatever is
-//! waiting; the [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub; the
-//! keeper ([`presence`]) renews who is here and announces who is gone. The `.lua` files beside are
-//! the atomic steps. Nothing outside this folder knows the `redis` crate.
+//! Three threads. The [`publisher`] owns the one connection for commands, and writes all that wait in one
+//! batch. The [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub. The keeper
+//! ([`presence`]) renews the users of this instance and announces those that are gone.
+//!
+//! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`pipeline`] and [`publisher`] for the
+//! way in; [`chain`], [`listener`] and [`subscriber`] for the way out; then [`presence`]. Nothing outside this
+//! folder knows the `redis` crate.
 
 mod wire;
 mod pipeline;
 mod publisher;
 mod chain;
-mod waiting;
+mod coalescer;
 mod subscription;
 mod listener;
 mod subscriber;
-mod roll_call;
+mod single_flight;
 mod presence;
 
 use std::sync::Arc;
@@ -30,7 +33,7 @@ use redis::{
 use self::pipeline::Pipeline;
 use self::presence::Keeper;
 use self::publisher::Publisher;
-use self::roll_call::RollCall;
+use self::single_flight::SingleFlight;
 use self::subscriber::Subscriber;
 use self::wire::{Keys, Scripts};
 use super::backlog::Backlog;
@@ -39,10 +42,10 @@ use crate::hub::Hub;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
 
-/// How long a connection may take, and then its handshake.
+/// The time-out of a TCP connection, and then of its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long Redis may let us wait for the next reply. With [`CONNECT_TIMEOUT`] it stays below
+/// The time-out of a batch of commands. With [`CONNECT_TIMEOUT`] it stays below
 /// [`super::ANSWER_WITHIN`]: a command may wait for one such time and one attempt to connect.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -55,7 +58,7 @@ const RETRY_CAP: Duration = Duration::from_secs(1);
 pub struct RedisAddress {
     client: Client,
     shown: String,
-    /// How long each step of connecting may take.
+    /// The time-out of each step of connecting.
     step: Duration,
 }
 
@@ -154,7 +157,7 @@ fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "nothing listens there (connection refused)".to_owned();
     }
-    // What TLS objects to comes as the text of an I/O error.
+    // A TLS error comes as the text of an I/O error.
     let text = error.to_string();
     if text.contains("CertificateRequired") {
         return "it wants a certificate of ours, and there is none (tls-auth-clients no)"
@@ -185,7 +188,7 @@ pub struct Redis {
     keeper: Keeper,
     keys: Keys,
     scripts: Scripts,
-    roll_call: RollCall,
+    single_flight: SingleFlight,
     retention: Retention,
     backlog: Backlog,
     in_flight: Arc<AtomicUsize>,
@@ -223,7 +226,7 @@ impl Redis {
             keeper,
             keys,
             scripts,
-            roll_call: RollCall::default(),
+            single_flight: SingleFlight::default(),
             retention,
             backlog: Backlog::default(),
             in_flight: Arc::default(),
@@ -298,14 +301,15 @@ impl Backplane for Redis {
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        self.roll_call.ask(room, || {
+        self.single_flight.ask(room, || {
             let question = self.scripts.members(&self.keys, room);
             wire::users(&self.publisher.call(&question)?).map(Arc::from)
         })
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {
-        self.publisher.forget(&wire::typing(&self.keys, room, user));
+        self.publisher
+            .fire_and_forget(&wire::typing(&self.keys, room, user));
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -14,8 +14,7 @@ use super::wire::{self, Keys, Scripts};
 use super::{COMMAND_TIMEOUT, RedisAddress, describe};
 use crate::backplane::BackplaneError;
 
-/// How long Redis may take to answer the questions with which a connection begins, and then those that
-/// load the scripts.
+/// The time-out of the first questions on a connection, and then of loading the scripts.
 const BEGIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// While replies come this close together, the socket's time-out is left as it is.
@@ -28,7 +27,7 @@ pub(super) type OnAnswer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>
 pub(super) struct PendingCommand {
     pub(super) command: Vec<u8>,
     pub(super) on_answer: OnAnswer,
-    /// When it is too late to write it.
+    /// The time at which it is too late to write it.
     pub(super) due: Instant,
 }
 
@@ -39,7 +38,7 @@ impl PendingCommand {
     }
 }
 
-/// What is said of a Redis that takes no writes.
+/// Said of a Redis that takes no writes.
 pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
 
 /// A connection for commands.
@@ -49,7 +48,7 @@ pub(super) struct Pipeline {
     pub(super) refused: Option<String>,
 }
 
-/// What an exchange left undone, or what it found.
+/// The commands that an exchange did not run, and the refusals that it met.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Redis does not know their script, so they did nothing.
@@ -191,7 +190,7 @@ fn late() -> RedisError {
 }
 
 impl Outcome {
-    /// What Redis will take again later, and what it will not.
+    /// Tells a refusal that passes from one that stays.
     fn refuse(&mut self, error: &ServerError) -> BackplaneError {
         let why = sentence(error);
         // Inside a script, older versions put the code into the sentence.

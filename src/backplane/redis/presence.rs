@@ -1,5 +1,5 @@
-//! Presence over all instances, and the keeper: the thread that renews who is here, lets graces
-//! run out, and announces whoever an instance left behind when it was killed.
+//! Presence over all instances, and the keeper: the thread that renews this instance's users, ends their
+//! graces, and announces the users that a killed instance left behind.
 //!
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
@@ -23,16 +23,16 @@ use crate::message::{RoomName, UserName};
 use crate::threads;
 use crate::threads::lock;
 
-/// How often the keeper looks whether something is due.
+/// The pause between two looks of the keeper.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often Redis has to prove that it takes writes.
+/// The pause between two proofs that Redis takes writes.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How long after a renewal that failed all users are renewed again.
+/// The pause before all users are renewed again, after a renewal failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often the rooms hosted here are swept for users whom nobody renewed.
+/// The pause between two sweeps for users whom nobody renewed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A difference between what was announced and what is so counts when it is still there after
@@ -163,7 +163,7 @@ impl Presence {
         self.scripts.presence(&self.keys, room, step, users)
     }
 
-    /// Whoever is lost here, because Redis is away, expires there.
+    /// A departure that is lost because Redis is away is made up for: the user expires there.
     fn gone(&self, room: &RoomName, user: &UserName) {
         self.publisher.submit(
             &self.step(room, PresenceStep::Depart, [user]),
@@ -186,7 +186,7 @@ impl Presence {
 /// The keeper's rounds.
 struct Rounds {
     presence: Arc<Presence>,
-    /// How often the subscription was made.
+    /// The number of times that the subscription was made.
     subscription: Box<dyn Fn() -> u64 + Send>,
     /// The publisher's and the subscription's epochs when last looked at.
     epochs: (u64, u64),

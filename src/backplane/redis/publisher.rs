@@ -27,7 +27,7 @@ use crate::metrics;
 use crate::threads;
 use crate::threads::lock;
 
-/// How long a command may wait to be written. With
+/// The time that a command may wait to be written. With
 /// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
 const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
 
@@ -39,12 +39,11 @@ const BATCH_TAKES: Duration = Duration::from_millis(250);
 const BATCH_COMMANDS: usize = 128;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The most reads among them. Their answers may be large, and whoever sends must not wait for many
-/// who read.
+/// The most reads among them. Their answers may be large, and sends must not wait for many of them.
 const BATCH_READS: usize = 8;
 
 /// Commands that nobody waits for are dropped when so many are queued already.
-const FORGETTABLE_BACKLOG: usize = 10_000;
+const UNANSWERED_BACKLOG: usize = 10_000;
 
 enum Queued {
     Command(PendingCommand),
@@ -61,17 +60,17 @@ pub(super) struct Publisher {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What others may know of the connection.
+/// The state of the connection that other threads may read.
 #[derive(Default)]
 struct Link {
     connected: AtomicBool,
     closing: AtomicBool,
-    /// How often a connection was made, or Redis took writes again. A change means that Redis may have
-    /// forgotten something, or that users could not be renewed.
+    /// The number of times that a connection was made, or that Redis took writes again. A change means
+    /// that Redis may have forgotten something, or that users could not be renewed.
     epoch: AtomicU64,
-    /// Why Redis takes no writes.
+    /// The reason why Redis takes no writes.
     trouble: Mutex<Option<String>>,
-    /// When Redis last took a write that was made to prove it.
+    /// The last time that Redis took a write that was made to prove it.
     proven: Mutex<Option<Instant>>,
 }
 
@@ -129,8 +128,8 @@ impl Publisher {
     }
 
     /// Queues a command whose answer nobody waits for.
-    pub(super) fn forget(&self, command: &Cmd) {
-        if self.queue.len() < FORGETTABLE_BACKLOG {
+    pub(super) fn fire_and_forget(&self, command: &Cmd) {
+        if self.queue.len() < UNANSWERED_BACKLOG {
             self.submit(command, Box::new(|_| {}));
         }
     }
@@ -154,7 +153,7 @@ impl Publisher {
                 self.submit(
                     command,
                     Box::new(move |answer| {
-                        // Whoever asked may have given up.
+                        // The caller may have given up.
                         let _ = tell.send(answer);
                     }),
                 );
@@ -251,7 +250,7 @@ struct Worker {
     scripts: Scripts,
     link: Arc<Link>,
     pipeline: Option<Pipeline>,
-    /// How many commands the next batch may have.
+    /// The most commands of the next batch.
     most: usize,
     backoff: Backoff,
     next_attempt: Instant,

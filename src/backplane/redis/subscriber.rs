@@ -66,7 +66,7 @@ impl Subscriber {
 
     fn ask(&self, ask: Task) {
         let _ = self.asks.send(ask);
-        self.publisher.forget(&self.wake);
+        self.publisher.fire_and_forget(&self.wake);
     }
 
     /// Returns once the room is heard; see [`Backplane::subscribe`](crate::backplane::Backplane).

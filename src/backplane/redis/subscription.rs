@@ -9,11 +9,12 @@ use crossbeam_channel::Sender;
 
 use crate::message::RoomName;
 
-/// How long Redis may take to confirm a subscription. A refused one is never answered: the `redis`
-/// crate takes the refusal for a late reply and skips it. Below [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
+/// The time that Redis has to confirm a subscription. A refused one is never answered: the `redis` crate
+/// takes the refusal for a late reply and skips it. Below
+/// [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
 pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the handle wants of the thread.
+/// A task that the handle gives to the thread.
 pub(super) enum Task {
     /// Hear this room; say so on the channel once it is heard.
     Hear(RoomName, Sender<()>),
@@ -22,16 +23,15 @@ pub(super) enum Task {
     Stop,
 }
 
-/// What others may know of the subscription.
+/// The state of the subscription that other threads may read.
 #[derive(Default)]
 pub(super) struct Subscription {
-    /// The rooms that are heard now. The thread takes a room out before it looks whether the hub
-    /// still hosts it, and whoever joins enters the hub before looking here; so one of the two
-    /// always sees the other.
+    /// The rooms that are heard now. The thread takes a room out before it looks whether the hub still
+    /// hosts it. A session enters the hub before it looks here. So one of the two always sees the other.
     pub(super) heard: Mutex<HashSet<RoomName>>,
     pub(super) alive: AtomicBool,
     /// Since when rooms wait for their log to be readable.
     pub(super) behind_since: Mutex<Option<Instant>>,
-    /// How often the subscription was made.
+    /// The number of times that the subscription was made.
     pub(super) epoch: AtomicU64,
 }

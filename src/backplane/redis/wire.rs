@@ -1,5 +1,4 @@
-//! What goes to Redis and what comes back: keys, commands, and the reading of replies and of
-//! published payloads. Nothing here waits or connects.
+//! Keys, commands, and the reading of replies and of published payloads. Nothing here waits or connects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, Retention};
 use crate::message::{Entry, InstanceId, Message, MessageId, Notice, RoomName, UserName, Via};
 use crate::protocol::{Cursor, Ref};
 
-/// What would make a key ambiguous, or move a cluster's hash tag.
+/// Characters that would make a key ambiguous, or move a cluster's hash tag.
 const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
 
 /// The names of everything that one installation has in Redis. The room stands in braces, so that
@@ -181,8 +180,8 @@ pub(super) fn read(keys: &Keys, room: &RoomName, page: Cursor, limit: usize) -> 
     command
 }
 
-/// What tells a room's newest message, read by [`tail_answer`]. The log's own last entry tells it where
-/// the key was lost, or was never written.
+/// The two questions for the id of a room's newest message; [`tail_answer`] reads the answers. The log's own
+/// last entry tells it where the key was lost.
 pub(super) fn tail(keys: &Keys, room: &RoomName) -> [Cmd; 2] {
     let mut newest = cmd("GET");
     newest.arg(keys.newest(room));
@@ -201,7 +200,7 @@ pub(super) fn tail_answer(values: &[Value]) -> Result<Option<MessageId>, Backpla
     Ok(last_entry.map(|entry| entry.message.id))
 }
 
-/// What Redis says of itself: its role, among other things.
+/// Asks Redis for its role, among other things.
 pub(super) fn hello() -> Cmd {
     cmd("HELLO")
 }
@@ -215,7 +214,7 @@ pub(super) fn is_replica(hello: &Value) -> bool {
     fields.any(|(name, role)| text(name) == Some("role") && text(role) != Some("master"))
 }
 
-/// What Redis does when its memory is full.
+/// Asks what Redis does when its memory is full.
 pub(super) fn memory_policy() -> Cmd {
     let mut command = cmd("INFO");
     command.arg("memory");
@@ -234,7 +233,7 @@ pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
     field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
 }
 
-/// How long the key of [`proof`] stays.
+/// The time to live of the key of [`proof`].
 const PROOF_STAYS: Duration = Duration::from_secs(10);
 
 /// A write that changes nothing. Redis answers it with an error while it takes no writes.
@@ -261,7 +260,7 @@ pub(super) fn typing(keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {
     command
 }
 
-/// What to publish to this instance's own control channel.
+/// Publishes to this instance's own control channel.
 pub(super) fn to_myself(keys: &Keys, payload: &str) -> Cmd {
     let mut command = cmd("PUBLISH");
     command.arg(keys.control()).arg(payload);
@@ -300,7 +299,7 @@ pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
     Ok(users)
 }
 
-/// What a room's log holds at one place.
+/// One entry of a room's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LogItem {
     Entry(Entry),
@@ -385,7 +384,7 @@ fn assemble(id: &str, prev: &str, via: &str, from: &str, text: &str) -> Option<E
     })
 }
 
-/// What a room's channel carries.
+/// A message or a notice on a room's channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Payload {
     Message(Entry),

@@ -13,7 +13,7 @@ use crate::metrics;
 use crate::protocol::Cursor;
 use crate::threads::lock;
 
-/// How long to wait before a room is read again whose log could not be read.
+/// The pause before a log that could not be read is read again.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 
 /// The most rooms that catch up at a time.

@@ -16,9 +16,9 @@ use redis::{Connection, PushKind, RedisError, Value};
 
 use self::probe::{Due, Probe};
 use super::chain::{Chain, Heard, follow};
+use super::coalescer::Coalescer;
 use super::publisher::Publisher;
 use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
-use super::waiting::Waiting;
 use super::wire::{self, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
@@ -30,7 +30,7 @@ use crate::threads::lock;
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// How long a room without members is still heard, for whoever comes right back.
+/// A room without members is still heard for this long, since a member may come right back.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The most channels in one SUBSCRIBE.
@@ -60,12 +60,12 @@ pub(super) struct Listener {
     keys: Keys,
     subscription: Arc<Subscription>,
     asked: Receiver<Task>,
-    waiting: Waiting,
+    coalescer: Coalescer,
     /// By channel.
     rooms: HashMap<String, Heard>,
     /// The channels among them that have to be subscribed to.
     wanted: Vec<String>,
-    /// How many subscriptions Redis has yet to confirm.
+    /// The number of subscriptions that Redis has yet to confirm.
     unconfirmed: usize,
     /// When to look next whether a confirmation is overdue.
     overdue_at: Instant,
@@ -98,7 +98,7 @@ impl Listener {
             keys: keys.clone(),
             subscription: Arc::clone(subscription),
             asked,
-            waiting: Waiting::default(),
+            coalescer: Coalescer::default(),
             rooms: HashMap::new(),
             wanted: Vec::new(),
             unconfirmed: 0,
@@ -143,7 +143,7 @@ impl Listener {
     }
 
     fn lost(&mut self, cut: &Cut) {
-        self.waiting.deliver(&self.hub);
+        self.coalescer.deliver(&self.hub);
         self.hub.flush();
         lock(&self.subscription.heard).clear();
         self.subscription.alive.store(false, Ordering::Release);
@@ -235,7 +235,7 @@ impl Listener {
         self.subscribe(connection)?;
         let mut glance = GLANCE;
         loop {
-            let wanted = self.waiting.patience().unwrap_or(GLANCE);
+            let wanted = self.coalescer.patience().unwrap_or(GLANCE);
             if glance != wanted {
                 connection.set_read_timeout(Some(wanted))?;
                 glance = wanted;
@@ -247,15 +247,15 @@ impl Listener {
                     if self.hear(&kind, &data) {
                         backoff.reset();
                     }
-                    self.waiting.go_on(&self.hub, listened);
+                    self.coalescer.go_on(&self.hub, listened);
                 }
                 Ok(_) => {}
                 Err(error) if error.is_timeout() || is_interruption(&error) => {
-                    self.waiting.deliver(&self.hub);
+                    self.coalescer.deliver(&self.hub);
                 }
                 Err(error) => return Err(error.into()),
             }
-            if self.waiting.patience().is_some() {
+            if self.coalescer.patience().is_some() {
                 continue;
             }
             self.take_asks(connection)?;
@@ -314,7 +314,9 @@ impl Listener {
         // Without the publisher no probe goes out, and so none can come back.
         match self.probe.due(now, self.publisher.is_connected()) {
             Due::Nothing => {}
-            Due::Probe => self.publisher.forget(&wire::to_myself(&self.keys, PROBE)),
+            Due::Probe => self
+                .publisher
+                .fire_and_forget(&wire::to_myself(&self.keys, PROBE)),
             Due::End => return Err(Cut::NoSignOfLife),
         }
         Ok(())
@@ -346,7 +348,7 @@ impl Listener {
                 if let Some(heard) = self.rooms.get_mut(channel) {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
-                            if !follow(self.waiting.batch(), heard, entry) {
+                            if !follow(self.coalescer.batch(), heard, entry) {
                                 lock(&self.subscription.heard).remove(&heard.room);
                                 self.behind.insert(channel.to_owned());
                                 self.catch_up_at = Instant::now();
@@ -354,7 +356,7 @@ impl Listener {
                         }
                         Some(Payload::Notice(notice)) => {
                             // Behind what was said before.
-                            self.waiting.deliver(&self.hub);
+                            self.coalescer.deliver(&self.hub);
                             self.hub.deliver(&heard.room, Delivery::Notice(notice));
                         }
                         None => warn!("{channel}: something that is not Hubbub's was published"),
@@ -418,7 +420,7 @@ impl Listener {
                 self.behind.remove(&channel);
                 self.unconfirmed -= usize::from(heard.asked.is_some());
                 connection.unsubscribe_resp3(&channel)?;
-                // Whoever asked in between is heard anew.
+                // Somebody asked for the room in between: it is heard anew.
                 if !heard.waiting.is_empty() {
                     self.wanted.push(channel.clone());
                     self.rooms.insert(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const AFTER: Duration = Duration::from_millis(500);
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// What was heard last, or what is waited for.
+/// The last sign of life, or the probe that must come back.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Probe {
     /// When something was heard.
@@ -16,7 +16,7 @@ pub(super) enum Probe {
     Sent(Instant),
 }
 
-/// What is to be done.
+/// The step that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
@@ -27,12 +27,12 @@ pub(super) enum Due {
 }
 
 impl Probe {
-    /// Whatever is heard is a sign of life.
+    /// Everything that is heard is a sign of life.
     pub(super) fn hears(&mut self, now: Instant) {
         *self = Self::Heard(now);
     }
 
-    /// What is due `now`; a probe only if it `can_be_sent`, and then it counts as sent.
+    /// Tells the step that is due `now`. A probe is due only if it `can_be_sent`, and then counts as sent.
     pub(super) fn due(&mut self, now: Instant, can_be_sent: bool) -> Due {
         match *self {
             Self::Sent(sent) if now.duration_since(sent) > WITHIN => Due::End,

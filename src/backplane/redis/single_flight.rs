@@ -1,7 +1,7 @@
-//! The roll call: who is in a room, asked of Redis once for all who want to know at the same time. When
-//! a crowd enters a room at once, after a restart say, each of them would otherwise hold a list of all.
+//! Single flight for the list of a room's users: callers that ask at the same time share one answer.
 //!
-//! Nobody gets an answer to a question that was put before they asked, so that none is stale.
+//! When a crowd enters a room at once, after a restart say, each session would otherwise parse and hold a list
+//! of all. No caller gets the answer to a question that was sent before it asked, so no answer is stale.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,15 +14,15 @@ pub(super) type Answer = Result<Arc<[UserName]>, BackplaneError>;
 
 /// The questions that are open.
 #[derive(Default)]
-pub(super) struct RollCall {
+pub(super) struct SingleFlight {
     rooms: Mutex<HashMap<RoomName, Room>>,
 }
 
 /// The questions about one room.
 struct Room {
-    /// It may have been put already.
+    /// It may have been sent already.
     current: Arc<Question>,
-    /// It is put once the current one is answered.
+    /// It is sent once the current one is answered.
     next: Option<Arc<Question>>,
 }
 
@@ -47,9 +47,9 @@ impl Question {
     }
 }
 
-impl RollCall {
-    /// Has `put` answer the question, or shares the answer of somebody who puts it after this. Waits as
-    /// long as `put` takes, twice at most.
+impl SingleFlight {
+    /// Calls `put` for the answer, or shares the answer of a caller that calls its own later than this. Waits
+    /// as long as `put` takes, twice at most.
     pub(super) fn ask(&self, room: &RoomName, put: impl FnOnce() -> Answer) -> Answer {
         let (question, before) = {
             let mut rooms = lock(&self.rooms);
@@ -80,11 +80,11 @@ impl RollCall {
             }
         };
         if let Some(before) = before {
-            // Its answer is too old for us.
+            // Its answer is too old for this caller.
             let _ = before.wait();
         }
         let mut asker = Asker {
-            roll_call: self,
+            single_flight: self,
             room,
             question,
             // Should `put` panic.
@@ -95,9 +95,9 @@ impl RollCall {
     }
 }
 
-/// Who puts a question, and gives the answer to the others however it ends.
+/// The caller that sends the question. Dropped, also by a panic, it gives the answer to the others.
 struct Asker<'a> {
-    roll_call: &'a RollCall,
+    single_flight: &'a SingleFlight,
     room: &'a RoomName,
     question: Arc<Question>,
     answer: Answer,
@@ -105,7 +105,7 @@ struct Asker<'a> {
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        let mut rooms = lock(&self.roll_call.rooms);
+        let mut rooms = lock(&self.single_flight.rooms);
         if let Some(asked) = rooms.get_mut(self.room) {
             match asked.next.take() {
                 Some(next) => asked.current = next,
@@ -130,13 +130,13 @@ mod tests {
 
     #[test]
     fn whoever_asks_meanwhile_shares_the_next_answer() {
-        let roll_call = RollCall::default();
+        let single_flight = SingleFlight::default();
         let room = RoomName::lobby();
         let (put, is_put) = unbounded();
         let (answer, answered) = bounded(0);
         thread::scope(|scope| {
             let ask = || {
-                roll_call.ask(&room, || {
+                single_flight.ask(&room, || {
                     put.send(()).expect("it is counted");
                     answered.recv().expect("an answer")
                 })
@@ -144,7 +144,7 @@ mod tests {
             let first = scope.spawn(ask);
             is_put.recv().expect("the first is put");
             let others: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
-            while lock(&roll_call.rooms)
+            while lock(&single_flight.rooms)
                 .get(&room)
                 .and_then(|room| room.next.as_ref())
                 .is_none_or(|next| Arc::strong_count(next) < 11)
@@ -160,18 +160,18 @@ mod tests {
             }
         });
         assert_eq!(is_put.len(), 1, "of the others, one alone asked");
-        assert!(lock(&roll_call.rooms).is_empty());
+        assert!(lock(&single_flight.rooms).is_empty());
     }
 
     #[test]
     fn a_panic_of_whoever_asks_leaves_nobody_waiting() {
-        let roll_call = RollCall::default();
+        let single_flight = SingleFlight::default();
         let room = RoomName::lobby();
         let asked = thread::scope(|scope| {
-            let ask = || roll_call.ask(&room, || panic!("on purpose"));
+            let ask = || single_flight.ask(&room, || panic!("on purpose"));
             scope.spawn(ask).join()
         });
         assert!(asked.is_err());
-        assert_eq!(roll_call.ask(&room, || names("a")), names("a"));
+        assert_eq!(single_flight.ask(&room, || names("a")), names("a"));
     }
 }

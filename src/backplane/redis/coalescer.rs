@@ -1,46 +1,47 @@
-//! What was heard and waits for what follows it closely. While fan-outs are quick and keep up nothing
-//! waits. Once one took long, or many messages were there already when they were asked for, what comes
-//! in quick succession is delivered together.
+//! Coalesces messages while the fan-out falls behind.
+//!
+//! Usually each message is delivered at once. After a fan-out that took long, or after a row of messages
+//! that were there already when they were asked for, messages in quick succession are delivered together.
 
 use std::time::{Duration, Instant};
 
 use crate::backplane::batch::Batch;
 use crate::hub::Hub;
 
-/// A fan-out that takes so long presses, until the next one that does not.
+/// A fan-out that takes longer than this starts coalescing; the next quick one ends it.
 const PRESSING: Duration = Duration::from_millis(2);
 
-/// So many messages in a row press, too, of which each was there already: it came within this.
+/// So many messages in a row start it, too, if each was there already: it came within [`THERE_ALREADY`].
 const IN_A_ROW: u32 = 16;
 const THERE_ALREADY: Duration = Duration::from_micros(50);
 
-/// What comes within this follows closely.
+/// A message that comes within this time follows closely.
 const CLOSELY: Duration = Duration::from_millis(1);
 
-/// Nothing waits longer than this, however much follows.
+/// No message waits longer than this.
 const WAITS_AT_MOST: Duration = Duration::from_millis(4);
 
 /// Messages between the subscription and the hub.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct Coalescer {
     batch: Batch,
     since: Option<Instant>,
     is_pressed: bool,
     in_a_row: u32,
 }
 
-impl Waiting {
+impl Coalescer {
     /// Where messages are put.
     pub(super) fn batch(&mut self) -> &mut Batch {
         &mut self.batch
     }
 
-    /// How long to listen for what follows, if something waits for it.
+    /// The time to listen for the next message, if one waits for it.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.since.map(|_| CLOSELY)
     }
 
-    /// Something was heard, after listening for so long: delivers what need not wait for more.
+    /// Something was heard, after listening for so long. Delivers, unless more is about to follow.
     pub(super) fn go_on(&mut self, hub: &Hub, listened: Duration) {
         if self.batch.is_empty() {
             self.since = None;
@@ -58,7 +59,7 @@ impl Waiting {
         }
     }
 
-    /// Delivers all that waits.
+    /// Delivers all messages that wait.
     pub(super) fn deliver(&mut self, hub: &Hub) {
         self.since = None;
         if !self.batch.is_empty() {
