@@ -9,7 +9,7 @@ use crossbeam_channel::{at, never, select};
 use super::echoes::Echoes;
 use super::screen::{Asked, BadLine, Screen, When};
 use super::talk::{Printed, Stop, client_ended, outcome, start};
-use super::wish::{self, Wish};
+use super::typed_line::{self, LineRequest};
 use super::{ExitCode, RoomName, UserName, Where};
 use crate::client::{Client, Happening};
 use crate::message::Message;
@@ -24,7 +24,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// writes faster than a server takes messages.
 const MOST_UNANSWERED: usize = 16;
 
-/// What `hubbub join --help` ends with.
+/// The end of `hubbub join --help`.
 pub(super) const ABOUT: &str = "\
 On a terminal there is a prompt; /help tells what can be typed at it. Ctrl-D leaves, Ctrl-C too.
 
@@ -72,13 +72,13 @@ struct Conversation {
     entered: bool,
     /// Whether the connection is lost, and that was told.
     away: bool,
-    /// What was sent and not answered yet.
+    /// The sends that are not answered yet.
     unanswered: HashSet<Ref>,
     /// When that is told, for as long as the server answers none of it.
     overdue: Option<Instant>,
-    /// What was sent and not heard back yet.
+    /// The sends that did not come back as messages yet.
     echoes: Echoes,
-    /// How many answers to commands are due.
+    /// The number of answers to commands that are due.
     awaited: usize,
     refused: usize,
 }
@@ -124,7 +124,7 @@ impl Conversation {
                     let Ok(input) = input else { return Err(Stop::Enough) };
                     let mut asked = self.screen.digest(input)?;
                     while let Some(ask) = asked {
-                        self.grant(ask)?;
+                        self.take_request(ask)?;
                         self.take_typed()?;
                         asked = self.screen.more()?;
                     }
@@ -151,8 +151,8 @@ impl Conversation {
         self.reading && self.typed.is_empty() && unanswered < MOST_UNANSWERED
     }
 
-    /// What was typed is still said, and what was asked is still answered, behind the end of the
-    /// input.
+    /// Whether something is left to do. After the end of the input, typed lines are still sent and commands
+    /// are still answered.
     fn goes_on(&self) -> bool {
         self.reading
             || !self.entered
@@ -162,10 +162,10 @@ impl Conversation {
             || self.awaited > 0
     }
 
-    fn grant(&mut self, asked: Asked) -> Printed {
+    fn take_request(&mut self, asked: Asked) -> Printed {
         match asked {
             Asked::Line(line) if self.reading => self.typed.push_back(line),
-            // Behind the end of the input a keyboard can only interrupt.
+            // After the end of the input a keyboard can only interrupt.
             Asked::Line(_) => {}
             Asked::End => self.end()?,
             Asked::Leave(code) if self.unanswered.is_empty() => return Err(Stop::Leave(code)),
@@ -193,39 +193,39 @@ impl Conversation {
             && let Some(line) = self.typed.pop_front()
         {
             match line {
-                Ok(line) => self.grant_wish(&line)?,
+                Ok(line) => self.run_line(&line)?,
                 Err(why) => self.reject(format!("not sent: {why}"))?,
             }
         }
         Ok(())
     }
 
-    fn grant_wish(&mut self, line: &str) -> Printed {
-        match Wish::parse(line, &self.room) {
-            Ok(Wish::Say(text)) => self.say(text),
+    fn run_line(&mut self, line: &str) -> Printed {
+        match LineRequest::parse(line, &self.room) {
+            Ok(LineRequest::Say(text)) => self.say(text),
             // It would not be asked again after a reconnect.
-            Ok(Wish::Ask(_)) if self.away => {
+            Ok(LineRequest::Ask(_)) if self.away => {
                 self.tell_if_away("the server is away; ask again when it is back")
             }
-            Ok(Wish::Ask(command)) => {
+            Ok(LineRequest::Ask(command)) => {
                 self.awaited += 1;
                 self.client.command(command);
                 Ok(())
             }
-            Ok(Wish::Join(room)) if room == self.room => {
+            Ok(LineRequest::Join(room)) if room == self.room => {
                 self.reject(format!("you are in {room} already"))
             }
-            Ok(Wish::Join(room)) => {
+            Ok(LineRequest::Join(room)) => {
                 self.client.join(room.clone(), None, None);
                 self.entering = Some(room);
                 self.tell_if_away("it will be entered once the server is back")
             }
-            Ok(Wish::Quit) => {
+            Ok(LineRequest::Quit) => {
                 self.typed.clear();
                 self.end()
             }
-            Ok(Wish::Help) => {
-                let lines = wish::HELP.map(|line| Line::Notice(line.to_owned()));
+            Ok(LineRequest::Help) => {
+                let lines = typed_line::HELP.map(|line| Line::Notice(line.to_owned()));
                 Ok(self.screen.print(&lines)?)
             }
             Err(why) => self.reject(why),
@@ -274,7 +274,7 @@ impl Conversation {
     }
 
     fn lose(&mut self, why: &str) -> Printed {
-        // Whatever was asked for in passing is not asked again, and whoever types is told anyway.
+        // Commands are not repeated; the user sees that the server is away.
         self.awaited = 0;
         self.overdue = None;
         // Every attempt that fails is not worth a line; the prompt shows how it is.
@@ -362,7 +362,7 @@ impl Conversation {
                 message,
                 ..
             } if is_entering => self.stay(message),
-            // What was said before leaving is answered here.
+            // The answer to a line that was said before leaving.
             Event::Sent { .. } | Event::Error { .. } => self.hear(event),
             _ => Ok(()),
         }

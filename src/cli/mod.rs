@@ -5,7 +5,7 @@
 //! Ctrl-C, and in `hubbub join` the first.
 
 mod talk;
-mod wish;
+mod typed_line;
 mod echoes;
 mod screen;
 mod serve;

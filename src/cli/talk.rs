@@ -1,4 +1,4 @@
-//! What `hubbub join`, `say` and `tail` share.
+//! Parts that `hubbub join`, `say` and `tail` share.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,25 +12,25 @@ use crate::protocol::Event;
 use crate::protocol::text::Line;
 use crate::server::config::limit;
 
-/// How long a goodbye may take once the time is up: a server that is well answers in this time.
+/// The time that a goodbye may take once the command's own time is up. A healthy server answers in it.
 const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);
 
 /// The longest text that is read, in bytes: no server takes a longer one.
 pub(super) const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
 
-/// What a step that may print comes to.
+/// The result of a step that may print.
 pub(super) type Printed = Result<(), Stop>;
 
 /// Why a command ends before it is done.
 pub(super) enum Stop {
     /// All that was asked for is printed, or nobody reads it any more.
     Enough,
-    /// Whoever sits at the terminal, or a signal, wants it to end with this exit code.
+    /// The user or a signal ends the command, with this exit code.
     Leave(u8),
     Failed(String),
 }
 
-/// Whatever cannot be shown has nobody who reads it.
+/// A write fails when nobody reads the output any more.
 impl From<io::Error> for Stop {
     fn from(_: io::Error) -> Self {
         Self::Enough
@@ -115,7 +115,7 @@ impl Patience {
         self.last_trouble = Some(why);
     }
 
-    /// What to say of `what` when there is no time left; not even for a long goodbye.
+    /// The error for a command that ran out of time, with no time left for a long goodbye either.
     pub(super) fn up(self, client: Client, what: &str) -> Stop {
         client.end_within(LATE_GOODBYE_WITHIN);
         let why = self.last_trouble.as_deref().unwrap_or("the time is up");

@@ -15,20 +15,20 @@ use crate::protocol::{Command, Encoding, Event, json};
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
 use crate::websocket::{Ended, Incoming, ReadHalf};
 
-/// How long a connection may take to be made, and a write or the handshake's answer to happen.
+/// The time-out of a connection, of each write, and of the handshake's answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// For so long without a sign the server is believed to be there.
+/// A server that is silent for this long is taken for gone.
 pub(super) const SILENCE: Duration = Duration::from_secs(40);
 
 /// The largest event taken from a server: a page of history is larger than a message.
 const MAX_EVENT: usize = 64 << 20;
 
-/// How many events may wait to be taken in. While there are more, the reading thread reads nothing,
-/// and the network holds the server back.
+/// The most events that wait for the client's thread. Beyond them the reading thread stops, and the network
+/// holds the server back.
 const INCOMING: usize = 32;
 
-/// What comes from the reading thread.
+/// An item from the reading thread.
 pub(super) enum FromServer {
     Event(Event),
     /// Frames that answer the server's: pongs, and the close reply.

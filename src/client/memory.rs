@@ -1,8 +1,9 @@
-//! What the client remembers through every reconnect: the rooms it is in, what it saw of them, and
-//! which sends are unanswered.
+//! The client's memory, which outlives each connection: the rooms it is in, the last message it saw of each,
+//! and the sends that are unanswered.
 //!
-//! Knows no socket, and is told what time it is. Whatever happens, it says what has to be told to the
-//! user and said to the server: each message once, each send until it is answered.
+//! It knows no socket, and time is an argument. For each thing that happens it returns a [`Step`]: what to
+//! tell the user and what to ask of the server. So the user sees each message once, and each send is repeated
+//! until it is answered.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,12 +12,12 @@ use super::unanswered::Unanswered;
 use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, ErrorCode, Event, Ref};
 
-/// What follows from something that happened.
+/// The step that follows from something that happened.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// What the user has to see.
+    /// Events for the user.
     pub(super) tell: Vec<Event>,
-    /// What a connected server has to hear, afterwards.
+    /// Commands for the server, to be sent after that.
     pub(super) say: Vec<Command>,
     /// Why [`Memory::ask_again`] is due a little later, if it is.
     pub(super) ask_again: Option<String>,
@@ -26,7 +27,7 @@ pub(super) struct Step {
 struct Room {
     /// The last message seen.
     last: Option<MessageId>,
-    /// For the first time: how much of the past to ask for.
+    /// The number of past messages to ask for when the room is first entered.
     history: Option<usize>,
     state: RoomState,
     /// Whether it is left as soon as nothing that was said there is unanswered.
@@ -44,7 +45,7 @@ enum RoomState {
     Joined,
 }
 
-/// What to do about an event.
+/// The decision about one event.
 enum Verdict {
     /// Nothing: the user has seen it.
     Drop,
@@ -58,13 +59,13 @@ enum Verdict {
     AskAgain(String),
 }
 
-/// What the client remembers.
+/// The rooms and the unanswered sends.
 pub(super) struct Memory {
     rooms: BTreeMap<RoomName, Room>,
     unanswered: Unanswered,
     /// Whether there is a connection. Without one every room is outside, and nothing is said.
     online: bool,
-    /// When the server, before it closed, asked us to come back.
+    /// The time after which the server asked us to come back, before it closed.
     come_back_in: Option<Duration>,
     /// The largest frame that the server takes, once it said so.
     max_message: usize,

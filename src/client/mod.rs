@@ -1,10 +1,13 @@
 //! A blocking client that reconnects and resumes. `join`, `say` and `tail` are made of it.
 //!
-//! It owns one thread. To whoever uses it, the connection seems never to break: every message of a
-//! joined room arrives once and in order, however often the client has to reconnect and to which
-//! instance, and what was sent is sent again under the same ref until it is answered. Where the
-//! server cannot make up for what was missed, a [`Event::Gap`] says so, or an [`Event::Room`] with
-//! `anew`.
+//! The user of a client sees a connection that never breaks: every message of a joined room arrives once
+//! and in order, however often the client reconnects and to which instance. A send is repeated under its ref
+//! until it is answered. Where messages are missing for good, an [`Event::Gap`] says so, or an
+//! [`Event::Room`] with `anew`.
+//!
+//! Read `memory` for what the client knows and decides, without a socket; `unanswered` for its sends; then
+//! `link`, one connection, and `worker`, the thread that ties them together. The page has the same logic in
+//! JavaScript (`server/page/`).
 
 mod ready;
 mod link;
@@ -22,7 +25,7 @@ use self::worker::{Ask, Worker};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
 
-/// How many happenings may wait for the user. While there are more, the client's thread waits.
+/// The most happenings that wait for the user. Beyond them the client's thread waits.
 const HAPPENINGS: usize = 32;
 
 /// Where a server is.
@@ -70,16 +73,16 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// What the client has to tell.
+/// An event of the client: something about its connection, or an event from the server.
 #[derive(Debug)]
 pub enum Happening {
     /// The connection is made; rooms are being joined.
     Connected,
     /// The connection is lost, or could not be made; it is tried again.
     Disconnected {
-        /// What happened.
+        /// The reason.
         why: String,
-        /// When the next attempt is.
+        /// The time until the next attempt.
         retry_in: Duration,
     },
     /// The server cannot do something now, and said why; it is asked again.
@@ -103,7 +106,7 @@ pub struct Client {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Who connects, and where.
+/// The user, and the servers to connect to.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// At least one. Of several, the next is tried when one is away.
@@ -139,7 +142,7 @@ impl Client {
         })
     }
 
-    /// What happens, in order. A clone of this that outlives the client would hold up its goodbye.
+    /// The happenings, in order. A clone of this receiver that outlives the client would hold up its goodbye.
     pub fn happenings(&self) -> &Receiver<Happening> {
         &self.happenings
     }

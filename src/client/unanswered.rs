@@ -1,6 +1,6 @@
-//! What was sent and is not answered yet, room by room in the order in which it was asked for.
+//! The sends that are not answered yet, in the order in which the user asked for them.
 //!
-//! Of one room only the first is on its way, so that a retry changes no order.
+//! Only the first send of each room is on its way, so that a retry does not change their order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::message::RoomName;
 use crate::protocol::{Command, ErrorCode, Event, Ref, json};
 
-/// For so long a send may be repeated under its ref: a little less than the server remembers it.
+/// A send may be repeated under its ref for this long: a little less than the server remembers the ref.
 const REF_IS_SAFE: Duration = Ref::LASTS.saturating_sub(Duration::from_secs(20));
 
 /// The sends of all rooms.
@@ -19,7 +19,7 @@ struct Sent {
     room: RoomName,
     text: String,
     reference: Ref,
-    /// When it was first given to a connection. It may have arrived, even if the write failed.
+    /// The time of the first write to a connection. The send may have arrived even if the write failed.
     first_given: Option<Instant>,
     /// Whether the connection that stands has it, and has not answered it yet.
     on_its_way: bool,

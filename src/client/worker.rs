@@ -13,20 +13,20 @@ use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
 use crate::websocket::client::ClientFrame;
 
-/// How often the client asks whether the server is there. Shorter than [`SILENCE`](super::link::SILENCE).
+/// The pause between two pings. Shorter than [`SILENCE`](super::link::SILENCE).
 const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// The ceilings of the first and of the longest wait between two attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 
-/// How long to wait before what the server could not do is asked again.
+/// The pause before a request is repeated that the server could not do.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long a goodbye may take to be answered.
+/// The time that the server has to answer a goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the handle asks for.
+/// A request of the handle.
 pub(super) enum Ask {
     Join {
         room: RoomName,
@@ -39,7 +39,7 @@ pub(super) enum Ask {
         reference: Ref,
     },
     Other(Command),
-    /// Leave a room, once what was said there is answered.
+    /// Leave a room, once all sends there are answered.
     Part(RoomName),
     Leave,
 }
@@ -47,7 +47,7 @@ pub(super) enum Ask {
 /// The thread's own state.
 pub(super) struct Worker {
     options: Options,
-    /// How many connections were tried; the servers take turns.
+    /// The number of connections that were tried; the servers take turns.
     attempts: usize,
     asked: Receiver<Ask>,
     tell: Sender<Happening>,
@@ -96,7 +96,7 @@ impl Worker {
     /// the server ends the connection after a while (when the outbox is full or a write takes too
     /// long, or after the silence that follows a ping). What was told until then is resumed from.
     fn tell(&self, happening: Happening) {
-        // Whoever listened may be gone; then `leaving` follows.
+        // The user may have dropped the receiver; then `leaving` follows.
         let _ = self.tell.send(happening);
     }
 

@@ -44,7 +44,7 @@ impl Paint {
         }
     }
 
-    /// What is shown of a line. What it says was stripped of all that drives a terminal already,
+    /// The colours of a line. Its text was stripped of all that drives a terminal before,
     /// where it came from another user; here nothing else gets past either.
     pub(super) fn line(self, line: &Line) -> String {
         if !self.on {

@@ -16,7 +16,7 @@ const REMEMBERED: usize = 200;
 /// Stands for a line break in a line that was pasted.
 const BREAK: char = '\u{23ce}';
 
-/// What a key comes to.
+/// The result of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed {
     /// The line is another one, or the cursor elsewhere.
@@ -33,7 +33,7 @@ pub(super) enum Typed {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) text: String,
-    /// How many columns it takes.
+    /// The number of columns that it takes.
     pub(super) width: usize,
     /// The column of the cursor.
     pub(super) cursor: usize,
@@ -156,7 +156,7 @@ impl Editor {
         behind(start, |c| c.is_whitespace())
     }
 
-    /// What fits into `width` columns around the cursor. At either end of it, `<` or `>` tells that
+    /// The part of the line that fits into `width` columns around the cursor. At either end of it, `<` or `>` tells that
     /// there is more. The last column is left for the cursor.
     pub(super) fn row(&self, width: usize) -> Row {
         let room = width.saturating_sub(1).max(1);
@@ -229,7 +229,7 @@ impl Row {
     }
 }
 
-/// What a reader takes for one character.
+/// The characters that a reader takes for one.
 struct Cluster {
     text: String,
     /// The place behind it in the line.

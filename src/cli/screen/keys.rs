@@ -3,7 +3,7 @@
 //! A sequence may come in pieces, so what is unfinished waits for the rest. Nothing here can fail:
 //! what is not understood is left out.
 
-/// How much of an unfinished sequence is kept; real ones are shorter.
+/// The longest unfinished sequence that is kept; real ones are shorter.
 const LONGEST_SEQUENCE: usize = 32;
 
 /// The most that one paste may bring: more than any server takes as one message.
@@ -12,7 +12,7 @@ const LONGEST_PASTE: usize = 1 << 20;
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
 
-/// What was pressed, by what it does in nearly every shell.
+/// A key, named after its effect in nearly every shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Char(char),
@@ -73,7 +73,7 @@ impl Keys {
         keys
     }
 
-    /// What is pasted, once all of it is here, and how many bytes it takes with its end.
+    /// The pasted text, once all of it is here, and the bytes that it takes with its end.
     fn pasted(&mut self) -> Option<(String, usize)> {
         let end = self
             .waiting
@@ -135,7 +135,7 @@ fn control(byte: u8) -> Option<Key> {
     })
 }
 
-/// What begins with an escape character: `ESC [ … letter`, `ESC O letter`, or a key with Alt.
+/// A sequence that begins with an escape character: `ESC [ … letter`, `ESC O letter`, or a key with Alt.
 fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     match *bytes.get(1)? {
         b'[' => {

@@ -24,7 +24,7 @@ use super::complain;
 use super::talk::LONGEST_TEXT;
 use crate::protocol::text::Line;
 
-/// How much of what is typed may wait. The thread that reads it waits when there is more.
+/// The most input that waits. Beyond it the reading thread waits.
 const WAITING_INPUT: usize = 1;
 
 /// Why a line of a pipe cannot be said.
@@ -42,7 +42,7 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// What comes in, from whatever there is.
+/// Input, from a terminal or from a pipe.
 pub(super) enum Input {
     /// A line of a pipe.
     Line(Result<String, BadLine>),
@@ -55,7 +55,7 @@ pub(super) enum Input {
     Continued,
 }
 
-/// What whoever sits at the screen asks for.
+/// A request of the user at the screen.
 pub(super) enum Asked {
     Line(Result<String, BadLine>),
     /// The input has ended: what was typed is still said.
@@ -104,7 +104,7 @@ impl Screen {
         }
     }
 
-    /// What else was asked for, to be taken once the thing before it is done.
+    /// The next request of the same input, once the one before it is done.
     pub(super) fn more(&mut self) -> io::Result<Option<Asked>> {
         match &mut self.kind {
             Kind::Terminal(terminal) => terminal.press(),
@@ -140,7 +140,7 @@ impl Screen {
         }
     }
 
-    /// What is no part of the conversation.
+    /// Prints a line that is no part of the conversation.
     pub(super) fn aside(&mut self, notice: String) -> io::Result<()> {
         let line = Line::Notice(notice);
         match &mut self.kind {

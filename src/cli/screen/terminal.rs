@@ -16,7 +16,7 @@ use super::tty::{Tty, write};
 use super::{Asked, Input};
 use crate::protocol::text::{Line, shown};
 
-/// What is right of the cursor is cleared; and all that is below as well.
+/// Clears the line right of the cursor; and everything below as well.
 const CLEAR_ROW: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 const CLEAR_ALL: &str = "\x1b[H\x1b[2J";
@@ -36,7 +36,7 @@ pub(super) struct Terminal {
     drawn: Option<Drawn>,
 }
 
-/// What the typed line's row takes of the screen.
+/// The part of the screen that the typed line takes.
 struct Drawn {
     columns: usize,
     /// The column of the cursor.

@@ -71,7 +71,7 @@ impl Tty {
         self.take()
     }
 
-    /// How many columns it has now.
+    /// The number of columns that it has now.
     pub(super) fn width() -> usize {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 => size.ws_col.into(),

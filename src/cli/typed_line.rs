@@ -1,9 +1,9 @@
-//! What a line that was typed asks for: the commands of `hubbub join`.
+//! The commands of `hubbub join`: parses a typed line.
 
 use super::RoomName;
 use crate::protocol::{Command, text};
 
-/// What `/help` tells.
+/// The lines of `/help`.
 pub(super) const HELP: [&str; 7] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
@@ -14,9 +14,9 @@ pub(super) const HELP: [&str; 7] = [
     "//text        says a line that begins with a slash: /text",
 ];
 
-/// What one line of input asks for.
+/// One parsed line of input.
 #[derive(Debug, PartialEq)]
-pub(super) enum Wish {
+pub(super) enum LineRequest {
     Say(String),
     Ask(Command),
     Join(RoomName),
@@ -24,7 +24,7 @@ pub(super) enum Wish {
     Help,
 }
 
-impl Wish {
+impl LineRequest {
     pub(super) fn parse(line: &str, room: &RoomName) -> Result<Self, String> {
         let words = line.strip_suffix('\r').unwrap_or(line).trim_end();
         let (word, argument) = words.split_once(' ').unwrap_or((words, ""));
@@ -61,14 +61,14 @@ mod tests {
 
     #[test]
     fn a_line_is_said_or_asks_for_something() {
-        let parse = |line: &str| Wish::parse(line, &RoomName::lobby());
-        assert_eq!(parse("hello "), Ok(Wish::Say("hello ".to_owned())));
-        assert_eq!(parse("//quit"), Ok(Wish::Say("/quit".to_owned())));
-        assert_eq!(parse("/quit\r"), Ok(Wish::Quit));
-        assert_eq!(parse("/help"), Ok(Wish::Help));
+        let parse = |line: &str| LineRequest::parse(line, &RoomName::lobby());
+        assert_eq!(parse("hello "), Ok(LineRequest::Say("hello ".to_owned())));
+        assert_eq!(parse("//quit"), Ok(LineRequest::Say("/quit".to_owned())));
+        assert_eq!(parse("/quit\r"), Ok(LineRequest::Quit));
+        assert_eq!(parse("/help"), Ok(LineRequest::Help));
         let den = "a den".parse().expect("a name");
-        assert_eq!(parse("/join  a den "), Ok(Wish::Join(den)));
-        assert!(matches!(parse("/history 3"), Ok(Wish::Ask(_))));
+        assert_eq!(parse("/join  a den "), Ok(LineRequest::Join(den)));
+        assert!(matches!(parse("/history 3"), Ok(LineRequest::Ask(_))));
         for bad in [
             "/join",
             "/join a/b",
