@@ -1,73 +1,88 @@
-//! Events on their way to many: encoded once for each encoding.
+//! Events that go to many members: each is encoded once per encoding, and the frame is shared.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::{self, Frame};
 
-/// An event on its way to many, encoded at first use.
-pub(super) struct Broadcast {
-    pub(super) event: Event,
+/// One frame for each encoding, made when the first member needs it. `None` means that the encoding
+/// tells its users nothing of the event.
+#[derive(Default)]
+struct Frames {
     text: OnceLock<Option<Frame>>,
     json: OnceLock<Option<Frame>>,
+}
+
+impl Frames {
+    fn get_or_make(
+        &self,
+        encoding: Encoding,
+        make: impl FnOnce() -> Option<Frame>,
+    ) -> Option<&Frame> {
+        let cell = match encoding {
+            Encoding::Text => &self.text,
+            Encoding::Json => &self.json,
+        };
+        cell.get_or_init(make).as_ref()
+    }
+}
+
+/// One event and its frames.
+pub(super) struct Broadcast {
+    pub(super) event: Event,
+    frames: Frames,
 }
 
 impl Broadcast {
     pub(super) fn new(event: Event) -> Arc<Self> {
         Arc::new(Self {
             event,
-            text: OnceLock::new(),
-            json: OnceLock::new(),
+            frames: Frames::default(),
         })
     }
 
-    pub(super) fn frame(&self, encoding: Encoding) -> Option<&Frame> {
-        let cell = match encoding {
-            Encoding::Text => &self.text,
-            Encoding::Json => &self.json,
-        };
-        cell.get_or_init(|| frame::text(&encoding.encode(&self.event)))
-            .as_ref()
+    fn frame(&self, encoding: Encoding) -> Option<&Frame> {
+        self.frames
+            .get_or_make(encoding, || frame::text(&encoding.encode(&self.event)))
     }
 }
 
-/// Events that go to many at once, all of one weight. Most members take all of them, which is one frame
-/// for each encoding then, and one push for each member.
-pub(super) struct Volley {
+/// Events that are pushed together, all of one priority. Most members want all of them, so the batch
+/// has a joint frame for each encoding, and costs one push for each member.
+pub(super) struct EventBatch {
     pub(super) broadcasts: Vec<Arc<Broadcast>>,
-    text: OnceLock<Option<Frame>>,
-    json: OnceLock<Option<Frame>>,
+    joint: Frames,
 }
 
-impl Volley {
-    pub(super) fn new(events: Vec<Event>) -> Self {
+impl EventBatch {
+    pub(super) fn new(broadcasts: Vec<Arc<Broadcast>>) -> Self {
         Self {
-            broadcasts: events.into_iter().map(Broadcast::new).collect(),
-            text: OnceLock::new(),
-            json: OnceLock::new(),
+            broadcasts,
+            joint: Frames::default(),
         }
     }
 
-    /// What an outbox may do with it. Where there is nothing, it may drop that.
+    /// The priority of all its events. An empty batch has nothing that a client could miss.
     pub(super) fn priority(&self) -> Priority {
         let first = self.broadcasts.first();
         first.map_or(Priority::Low, |first| first.event.priority())
     }
 
-    /// All of them in one frame; `None` if the encoding has none of them.
-    pub(super) fn frame(&self, encoding: Encoding) -> Option<&Frame> {
-        let cell = match encoding {
-            Encoding::Text => &self.text,
-            Encoding::Json => &self.json,
-        };
-        cell.get_or_init(|| self.frame_without(encoding, &[]))
-            .as_ref()
+    /// A frame of the events that are not in `unwanted`, a list of indexes in ascending order. `None` if
+    /// there are none, or if the encoding does not tell of them.
+    pub(super) fn frame(&self, encoding: Encoding, unwanted: &[usize]) -> Option<Frame> {
+        if unwanted.is_empty() {
+            let joint = self
+                .joint
+                .get_or_make(encoding, || self.join(encoding, &[]));
+            return joint.cloned();
+        }
+        self.join(encoding, unwanted)
     }
 
-    /// The same without those at some places, in ascending order.
-    pub(super) fn frame_without(&self, encoding: Encoding, places: &[usize]) -> Option<Frame> {
+    fn join(&self, encoding: Encoding, unwanted: &[usize]) -> Option<Frame> {
         let wanted = self.broadcasts.iter().enumerate();
-        let wanted = wanted.filter(|(place, _)| places.binary_search(place).is_err());
+        let wanted = wanted.filter(|(index, _)| unwanted.binary_search(index).is_err());
         let frames: Vec<&Frame> = wanted.filter_map(|(_, one)| one.frame(encoding)).collect();
         match frames[..] {
             [] => None,

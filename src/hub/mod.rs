@@ -1,21 +1,26 @@
-//! The hub: which rooms this instance hosts, who of its users is in them, and what they have heard.
+//! The hub: the rooms that this instance hosts, and their members.
 //!
-//! [`Hub::deliver`] is the fan-out. It never waits for anyone, it encodes a message once per
-//! encoding, and it hands each member every message of the room once and in the room's order,
-//! whatever the backplane repeats: a member takes only ids above the last it took. Comings and goings
-//! in quick succession are told together ([`Hub::flush_due`]).
+//! [`Hub::deliver`] is the fan-out. It never waits for a member, and it encodes a message once per
+//! encoding. It gives each member every message of the room once and in the room's order, even if the
+//! backplane repeats some: a member takes only ids above the last that it took. Joins and leaves in
+//! quick succession are told together ([`Hub::flush_due`]).
+//!
+//! Read this file first; then [`room`] and [`member`], the heart of it; then [`broadcast`] and
+//! [`notices`], which make a fan-out cheap; and the [`outbox`], the way from there to one socket.
 
 pub mod outbox;
 mod broadcast;
-mod gathering;
+mod notices;
+mod member;
 mod room;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use self::gathering::GATHERED_FOR;
-use self::room::{Member, Room};
+use self::member::Member;
+use self::notices::NOTICE_INTERVAL;
+use self::room::Room;
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, Entry, InstanceId, MessageId, Notice, RoomName, UserName, Via};
 use crate::metrics;
@@ -23,34 +28,34 @@ use crate::protocol::Event;
 use crate::threads::lock;
 use crate::websocket::frame::Frame;
 
-/// What the backplane tells the hub about one room.
+/// News of one room, from the backplane to the hub.
 #[derive(Debug)]
 pub enum Delivery {
     /// The room's next messages, at least one, in order.
     Messages(Vec<Entry>),
-    /// Somebody came, went or types.
+    /// A user joined, left or types.
     Notice(Notice),
-    /// Messages between these two are lost. Ids may start anew behind it.
+    /// The messages between these two are lost. Ids may begin anew behind the gap.
     Gap {
-        /// The last message before the hole.
+        /// The last message before the gap.
         after: Option<MessageId>,
-        /// The first one behind it.
+        /// The first message behind the gap.
         before: Option<MessageId>,
     },
-    /// All users who are present, by the shared state, in alphabetical order. What differs from what the
-    /// hub was told twice in succession was missed, and is announced.
+    /// All users that are present by the shared state, in alphabetical order. A user that differs from
+    /// what the hub was told, twice in succession, is announced: the notice was missed.
     Present(Vec<UserName>),
 }
 
 /// The rooms of this instance.
 pub struct Hub {
     instance: InstanceId,
-    /// A room that is not closed is in the map. The map's lock is held to find a room, and never while
-    /// a room's lock is waited for: that one is held while all members' outboxes are pushed to.
+    /// A room that is not closed is in the map. The map's lock is held only to find a room. No thread
+    /// waits for a room's lock while it holds the map's, since a fan-out holds the room's for long.
     rooms: Mutex<HashMap<RoomName, Arc<Mutex<Room>>>>,
-    /// When comings and goings that wait are due, and in which room. This lock, too, is held for a look
-    /// only.
-    gathering: Mutex<BTreeSet<(Instant, RoomName)>>,
+    /// The times at which pending joins and leaves are due, with the room. The lock is held only to
+    /// look something up.
+    due: Mutex<BTreeSet<(Instant, RoomName)>>,
 }
 
 impl Hub {
@@ -59,17 +64,17 @@ impl Hub {
         Self {
             instance,
             rooms: Mutex::default(),
-            gathering: Mutex::default(),
+            due: Mutex::default(),
         }
     }
 
-    /// The instance that this is the hub of.
+    /// The instance that this hub belongs to.
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    /// Admits a connection to a room. What the room says is held back until
-    /// [`Hub::release`].
+    /// Adds a connection to a room, and makes the room if there is none. The member holds live events
+    /// back until [`Hub::release`].
     pub fn admit(
         &self,
         room: &RoomName,
@@ -77,25 +82,25 @@ impl Hub {
         user: &UserName,
         outbox: &Arc<Outbox>,
     ) {
-        let origin = Via {
+        let via = Via {
             instance: self.instance,
             connection,
         };
-        let member = Member::reading(origin, user.clone(), Arc::clone(outbox));
+        let member = Member::reading(via, user.clone(), Arc::clone(outbox));
         loop {
             let found = Arc::clone(lock(&self.rooms).entry(room.clone()).or_default());
             let mut found = lock(&found);
-            // Or else its last member left in between, and by now it is no longer in the map.
+            // If it is closed, its last member left between the two locks. It is no longer in the map.
             if !found.is_closed() {
-                return found.admit(member);
+                return found.add(member);
             }
         }
     }
 
-    /// Ends the holding back: `first`, which has the past and the members, goes into the outbox; then
-    /// what was held follows, but for what the past has already, up to `last`, and the comings and
-    /// goings that `members`, in alphabetical order, shows already. The frame is ready-made, since
-    /// nobody else in the room is told anything meanwhile.
+    /// Ends the holding back, under the room's lock. First `first` is pushed, which tells of the past
+    /// and of the members. Then the held events follow, except messages up to `last`, and except joins
+    /// and leaves that `members` shows already; that list is in alphabetical order. `first` is a ready
+    /// frame, since the room's other members wait meanwhile.
     pub fn release(
         &self,
         name: &RoomName,
@@ -108,16 +113,16 @@ impl Hub {
         lock(&room).release(name, connection, last, members, first);
     }
 
-    /// Takes a connection out of a room.
+    /// Removes a connection from a room, and the room with its last member.
     pub fn leave(&self, name: &RoomName, connection: ConnectionId) {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
         if room.is_closed() {
             return;
         }
-        room.leave(connection);
+        room.remove(connection);
         if room.is_closed() {
-            // Before the room's lock is released, or another of that name might be removed instead.
+            // Under the room's lock: afterwards a new room of that name may be in the map.
             lock(&self.rooms).remove(name);
         }
     }
@@ -127,19 +132,19 @@ impl Hub {
         lock(&self.rooms).contains_key(room)
     }
 
-    /// How many rooms have a member here.
+    /// The number of rooms with a member here.
     pub fn count(&self) -> usize {
         lock(&self.rooms).len()
     }
 
-    /// All rooms that have a member here.
+    /// All rooms with a member here.
     pub fn rooms(&self) -> Vec<RoomName> {
         lock(&self.rooms).keys().cloned().collect()
     }
 
-    /// The fan-out: gives what the backplane heard to every member of the room. For one room it
-    /// is called by one thread at a time, in the room's order. Comings and goings in quick succession
-    /// wait a little, for [`Hub::flush_due`] or for the room's next message.
+    /// The fan-out: gives a delivery to every member of the room. Only one thread at a time may call
+    /// it for one room, in the room's order. Joins and leaves in quick succession wait for
+    /// [`Hub::flush_due`] or for the room's next message.
     pub fn deliver(&self, name: &RoomName, delivery: Delivery) {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
@@ -170,32 +175,33 @@ impl Hub {
     fn announce(&self, room: &mut Room, name: &RoomName, notice: Notice, now: Instant) {
         room.announce(name, notice, now);
         if let Some(due) = room.due() {
-            lock(&self.gathering).insert((due, name.clone()));
+            lock(&self.due).insert((due, name.clone()));
         }
     }
 
-    /// Tells the comings and goings that have waited long enough, and when to call again, if others
-    /// wait. Called by the thread that delivers, as often as it likes: there is rarely anything to do.
+    /// Tells the pending joins and leaves that are due. Returns the time at which the next are, if any
+    /// are pending. The delivering thread calls this on every round; there is rarely anything to do.
     pub fn flush_due(&self, now: Instant) -> Option<Instant> {
         loop {
             let name = {
-                let mut gathering = lock(&self.gathering);
-                let (due, _) = gathering.first()?;
+                let mut all_due = lock(&self.due);
+                let (due, _) = all_due.first()?;
                 if *due > now {
                     return Some(*due);
                 }
-                gathering.pop_first()?.1
+                all_due.pop_first()?.1
             };
             if let Some(room) = self.room(&name) {
-                // Or else they were told before a message, and others may wait by now.
+                // The room looks again: a message may have flushed these notices, and later ones may
+                // be pending.
                 lock(&room).tell_due(&name, now);
             }
         }
     }
 
-    /// Tells all comings and goings that wait.
+    /// Tells all pending joins and leaves.
     pub fn flush(&self) {
-        self.flush_due(Instant::now() + GATHERED_FOR);
+        self.flush_due(Instant::now() + NOTICE_INTERVAL);
     }
 
     fn room(&self, name: &RoomName) -> Option<Arc<Mutex<Room>>> {

@@ -1,4 +1,4 @@
-//! What members hear, whatever comes from the backplane and in whatever order they enter.
+//! Members get the right events, in every order of deliveries, entering and leaving.
 
 use super::*;
 use crate::hub::outbox::{Queue, outbox};
@@ -13,14 +13,14 @@ fn user(name: &str) -> UserName {
     name.parse().expect("a name")
 }
 
-/// A hub with a clock of its own.
-struct House {
+/// A hub with one room and a clock that the test sets.
+struct TestHub {
     hub: Hub,
     room: RoomName,
     now: Mutex<Instant>,
 }
 
-impl House {
+impl TestHub {
     fn new() -> Self {
         Self {
             hub: Hub::new(InstanceId::random()),
@@ -33,7 +33,7 @@ impl House {
         self.hub.deliver(&self.room, delivery);
     }
 
-    /// Time passes, and the thread that delivers does what is due.
+    /// Moves the clock on and flushes, as the delivering thread does.
     fn passes(&self, time: Duration) {
         *lock(&self.now) += time;
         self.hub.flush_due(*lock(&self.now));
@@ -52,7 +52,7 @@ impl House {
             .release(&self.room, ConnectionId(connection), None, &members, None);
     }
 
-    /// Bob says numbers, which are their ids, too.
+    /// Bob says numbers, each of which is also the id of its message.
     fn say(&self, numbers: &[u64], via: Option<Via>) {
         let entry = |&number: &u64| Entry {
             message: crate::message::Message {
@@ -68,13 +68,13 @@ impl House {
         self.deliver(Delivery::Messages(entries));
     }
 
-    /// After a quiet moment.
+    /// Announces a notice after an interval in which nothing was told.
     fn notice(&self, notice: Notice) {
-        self.passes(GATHERED_FOR);
+        self.passes(NOTICE_INTERVAL);
         self.notices([notice]);
     }
 
-    /// Without a pause.
+    /// Announces notices without a pause.
     fn notices(&self, notices: impl IntoIterator<Item = Notice>) {
         let room = self.hub.room(&self.room).expect("it has a member");
         for notice in notices {
@@ -85,7 +85,7 @@ impl House {
     }
 }
 
-/// The lines that wait in a queue.
+/// Takes the lines that wait in a queue.
 fn lines(queue: &Queue) -> Vec<String> {
     let mut bytes = Vec::new();
     queue.collect_by(Instant::now(), &mut bytes);
@@ -100,76 +100,76 @@ fn lines(queue: &Queue) -> Vec<String> {
 }
 
 #[test]
-fn who_was_shown_on_entering_is_not_announced_again() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice"]);
-    let bob = house.admit(2, "bob");
+fn a_user_in_the_initial_list_is_not_announced_again() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    let bob = test.admit(2, "bob");
     // Read from the shared state, before the notices of bob and carol arrive.
-    house.release(2, &["alice", "bob", "carol"]);
-    house.notice(Notice::Joined(user("bob")));
-    house.notice(Notice::Joined(user("carol")));
+    test.release(2, &["alice", "bob", "carol"]);
+    test.notice(Notice::Joined(user("bob")));
+    test.notice(Notice::Joined(user("carol")));
     assert_eq!(lines(&alice), ["* bob joined", "* carol joined"]);
     assert_eq!(lines(&bob), Vec::<String>::new());
-    house.notice(Notice::Left(user("carol")));
+    test.notice(Notice::Left(user("carol")));
     assert_eq!(lines(&bob), ["* carol left"]);
 }
 
 #[test]
-fn who_entered_while_a_user_seemed_gone_is_told_of_their_return_and_nobody_else() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice", "carol"]);
-    let bob = house.admit(2, "bob");
+fn a_member_that_entered_while_a_user_seemed_gone_alone_is_told_of_the_return() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice", "carol"]);
+    let bob = test.admit(2, "bob");
     // Carol had expired just then, and nobody had announced it.
-    house.release(2, &["alice", "bob"]);
-    house.notice(Notice::Joined(user("bob")));
-    let dave = house.admit(3, "dave");
-    house.notice(Notice::Joined(user("carol")));
-    house.release(3, &["alice", "bob", "dave"]);
+    test.release(2, &["alice", "bob"]);
+    test.notice(Notice::Joined(user("bob")));
+    let dave = test.admit(3, "dave");
+    test.notice(Notice::Joined(user("carol")));
+    test.release(3, &["alice", "bob", "dave"]);
     assert_eq!(lines(&alice), ["* bob joined"]);
     assert_eq!(lines(&bob), ["* carol joined"]);
     assert_eq!(lines(&dave), ["* carol joined"]);
-    house.notice(Notice::Left(user("carol")));
+    test.notice(Notice::Left(user("carol")));
     for queue in [&alice, &bob, &dave] {
         assert_eq!(lines(queue), ["* carol left"]);
     }
 }
 
 #[test]
-fn of_what_was_held_back_only_what_was_not_shown_follows() {
-    let house = House::new();
-    let _alice = house.admit(1, "alice");
-    house.release(1, &["alice"]);
-    let bob = house.admit(2, "bob");
-    house.notice(Notice::Joined(user("carol")));
-    house.notice(Notice::Joined(user("dave")));
-    house.notice(Notice::Left(user("dave")));
-    house.notice(Notice::Joined(user("eve")));
+fn a_held_notice_follows_only_if_the_initial_list_does_not_show_it() {
+    let test = TestHub::new();
+    let _alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    let bob = test.admit(2, "bob");
+    test.notice(Notice::Joined(user("carol")));
+    test.notice(Notice::Joined(user("dave")));
+    test.notice(Notice::Left(user("dave")));
+    test.notice(Notice::Joined(user("eve")));
     // Read after carol came and dave went, and before eve came.
-    house.release(2, &["alice", "bob", "carol"]);
+    test.release(2, &["alice", "bob", "carol"]);
     assert_eq!(lines(&bob), ["* eve joined"]);
 }
 
 #[test]
-fn a_crowd_that_one_is_shown_before_the_others_are_told_is_a_crowd_to_all() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice"]);
+fn a_crowd_in_one_members_initial_list_is_a_crowd_for_the_whole_room() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
     let crowd: Vec<_> = (0..ANNOUNCED_MEMBERS).map(|n| format!("u{n:03}")).collect();
     let mut shown = vec!["alice"];
     shown.extend(crowd.iter().map(String::as_str));
-    let first = house.admit(2, "u000");
-    house.release(2, &shown);
-    let second = house.admit(3, "u001");
-    house.release(3, &shown);
+    let first = test.admit(2, "u000");
+    test.release(2, &shown);
+    let second = test.admit(3, "u001");
+    test.release(3, &shown);
     for name in &crowd {
-        house.notice(Notice::Joined(user(name)));
+        test.notice(Notice::Joined(user(name)));
     }
     // One fewer is no crowd any more.
-    house.notice(Notice::Left(user("u255")));
-    house.notice(Notice::Joined(user("zoe")));
-    house.notice(Notice::Left(user("zoe")));
+    test.notice(Notice::Left(user("u255")));
+    test.notice(Notice::Joined(user("zoe")));
+    test.notice(Notice::Left(user("zoe")));
     for queue in [&alice, &first, &second] {
         assert_eq!(lines(queue), ["* u255 left", "* zoe left"]);
     }
@@ -177,12 +177,12 @@ fn a_crowd_that_one_is_shown_before_the_others_are_told_is_a_crowd_to_all() {
 
 #[test]
 fn a_difference_is_announced_when_it_is_seen_twice() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice", "bob"]);
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice", "bob"]);
     let present = |names: &[&str]| {
         let users = names.iter().map(|name| user(name)).collect();
-        house.deliver(Delivery::Present(users));
+        test.deliver(Delivery::Present(users));
     };
     present(&["alice", "carol"]);
     assert_eq!(lines(&alice), Vec::<String>::new());
@@ -194,10 +194,10 @@ fn a_difference_is_announced_when_it_is_seen_twice() {
 }
 
 #[test]
-fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    let say = |number| house.say(&[number], None);
+fn a_member_gets_every_message_once_and_only_those_after_its_history() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    let say = |number| test.say(&[number], None);
     say(1);
     say(2);
     say(3);
@@ -205,29 +205,28 @@ fn a_member_hears_every_message_once_and_only_behind_what_it_has_read() {
         millis: 1,
         number: 2,
     });
-    house
-        .hub
-        .release(&house.room, ConnectionId(1), last, &[], None);
+    test.hub
+        .release(&test.room, ConnectionId(1), last, &[], None);
     say(3);
     say(4);
     assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
 }
 
 #[test]
-fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
-    let house = House::new();
+fn of_a_batch_each_member_gets_the_messages_that_it_lacks_and_wants() {
+    let test = TestHub::new();
     let [alice, bob, carol] =
-        [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| house.admit(id, name));
-    house.release(1, &["alice"]);
-    house.release(2, &["alice", "bob"]);
-    house.say(&[1], None);
-    house.say(&[1, 2], None);
+        [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| test.admit(id, name));
+    test.release(1, &["alice"]);
+    test.release(2, &["alice", "bob"]);
+    test.say(&[1], None);
+    test.say(&[1, 2], None);
     let by_bob = Via {
-        instance: house.hub.instance(),
+        instance: test.hub.instance(),
         connection: ConnectionId(2),
     };
-    house.say(&[3, 4], Some(by_bob));
-    house.say(&[5, 6], None);
+    test.say(&[3, 4], Some(by_bob));
+    test.say(&[5, 6], None);
     let said = |numbers: &[u64]| -> Vec<_> {
         numbers
             .iter()
@@ -242,44 +241,44 @@ fn of_many_messages_at_once_each_member_takes_what_it_has_not_and_wants() {
         number: 5,
     });
     let third = ConnectionId(3);
-    house.hub.release(&house.room, third, last, &[], None);
+    test.hub.release(&test.room, third, last, &[], None);
     assert_eq!(lines(&carol), said(&[6]));
-    house.say(&[6, 7], None);
+    test.say(&[6, 7], None);
     assert_eq!(lines(&carol), said(&[7]));
 }
 
-/// Tests that run beside it give up a few others.
+/// Tests that run at the same time evict a few members, too.
 #[test]
-fn who_reads_the_past_slower_than_the_room_speaks_is_given_up_once() {
-    let house = House::new();
-    let _alice = house.admit(1, "alice");
+fn a_member_that_reads_the_past_slower_than_the_room_speaks_is_evicted_once() {
+    let test = TestHub::new();
+    let _alice = test.admit(1, "alice");
     let before = metrics::SLOW.value();
     // A byte each, and the outbox has a budget of 10,000.
     for _ in 0..11_000 {
-        house.say(&[1], None);
+        test.say(&[1], None);
     }
     let given_up = metrics::SLOW.value() - before;
     assert!((1..100).contains(&given_up), "{given_up}");
 }
 
-/// As when its fan-out takes long.
+/// A room is busy while its fan-out takes long.
 #[test]
-fn while_one_room_is_busy_others_are_entered_and_left() {
-    let house = House::new();
-    let _alice = house.admit(1, "alice");
+fn members_enter_and_leave_other_rooms_while_one_room_is_busy() {
+    let test = TestHub::new();
+    let _alice = test.admit(1, "alice");
     let (entered, enters) = mpsc::channel();
     let other: RoomName = "other".parse().expect("a name");
-    let lobby = house.hub.room(&house.room).expect("it has a member");
+    let lobby = test.hub.room(&test.room).expect("it has a member");
     thread::scope(|scope| {
-        let (house, other) = (&house, &other);
+        let (test, other) = (&test, &other);
         let busy = lock(&lobby);
-        scope.spawn(|| house.admit(2, "bob"));
-        scope.spawn(|| house.hub.leave(&house.room, ConnectionId(1)));
+        scope.spawn(|| test.admit(2, "bob"));
+        scope.spawn(|| test.hub.leave(&test.room, ConnectionId(1)));
         scope.spawn(move || {
             // Long enough for the two above to be waiting.
             for id in 3..1000 {
                 let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
-                let (hub, carol) = (&house.hub, ConnectionId(id));
+                let (hub, carol) = (&test.hub, ConnectionId(id));
                 hub.admit(other, carol, &user("carol"), &outbox);
                 hub.leave(other, carol);
                 thread::yield_now();
@@ -290,30 +289,33 @@ fn while_one_room_is_busy_others_are_entered_and_left() {
         drop(busy);
         assert_eq!(meanwhile, Ok(()));
     });
-    assert!(house.hub.hosts(&house.room), "bob is there");
+    assert!(test.hub.hosts(&test.room), "bob is there");
 }
 
 #[test]
 fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
     const ROUNDS: u64 = 5_000;
-    let house = House::new();
+    let test = TestHub::new();
     thread::scope(|scope| {
         for id in 1..=4 {
-            let house = &house;
+            let test = &test;
             scope.spawn(move || {
                 for number in 1..=ROUNDS {
-                    let queue = house.admit(id, "alice");
-                    house.release(id, &[]);
-                    let room = house.hub.room(&house.room).expect("it has a member");
+                    let queue = test.admit(id, "alice");
+                    test.release(id, &[]);
+                    let room = test.hub.room(&test.room).expect("it has a member");
                     // As a delivery does, but to this member alone.
-                    assert!(lock(&room).has(ConnectionId(id)), "round {number}");
-                    house.hub.leave(&house.room, ConnectionId(id));
+                    assert!(
+                        lock(&room).member(ConnectionId(id)).is_some(),
+                        "round {number}"
+                    );
+                    test.hub.leave(&test.room, ConnectionId(id));
                     drop(queue);
                 }
             });
         }
     });
-    assert_eq!(house.hub.count(), 0);
+    assert_eq!(test.hub.count(), 0);
 }
 
 fn joined(name: &str) -> Notice {
@@ -325,45 +327,45 @@ fn left(name: &str) -> Notice {
 }
 
 #[test]
-fn who_comes_and_goes_within_a_moment_is_told_to_nobody() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice", "carol"]);
-    house.notice(joined("bob"));
+fn a_user_that_joins_and_leaves_within_the_interval_is_not_announced() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice", "carol"]);
+    test.notice(joined("bob"));
     assert_eq!(lines(&alice), ["* bob joined"], "the first is told at once");
     for _ in 0..100 {
-        house.notices([left("bob"), left("carol"), joined("carol"), joined("bob")]);
-        house.notices([joined("dave"), left("dave")]);
+        test.notices([left("bob"), left("carol"), joined("carol"), joined("bob")]);
+        test.notices([joined("dave"), left("dave")]);
     }
-    house.passes(GATHERED_FOR);
+    test.passes(NOTICE_INTERVAL);
     assert_eq!(lines(&alice), Vec::<String>::new());
-    // Nobody was told of anything, so the moment was quiet.
-    house.notices([left("bob"), joined("bob"), left("bob")]);
+    // Nothing was told, so no interval has begun.
+    test.notices([left("bob"), joined("bob"), left("bob")]);
     assert_eq!(lines(&alice), ["* bob left"]);
-    house.passes(GATHERED_FOR);
+    test.passes(NOTICE_INTERVAL);
     assert_eq!(lines(&alice), Vec::<String>::new());
-    assert_eq!(house.hub.flush_due(Instant::now()), None, "nothing waits");
+    assert_eq!(test.hub.flush_due(Instant::now()), None, "nothing waits");
 }
 
 #[test]
-fn who_comes_within_a_moment_is_announced_with_one_push_for_each_member() {
-    let house = House::new();
+fn a_crowd_that_joins_within_the_interval_is_one_push_for_each_member() {
+    let test = TestHub::new();
     let names = ["alice", "bob"];
-    let [alice, bob] = [(1, "alice"), (2, "bob")].map(|(id, name)| house.admit(id, name));
-    house.release(1, &names);
-    house.release(2, &names);
+    let [alice, bob] = [(1, "alice"), (2, "bob")].map(|(id, name)| test.admit(id, name));
+    test.release(1, &names);
+    test.release(2, &names);
     // Frank entered before he was announced, and was shown some of the others.
-    house.notice(joined("first"));
-    let frank = house.admit(3, "frank");
-    house.release(3, &["alice", "bob", "dave", "eve", "first", "frank"]);
+    test.notice(joined("first"));
+    let frank = test.admit(3, "frank");
+    test.release(3, &["alice", "bob", "dave", "eve", "first", "frank"]);
     lines(&alice);
     lines(&bob);
     let crowd = ["zoe", "eve", "dave", "frank", "carol"];
-    house.notices(crowd.map(joined));
-    let due = house.hub.flush_due(*lock(&house.now)).expect("they wait");
-    assert_eq!(due, *lock(&house.now) + GATHERED_FOR);
+    test.notices(crowd.map(joined));
+    let due = test.hub.flush_due(*lock(&test.now)).expect("they wait");
+    assert_eq!(due, *lock(&test.now) + NOTICE_INTERVAL);
     assert_eq!(alice.length(), 0);
-    house.passes(GATHERED_FOR);
+    test.passes(NOTICE_INTERVAL);
     for queue in [&alice, &bob, &frank] {
         assert_eq!(queue.length(), 1);
     }
@@ -375,63 +377,63 @@ fn who_comes_within_a_moment_is_announced_with_one_push_for_each_member() {
 
 #[test]
 fn nobody_speaks_or_types_before_they_are_announced() {
-    let house = House::new();
+    let test = TestHub::new();
     let (outbox, alice) = outbox(Encoding::Json, 10_000, None);
-    let (lobby, first) = (&house.room, ConnectionId(1));
-    house.hub.admit(lobby, first, &user("alice"), &outbox);
-    house.release(1, &["alice"]);
+    let (lobby, first) = (&test.room, ConnectionId(1));
+    test.hub.admit(lobby, first, &user("alice"), &outbox);
+    test.release(1, &["alice"]);
     let heard = || -> Vec<String> {
         let events = lines(&alice).into_iter();
         let kind = |event: String| event.split('"').nth(3).map(str::to_owned);
         events.filter_map(kind).collect()
     };
-    house.notices([joined("zoe"), joined("bob")]);
+    test.notices([joined("zoe"), joined("bob")]);
     assert_eq!(heard(), ["joined"]);
-    house.say(&[1], None);
+    test.say(&[1], None);
     assert_eq!(heard(), ["joined", "message"]);
-    house.notices([joined("carol"), Notice::Typing(user("carol"))]);
+    test.notices([joined("carol"), Notice::Typing(user("carol"))]);
     assert_eq!(heard(), ["joined", "typing"]);
-    house.notices([left("zoe")]);
+    test.notices([left("zoe")]);
     let (after, before) = (None, None);
-    house.deliver(Delivery::Gap { after, before });
+    test.deliver(Delivery::Gap { after, before });
     assert_eq!(heard(), ["left", "gap"]);
-    house.notices([left("bob")]);
-    house.deliver(Delivery::Present(vec![user("alice"), user("carol")]));
+    test.notices([left("bob")]);
+    test.deliver(Delivery::Present(vec![user("alice"), user("carol")]));
     assert_eq!(heard(), ["left"]);
-    house.passes(GATHERED_FOR);
+    test.passes(NOTICE_INTERVAL);
     assert_eq!(heard(), Vec::<String>::new());
 }
 
 #[test]
-fn who_was_shown_one_who_went_before_anybody_was_told_hears_of_it() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice"]);
-    house.notices([joined("zoe"), joined("bob")]);
-    let carol = house.admit(2, "carol");
-    house.release(2, &["alice", "bob", "carol", "zoe"]);
-    house.notices([left("bob")]);
-    house.passes(GATHERED_FOR);
+fn a_member_that_was_shown_a_user_hears_of_the_leave_even_if_the_join_was_never_told() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    test.notices([joined("zoe"), joined("bob")]);
+    let carol = test.admit(2, "carol");
+    test.release(2, &["alice", "bob", "carol", "zoe"]);
+    test.notices([left("bob")]);
+    test.passes(NOTICE_INTERVAL);
     assert_eq!(lines(&alice), ["* zoe joined"]);
     assert_eq!(lines(&carol), ["* bob left"]);
 }
 
 #[test]
-fn what_is_told_together_is_shed_together_by_who_falls_behind() {
-    let house = House::new();
-    let alice = house.admit(1, "alice");
-    house.release(1, &["alice"]);
-    house.say(&(1..=600).collect::<Vec<_>>(), None);
+fn a_slow_member_sheds_a_batch_of_notices_as_a_whole() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    test.say(&(1..=600).collect::<Vec<_>>(), None);
     let before = metrics::SHED.value();
-    house.notices((0..100).map(|n| joined(&format!("u{n}"))));
-    house.passes(GATHERED_FOR);
-    house.say(&[2000], None);
+    test.notices((0..100).map(|n| joined(&format!("u{n}"))));
+    test.passes(NOTICE_INTERVAL);
+    test.say(&[2000], None);
     let shed = metrics::SHED.value() - before;
     assert!((100..150).contains(&shed), "{shed}");
     assert_eq!(lines(&alice).len(), 601, "what was said");
 }
 
-/// What a member is shown on entering and told afterwards.
+/// A member's view: its initial list, and the changes that it is told.
 struct View {
     queue: Queue,
     members: BTreeSet<String>,
@@ -452,17 +454,17 @@ impl View {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// In the shared state a user comes, or goes. The hub is told later.
+    /// A user joins or leaves in the shared state. The hub is told later.
     Changes(usize),
     /// The hub is told of the next change.
     Hears,
     /// A member begins to enter.
     Admits,
-    /// The first of those who enter is shown the shared state.
+    /// The first entering member reads the shared state.
     Shows,
-    /// The first who was shown it has entered.
+    /// The first member that has read the shared state is released.
     Releases,
-    /// A moment passes.
+    /// So many milliseconds pass.
     Passes(u64),
 }
 
@@ -485,10 +487,10 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_is_gathered_and_whoever_enters_all_know_in_the_end_who_is_here(
+    fn all_members_know_in_the_end_which_users_are_present(
         steps in steps()
     ) {
-        let house = House::new();
+        let test = TestHub::new();
         let mut truth = BTreeSet::new();
         let mut changes = VecDeque::new();
         let mut next = 1;
@@ -497,17 +499,17 @@ proptest! {
         let mut views = Vec::new();
         let mut admits = || {
             next += 1;
-            (next, house.admit(next, "observer"))
+            (next, test.admit(next, "observer"))
         };
         let release = |(id, queue, members): (u64, Queue, BTreeSet<&'static str>)| {
-            house.release(id, &members.iter().copied().collect::<Vec<_>>());
+            test.release(id, &members.iter().copied().collect::<Vec<_>>());
             let members = members.into_iter().map(str::to_owned).collect();
             View { queue, members }
         };
         let hears = |changes: &mut VecDeque<Notice>| {
                 let notice = changes.pop_front();
-                if house.hub.hosts(&house.room) {
-                    house.notices(notice);
+                if test.hub.hosts(&test.room) {
+                    test.notices(notice);
                 }
             };
         for step in steps {
@@ -524,7 +526,7 @@ proptest! {
                     shown.extend(one.map(|(id, queue)| (id, queue, truth.clone())));
                 }
                 Step::Releases => views.extend(shown.pop_front().map(release)),
-                Step::Passes(time) => house.passes(Duration::from_millis(time)),
+                Step::Passes(time) => test.passes(Duration::from_millis(time)),
             }
         }
         shown.extend(admitted.into_iter().map(|(id, queue)| (id, queue, truth.clone())));
@@ -532,7 +534,7 @@ proptest! {
         while !changes.is_empty() {
             hears(&mut changes);
         }
-        house.passes(GATHERED_FOR);
+        test.passes(NOTICE_INTERVAL);
         let truth: BTreeSet<_> = truth.into_iter().map(str::to_owned).collect();
         for mut view in views {
             view.hears();
