@@ -75,7 +75,7 @@ impl Hub {
 
     /// Adds a connection to a room, and makes the room if there is none. The member holds live events
     /// back until [`Hub::release`].
-    pub fn admit(
+    pub fn add_member(
         &self,
         room: &RoomName,
         connection: ConnectionId,
@@ -114,7 +114,7 @@ impl Hub {
     }
 
     /// Removes a connection from a room, and the room with its last member.
-    pub fn leave(&self, name: &RoomName, connection: ConnectionId) {
+    pub fn remove_member(&self, name: &RoomName, connection: ConnectionId) {
         let Some(room) = self.room(name) else { return };
         let mut room = lock(&room);
         if room.is_closed() {

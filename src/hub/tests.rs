@@ -42,7 +42,8 @@ impl TestHub {
     fn admit(&self, connection: u64, name: &str) -> Queue {
         let (outbox, queue) = outbox(Encoding::Text, 10_000, None);
         let connection = ConnectionId(connection);
-        self.hub.admit(&self.room, connection, &user(name), &outbox);
+        self.hub
+            .add_member(&self.room, connection, &user(name), &outbox);
         queue
     }
 
@@ -273,14 +274,14 @@ fn members_enter_and_leave_other_rooms_while_one_room_is_busy() {
         let (test, other) = (&test, &other);
         let busy = lock(&lobby);
         scope.spawn(|| test.admit(2, "bob"));
-        scope.spawn(|| test.hub.leave(&test.room, ConnectionId(1)));
+        scope.spawn(|| test.hub.remove_member(&test.room, ConnectionId(1)));
         scope.spawn(move || {
             // Long enough for the two above to be waiting.
             for id in 3..1000 {
                 let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
                 let (hub, carol) = (&test.hub, ConnectionId(id));
-                hub.admit(other, carol, &user("carol"), &outbox);
-                hub.leave(other, carol);
+                hub.add_member(other, carol, &user("carol"), &outbox);
+                hub.remove_member(other, carol);
                 thread::yield_now();
             }
             entered.send(()).expect("it is waited for");
@@ -309,7 +310,7 @@ fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
                         lock(&room).member(ConnectionId(id)).is_some(),
                         "round {number}"
                     );
-                    test.hub.leave(&test.room, ConnectionId(id));
+                    test.hub.remove_member(&test.room, ConnectionId(id));
                     drop(queue);
                 }
             });
@@ -380,7 +381,7 @@ fn nobody_speaks_or_types_before_they_are_announced() {
     let test = TestHub::new();
     let (outbox, alice) = outbox(Encoding::Json, 10_000, None);
     let (lobby, first) = (&test.room, ConnectionId(1));
-    test.hub.admit(lobby, first, &user("alice"), &outbox);
+    test.hub.add_member(lobby, first, &user("alice"), &outbox);
     test.release(1, &["alice"]);
     let heard = || -> Vec<String> {
         let events = lines(&alice).into_iter();

@@ -65,7 +65,7 @@ impl Hall {
                 let user: UserName = format!("user-{n}").parse().expect("a name");
                 let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
                 let connection = ConnectionId(n);
-                hub.admit(&room, connection, &user, &outbox);
+                hub.add_member(&room, connection, &user, &outbox);
                 hub.release(&room, connection, None, &[], None);
                 queue
             })

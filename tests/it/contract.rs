@@ -44,7 +44,8 @@ impl House {
     fn listen(&self, room: &RoomName, connection: u64) -> Reader {
         let (outbox, queue) = outbox(Encoding::Json, 1 << 20, None);
         let connection = ConnectionId(connection);
-        self.hub.admit(room, connection, &user("listener"), &outbox);
+        self.hub
+            .add_member(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
         self.hub.release(room, connection, None, &[], None);
         Reader::of(queue)
@@ -223,7 +224,7 @@ fn only_hosted_rooms_are_delivered_and_a_room_can_come_back() {
         house.say(&other, "unheard", None).expect("it is stored");
         house.say(&lobby, "heard", None).expect("it is stored");
         assert_eq!(hears_message(&mut listener).1, "heard");
-        house.hub.leave(&lobby, ConnectionId(1));
+        house.hub.remove_member(&lobby, ConnectionId(1));
         house.backplane.unsubscribe(&lobby);
         house.say(&lobby, "between", None).expect("it is stored");
         let mut back = house.listen(&lobby, 2);

@@ -38,7 +38,7 @@ impl Membership {
             arrived: false,
             departure: Departure::Clean,
         };
-        instance.hub.admit(room, connection, user, outbox);
+        instance.hub.add_member(room, connection, user, outbox);
         membership
     }
 
@@ -55,7 +55,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let Instance { hub, backplane, .. } = &*self.instance;
-        hub.leave(&self.room, self.connection);
+        hub.remove_member(&self.room, self.connection);
         if self.arrived {
             backplane.depart(&self.room, &self.user, self.departure);
         }
