@@ -84,7 +84,7 @@ struct Echo(Arc<Outbox>);
 impl Echo {
     fn say(&self, frame: Frame) {
         // The outbox may have ended meanwhile; then it takes nothing more, and nobody misses it.
-        self.0.wait_for_room();
+        self.0.wait_for_space();
         self.0.push(frame, Priority::High);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::hub::outbox::{Batch, Outbox, Queue, outbox};
+use hubbub::hub::outbox::{Collected, Outbox, Queue, outbox};
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::websocket::code;
 use hubbub::websocket::frame::{self, Frame};
@@ -53,10 +53,10 @@ fn write(socket: &TcpStream, queue: &Queue) -> usize {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        let batch = queue.collect(&mut bytes);
+        let collected = queue.collect(&mut bytes);
         (&mut &*socket).write_all(&bytes).expect("it is read");
         written += bytes.len();
-        if batch == Batch::Last {
+        if collected == Collected::Last {
             return written;
         }
         queue.written();
@@ -165,7 +165,7 @@ fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
     outbox.push(Arc::clone(&large), Priority::High);
     outbox.push(vec![b'y'; 600].into(), Priority::High);
     outbox.push(vec![b'z'; 600].into(), Priority::High);
-    assert!(outbox.is_evicted(), "nobody reads");
+    assert!(outbox.is_discarding(), "nobody reads");
     let received = thread::scope(|scope| {
         scope.spawn(|| {
             write(&near, &queue);
@@ -187,7 +187,7 @@ fn what_goes_at_once_needs_no_writer_and_neither_does_the_answer_to_a_goodbye() 
     let (outbox, queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     outbox.push(Frame::from(*b"hello"), Priority::High);
-    outbox.finish(Frame::from(*b"bye"), "");
+    outbox.close_in_reply(Frame::from(*b"bye"), "");
     outbox.push(Frame::from(*b"too late"), Priority::High);
     assert!(writer.recv().is_err(), "what would start it is dropped");
     assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
@@ -204,7 +204,7 @@ fn the_answer_to_a_goodbye_comes_behind_what_waits() {
     let writer = starts_writer(&outbox, &near, queue);
     let large: Frame = vec![b'x'; BUDGET].into();
     outbox.push(Arc::clone(&large), Priority::High);
-    outbox.finish(Frame::from(*b"bye"), "");
+    outbox.close_in_reply(Frame::from(*b"bye"), "");
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("all of it");
     assert!(received.starts_with(&large));
@@ -219,7 +219,7 @@ fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
     let (outbox, queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     let writer = starts_writer(&outbox, &near, queue);
     let large: Frame = vec![b'x'; BUDGET].into();
-    outbox.finish(Arc::clone(&large), "");
+    outbox.close_in_reply(Arc::clone(&large), "");
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("all of it");
     assert_eq!(received.len(), large.len());
@@ -266,5 +266,5 @@ fn without_a_thread_to_write_with_the_connection_ends() {
     assert_eq!(outbox.why(), Some("no thread to write with"));
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("the end");
-    assert!(!outbox.wait_for_room());
+    assert!(!outbox.wait_for_space());
 }

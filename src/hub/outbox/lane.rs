@@ -1,7 +1,6 @@
-//! The lane: the way through the writer's thread, for what cannot be written at once.
+//! The lane: the queue to the writer's thread, for frames that cannot be written at once.
 //!
-//! It has a writer from the first item on: most users never keep anything waiting, and are spared
-//! the thread.
+//! The writer's thread is started for the first frame that is queued. Most users never need it.
 
 use std::io;
 use std::sync::Arc;
@@ -14,26 +13,27 @@ use super::Outbox;
 use crate::threads::lock;
 use crate::websocket::frame::Frame;
 
-/// How many bytes the writer takes at once: enough to make one write worth many frames.
-const BATCH_BYTES: usize = 64 * 1024;
+/// The writer collects frames up to about so many bytes, to write many of them with one call.
+const COLLECTED_BYTES: usize = 64 * 1024;
 
-/// Starts the thread that empties the queue. It is called once at most, under the lane's lock,
-/// which it may hold for as long as a thread takes to start: whoever pushes meanwhile has to wait
-/// for that writer anyway.
+/// Starts the thread that empties the queue. The outbox calls it once at most, and under the lane's
+/// lock: other threads that push have to wait for that writer anyway.
 pub type StartWriter = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
-pub(super) enum Item {
+/// A frame, or a part of one, on its way to the writer.
+pub(super) enum Outgoing {
+    /// A whole frame. It is dropped if the outbox discards its queue.
     Frame(Frame),
-    /// What is left of a frame that went in part. Without it the peer would take the next frame for
-    /// its end, so it is never dropped.
+    /// The rest of a frame that was written in part. It is never dropped: the peer would take the next
+    /// frame for the rest.
     Rest(Frame),
-    /// The last frame; empty when the peer is beyond hearing it.
+    /// The last frame; empty if the peer is gone or has it already.
     Last(Frame),
 }
 
-impl Item {
-    /// How many bytes of the budget it takes. The last frame takes none: there is always room for it.
-    pub(super) fn weighs(&self) -> usize {
+impl Outgoing {
+    /// The bytes that it takes of the budget. The last frame takes none, so it always fits.
+    pub(super) fn budgeted_bytes(&self) -> usize {
         match self {
             Self::Frame(frame) | Self::Rest(frame) => frame.len(),
             Self::Last(_) => 0,
@@ -43,17 +43,18 @@ impl Item {
 
 /// The pushing end of the lane.
 pub(super) struct Lane {
-    sender: Sender<Item>,
-    /// What starts the writer, until there is one.
+    sender: Sender<Outgoing>,
+    /// Starts the writer; `None` once it has been started.
     pub(super) start: Option<StartWriter>,
-    /// From the first item until the writer has written all: meanwhile nobody else writes.
+    /// True from the first queued frame until the writer has written all. Meanwhile only the writer
+    /// writes to the socket.
     pub(super) busy: bool,
 }
 
 impl Lane {
-    /// One that nobody empties yet, and the end that is emptied.
-    pub(super) fn new() -> (Self, Receiver<Item>) {
-        // Unbounded, since a bounded crossbeam channel allocates all its slots up front; the byte
+    /// Both ends of an empty lane.
+    pub(super) fn new() -> (Self, Receiver<Outgoing>) {
+        // Unbounded, since a bounded crossbeam channel allocates all its slots up front. The outbox's
         // budget is the bound.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let lane = Self {
@@ -64,34 +65,35 @@ impl Lane {
         (lane, receiver)
     }
 
-    /// Hands an item to the writer, who is started for the first. An error means that there is no
-    /// thread for it, and never will be.
-    pub(super) fn send(&mut self, item: Item) -> io::Result<()> {
+    /// Queues a frame, and starts the writer for the first. An error means that no thread can be
+    /// started; the queue is not emptied then.
+    pub(super) fn send(&mut self, outgoing: Outgoing) -> io::Result<()> {
         self.busy = true;
-        // The queue outlives its outbox only while it is being torn down; then nobody reads.
-        let _ = self.sender.send(item);
+        // This fails only if the queue was dropped before the outbox, as when a connection ends. Then
+        // nobody reads.
+        let _ = self.sender.send(outgoing);
         self.start.take().map_or(Ok(()), |start| start())
     }
 }
 
-/// The writer's side. There is one.
+/// The writer's end of the lane. There is one.
 pub struct Queue {
-    lane: Receiver<Item>,
+    receiver: Receiver<Outgoing>,
     outbox: Arc<Outbox>,
 }
 
-/// What the queue had for the writer.
+/// Tells the writer whether more can follow the bytes that it collected.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Batch {
-    /// Bytes to write; more may follow.
-    Frames,
-    /// Bytes to write, if any, and nothing after them.
+pub enum Collected {
+    /// More may follow.
+    More,
+    /// These bytes, if any, are the last.
     Last,
 }
 
 impl Queue {
-    pub(super) fn new(lane: Receiver<Item>, outbox: Arc<Outbox>) -> Self {
-        Self { lane, outbox }
+    pub(super) fn new(receiver: Receiver<Outgoing>, outbox: Arc<Outbox>) -> Self {
+        Self { receiver, outbox }
     }
 
     /// The outbox that this queue empties.
@@ -99,67 +101,67 @@ impl Queue {
         &self.outbox
     }
 
-    /// How many pushes wait.
+    /// The number of pushes that wait.
     #[cfg(test)]
     pub(crate) fn length(&self) -> usize {
-        self.lane.len()
+        self.receiver.len()
     }
 
-    /// Waits for something to write, and puts all that is waiting (up to about 64 KiB) behind what
-    /// `bytes` holds. From then on nobody else writes, until [`Queue::written`].
-    pub fn collect(&self, bytes: &mut Vec<u8>) -> Batch {
-        match self.lane.recv() {
-            Ok(item) => self.take(item, bytes),
-            Err(RecvError) => Batch::Last,
+    /// Waits until a frame is queued, and appends all queued frames (up to about 64 KiB) to `bytes`.
+    /// Only the caller writes to the socket from now on, until [`Queue::written`].
+    pub fn collect(&self, bytes: &mut Vec<u8>) -> Collected {
+        match self.receiver.recv() {
+            Ok(first) => self.take(first, bytes),
+            Err(RecvError) => Collected::Last,
         }
     }
 
-    /// The same for those who cannot wait for ever; `None` if there was nothing until `deadline`.
-    pub fn collect_by(&self, deadline: Instant, bytes: &mut Vec<u8>) -> Option<Batch> {
-        match self.lane.recv_deadline(deadline) {
-            Ok(item) => Some(self.take(item, bytes)),
-            Err(RecvTimeoutError::Disconnected) => Some(Batch::Last),
+    /// The same with a deadline; `None` if no frame was queued until then.
+    pub fn collect_by(&self, deadline: Instant, bytes: &mut Vec<u8>) -> Option<Collected> {
+        match self.receiver.recv_deadline(deadline) {
+            Ok(first) => Some(self.take(first, bytes)),
+            Err(RecvTimeoutError::Disconnected) => Some(Collected::Last),
             Err(RecvTimeoutError::Timeout) => None,
         }
     }
 
-    /// What was collected is written; if nothing waits by now, others may write at once again.
+    /// Says that the collected bytes are written. If no frame was queued meanwhile, threads that push
+    /// may write to the socket themselves again.
     pub fn written(&self) {
         let mut lane = lock(&self.outbox.lane);
-        lane.busy = !self.lane.is_empty();
+        lane.busy = !self.receiver.is_empty();
     }
 
-    fn take(&self, first: Item, bytes: &mut Vec<u8>) -> Batch {
-        let batch = self.take_all(first, bytes);
-        self.outbox.wake_who_wants_room();
-        batch
+    fn take(&self, first: Outgoing, bytes: &mut Vec<u8>) -> Collected {
+        let collected = self.take_all(first, bytes);
+        self.outbox.wake_reader();
+        collected
     }
 
-    fn take_all(&self, first: Item, bytes: &mut Vec<u8>) -> Batch {
-        let mut item = first;
+    fn take_all(&self, first: Outgoing, bytes: &mut Vec<u8>) -> Collected {
+        let mut outgoing = first;
         loop {
-            self.outbox
-                .queued
-                .fetch_sub(item.weighs(), Ordering::AcqRel);
-            match item {
-                Item::Last(frame) => {
+            let taken = outgoing.budgeted_bytes();
+            self.outbox.queued_bytes.fetch_sub(taken, Ordering::AcqRel);
+            match outgoing {
+                Outgoing::Last(frame) => {
                     bytes.extend_from_slice(&frame);
-                    return Batch::Last;
+                    return Collected::Last;
                 }
-                Item::Rest(rest) => bytes.extend_from_slice(&rest),
-                Item::Frame(frame) => {
-                    if !self.outbox.is_evicted() {
+                Outgoing::Rest(rest) => bytes.extend_from_slice(&rest),
+                Outgoing::Frame(frame) => {
+                    if !self.outbox.is_discarding() {
                         bytes.extend_from_slice(&frame);
                     }
                 }
             }
-            if bytes.len() >= BATCH_BYTES {
-                return Batch::Frames;
+            if bytes.len() >= COLLECTED_BYTES {
+                return Collected::More;
             }
-            match self.lane.try_recv() {
-                Ok(next) => item = next,
-                // After an eviction there may be nothing to write yet, but a last frame follows.
-                Err(_) => return Batch::Frames,
+            match self.receiver.try_recv() {
+                Ok(next) => outgoing = next,
+                // There may be no bytes yet if the outbox discards its queue; the last frame follows.
+                Err(_) => return Collected::More,
             }
         }
     }

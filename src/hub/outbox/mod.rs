@@ -1,15 +1,23 @@
-//! The outbox: what one user still has to be sent.
+//! The outbox: the frames that one connection still has to be sent, bounded in bytes.
 //!
-//! There are two roads to the socket. While nothing waits, whoever pushes writes at once, without
-//! blocking, which spares waking a thread. What does not go at once, and everything behind it, takes
-//! the [`lane`]: the channel and the writer's thread, which coalesces. [`Lane::busy`] tells the roads
-//! apart, under the lane's lock: frames never overtake each other. The writer is started when
-//! something first has to wait. Who pushes faster than they can write is no concern here: the
-//! backplane then pushes more at a time.
+//! There are two ways to the socket. While nothing is queued, the thread that pushes writes the frame
+//! itself, without blocking; this spares waking another thread. A frame that the kernel does not take
+//! at once, and every frame behind it, goes through the [`lane`]: a queue and the writer's thread, which
+//! joins queued frames to large writes. [`Lane::busy`] decides between the two ways, under the lane's
+//! lock, so frames never overtake each other. The writer's thread is started for the first frame that
+//! is queued. If the many small writes slow the fan-out down, the backplane delivers more messages at
+//! a time, and each push becomes larger.
 //!
-//! Bounded in bytes; whoever pushes never blocks. Past half of its budget it sheds what is
-//! [`Priority::Low`]; when it is full its owner is a slow consumer, and is given up with 1013
-//! rather than waited for. Every outbox ends exactly once, and nothing is accepted afterwards.
+//! A push never blocks. Past half of the budget, an outbox sheds frames of [`Priority::Low`]. When it is
+//! full, its connection is a slow consumer and is evicted. An outbox ends exactly once, and accepts no
+//! frame afterwards. It ends in one of four ways:
+//!
+//! | end | queued frames | last frame | reason |
+//! |---|---|---|---|
+//! | [`Outbox::close`] | are sent | a close frame | the server ends the connection |
+//! | [`Outbox::evict`] | are dropped | a close frame with 1013 | the client is a slow consumer |
+//! | [`Outbox::close_in_reply`] | are sent | the caller's | the peer has ended its own side |
+//! | [`Outbox::abandon`] | are dropped | none | the peer is gone |
 
 mod lane;
 
@@ -22,63 +30,64 @@ use std::time::{Duration, Instant};
 use log::error;
 use socket2::SockRef;
 
-pub use self::lane::{Batch, Queue, StartWriter};
-use self::lane::{Item, Lane};
+pub use self::lane::{Collected, Queue, StartWriter};
+use self::lane::{Lane, Outgoing};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::threads::lock;
 use crate::websocket::code;
 use crate::websocket::frame::{self, Frame};
 
-/// The states an outbox goes through, in this order only.
+/// The states of an outbox. It begins as `OPEN` and goes through them in this order only.
 mod state {
     pub(super) const OPEN: u8 = 0;
-    /// What is queued still goes out, then the last frame.
-    pub(super) const ENDING: u8 = 1;
-    /// What is queued is dropped; only the last frame is tried.
-    pub(super) const EVICTED: u8 = 2;
+    /// Queued frames are still sent, and then the last frame.
+    pub(super) const CLOSING: u8 = 1;
+    /// Queued frames are dropped; only the last frame is sent.
+    pub(super) const DISCARDING: u8 = 2;
 }
 
-/// Who ends the connection once the last frame is said, if nothing had to wait until now.
+/// The thread that closes the socket behind the last frame, if no writer was started before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// The reader, who is about to.
+enum ClosedBy {
+    /// The reader: it is about to return, and needs no writer.
     Reader,
-    /// The writer, who is started for it: it waits for the peer's answer and then frees the reader.
+    /// The writer, which is started for this. It waits for the peer's close frame, and then shuts the
+    /// socket down, so that the reader returns.
     Writer,
 }
 
-/// What became of a frame that was pushed.
+/// What happened to a frame that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is written, or will be.
+    /// It is written, or queued.
     Taken,
-    /// It is dropped, as the client has fallen behind and can do without.
+    /// It is dropped: the client has fallen behind and can do without it.
     Shed,
-    /// It is dropped, as the outbox has ended, perhaps for being too full for this.
+    /// It is dropped: the outbox has ended, perhaps because it was too full for this frame.
     Ended,
 }
 
-/// The pushing side, shared by everyone who has something for this user.
+/// The pushing end, shared by all threads that have frames for this connection.
 pub struct Outbox {
     encoding: Encoding,
-    /// Held while a frame is written at once, so that no other can get in between; it does not block.
+    /// Held while a frame is written at once, so that no other frame comes in between. That write does
+    /// not block.
     lane: Mutex<Lane>,
-    /// For writing at once; without it everything takes the lane.
+    /// The socket to write to at once. Without it every frame goes through the lane.
     socket: Option<Arc<TcpStream>>,
-    queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
     budget: usize,
     state: AtomicU8,
     /// Why it ended, for the log.
     why: OnceLock<String>,
-    /// Whether the reading thread waits, for room or for a while. The flag is the only thing the lock
-    /// guards.
-    wanting_room: Mutex<bool>,
-    room: Condvar,
+    /// Whether the reader's thread waits on `wake`, for space or for some time.
+    reader_waits: Mutex<bool>,
+    wake: Condvar,
 }
 
-/// An outbox that holds at most `budget` bytes, and the queue that empties it. With a `socket`,
-/// what goes at once is written there by whoever pushes.
+/// An outbox that holds at most `budget` bytes, and the queue from which its writer collects. With a
+/// `socket`, threads that push may write to it at once.
 pub fn outbox(
     encoding: Encoding,
     budget: usize,
@@ -89,70 +98,69 @@ pub fn outbox(
         encoding,
         lane: Mutex::new(lane),
         socket,
-        queued: AtomicUsize::new(0),
+        queued_bytes: AtomicUsize::new(0),
         budget,
         state: AtomicU8::new(state::OPEN),
         why: OnceLock::new(),
-        wanting_room: Mutex::new(false),
-        room: Condvar::new(),
+        reader_waits: Mutex::new(false),
+        wake: Condvar::new(),
     });
     let queue = Queue::new(receiver, Arc::clone(&outbox));
     (outbox, queue)
 }
 
 impl Outbox {
-    /// The encoding that this user speaks.
+    /// The encoding that this connection speaks.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// What starts the writer when something first has to wait. Until the outbox ends it may hold the
-    /// queue, and so this outbox itself. Without it, the queue has its writer already.
+    /// Sets the closure that starts the writer, for the first frame that is queued. The closure may own
+    /// the queue, and with it this outbox: it is dropped when the outbox ends. Without a closure, the
+    /// queue must have its writer already.
     pub fn start_writer_with(&self, start: StartWriter) {
         lock(&self.lane).start = Some(start);
     }
 
-    /// Renders `event` for this user alone and queues it.
+    /// Encodes `event` for this connection alone and pushes it.
     pub fn send(&self, event: &Event) {
         if let Some(frame) = frame::text(&self.encoding.encode(event)) {
             self.push(frame, event.priority());
         }
     }
 
-    /// Writes ready-made frames at once or queues them. Decides here, at the push, what "full" means.
+    /// Writes ready-made frames at once or queues them. Sheds them or evicts the connection if it has
+    /// fallen behind.
     pub fn push(&self, frame: Frame, priority: Priority) -> Pushed {
         let mut lane = lock(&self.lane);
-        // Under the lock: behind the last frame nothing may go.
+        // Checked under the lock, so that nothing follows the last frame.
         if !self.is_open() {
             return Pushed::Ended;
         }
         if !lane.busy && self.write_at_once(&frame, &mut lane) {
             return Pushed::Taken;
         }
-        // It can only shrink meanwhile: whatever is queued is so under the lock.
-        let before = self.queued.load(Ordering::Acquire);
+        // Frames are queued under the lock only, so this number can only shrink meanwhile.
+        let before = self.queued_bytes.load(Ordering::Acquire);
         let after = before + frame.len();
-        let refused = match priority {
-            Priority::Low => after > self.budget / 2,
-            // One frame larger than the budget is taken by who has room, or it could never be sent.
-            Priority::High => after > self.budget && before > self.budget / 2,
-        };
         match priority {
-            _ if !refused => {
-                self.queue(&mut lane, Item::Frame(frame));
-                Pushed::Taken
-            }
-            Priority::Low => Pushed::Shed,
-            Priority::High => {
+            Priority::Low if after > self.budget / 2 => Pushed::Shed,
+            // A frame larger than the budget is taken if half of it is free. Else it could never be
+            // sent.
+            Priority::High if after > self.budget && before > self.budget / 2 => {
                 drop(lane);
                 self.evict("too slow: the outbox is full");
                 Pushed::Ended
             }
+            Priority::Low | Priority::High => {
+                self.queue(&mut lane, Outgoing::Frame(frame));
+                Pushed::Taken
+            }
         }
     }
 
-    /// Pings the peer (RFC 6455 §5.5.2). False if it is not: then something waits for it, or does from
-    /// now on, and the writer's deadline tells whether the peer is there.
+    /// Pings the peer (RFC 6455 §5.5.2). Returns false if the ping is not on its way to the peer: other
+    /// frames wait, or the ping itself does. Then the writer's deadline shows whether the peer is there.
     pub fn ping(&self) -> bool {
         let mut lane = lock(&self.lane);
         if !self.is_open() || lane.busy {
@@ -161,34 +169,33 @@ impl Outbox {
         let ping = frame::ping();
         let pinged = self.write_at_once(&ping, &mut lane);
         if !pinged {
-            self.queue(&mut lane, Item::Frame(ping));
+            self.queue(&mut lane, Outgoing::Frame(ping));
         }
         pinged
     }
 
-    fn queue(&self, lane: &mut Lane, item: Item) {
-        self.queued.fetch_add(item.weighs(), Ordering::AcqRel);
-        if let Err(error) = lane.send(item) {
-            // What waits would wait for ever.
+    fn queue(&self, lane: &mut Lane, outgoing: Outgoing) {
+        let bytes = outgoing.budgeted_bytes();
+        self.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if let Err(error) = lane.send(outgoing) {
             error!("no thread to write with: {error}");
-            self.break_off(lane, "no thread to write with");
+            self.shut_socket(lane, "no thread to write with");
         }
     }
 
-    /// Ends the outbox, and the connection with it, of one who has no writer: the reader finds the
-    /// socket shut.
-    fn break_off(&self, lane: &mut Lane, why: &str) {
+    /// Ends the outbox without a writer. The reader finds the socket shut down, and ends the connection.
+    fn shut_socket(&self, lane: &mut Lane, why: &str) {
         lane.start = None;
-        self.state.store(state::EVICTED, Ordering::Release);
+        self.state.store(state::DISCARDING, Ordering::Release);
         let _ = self.why.set(why.to_owned());
         if let Some(socket) = &self.socket {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        self.wake_who_wants_room();
+        self.wake_reader();
     }
 
-    /// False if nothing was written, and all of it has to wait. Otherwise it was, or the rest is
-    /// queued, or the peer is gone.
+    /// Writes a frame without blocking. False if nothing was written, and the frame still has to be
+    /// queued. True if it was written, if its rest is queued, or if the peer is gone.
     fn write_at_once(&self, frame: &Frame, lane: &mut Lane) -> bool {
         let Some(socket) = &self.socket else {
             return false;
@@ -197,7 +204,7 @@ impl Outbox {
         match SockRef::from(&**socket).send_with_flags(frame, flags) {
             Ok(0) => false,
             Ok(count) if count < frame.len() => {
-                self.queue(lane, Item::Rest(frame[count..].into()));
+                self.queue(lane, Outgoing::Rest(frame[count..].into()));
                 true
             }
             Ok(_) => true,
@@ -206,65 +213,66 @@ impl Outbox {
             {
                 false
             }
-            // No thread is started only to find the same.
+            // A writer would be started only to meet the same error.
             Err(error) if lane.start.is_some() => {
-                self.break_off(lane, &error.to_string());
+                self.shut_socket(lane, &error.to_string());
                 true
             }
-            // The writer's to find.
+            // The writer runs, and will meet the same error.
             Err(_) => false,
         }
     }
 
-    /// Waits until less than half of the budget is taken, so that what one user asks for is paced
-    /// by how fast they read. Only the connection's own reading thread may wait here; the writer's
-    /// deadline bounds the wait. False if the outbox ended meanwhile.
-    pub fn wait_for_room(&self) -> bool {
-        let mut wanting = lock(&self.wanting_room);
+    /// Waits until at most half of the budget is taken, so that a user's requests are answered only as
+    /// fast as the user reads. Only the connection's reader may call this. The writer's deadline bounds
+    /// the wait. False if the outbox has ended.
+    pub fn wait_for_space(&self) -> bool {
+        let mut waits = lock(&self.reader_waits);
         loop {
             if !self.is_open() {
                 return false;
             }
-            *wanting = true;
-            if self.queued.load(Ordering::Acquire) <= self.budget / 2 {
-                *wanting = false;
+            // Set before the bytes are counted, so that a writer that takes some now wakes the reader.
+            *waits = true;
+            if self.queued_bytes.load(Ordering::Acquire) <= self.budget / 2 {
+                *waits = false;
                 return true;
             }
-            wanting = self
-                .room
-                .wait(wanting)
+            waits = self
+                .wake
+                .wait(waits)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Waits for so long, or until the outbox has ended; false if it has. Only the connection's own
-    /// reading thread may wait here.
+    /// Waits for `time`, or until the outbox ends; false if it has ended. Only the connection's reader
+    /// may call this.
     pub fn stays_open_for(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
-        let mut wanting = lock(&self.wanting_room);
+        let mut waits = lock(&self.reader_waits);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            // What wakes it is often room, which it does not want.
-            *wanting = self.is_open() && !left.is_zero();
-            if !*wanting {
+            // The writer wakes the reader for space, too; then the wait goes on.
+            *waits = self.is_open() && !left.is_zero();
+            if !*waits {
                 return self.is_open();
             }
-            wanting = self
-                .room
-                .wait_timeout(wanting, left)
+            waits = self
+                .wake
+                .wait_timeout(waits, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
 
-    fn wake_who_wants_room(&self) {
-        let mut wanting = lock(&self.wanting_room);
-        if std::mem::take(&mut *wanting) {
-            self.room.notify_all();
+    fn wake_reader(&self) {
+        let mut waits = lock(&self.reader_waits);
+        if std::mem::take(&mut *waits) {
+            self.wake.notify_all();
         }
     }
 
-    /// How many bytes it holds.
+    /// The number of bytes that it holds at most.
     pub fn budget(&self) -> usize {
         self.budget
     }
@@ -274,71 +282,67 @@ impl Outbox {
         self.state.load(Ordering::Acquire) == state::OPEN
     }
 
-    /// Whether its owner was given up as a slow consumer.
-    pub fn is_evicted(&self) -> bool {
-        self.state.load(Ordering::Acquire) == state::EVICTED
+    /// Whether it has ended and drops the frames that are queued.
+    pub fn is_discarding(&self) -> bool {
+        self.state.load(Ordering::Acquire) == state::DISCARDING
     }
 
-    /// Why it ended, once it has.
+    /// Why it ended; `None` before that.
     pub fn why(&self) -> Option<&str> {
         self.why.get().map(String::as_str)
     }
 
-    /// Ends the outbox: what is queued goes out, then a close frame. The first end counts.
+    /// Ends the outbox: queued frames are sent, and then a close frame. Any thread may call this; only
+    /// the first end counts.
     pub fn close(&self, code: u16, why: &str) {
-        self.end(state::ENDING, frame::close(code, why), why, Then::Writer);
+        let last = frame::close(code, why);
+        self.end(state::CLOSING, last, why, ClosedBy::Writer);
     }
 
-    /// Gives its owner up: what is queued is dropped, and a 1013 is tried.
-    /// The first end counts.
+    /// Ends the outbox of a slow consumer: queued frames are dropped, and a close frame with 1013 is
+    /// tried. Any thread may call this; only the first end counts.
     pub fn evict(&self, why: &str) {
         let last = frame::close(code::TRY_AGAIN_LATER, why);
-        if self.end(state::EVICTED, last, why, Then::Writer) {
+        if self.end(state::DISCARDING, last, why, ClosedBy::Writer) {
             metrics::SLOW.count();
         }
     }
 
-    /// Ends the outbox when the peer has ended its own side: what is queued goes out, then `last`.
-    /// Called by the reader alone.
-    pub fn finish(&self, last: Frame, why: &str) {
-        self.end(state::ENDING, last, why, Then::Reader);
+    /// Ends the outbox when the peer has ended its own side: queued frames are sent, and then `last`.
+    /// Only the reader may call this.
+    pub fn close_in_reply(&self, last: Frame, why: &str) {
+        self.end(state::CLOSING, last, why, ClosedBy::Reader);
     }
 
-    /// Ends the outbox without a word: the peer is gone. Called by the reader, or by the writer.
+    /// Ends the outbox when the peer is gone: nothing more is sent. Only the reader and the writer may
+    /// call this.
     pub fn abandon(&self, why: &str) {
-        self.end(state::EVICTED, Frame::from([]), why, Then::Reader);
+        self.end(state::DISCARDING, [].into(), why, ClosedBy::Reader);
     }
 
-    /// False if it had ended before.
-    fn end(&self, into: u8, last: Frame, why: &str, then: Then) -> bool {
+    /// Ends the outbox. False if it had ended before.
+    fn end(&self, into: u8, mut last: Frame, why: &str, closed_by: ClosedBy) -> bool {
+        // Held to the end: from then on, no writer is started any more.
         let mut lane = lock(&self.lane);
-        if !self.ends(into, why) {
-            return false;
-        }
-        let mut last = last;
-        // Also where no writer can be started, the peer is told.
-        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
-            last = Frame::from([]);
-            // Unless it went in part, all is said.
-            if then == Then::Reader && lane.start.take().is_some() {
-                return true;
-            }
-        }
-        self.queue(&mut lane, Item::Last(last));
-        true
-    }
-
-    /// The first end counts. Called under the lane's lock: once it is released, whether there is a
-    /// writer will not change any more.
-    fn ends(&self, into: u8, why: &str) -> bool {
         let ended =
             self.state
                 .compare_exchange(state::OPEN, into, Ordering::AcqRel, Ordering::Acquire);
-        if ended.is_ok() {
-            let _ = self.why.set(why.to_owned());
-            self.wake_who_wants_room();
+        if ended.is_err() {
+            return false;
         }
-        ended.is_ok()
+        let _ = self.why.set(why.to_owned());
+        self.wake_reader();
+        // The last frame is written at once if nothing was ever queued. The peer gets it even if no
+        // writer can be started.
+        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
+            last = [].into();
+            // A frame that was written in part has started the writer, who then closes.
+            if closed_by == ClosedBy::Reader && lane.start.take().is_some() {
+                return true;
+            }
+        }
+        self.queue(&mut lane, Outgoing::Last(last));
+        true
     }
 }
 
@@ -356,18 +360,18 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_taken_at_once_and_in_order() {
+    fn queued_frames_are_collected_together_and_in_order() {
         let (outbox, queue) = outbox(Encoding::Text, 1000, None);
         outbox.push(Frame::from(*b"one"), Priority::High);
         outbox.push(Frame::from(*b"two"), Priority::Low);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Frames));
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Collected::More));
         assert_eq!(bytes, b"onetwo");
         assert_eq!(queue.collect_by(soon(), &mut bytes), None);
     }
 
     #[test]
-    fn past_half_passing_notices_are_shed_and_messages_are_not() {
+    fn past_half_of_the_budget_notices_are_shed_and_messages_are_not() {
         let (outbox, queue) = outbox(Encoding::Text, 100, None);
         outbox.push(frame(50), Priority::High);
         outbox.push(frame(10), Priority::Low);
@@ -383,10 +387,10 @@ mod tests {
         let (outbox, queue) = outbox(Encoding::Text, 100, None);
         outbox.push(frame(90), Priority::High);
         outbox.push(frame(20), Priority::High);
-        assert!(outbox.is_evicted());
+        assert!(outbox.is_discarding());
         outbox.push(frame(1), Priority::High);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Collected::Last));
         assert!(frame::is_close(&bytes));
         assert_eq!(bytes[2..4], code::TRY_AGAIN_LATER.to_be_bytes());
     }
@@ -399,14 +403,14 @@ mod tests {
         outbox.evict("late");
         outbox.push(frame(5), Priority::High);
         let mut bytes = Vec::new();
-        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Batch::Last));
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Collected::Last));
         assert_eq!(bytes.len(), 3 + 4);
         assert_eq!(bytes[5..7], code::RESTART.to_be_bytes());
     }
 
-    /// Tests that run beside it give up a few others.
+    /// Tests that run at the same time evict a few connections, too.
     #[test]
-    fn an_owner_who_is_given_up_again_and_again_is_counted_once() {
+    fn a_connection_that_is_evicted_again_and_again_is_counted_once() {
         let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         let before = metrics::SLOW.value();
         for _ in 0..1000 {
@@ -416,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_sent_away_already_is_not_counted_as_slow() {
+    fn a_connection_that_was_closed_before_is_not_counted_as_slow() {
         let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         outbox.close(code::RESTART, "");
         let before = metrics::SLOW.value();
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_a_while_is_woken_by_the_end() {
+    fn a_reader_that_waits_is_woken_by_the_end() {
         let (outbox, _queue) = outbox(Encoding::Text, 100, None);
         assert!(outbox.stays_open_for(Duration::from_millis(1)));
         let begun = Instant::now();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::heartbeat::Heartbeat;
-use crate::hub::outbox::{Batch, Outbox, Queue, StartWriter, outbox};
+use crate::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::{Encoding, Priority};
@@ -100,7 +100,7 @@ pub fn converse<C: Conversation>(
         Box::new(move |bytes| {
             for frame in frame::split_controls(bytes) {
                 if frame::is_close(&frame) {
-                    replies.finish(frame, "the client said goodbye");
+                    replies.close_in_reply(frame, "the client said goodbye");
                 } else {
                     replies.push(frame, Priority::High);
                 }
@@ -176,7 +176,7 @@ fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended, terms: &Terms) {
         // It may have closed only its own side.
         Ended::Vanished => {
             let why = "the client broke off";
-            return outbox.finish(frame::close(code::NORMAL, why), why);
+            return outbox.close_in_reply(frame::close(code::NORMAL, why), why);
         }
         Ended::Silent => {
             metrics::SILENT.count();
@@ -270,12 +270,12 @@ fn write_all(socket: &TcpStream, queue: &Queue, deadlines: &Deadlines) -> bool {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        let batch = queue.collect(&mut bytes);
+        let collected = queue.collect(&mut bytes);
         if let Err(why) = write_batch(socket, &bytes, queue.outbox(), deadlines) {
             queue.outbox().abandon(&why);
             return false;
         }
-        if batch == Batch::Last {
+        if collected == Collected::Last {
             return true;
         }
         queue.written();

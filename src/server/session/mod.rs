@@ -219,7 +219,7 @@ impl Session {
 
     /// What a user asks for is paced by how fast they read.
     fn answer(&self, event: &Event) {
-        if self.outbox.wait_for_room() {
+        if self.outbox.wait_for_space() {
             self.outbox.send(event);
         }
     }
@@ -353,7 +353,7 @@ impl Session {
             return Ok(());
         }
         // What a user asks for is paced by how fast they read.
-        self.outbox.wait_for_room();
+        self.outbox.wait_for_space();
         let (instance, outbox) = (&self.instance, &self.outbox);
         let mut membership =
             Membership::begin(instance, &room, self.connection, &self.user, outbox);
