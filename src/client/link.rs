@@ -53,7 +53,8 @@ impl Link {
 
     /// False if nothing of it was tried to be written.
     pub(super) fn request(&self, command: &Command) -> bool {
-        json::request(command).is_some_and(|frame| self.pass_on(&masked(ClientFrame::Text(&frame))))
+        json::encode_command(command)
+            .is_some_and(|frame| self.pass_on(&masked(ClientFrame::Text(&frame))))
     }
 
     /// Writes frames that are made already. Behind a failure nothing is tried any more: then this is

@@ -101,7 +101,7 @@ impl Unanswered {
                 return None;
             }
             let command = first.command();
-            let length = json::request(&command).map_or(0, |frame| frame.len());
+            let length = json::encode_command(&command).map_or(0, |frame| frame.len());
             let age = first.first_given.map(|given| now.duration_since(given));
             let (code, message) = if length > largest {
                 let message = format!("not sent: too long, {length} bytes of at most {largest}");

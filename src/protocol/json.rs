@@ -3,13 +3,15 @@
 //! Unknown fields are ignored, so that either side may be the newer one; an unknown type is
 //! answered with an error.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::{Command, Cursor, ErrorCode, Event, Ref, Rejection};
 use crate::message::{Message, MessageId, RoomName};
 
-/// Every field that any command has. Reading them loosely first lets a refusal name the field that
-/// is wrong, and carry the ref that came with it.
+/// The fields of all commands. They are read as plain strings first, so that a refusal can name the
+/// field that is wrong, and carry the ref that came with it.
 #[derive(Deserialize)]
 struct Fields {
     #[serde(rename = "type")]
@@ -28,16 +30,10 @@ struct Fields {
 /// Reads one frame that a client sent.
 pub fn parse(frame: &str) -> Result<Command, Rejection> {
     let fields: Fields = serde_json::from_str(frame).map_err(|error| {
-        Rejection::new(
-            ErrorCode::BadRequest,
-            format_args!("not a JSON object of this protocol: {error}"),
-        )
+        bad_request(format_args!("not a JSON object of this protocol: {error}"))
     })?;
-    let reference = match fields.reference.clone().map(Ref::try_from) {
-        None => None,
-        Some(Ok(reference)) => Some(reference),
-        Some(Err(why)) => return Err(Rejection::new(ErrorCode::BadRequest, why)),
-    };
+    let reference = fields.reference.clone().map(Ref::try_from);
+    let reference = reference.transpose().map_err(bad_request)?;
     command(fields, reference.clone()).map_err(|rejection| Rejection {
         reference,
         ..rejection
@@ -68,8 +64,7 @@ fn command(fields: Fields, reference: Option<Ref>) -> Result<Command, Rejection>
                 (Some(before), None) => Cursor::Before(before),
                 (None, Some(after)) => Cursor::After(after),
                 (Some(_), Some(_)) => {
-                    return Err(Rejection::new(
-                        ErrorCode::BadRequest,
+                    return Err(bad_request(
                         "history takes \"before\" or \"after\", not both",
                     ));
                 }
@@ -87,11 +82,12 @@ fn command(fields: Fields, reference: Option<Ref>) -> Result<Command, Rejection>
     })
 }
 
+fn bad_request(why: impl fmt::Display) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, why)
+}
+
 fn missing(field: &str) -> Rejection {
-    Rejection::new(
-        ErrorCode::BadRequest,
-        format_args!("\"{field}\" is missing"),
-    )
+    bad_request(format_args!("\"{field}\" is missing"))
 }
 
 fn room(name: Option<&str>) -> Result<RoomName, Rejection> {
@@ -102,23 +98,20 @@ fn room(name: Option<&str>) -> Result<RoomName, Rejection> {
 
 fn id(field: &str, text: Option<&str>) -> Result<Option<MessageId>, Rejection> {
     text.map(|text| {
-        text.parse().map_err(|why| {
-            Rejection::new(
-                ErrorCode::BadRequest,
-                format_args!("bad \"{field}\": {why}"),
-            )
-        })
+        text.parse()
+            .map_err(|why| bad_request(format_args!("bad \"{field}\": {why}")))
     })
     .transpose()
 }
 
-/// The frame that tells of `event`.
+/// The frame that a server sends for an event.
 pub fn encode(event: &Event) -> String {
     serde_json::to_string(event).expect("every event has only string keys and plain values")
 }
 
-/// See [`Encoding::weigh`](super::Encoding::weigh): some bytes are written as two or six.
-pub(super) fn weigh(message: &Message) -> usize {
+/// See [`Encoding::estimated_bytes`](super::Encoding::estimated_bytes): JSON escapes some bytes with two
+/// or six.
+pub(super) fn estimated_bytes(message: &Message) -> usize {
     let text = message.text.bytes().map(|byte| match byte {
         0..=0x1f => 6,
         b'"' | b'\\' => 2,
@@ -127,61 +120,14 @@ pub(super) fn weigh(message: &Message) -> usize {
     text.sum::<usize>() + message.from.as_str().len() + 128
 }
 
-/// Reads what [`encode`] wrote, on the client's side.
+/// Reads one frame that a server sent.
 pub fn parse_event(frame: &str) -> Result<Event, serde_json::Error> {
     serde_json::from_str(frame)
 }
 
-/// The frame that asks for `command`; `None` for what this encoding cannot ask.
-pub fn request(command: &Command) -> Option<String> {
-    let mut object = serde_json::Map::new();
-    let mut put = |key: &str, value: serde_json::Value| {
-        object.insert(key.to_owned(), value);
-    };
-    let (kind, room) = match command {
-        Command::Join {
-            room,
-            since,
-            history,
-        } => {
-            if let Some(since) = since {
-                put("since", since.to_string().into());
-            }
-            if let Some(history) = history {
-                put("history", (*history).into());
-            }
-            ("join", room)
-        }
-        Command::Leave { room } => ("leave", room),
-        Command::Send {
-            room,
-            text,
-            reference,
-        } => {
-            put("text", text.as_str().into());
-            if let Some(reference) = reference {
-                put("ref", reference.as_str().into());
-            }
-            ("send", room)
-        }
-        Command::History { room, page, limit } => {
-            match page {
-                Cursor::Newest => {}
-                Cursor::Before(id) => put("before", id.to_string().into()),
-                Cursor::After(id) => put("after", id.to_string().into()),
-            }
-            if let Some(limit) = limit {
-                put("limit", (*limit).into());
-            }
-            ("history", room)
-        }
-        Command::Members { room } => ("members", room),
-        Command::Typing { room } => ("typing", room),
-        Command::Help => return None,
-    };
-    put("type", kind.into());
-    put("room", room.as_str().into());
-    Some(serde_json::Value::Object(object).to_string())
+/// The frame that a client sends for a command; `None` for a command that this encoding does not have.
+pub fn encode_command(command: &Command) -> Option<String> {
+    serde_json::to_string(command).ok()
 }
 
 #[cfg(test)]
@@ -189,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_client_asks_is_what_the_server_reads() {
+    fn the_server_reads_the_command_that_the_client_sent() {
         let room = RoomName::lobby;
         let id = MessageId {
             millis: 7,
@@ -225,9 +171,19 @@ mod tests {
             Command::Members { room: room() },
             Command::Typing { room: room() },
         ] {
-            let frame = request(&command).expect("a frame");
+            let frame = encode_command(&command).expect("a frame");
             assert_eq!(parse(&frame), Ok(command), "{frame}");
         }
+        let newest = Command::History {
+            room: room(),
+            page: Cursor::Newest,
+            limit: None,
+        };
+        assert_eq!(
+            encode_command(&newest).as_deref(),
+            Some(r#"{"type":"history","room":"lobby"}"#)
+        );
+        assert_eq!(encode_command(&Command::Help), None);
     }
 
     #[test]
@@ -260,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_reads_as_the_design_has_it() {
+    fn an_event_is_one_json_object_with_its_type() {
         let event = Event::Message {
             room: RoomName::lobby(),
             message: Message {
@@ -283,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_log_began_anew_is_said_only_where_it_did() {
+    fn the_field_anew_is_sent_only_if_the_log_began_anew() {
         let room = |anew| Event::Room {
             room: RoomName::lobby(),
             members: [].into(),

@@ -1,7 +1,7 @@
-//! What is said over a WebSocket: a [`Command`] in, an [`Event`] out.
+//! The messages over a WebSocket: a client sends [`Command`]s, and a server sends [`Event`]s.
 //!
-//! These are the values; [`text`] and [`json`] are two encodings of the same values, chosen by
-//! the subprotocol of the handshake. Nothing here knows a socket, a room or Redis.
+//! Read these values first. [`json`] and [`text`] are two encodings of the same values; the subprotocol
+//! of the handshake chooses one. Nothing here knows a socket, a room or Redis.
 
 pub mod json;
 pub mod text;
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{Message, MessageId, RoomName, UserName, Via};
 
-/// In a room of more users than this, who joins and leaves is no longer announced: a thousand
-/// arrivals would be half a million notices.
+/// In a room of more users than this, joins and leaves are not announced: a thousand users that join
+/// would cause half a million notices.
 pub const ANNOUNCED_MEMBERS: usize = 256;
 
-/// Which of the two encodings a connection speaks.
+/// The encoding that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// Lines for people and shell scripts, one room per connection.
@@ -28,7 +28,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The name under which the handshake offers it (RFC 6455 §1.9).
+    /// Its name in the handshake (RFC 6455 §1.9).
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::Text => "hubbub.text",
@@ -36,15 +36,16 @@ impl Encoding {
         }
     }
 
-    /// How many bytes a message takes of an outbox, about, and rather too many than too few.
-    pub fn weigh(self, message: &Message) -> usize {
+    /// An estimate of the bytes that a message takes in an outbox, rather too high than too low.
+    pub fn estimated_bytes(self, message: &Message) -> usize {
         match self {
-            Self::Text => text::weigh(message),
-            Self::Json => json::weigh(message),
+            Self::Text => text::estimated_bytes(message),
+            Self::Json => json::estimated_bytes(message),
         }
     }
 
-    /// The frames' payloads that tell of `event`, in order; none if this encoding does not.
+    /// The payloads of the frames for an event, in order. There are none if this encoding tells its users
+    /// nothing of the event.
     pub fn encode(self, event: &Event) -> Vec<String> {
         match self {
             Self::Text => text::encode(event),
@@ -53,19 +54,19 @@ impl Encoding {
     }
 }
 
-/// The sender's own name for a message, which makes a retry safe.
+/// The sender's own name for a message. A retry under the same ref stores nothing new.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ref(String);
 
 impl Ref {
-    /// The longest, in bytes.
+    /// The length of the longest ref, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// How long the backplane remembers one, and so how long a retry is safe.
+    /// The backplane remembers a ref for this time, and a retry is safe for as long.
     pub const LASTS: Duration = Duration::from_secs(5 * 60);
 
-    /// A ref that nobody else has.
+    /// A new ref; 128 random bits make it unique.
     pub fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
@@ -96,16 +97,19 @@ impl From<Ref> for String {
     }
 }
 
-/// What a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request of a client. Its fields are those of the JSON encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum Command {
-    /// Enter a room, with the last id seen there or a number of past messages.
+    /// Enter a room.
     Join {
         /// The room.
         room: RoomName,
         /// Resume after this message.
+        #[serde(skip_serializing_if = "Option::is_none")]
         since: Option<MessageId>,
-        /// Without `since`: how many past messages to send first.
+        /// Without `since`: the number of past messages to send first.
+        #[serde(skip_serializing_if = "Option::is_none")]
         history: Option<usize>,
     },
     /// Leave a room.
@@ -117,21 +121,24 @@ pub enum Command {
     Send {
         /// The room.
         room: RoomName,
-        /// What to say.
+        /// The text of the message.
         text: String,
         /// Makes a retry safe for five minutes.
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,
     },
     /// Read a page of the past.
     History {
         /// The room.
         room: RoomName,
-        /// Where the page begins or ends.
+        /// The place where the page begins or ends.
+        #[serde(flatten, skip_serializing_if = "Cursor::is_newest")]
         page: Cursor,
-        /// At most so many messages.
+        /// The most messages that the page may hold.
+        #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
     },
-    /// Who is here?
+    /// Ask for the users that are in the room.
     Members {
         /// The room.
         room: RoomName,
@@ -141,65 +148,74 @@ pub enum Command {
         /// The room.
         room: RoomName,
     },
-    /// What can be said here? (text encoding only)
+    /// Ask for the list of commands (text encoding only).
+    #[serde(skip)]
     Help,
 }
 
-/// Which part of a log is meant. Pages are always in the room's order, oldest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The place of a page in a log. Pages are always in the room's order, oldest message first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cursor {
     /// The newest messages.
     Newest,
-    /// The messages next before this one.
+    /// The messages right before this one.
     Before(MessageId),
-    /// The messages next after this one.
+    /// The messages right after this one.
     After(MessageId),
 }
 
-/// What a server tells a client.
+impl Cursor {
+    const fn is_newest(&self) -> bool {
+        matches!(self, Self::Newest)
+    }
+}
+
+/// A message from a server to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Event {
-    /// The first thing said on a connection.
+    /// The first event of a connection.
     Welcome {
-        /// Who the server takes the client for.
+        /// The user's name, as the server understood it.
         user: UserName,
-        /// The instance it is connected to.
+        /// The instance that the client is connected to.
         instance: String,
-        /// What the server will take.
+        /// The limits that the server sets.
         limits: Limits,
     },
-    /// A room was entered.
+    /// The client has entered a room.
     Room {
         /// The room.
         room: RoomName,
-        /// Who is here, in alphabetical order.
+        /// The users that are present, in alphabetical order.
         members: Arc<[UserName]>,
-        /// What was missed, or the past that was asked for, oldest first. What does not fit one
-        /// frame follows as [`Event::Message`].
+        /// The messages since `since`, or the past that the client asked for, oldest first. Messages that
+        /// do not fit this frame follow as [`Event::Message`].
         messages: Vec<Message>,
-        /// Whether nothing between `since` and now is missing.
+        /// Whether every message between `since` and now was sent.
         recovered: bool,
-        /// The log began anew with this server's process: it keeps nothing from before. Only told of
-        /// a `since` that is not `recovered`, and on the wire only when true.
+        /// Whether the log began anew with this server's process, and so keeps no earlier messages. It is
+        /// sent only when true, and can be true only if the client sent a `since` that was not
+        /// `recovered`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         anew: bool,
-        /// The newest message that the log held, to resume from.
+        /// The newest message of the log, to resume from.
         last: Option<MessageId>,
     },
-    /// A room was left.
+    /// The client has left a room.
     Parted {
         /// The room.
         room: RoomName,
     },
-    /// A message was stored, and so will reach everyone.
+    /// A message is stored, and will reach every member.
     Sent {
-        /// The ref under which it was sent.
+        /// The ref that the sender gave it.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none", default)]
         reference: Option<Ref>,
         /// The room.
         room: RoomName,
-        /// The id it has.
+        /// Its id.
         id: MessageId,
         /// Whether it had been stored before, under the same ref.
         duplicate: bool,
@@ -208,143 +224,143 @@ pub enum Event {
     History {
         /// The room.
         room: RoomName,
-        /// Oldest first.
+        /// The messages, oldest first.
         messages: Vec<Message>,
-        /// Whether there is more in the direction that was asked for.
+        /// Whether the log has more messages in that direction.
         more: bool,
     },
-    /// Who is here.
+    /// The users that are in a room.
     Members {
         /// The room.
         room: RoomName,
-        /// In alphabetical order.
+        /// Their names, in alphabetical order.
         members: Arc<[UserName]>,
     },
-    /// Somebody said something.
+    /// A user said something.
     Message {
         /// The room.
         room: RoomName,
-        /// What was said.
+        /// The message.
         #[serde(flatten)]
         message: Message,
-        /// The connection it was said on, which in the text encoding does not hear it again.
+        /// The connection that sent it. In the text encoding it is not sent back there.
         #[serde(skip)]
         via: Option<Via>,
     },
-    /// A user came.
+    /// A user joined the room.
     Joined {
         /// The room.
         room: RoomName,
-        /// Who.
+        /// The user.
         user: UserName,
     },
-    /// A user is gone.
+    /// A user left the room.
     Left {
         /// The room.
         room: RoomName,
-        /// Who.
+        /// The user.
         user: UserName,
     },
     /// A user is typing.
     Typing {
         /// The room.
         room: RoomName,
-        /// Who.
+        /// The user.
         user: UserName,
     },
     /// Messages between these two could not be recovered.
     Gap {
         /// The room.
         room: RoomName,
-        /// The last one before the hole.
+        /// The last message before the gap.
         after: Option<MessageId>,
-        /// The first one behind it, where there is one already.
+        /// The first message behind the gap, if there is one already.
         before: Option<MessageId>,
     },
     /// The server is about to close this connection.
     Closing {
-        /// Why, in a sentence.
+        /// The reason, in a sentence.
         reason: String,
-        /// When to come back, in milliseconds.
+        /// The time after which the client should come back, in milliseconds.
         retry_after_ms: u64,
     },
-    /// Something could not be done. The connection stays.
+    /// The server could not do something. The connection stays open.
     Error {
-        /// What kind of trouble, for programs.
+        /// The kind of trouble, for programs.
         code: ErrorCode,
-        /// What is wrong, in a sentence, for people.
+        /// The trouble in a sentence, for people.
         message: String,
-        /// The ref of the send that this answers.
+        /// The ref of the send that failed.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none", default)]
         reference: Option<Ref>,
-        /// The room that this is about.
+        /// The room that the trouble concerns.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         room: Option<RoomName>,
-        /// Whether the same again may succeed later.
+        /// Whether the same request may succeed later.
         retry: bool,
     },
-    /// What can be said here (text encoding only).
+    /// The list of commands (text encoding only).
     Help,
 }
 
-/// What one connection may ask of the server.
+/// The limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// The largest message, in bytes.
     pub max_message: usize,
-    /// How many rooms at a time.
+    /// The most rooms that it may be in at a time.
     pub rooms: usize,
     /// The most messages that one page of history holds.
     pub page: usize,
 }
 
-/// The kinds of trouble an [`Event::Error`] tells of.
+/// The kinds of trouble that an [`Event::Error`] reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Not a JSON object with what its type needs, or a line that is no command.
+    /// Not a JSON object with the fields that its type needs, or a line that is no command.
     BadRequest,
     /// A `type` that this server does not know.
     UnknownType,
-    /// A room name that cannot be one.
+    /// A room name that breaks the rules for names.
     BadRoom,
-    /// Not in that room.
+    /// The connection is not in that room.
     NotJoined,
-    /// In that room already.
+    /// The connection is in that room already.
     AlreadyJoined,
-    /// As many rooms as one connection may have.
+    /// The connection is in as many rooms as it may be.
     TooManyRooms,
-    /// Nothing to say.
+    /// A message without text.
     Empty,
-    /// More messages than the rate allows.
+    /// More messages than the rate limit allows.
     TooFast,
     /// No token where one is needed (HTTP API only).
     Unauthorized,
     /// The token, or the page's origin, does not allow this.
     Forbidden,
-    /// There is no such thing (HTTP API only).
+    /// The path is unknown (HTTP API only).
     NotFound,
-    /// More than one message may hold (HTTP API only; a WebSocket is closed with 1009).
+    /// A message over the limit (HTTP API only; a WebSocket is closed with 1009).
     TooLarge,
     /// The backplane does not answer.
     Unavailable,
-    /// The backplane refuses, and will refuse the same again.
+    /// The backplane refuses the request, and will refuse it again.
     Refused,
     /// The server is closing.
     Closing,
 }
 
-/// Whether an outbox under pressure may drop it.
+/// Whether an outbox may drop an event when its client falls behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Never dropped while the connection stands.
+    /// Never dropped while the connection is open.
     High,
-    /// Dropped when the client falls behind: the present state can be asked for.
+    /// Dropped when the client falls behind. The client can ask for the present state.
     Low,
 }
 
 impl Event {
-    /// The room that it is about.
+    /// The room that it concerns.
     pub const fn room(&self) -> Option<&RoomName> {
         match self {
             Self::Room { room, .. }
@@ -362,7 +378,7 @@ impl Event {
         }
     }
 
-    /// What an outbox may do with it.
+    /// Its priority in an outbox.
     pub const fn priority(&self) -> Priority {
         match self {
             Self::Joined { .. } | Self::Left { .. } | Self::Typing { .. } => Priority::Low,
@@ -381,14 +397,14 @@ impl Event {
     }
 }
 
-/// Why something a client sent is not a [`Command`]. The client acts next.
+/// Why a frame from a client is not a [`Command`]. The client has to send another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// For programs.
     pub code: ErrorCode,
     /// For people.
     pub message: String,
-    /// The ref that came with it, if that much could be read.
+    /// The ref of the frame, if it could be read.
     pub reference: Option<Ref>,
 }
 

@@ -1,26 +1,25 @@
 //! The text encoding: lines for people and for shell scripts, one room per connection.
 //!
-//! A frame is one line. A message of several lines becomes as many, each under its author's name,
-//! so that nobody can put words into another's mouth, and what would drive a terminal (escape
-//! sequences, and all that [`disturbs_a_line`]) is shown as U+FFFD. The JSON encoding has the text
-//! as it was said.
+//! A frame is one line. A message of several lines becomes as many frames, each with its author's name,
+//! so that nobody can forge a line of another user. A character that controls a terminal (see
+//! [`disturbs_a_line`]) is replaced by U+FFFD. The JSON encoding does not change the text.
 
 use std::fmt;
 
 use super::{Command, Cursor, ErrorCode, Event, Rejection};
 use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 
-/// More users than this are counted, not named.
+/// A list of more users than this is shown as a number.
 const NAMED_MEMBERS: usize = 50;
 
-/// More lines of one message than this are counted: each costs its author's name, and a message of
-/// line breaks alone must not fill everyone's outbox.
+/// A message shows at most so many lines, and then the number of further ones. Each line repeats its
+/// author's name, and a message of nothing but line breaks must not fill every outbox.
 const SHOWN_LINES: usize = 100;
 
-/// How many past lines `/history` alone asks for.
+/// The number of messages that `/history` without a number asks for.
 const HISTORY_LINES: usize = 20;
 
-/// What is told of an [`Event::Room`] whose log began anew.
+/// The notice for an [`Event::Room`] whose log began anew.
 pub const STARTED_ANEW: &str = "the server started anew; earlier messages are gone";
 
 const HELP: [&str; 5] = [
@@ -31,19 +30,19 @@ const HELP: [&str; 5] = [
     "//text        says a line that begins with a slash: /text",
 ];
 
-/// One line, in its parts, so that a terminal can give each part a colour.
+/// One line, in its parts, so that a terminal can colour each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// What somebody said.
+    /// A line of a message.
     Said {
-        /// Who.
+        /// The author.
         from: UserName,
-        /// One line, in which nothing disturbs a terminal.
+        /// The line, without characters that disturb a terminal.
         text: String,
     },
-    /// What happened, or an answer.
+    /// News of the room, or an answer.
     Notice(String),
-    /// What could not be done.
+    /// An error.
     Error(String),
 }
 
@@ -57,7 +56,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Reads one line that a client sent; it is said in, or asked about, `room`.
+/// Reads one line that a client sent. The command concerns `room`.
 pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
     let room = room.clone();
     let line = line.strip_suffix('\n').unwrap_or(line);
@@ -108,12 +107,12 @@ pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
     }
 }
 
-/// The lines that tell of `event`, as they are sent.
+/// The lines for an event, as they are sent.
 pub fn encode(event: &Event) -> Vec<String> {
     lines(event).iter().map(Line::to_string).collect()
 }
 
-/// The lines that tell of `event`: none for what only programs need.
+/// The lines for an event; none for an event that only programs need.
 pub fn lines(event: &Event) -> Vec<Line> {
     let notice = |text: String| vec![Line::Notice(text)];
     match event {
@@ -174,15 +173,15 @@ fn said(from: &UserName, text: &str) -> Vec<Line> {
     lines
 }
 
-/// See [`Encoding::weigh`](super::Encoding::weigh): each line has its author's name and a frame's
-/// header, and what is not shown as it is takes three bytes.
-pub(super) fn weigh(message: &Message) -> usize {
+/// See [`Encoding::estimated_bytes`](super::Encoding::estimated_bytes): each line has its author's name
+/// and a frame's header, and a replaced character takes three bytes.
+pub(super) fn estimated_bytes(message: &Message) -> usize {
     let lines = message.text.split('\n').count().min(SHOWN_LINES + 1);
     let replaced = message.text.bytes().filter(u8::is_ascii_control).count();
     message.text.len() + 2 * replaced + lines * (message.from.as_str().len() + 16)
 }
 
-/// What a terminal may be given of a line.
+/// The line with U+FFFD for each character that could disturb a terminal.
 pub(crate) fn shown(line: &str) -> String {
     line.chars()
         .map(|c| {
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_said_and_a_slash_commands() {
+    fn a_line_is_a_message_unless_it_begins_with_a_slash() {
         let lobby = RoomName::lobby();
         let say = |text: &str| Command::Send {
             room: RoomName::lobby(),
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_each_under_their_authors_name() {
+    fn each_line_of_a_message_has_its_authors_name() {
         assert_eq!(
             encode(&message("hi\nbob: I resign\r\n* eve left")),
             ["alice: hi", "alice: bob: I resign", "alice: * eve left"]
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_began_anew_is_told_of_before_anything_of_it() {
+    fn the_notice_of_a_log_that_began_anew_comes_before_its_messages() {
         let room = |anew| Event::Room {
             room: RoomName::lobby(),
             members: [user("alice")].into(),

@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn json_frames_are_read_or_refused(frame in nearly(JSON_PIECES)) {
         if let Ok(command) = json::parse(&frame) {
-            let again = json::request(&command).expect("what was read can be asked");
+            let again = json::encode_command(&command).expect("what was read can be asked");
             prop_assert_eq!(json::parse(&again), Ok(command));
         }
         let _ = json::parse_event(&frame);

@@ -197,7 +197,7 @@ pub fn gather(
             piece.reverse();
         }
         for entry in piece {
-            let size = encoding.weigh(&entry.message);
+            let size = encoding.estimated_bytes(&entry.message);
             if entries.len() == limit || (!entries.is_empty() && weight + size > bytes) {
                 more = true;
                 break 'pieces;
