@@ -1,4 +1,4 @@
-/** The page's entry: makes the chat and its views, and carries what happens from one to the other. */
+/** The entry of the page: makes the chat and its views, and passes events between them. */
 
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
@@ -30,7 +30,7 @@ const composer = new Composer(chat, () => {
 const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat)];
 const entrance = new Entrance(enter);
 
-/** What the address asks for; a token does not stay in it. */
+/** The room, the name and the token in the page's address. A token is removed from the address. */
 function asked() {
   const query = new URLSearchParams(location.search);
   const room = query.get("room") ?? roomInHash();
@@ -41,7 +41,7 @@ function asked() {
   return { room: room !== null && objection(room) === null ? room : null, token };
 }
 
-// A room's own equals sign stands encoded in the address.
+// An equals sign in a room's name is encoded in the address.
 const tokenInHash = () => new URLSearchParams(location.hash.slice(1)).get("token");
 
 function roomInHash() {
@@ -63,7 +63,7 @@ function enter({ name, room, token }) {
   composer.focus();
 }
 
-/** Shows a room, entering it first where need be. What is wrong is returned. */
+/** Shows a room, and joins it first if necessary. Returns the reason if it cannot. */
 function choose(name) {
   const problem = chat.open(name);
   if (!problem) {
@@ -94,7 +94,7 @@ function show() {
   if (location.hash !== hash) history.replaceState(null, "", location.pathname + hash);
 }
 
-/** The server does not let this user in: back to the entrance, with the reason. */
+/** The server refuses this user: shows the entrance again, with the reason. */
 function refuse(why, status) {
   const { user: name, token, active } = chat;
   keep();
@@ -110,14 +110,14 @@ function keep() {
   if (chat.user !== "") saveTab(chat.saved());
 }
 
-/** On a narrow screen one pane is shown at a time: `rooms`, `talk` or `members`. */
+/** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. */
 function pane(name) {
   app.dataset.pane = name;
   byId("rooms-button").setAttribute("aria-expanded", String(name === "rooms"));
   byId("members-button").setAttribute("aria-expanded", String(name === "members"));
 }
 
-/** Opens or closes a pane; the focus goes with it, and comes back to the button. */
+/** Opens or closes a pane. The focus moves into the pane, and later back to the button. */
 function toggle(name) {
   const opens = app.dataset.pane !== name;
   pane(opens ? name : "talk");
@@ -136,12 +136,12 @@ function wear(theme) {
   byId("theme").title = `Colours: ${THEMES[theme]}`;
 }
 
-/** Lines are not dropped unasked. */
+/** Lines that are not sent yet are dropped only after the user agreed. */
 function mayDrop(lines) {
   return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
 }
 
-/** The next or the previous room. */
+/** Shows the next or the previous room. */
 function step(by) {
   const names = [...chat.rooms.keys()];
   const index = names.indexOf(chat.active?.name);

@@ -1,7 +1,7 @@
 /**
- * The chat without its looks: what `src/client/worker.rs` is to the terminal. It keeps the rooms
- * and the lines not sent yet through every reconnect, resumes each room after the last id it has,
- * and tells its views that something changed.
+ * The chat's state and logic, without any view; the terminal's counterpart is `src/client/worker.rs`.
+ * It keeps the rooms and the unsent lines through every reconnect, resumes each room after the last
+ * id that it has, and tells its views after each change.
  */
 
 import { compare } from "./ids.js";
@@ -9,10 +9,10 @@ import { Connection } from "./connection.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
 
-/** How long to wait before what the server could not do is asked again. */
+/** The time before a request is repeated that the server could not carry out. */
 const ASK_AGAIN = 500;
 
-/** How often others are told that the user types. Shorter than they show it. */
+/** The time between two typing notices. Shorter than the time for which a notice is shown. */
 const TYPING_EVERY = 3_000;
 
 const bytes = (text) => new TextEncoder().encode(text).length;
@@ -22,19 +22,19 @@ export class Chat {
   token = "";
   limits = { max_message: Infinity, rooms: Infinity, page: 200 };
   rooms = new Map();
-  /** The room that is shown. */
+  /** The name of the room that is shown. */
   active = null;
-  /** Whether its reader looks at it. The page says so. */
+  /** Whether the user looks at the page. */
   watched = false;
   outgoing = new Outgoing();
   #changed;
   #asked = [];
   #askAgain = null;
   #typed = 0;
-  /** Whether it was told on this connection that the server started anew. */
+  /** Whether the user was told, on this connection, that the server lost its log. */
   #toldAnew = false;
 
-  /** `changed` is called after every change, often. */
+  /** The chat calls `changed` after every change, which is often. */
   constructor(changed) {
     this.#changed = changed;
     this.connection = new Connection({
@@ -49,7 +49,7 @@ export class Chat {
     return this.connection.state;
   }
 
-  /** Begins as this user, with what `saved` returned before a reload. */
+  /** Begins as this user, with the value that `saved` returned before a reload. */
   begin({ name, token = "", rooms = [], active = null, lines = [] }) {
     this.user = name;
     this.token = token;
@@ -78,7 +78,7 @@ export class Chat {
     };
   }
 
-  /** Enters a room and shows it. Why it cannot be entered is returned. */
+  /** Joins a room and shows it. Returns the reason if the room cannot be joined. */
   open(name) {
     let room = this.rooms.get(name);
     if (!room) {
@@ -110,10 +110,10 @@ export class Chat {
     this.#changed();
   }
 
-  /** Says it, sooner or later. Why it never can be said is returned. */
+  /** Sends a line, now or once it can. Returns the reason if it never can be sent. */
   say(room, words) {
     if (room.state === "refused") return room.why;
-    // Half a surrogate pair is no text to the server, which could not even say whose line it was.
+    // The server cannot decode half a surrogate pair, and could not tell which line is wrong.
     const text = words.toWellFormed();
     const frame = { type: "send", room: room.name, text, ref: "0".repeat(32) };
     const excess = bytes(JSON.stringify(frame)) - this.limits.max_message;
@@ -144,7 +144,7 @@ export class Chat {
     this.#changed();
   }
 
-  /** Reads what was said before the oldest message here. */
+  /** Reads the messages before the oldest one here. */
   readOlder(room) {
     const before = room.oldest();
     if (room.state !== "joined" || !room.older || room.olderState === "reading" || !before) return;
@@ -158,12 +158,12 @@ export class Chat {
     this.connection.ask({ type: "typing", room: room.name });
   }
 
-  /** The reader looks at the page, and sees the room that is shown. */
+  /** The user looks at the page, so the messages of the shown room are read. */
   look() {
     if (this.watched && this.active?.markRead()) this.#changed();
   }
 
-  /** Asks what has exactly one answer; answers come in the order of what was asked. */
+  /** Sends a request that has exactly one answer. Answers come in the order of the requests. */
   #request(type, room, fields = {}) {
     const asked = this.connection.ask({ type, room: room.name, ...fields });
     if (asked) this.#asked.push({ type, room });
@@ -194,7 +194,7 @@ export class Chat {
     }
     const tooLarge = 1009;
     for (const line of this.outgoing.saved()) {
-      // It would end every connection on which it is tried.
+      // The server would close each connection on which this line is sent.
       if (code === tooLarge && line.state === "sending") this.outgoing.fail(line, "Too large for the server.");
     }
     this.outgoing.disconnected();
@@ -211,7 +211,7 @@ export class Chat {
     }, ASK_AGAIN * (0.5 + Math.random() / 2));
   }
 
-  /** What was asked and is answered now; nothing if it is of no interest any more. */
+  /** The request that this event answers; nothing if it no longer matters. */
   #answered(fits) {
     const index = this.#asked.findIndex(fits);
     if (index < 0) return null;
@@ -243,7 +243,7 @@ export class Chat {
         break;
       }
       case "message":
-        // While a newer join is on its way, what is heard belongs to the one before.
+        // While a newer join is on its way, this event belongs to the join before it.
         if (room?.state === "joined" && room.heard(event)) this.#heard(room, event);
         break;
       case "joined":
@@ -266,7 +266,7 @@ export class Chat {
         else this.#refused(event);
         break;
       default:
-      // A newer server may say what this page does not know.
+      // A newer server may send events that this page does not know.
     }
     this.#changed();
   }
@@ -274,14 +274,14 @@ export class Chat {
   #entered(room, event) {
     if (!room) return;
     if (event.anew && !event.recovered && room.last !== null && !this.#toldAnew) {
-      // Once, where it is seen, and not in every room.
+      // Told once, in the shown room, and not in every room.
       this.#toldAnew = true;
       (this.active ?? room).startedAnew();
     }
     const fresh = room.entered(event);
     for (const message of fresh) this.#heard(room, message);
     if (room.read === null) {
-      // The past of a room that was never open is not news.
+      // Old messages of a room that was never open do not count as unread.
       room.unread = 0;
       room.newFrom = null;
       room.read = room.last;
@@ -304,7 +304,7 @@ export class Chat {
     this.#settle(room);
   }
 
-  /** Lines that are in the room by now are not on their way any more. */
+  /** Removes the lines that are in the room now from the outgoing lines. */
   #settle(room) {
     for (const line of this.outgoing.of(room.name)) {
       const arrived = line.state === "sent" && (room.has(line.id) || compare(line.id, room.last) <= 0);
@@ -334,7 +334,7 @@ export class Chat {
     this.#sendNext(this.rooms.get(line.room));
   }
 
-  /** Something other than a send could not be done: it is said where it concerns. */
+  /** A request other than a send failed. Shows the error in the room that it concerns. */
   #refused({ room: name, message, retry }) {
     const asked = this.#answered((one) => name === undefined || one.room.name === name);
     if (!asked) return;
@@ -347,7 +347,7 @@ export class Chat {
   }
 }
 
-/** The server's words, as a sentence. */
+/** The server's message, as a sentence. */
 function sentence(words) {
   return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
 }

@@ -1,4 +1,4 @@
-/** The composer: what is being written in the room that is shown, until it is handed to be sent. */
+/** The composer: the field in which the user writes a line for the shown room. */
 
 import { byId, setText } from "./dom.js";
 
@@ -10,7 +10,7 @@ export class Composer {
   #problem = byId("composer-problem");
   #room = null;
 
-  /** `sent` is called when a line is on its way. */
+  /** The composer calls `sent` after it has handed a line to the chat. */
   constructor(chat, sent) {
     this.#chat = chat;
     this.#form.addEventListener("submit", (event) => {
@@ -18,7 +18,7 @@ export class Composer {
       if (this.#send()) sent();
     });
     this.#text.addEventListener("keydown", (event) => {
-      // While a character is being composed, Enter ends that and nothing else.
+      // While an input method composes a character, Enter ends the composition and sends nothing.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       this.#form.requestSubmit();
@@ -39,7 +39,7 @@ export class Composer {
     this.#fit();
   }
 
-  /** Where a finger types, this would bring up the keyboard unasked. */
+  /** On a touch screen, focusing the field would open the keyboard without being asked. */
   focus() {
     if (!matchMedia("(pointer: coarse)").matches) this.#text.focus();
   }
@@ -69,7 +69,7 @@ export class Composer {
     this.#text.setAttribute("aria-invalid", String(problem !== ""));
   }
 
-  /** As high as its text, within what the style sheet allows. */
+  /** Makes the field as high as its text, within the limits of the style sheet. */
   #fit() {
     this.#button.disabled = this.#text.value.trim() === "";
     this.#text.rows = Math.min(8, this.#text.value.split("\n").length);

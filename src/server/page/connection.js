@@ -1,7 +1,7 @@
 /**
- * The connection: one socket at a time, made again whenever it breaks, until it is stopped or the
- * server refuses. Waits between attempts grow, are capped, and have full jitter, so that the crowd
- * of an instance that restarts does not come back in one instant.
+ * The connection: one socket at a time. It reconnects whenever the socket breaks, until it is stopped
+ * or the server refuses the user. The waits between attempts grow up to a limit and have full jitter,
+ * so that the users of an instance that restarts do not all come back at the same time.
  *
  * States: `idle`, `connecting`, `online`, `waiting` (with `until`), `refused`; each with a `why`.
  */
@@ -10,22 +10,22 @@ import { chatUrl } from "./names.js";
 
 const SUBPROTOCOL = "hubbub.v1";
 
-/** How long a connection may take, from the first packet to the server's welcome. */
+/** The longest time from the start of a connection to the server's welcome. */
 const CONNECT_WITHIN = 10_000;
 
-/** The ceilings of the first and of the longest wait between two attempts. */
+/** The upper bounds of the first and of the longest wait between two attempts. */
 const RETRY_FIRST = 250;
 const RETRY_CAP = 8_000;
 
-/** After so long without a sign the server is asked for one, and then has so long to answer. */
+/** After this time without an event the page sends a request, and the server has this time to answer. */
 const SILENCE = 25_000;
 const ANSWER_WITHIN = 10_000;
 const LOOK_EVERY = 5_000;
 
-/** From this many on, it is worth saying what is strange about handshakes that fail. */
+/** After this many failed handshakes the status says what is unusual about them. */
 const STRANGE = 3;
 
-/** Close codes (RFC 6455, section 7.4.1, and the registry) as people would say them. */
+/** Close codes (RFC 6455, section 7.4.1, and the registry) in plain words. */
 const CLOSED = {
   1008: "The server ended the connection: too fast for too long.",
   1009: "A message was too large for the server.",
@@ -33,7 +33,7 @@ const CLOSED = {
   1013: "This connection could not keep up.",
 };
 
-/** Between half and the whole of a wait that the server asked for. */
+/** A random time between half and the whole of the wait that the server asked for. */
 const spread = (wait) => wait * (0.5 + Math.random() / 2);
 
 export class Connection {
@@ -49,13 +49,13 @@ export class Connection {
   state = { kind: "idle", why: "" };
 
   /**
-   * Hooks: `event(object)`, `state()`, `lost(code)` when a connection that was made has ended, and
-   * `quiet()` when something should be asked that the server answers.
+   * Hooks: `event(object)` for each event, `state()` after a change of state, `lost(code)` when an
+   * established connection has ended, and `quiet()` when the chat should send a request to test it.
    */
   constructor(hooks) {
     this.#hooks = hooks;
     setInterval(() => this.#look(), LOOK_EVERY);
-    // Timers sleep in a hidden tab and in a closed laptop; these say that it is over.
+    // Timers sleep in a hidden tab and in a closed laptop. These events tell when that is over.
     addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "visible") {
@@ -65,7 +65,7 @@ export class Connection {
     });
   }
 
-  /** Connects as this user, now and again after every break. */
+  /** Connects as this user, and reconnects after every break. */
   start(user, token) {
     this.stop();
     this.#who = { user, token };
@@ -78,14 +78,14 @@ export class Connection {
     this.#become({ kind: "idle", why: "" });
   }
 
-  /** Does not wait any longer. */
+  /** Ends the wait and connects now. */
   retryNow() {
     if (this.state.kind === "waiting") this.#connect(this.state.why);
   }
 
-  /** False if there is nobody to ask. */
+  /** Sends a command. Returns false if there is no connection. */
   ask(command) {
-    // A socket that is closing would drop it without a word.
+    // A socket that is closing would drop the command silently.
     if (this.state.kind !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(command));
     return true;
@@ -162,7 +162,7 @@ export class Connection {
     }
   }
 
-  /** A failed handshake hides its answer from scripts, so the same is asked for without upgrade. */
+  /** Scripts cannot see the response to a failed handshake, so this sends the request without the upgrade. */
   async #explain() {
     const { user, token } = this.#who;
     const state = this.state;
@@ -184,7 +184,7 @@ export class Connection {
     if ([400, 401, 403].includes(answer.status)) {
       this.#become({ kind: "refused", why: `The server says: ${sentence}.`, status: answer.status });
     } else if (answer.status === 426) {
-      // It would let us in, so it has only just come back, or something in between does not.
+      // The server accepts this user: it has just come back, or a proxy does not pass WebSockets.
       const strange = this.#failures >= STRANGE;
       this.#retry(
         strange
@@ -207,7 +207,7 @@ export class Connection {
     this.#become({ kind: "waiting", why, until: Date.now() + wait });
   }
 
-  /** Whether the server is still there; scripts see neither pings nor pongs. */
+  /** Checks whether the server still answers, since scripts see neither pings nor pongs. */
   #look() {
     if (this.state.kind !== "online") return;
     const now = Date.now();

@@ -1,6 +1,5 @@
 /**
- * Making and keeping elements. Text goes in as text nodes only: there is no way here to make
- * markup of it.
+ * Helpers that make and keep elements. Text becomes text nodes only, never markup.
  */
 
 /** An element with properties (`class`, `dataset`, `on…`, attributes) and children. */
@@ -20,20 +19,20 @@ export function h(tag, properties = {}, ...children) {
 /** The element of the document with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** Sets a text only where it changed, so that nothing is announced twice. */
+/** Sets a text only if it changed, so that a screen reader does not announce it twice. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The nodes of a text in which names stand between U+2068 and U+2069: each keeps its direction. */
+/** The nodes of a text. Each name between U+2068 and U+2069 keeps its own direction of writing. */
 export function isolated(text) {
   const parts = text.split(/\u2068(.*?)\u2069/u);
   return parts.map((part, index) => (index % 2 === 1 ? h("bdi", {}, part) : part));
 }
 
 /**
- * Makes the children of `parent` those of `items`, in order. An item is `{key, ...}`; a child whose
- * key and looks are unchanged stays the element it was, with its focus and its place.
+ * Makes the children of `parent` show `items`, in order. An item is `{key, ...}`. If the key and the
+ * content of a child are unchanged, its element stays, and keeps its focus and its place.
  */
 export function reconcile(parent, items, looks, make) {
   const before = new Map();
@@ -59,7 +58,7 @@ export function reconcile(parent, items, looks, make) {
   for (const child of before.values()) child.remove();
 }
 
-/** `action`, soon and once, however often it is asked for meanwhile. */
+/** A function that runs `action` soon, and once for all calls in between. */
 export function soon(action) {
   let asked = false;
   return () => {

@@ -1,4 +1,4 @@
-/** The entrance: under which name, to which room, and, where the server wants one, with which token. */
+/** The entrance: the form for the name, the room and, if the server demands one, the token. */
 
 import { byId, setText } from "./dom.js";
 import { objection, typed, userObjection } from "./names.js";
@@ -13,7 +13,7 @@ export class Entrance {
   #problem = byId("entrance-problem");
   #enter;
 
-  /** `enter({name, room, token})` begins the chat. */
+  /** The entrance calls `enter({name, room, token})`, which begins the chat. */
   constructor(enter) {
     this.#enter = enter;
     byId("entrance-form").addEventListener("submit", (event) => {
@@ -22,7 +22,7 @@ export class Entrance {
     });
   }
 
-  /** Shows itself, with what is known and with what is wrong. */
+  /** Shows the form, with the known values and with the error. */
   open({ name, room, token = "", problem = "", wantsToken = false }) {
     this.#page.hidden = false;
     this.#name.value = name || subject(token) || loadName();
@@ -62,7 +62,7 @@ export class Entrance {
   }
 }
 
-/** Whose token it is (RFC 7519, section 4.1.2); the server alone judges whether it is one. */
+/** The user of a token (RFC 7519, section 4.1.2). Only the server checks whether it is valid. */
 function subject(token) {
   try {
     const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -3,7 +3,7 @@
  * halves are 64-bit numbers, which a JavaScript number does not hold, so they are compared as text.
  */
 
-/** Comes before every id: to resume after it is to have everything. */
+/** The id before every other one. A room resumed after it has its whole log. */
 export const BEGINNING = "0-0";
 
 const compareNumbers = (a, b) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
@@ -15,7 +15,7 @@ export function compare(a, b) {
   return compareNumbers(aMillis, bMillis) || compareNumbers(aNumber, bNumber);
 }
 
-/** A ref that nobody else has. Not `crypto.randomUUID`, which plain http does not offer. */
+/** A ref that is unique. Not made by `crypto.randomUUID`, which plain http does not offer. */
 export function randomRef() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

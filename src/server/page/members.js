@@ -1,13 +1,13 @@
-/** Who is here: the members of the room that is shown, and which of them are typing. */
+/** The list of the shown room's members, and of those who are typing. */
 
 import { byId, h, isolated, reconcile, setText } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { listed } from "./rows.js";
 
-/** So many are listed; a room may have thousands. */
+/** The most members in the list; a room may have thousands. */
 const MOST = 500;
 
-/** Until when those who stopped typing are looked for. */
+/** The time between two checks for users who have stopped typing. */
 const LOOK_EVERY = 1_000;
 
 const ALPHABET = new Intl.Collator();
@@ -38,7 +38,7 @@ export class Members {
     this.#showTyping();
   }
 
-  /** Sorted once for as long as nobody comes or goes. */
+  /** Sorts the members only after one has come or gone. */
   #sorted(room) {
     const members = room?.members ?? null;
     if (members !== this.#members) {

@@ -1,15 +1,14 @@
 /**
- * Names of users and rooms: which can be one, how they stand in addresses, and the colour that
- * belongs to each.
+ * Names of users and rooms: their rules, their form in addresses, and their colours.
  */
 
 /** The longest name, in characters. */
 export const LONGEST = 64;
 
-/** How many colours the style sheet has for names. */
+/** The number of colours that the style sheet has for names. */
 const HUES = 12;
 
-// The rules of message.rs, in its order and its words. The server decides; the page says so sooner.
+// The rules of message.rs, in the same order and words. The server decides; the page only tells sooner.
 const RULES = [
   [/^$/u, "must not be empty"],
   [new RegExp(`^[^]{${LONGEST + 1}}`, "u"), `must not be longer than ${LONGEST} characters`],
@@ -23,29 +22,29 @@ const RULES = [
   [/[:,](?: |$)/u, "must not contain a colon or a comma before a space or at its end"],
 ];
 
-/** Why `name` cannot be one, in words that follow "The name"; nothing if it can. */
+/** The reason why `name` is not valid, in words that follow "The name"; nothing if it is valid. */
 export function objection(name) {
   const broken = RULES.find(([pattern]) => pattern.test(name));
   return broken ? broken[1] : null;
 }
 
-/** What was typed, as a name: a keyboard may have its own form of a letter. */
+/** Turns typed text into a name, in the Unicode form that names have. */
 export const typed = (text) => text.trim().normalize("NFC");
 
 /**
- * The path of a user's chat, relative to the page, so that both may live below a prefix.
- * A browser takes `.` and `..` for steps in the path, however they are encoded.
+ * The path of a user's chat. It is relative to the page, so that a proxy may serve both below a prefix.
+ * A browser resolves `.` and `..` as steps in the path, even if they are encoded.
  */
 export function chatUrl(user) {
   return new URL(`chat/${encodeURIComponent(user)}`, new URL(".", location.href));
 }
 
-/** Why `name` cannot be a user's, who is named in an address. */
+/** The reason why `name` is not valid for a user, whose name stands in an address. */
 export function userObjection(name) {
   return name === "." || name === ".." ? "must not be only dots" : objection(name);
 }
 
-/** The same colour for the same name, everywhere: an index into the style sheet's. */
+/** The colour of a name, as an index into the style sheet's colours. */
 export function hue(name) {
   let hash = 2166136261;
   for (const character of name) {
@@ -54,7 +53,7 @@ export function hue(name) {
   return (hash >>> 8) % HUES;
 }
 
-/** What stands in a user's round picture. */
+/** The letters in a user's round picture. */
 export function initial(name) {
   const segments = new Intl.Segmenter().segment(name.trim());
   const [first] = segments;

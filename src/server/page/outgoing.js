@@ -1,17 +1,17 @@
 /**
- * The lines that the user has sent and that are not in their room yet. Each has a ref, under which
- * the server stores it once however often it is sent. Of one room only the first is on its way, so
- * that a retry changes no order.
+ * The lines that the user has sent and that are not in their room yet. Each has a ref, so the server
+ * stores it once even if it is sent again. Only the first line of a room is on its way, so that a retry
+ * does not change the order.
  *
  * A line is `queued`, `sending`, `sent` (stored under `id`, and soon heard), or `failed`.
  */
 
 import { randomRef } from "./ids.js";
 
-/** For so long a line may be repeated under its ref: a little less than the server remembers it. */
+/** The time for which a line may be repeated under its ref, a little less than the server keeps refs. */
 const REF_IS_SAFE = 280_000;
 
-/** So often a line is tried while the server cannot store it, before its user is asked. */
+/** The number of attempts before the page asks the user what to do with a line. */
 const TRIES = 3;
 
 export const NOT_CONFIRMED = "Not confirmed: it may have been sent or not.";
@@ -19,7 +19,7 @@ export const NOT_CONFIRMED = "Not confirmed: it may have been sent or not.";
 export class Outgoing {
   #lines;
 
-  /** From what `saved` returned, perhaps before a reload. */
+  /** Begins with the value that `saved` returned, perhaps before a reload. */
   constructor(lines = []) {
     this.#lines = lines.filter(({ state }) => state !== "sent");
     this.disconnected();
@@ -51,26 +51,26 @@ export class Outgoing {
     this.#lines = this.#lines.filter((line) => line.room !== room);
   }
 
-  /** What was on its way has to be sent again. */
+  /** After a break, the lines that were on their way have to be sent again. */
   disconnected() {
     for (const line of this.#lines) {
       if (line.state === "sending") line.state = "queued";
     }
   }
 
-  /** The line whose turn it is in a room, unless one is on its way. */
+  /** The next line to send in a room; nothing while one is on its way. */
   next(room, now = Date.now()) {
     const lines = this.of(room);
     if (lines.some(({ state }) => state === "sending")) return null;
     for (const line of lines.filter(({ state }) => state === "queued")) {
       if (line.first === null || now - line.first < REF_IS_SAFE) return line;
-      // Whether it was stored can no longer be found out, and it must not be said twice.
+      // The server may have stored it and has forgotten the ref: sending it again could repeat it.
       this.fail(line, NOT_CONFIRMED);
     }
     return null;
   }
 
-  /** A connection was given the line. From the first time on its ref has an age. */
+  /** The line was sent. The age of its ref counts from the first time. */
   given(line, now = Date.now()) {
     line.first ??= now;
     line.state = "sending";
@@ -83,14 +83,14 @@ export class Outgoing {
     line.echo = null;
   }
 
-  /** The server refused a line that may be tried again. False if its user is to be asked first. */
+  /** The server could not store a line. Returns false if the user has to decide about a retry. */
   again(line, code) {
     if (code === "unavailable" && line.tries >= TRIES) return false;
     line.state = "queued";
     return true;
   }
 
-  /** The user wants a failed line tried again. Under a ref of its own if the old one is too old. */
+  /** The user retries a failed line. It gets a new ref if the old one is too old. */
   retry(line, now = Date.now()) {
     if (line.first !== null && now - line.first >= REF_IS_SAFE) {
       line.ref = randomRef();
@@ -100,7 +100,7 @@ export class Outgoing {
     line.tries = 0;
   }
 
-  /** Notes that a message just heard looks like the line on its way, so that it is shown once. */
+  /** Notes that a message looks like the line on its way, so that the page shows it once. */
   heard(room, { id, text }) {
     const line = this.#lines.find((one) => one.room === room && one.state === "sending");
     if (line && line.text === text) line.echo = id;

@@ -1,22 +1,22 @@
 /**
  * The text of a message as elements: links that can be followed, and code between backticks.
- * Whatever else a text holds is shown as it is, in text nodes.
+ * All other text is shown as it is, in text nodes.
  */
 
 import { h } from "./dom.js";
 
-// Without white space, quotes and angle brackets, and without what hides or turns characters, so
-// that a link says where it leads.
+// No white space, quotes or angle brackets, and no characters that are invisible or change the
+// direction of writing: the text of a link must show where it leads.
 const LINK = /\bhttps?:\/\/[^\s<>"'`\p{Cc}\p{Cf}]+/giu;
 const FENCE = /```(?:[\w+-]*\n)?([\s\S]+?)```/g;
 const CODE = /`([^`\n]+)`/g;
 
-/** The nodes that show `text`. */
+/** The nodes for `text`. */
 export function prose(text) {
   return split(text, FENCE, fence, (rest) => split(rest, CODE, code, (plain) => split(plain, LINK, link, (t) => [t])));
 }
 
-/** Makes nodes of the matches with `make` and of what is between them with `others`. */
+/** Makes nodes of the matches with `make`, and of the text between them with `others`. */
 function split(text, pattern, make, others) {
   const nodes = [];
   let end = 0;
@@ -37,7 +37,7 @@ const code = ([all, inside]) => ({ node: h("code", {}, inside), length: all.leng
 function link([all]) {
   const address = withoutEnd(all);
   const url = URL.parse ? URL.parse(address) : parse(address);
-  // Who is named in front of an at sign is mostly somebody that the address does not lead to.
+  // A name before an at sign mostly pretends to be the host of the link, and is not.
   if (!url || !["http:", "https:"].includes(url.protocol) || url.username || url.password) return { node: null };
   const node = h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" }, address);
   return { node, length: address.length };
@@ -51,7 +51,7 @@ function parse(address) {
   }
 }
 
-/** Punctuation at the end belongs to the sentence; a bracket does unless its partner is inside. */
+/** Punctuation at the end belongs to the sentence. So does a closing bracket without an opening one. */
 function withoutEnd(address) {
   let text = address;
   for (;;) {

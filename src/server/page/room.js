@@ -1,52 +1,52 @@
 /**
- * One room as this tab knows it: what was said, who is here, and how far it was read. Every message
- * is in it once, in the order of the ids, however it arrived.
+ * One room as this tab knows it: its messages, its members, and the last message that was read. Each
+ * message is here once, in the order of the ids, even if it arrives twice or late.
  */
 
 import { BEGINNING, compare } from "./ids.js";
 
-/** How many past messages to begin with, and per page. */
+/** The number of past messages at the beginning, and in each page. */
 export const PAGE = 50;
 
-/** So many entries of a room are kept at most, more while its reader is among them; then the oldest
- * go, down to so many. */
+/** The most entries that a room keeps, unless the user reads old ones, and the number that is left
+ * after the oldest are dropped. */
 const MOST = 1000;
 const MOST_WHILE_READ = 5000;
 const KEEP = 600;
 
-/** So many comings and goings are told of in one notice; the older ones are no news any more. */
+/** The most users in one notice of joins and leaves; the oldest are dropped. */
 const TOLD = 20;
 
-/** What is told where messages of this room are gone. */
+/** The notice in place of messages that are lost. */
 const MISSING = "Some messages are missing here: the server could not recover them.";
 const STARTED_ANEW = "The server started anew; earlier messages are gone.";
 
-/** For so long one is shown as typing without doing it again. */
+/** The time for which a user is shown as typing after a typing notice. */
 export const TYPING_LASTS = 5_000;
 
 export class Room {
   /** `outside`, `joining`, `joined`, or `refused` for good. */
   state = "outside";
-  /** Why it is outside or refused. */
+  /** The reason for `outside` or `refused`. */
   why = "";
   /** In the order shown: `message`, `notice` and `gap`. */
   entries = [];
   members = new Set();
-  /** When those who type did so last. */
+  /** The time of each user's last typing notice. */
   typing = new Map();
-  /** The id to resume after; none before the room was entered. */
+  /** The id to resume after; none before the first join. */
   last = null;
   /** Whether the log was lost since `last`, so that its ids may be lower. */
   anew = false;
-  /** Whether there is something older than what is here. */
+  /** Whether the log has older messages than those here. */
   older = false;
-  /** `reading`, or why the older messages could not be read. */
+  /** `reading`, or the reason why the older messages could not be read. */
   olderState = "";
   unread = 0;
-  /** The first message that was not read when the room was opened. */
+  /** The first unread message when the room was opened. */
   newFrom = null;
   draft = "";
-  /** Whether its reader is at its end, so that its beginning may be dropped. */
+  /** Whether the user is at the end of the room, so that its oldest entries may be dropped. */
   atEnd = true;
   #ids = new Set();
   #serial = 0;
@@ -58,7 +58,7 @@ export class Room {
     this.draft = draft;
   }
 
-  /** Takes in the answer to a join. The messages that are new here are returned. */
+  /** Takes in the answer to a join. Returns the messages that are new here. */
   entered({ members, messages, recovered, anew, last }) {
     const seen = this.last;
     this.state = "joined";
@@ -68,13 +68,13 @@ export class Room {
     if (seen === null) this.older = messages.length > 0;
     if (seen !== null && !recovered && !anew) this.#gap(MISSING);
     this.anew = false;
-    // A log whose end is before what was seen lost it, and goes on from there.
+    // If the log ends before the last message here, the log lost messages. Its ids go on from its end.
     this.last = last ?? BEGINNING;
     if (this.read !== null && compare(this.read, this.last) > 0) this.read = BEGINNING;
     return messages.filter((message) => this.#append(message));
   }
 
-  /** Takes in a message that was said now. False if it is here already. */
+  /** Takes in a new message. Returns false if it is here already. */
   heard(message) {
     if (!this.anew && this.last !== null && compare(message.id, this.last) <= 0) return false;
     this.anew = false;
@@ -83,17 +83,17 @@ export class Room {
     return this.#append(message);
   }
 
-  /** Takes in a page of the past, oldest first. */
+  /** Takes in a page of older messages, oldest first. */
   before({ messages, more }) {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
     this.entries.unshift(...fresh.map((message) => ({ kind: "message", key: message.id, ...message })));
-    // What brings nothing new would be asked for without end.
+    // Without a new message, the same page would be requested without end.
     this.older = more && fresh.length > 0;
     this.olderState = "";
   }
 
-  /** The oldest message here, before which a page of the past ends. */
+  /** The oldest message here; a page of older messages ends before it. */
   oldest() {
     return this.entries.find(({ kind }) => kind === "message")?.id;
   }
@@ -108,14 +108,14 @@ export class Room {
     this.#gap(MISSING);
   }
 
-  /** The server keeps nothing of what is here so far. */
+  /** The server has lost the messages that are here. */
   startedAnew() {
     this.#gap(STARTED_ANEW);
   }
 
   /** Somebody `joined` or `left`. */
   came(user, what) {
-    // A set of its own, so that whoever lists it sees that it is another.
+    // A new set, so that the list of members sees that it changed.
     this.members = new Set(this.members);
     if (what === "joined") this.members.add(user);
     else this.members.delete(user);
@@ -125,12 +125,12 @@ export class Room {
     else this.#push({ kind: "notice", happened: [{ user, what }] });
   }
 
-  /** Who is typing now. */
+  /** The users who are typing now. */
   typists(now = Date.now()) {
     return [...this.typing].filter(([, at]) => now - at < TYPING_LASTS).map(([user]) => user);
   }
 
-  /** All there is was seen. */
+  /** Marks all messages as read. */
   markRead() {
     const changed = this.unread > 0 || this.read !== this.last;
     this.unread = 0;
@@ -157,7 +157,7 @@ export class Room {
     this.#trim();
   }
 
-  /** Scrolling back brings the oldest again. */
+  /** Drops the oldest entries. Scrolling back reads them again. */
   #trim() {
     if (this.entries.length <= (this.atEnd ? MOST : MOST_WHILE_READ)) return;
     for (const entry of this.entries.splice(0, this.entries.length - KEEP)) {

@@ -1,17 +1,17 @@
 /**
- * What a room's timeline shows, row by row, from its entries and from the lines still on their way.
- * No elements here: a row is `{key, kind, ...}`, and its looks are its content.
+ * The rows of a room's timeline, from the room's entries and from the lines still on their way. There
+ * are no elements here: a row is `{key, kind, ...}`.
  */
 
 import { dayKey, dayName } from "./time.js";
 
-/** Messages of one author closer together than this share one heading. */
+/** Two messages of one author within this time share one heading. */
 const TOGETHER = 5 * 60_000;
 
-/** How many names one notice lists. */
+/** The most names in one notice. */
 const NAMES = 4;
 
-/** The rows of a room, from its beginning to what is not sent yet. */
+/** The rows of a room, from its oldest entry to the lines that are not sent yet. */
 export function rows(room, lines, me) {
   const result = [];
   let before = null;
@@ -45,7 +45,7 @@ export function rows(room, lines, me) {
   return result;
 }
 
-/** What makes two rows look different. */
+/** The content of a row as text: rows with the same text look the same. */
 export function looks(row) {
   const { kind, text, from, head, line } = row;
   if (kind === "message") return `${from}|${head}`;
@@ -65,7 +65,7 @@ function noticeText(happened) {
   return shown.map(({ users, what }) => `${listed(users)} ${what}`).join(" · ");
 }
 
-/** A few names, isolated for `isolated`, and how many others. */
+/** A few names, isolated for `isolated`, and the number of others. */
 export function listed(users) {
   const named = users.length > NAMES ? users.slice(0, NAMES - 1) : users;
   const parts = named.map((user) => `\u2068${user}\u2069`);

@@ -1,4 +1,4 @@
-/** The sidebar: the rooms, with what is unread in each; the way into another; and oneself. */
+/** The sidebar: the rooms with their unread messages, the form to join a room, and the user. */
 
 import { byId, h, reconcile, setText } from "./dom.js";
 import { hue, initial, objection, typed } from "./names.js";
@@ -10,7 +10,7 @@ export class Sidebar {
   #input = byId("join-room");
   #problem = byId("join-problem");
 
-  /** `choose(name)` shows a room, entering it first where need be; it returns what is wrong. */
+  /** `choose(name)` shows a room, and joins it first if necessary. It returns the reason if it cannot. */
   constructor(chat, choose) {
     this.#chat = chat;
     this.#choose = choose;
@@ -36,7 +36,7 @@ export class Sidebar {
   }
 
   #join() {
-    // A hash in front is a habit, not a part of the name.
+    // Many people write a hash before a room; it is not part of the name.
     const name = typed(this.#input.value).replace(/^#(?=.)/, "");
     const wrong = objection(name);
     const problem = wrong ? `The name ${wrong}.` : this.#choose(name);

@@ -1,8 +1,8 @@
-/** The bar that says what is wrong with the connection or with the room, and what can be done. */
+/** The bar that shows a problem of the connection or the room, and a button against it. */
 
 import { byId, h, reconcile, setText } from "./dom.js";
 
-/** A connection that is made sooner than this is not worth a word. */
+/** The bar stays hidden while a connection takes less than this. */
 const PATIENCE = 400;
 
 export class Status {
@@ -36,7 +36,7 @@ export class Status {
       return bar("connecting", "busy", [state.why ? `${state.why} Reconnecting…` : "Connecting…"]);
     }
     if (state.kind === "waiting") {
-      // The count is for the eye: read out each second, it would drown everything else.
+      // Screen readers skip the countdown: read out each second, it would drown everything else.
       const count = h("span", { id: "countdown", "aria-hidden": "true" });
       const now = button("Try now", () => this.#chat.connection.retryNow());
       return bar(`waiting ${state.until}`, "busy", [h("span", {}, `${state.why} Reconnecting `, count), now]);

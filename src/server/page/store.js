@@ -1,14 +1,14 @@
 /**
- * What outlives a reload. The tab's own state (who, where, what is not sent yet) is kept for the
- * tab; only the name and the looks are kept for the next visit. A token is never kept longer than
- * the tab.
+ * The storage that outlives a reload. The state of the tab (user, rooms, unsent lines) is kept with the
+ * tab. Only the name and the theme are kept for the next visit. A token is never kept longer than the
+ * tab.
  */
 
 const TAB = "hubbub.tab";
 const NAME = "hubbub.name";
 const THEME = "hubbub.theme";
 
-// Storage may be forbidden or full; the page works without.
+// Storage may be forbidden or full; the page works without it.
 function attempt(action) {
   try {
     return action();
@@ -21,7 +21,7 @@ export function loadTab() {
   return attempt(() => JSON.parse(sessionStorage.getItem(TAB))) ?? {};
 }
 
-/** False if it could not be kept. */
+/** Stores a value. Returns false if it could not be stored. */
 export function saveTab(state) {
   return attempt(() => {
     sessionStorage.setItem(TAB, JSON.stringify(state));

@@ -1,4 +1,4 @@
-/** Times and days, as the reader's own language and time zone write them. */
+/** Times and days, in the user's language and time zone. */
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
@@ -8,7 +8,7 @@ const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
 export const clock = (at) => CLOCK.format(at);
 
-/** Where there is little room, and the hour is known from above. */
+/** The short form of a time, for rows whose heading shows the full one. */
 export function shortClock(at) {
   const parts = CLOCK.formatToParts(at).filter(({ type }) => type !== "dayPeriod");
   return parts.map(({ value }) => value).join("").trim();
@@ -16,7 +16,7 @@ export function shortClock(at) {
 
 export const full = (at) => FULL.format(at);
 
-/** Names a day, the same for all moments of it. */
+/** A key for a day, the same for all times of it. */
 export const dayKey = (at) => new Date(at).toDateString();
 
 /** "Today", "Yesterday", or the date. */

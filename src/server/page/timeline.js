@@ -1,6 +1,6 @@
 /**
- * The timeline: the rows of the room that is shown, and where its reader is in it. Whatever arrives
- * above or below, the reader's place stays; only who is at the end stays at the end.
+ * The timeline: the rows of the shown room, and the user's place in them. New rows above or below do not
+ * move that place, except that a user at the end stays at the end.
  */
 
 import { byId, h, isolated, reconcile } from "./dom.js";
@@ -9,13 +9,13 @@ import { prose } from "./prose.js";
 import { looks, rows } from "./rows.js";
 import { clock, full, shortClock } from "./time.js";
 
-/** So near to the end counts as at the end, in pixels. */
+/** Within this distance the user counts as at the end, in pixels. */
 const AT_END = 48;
 
-/** So near to the beginning older messages are read, in pixels. */
+/** Within this distance of the beginning the page reads older messages, in pixels. */
 const READ_AHEAD = 600;
 
-/** Longer texts are folded, in characters and in lines. */
+/** A text longer than this is folded, in characters and in lines. */
 const LONG = 1_500;
 const MANY_LINES = 24;
 
@@ -47,7 +47,7 @@ export class Timeline {
     if (other) this.#leave(room);
     if (!room) return;
     const place = this.#anchor();
-    // What is read out is what is said from now on, not the past.
+    // Screen readers read out only new messages, not the past.
     const oldest = room.oldest();
     if (other || oldest !== this.#oldest) this.#log.setAttribute("aria-busy", "true");
     this.#oldest = oldest;
@@ -94,13 +94,13 @@ export class Timeline {
   }
 
   #readAhead() {
-    // After a failure its reader decides when it is tried again.
+    // After a failure the user decides when to try again.
     if (this.#room?.olderState === "" && this.#scroller.scrollTop < READ_AHEAD) {
       this.#chat.readOlder(this.#room);
     }
   }
 
-  /** The first message in view, and where it is. */
+  /** The first message in view, and its position. */
   #anchor() {
     const top = this.#scroller.getBoundingClientRect().top;
     for (const child of this.#log.children) {
@@ -209,7 +209,7 @@ export class Timeline {
     return [body, h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size)];
   }
 
-  /** What became of a line that is not in the room yet. */
+  /** The state of a line that is not in the room yet. */
   #fate(line) {
     if (line.state !== "failed") {
       return h("div", { class: "fate" }, line.state === "sent" ? "Sent" : line.state === "sending" ? "Sending…" : "Waiting to be sent");

@@ -1,4 +1,4 @@
-/** The document's title: how much is unread, and where one is. */
+/** The document's title: the number of unread messages, and the shown room. */
 
 export function title(chat) {
   if (chat.user === "") return "Hubbub";
