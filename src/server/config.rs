@@ -8,57 +8,57 @@ use std::time::Duration;
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
 
-/// What a server does, and within which limits.
+/// The options of one server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen; port 0 lets the system choose one.
+    /// The address to listen on; port 0 lets the system choose a port.
     pub listen: SocketAddr,
     /// The Redis that instances share; without it the embedded backplane serves one instance.
     pub redis: Option<RedisAddress>,
-    /// What all keys and channels in Redis begin with.
+    /// The prefix of all keys and channels in Redis.
     pub prefix: String,
-    /// How long a teardown may take.
+    /// The longest time that a teardown may take.
     pub drain: Duration,
     /// The largest message, in bytes.
     pub max_message: usize,
-    /// How many bytes may wait for one user.
+    /// The number of bytes that may wait for one user.
     pub outbox_bytes: usize,
-    /// How often an idle peer is pinged.
+    /// The time between two pings to a client.
     pub ping_interval: Duration,
     /// The largest request head, in bytes.
     pub max_head: usize,
-    /// How long a peer may take for what it owes.
+    /// The time limits for a client.
     pub deadlines: Deadlines,
-    /// How many rooms one connection may be in.
+    /// The number of rooms that one connection may be in.
     pub rooms_per_connection: usize,
-    /// How many connections there may be; `None` for what the machine can hold.
+    /// The most connections at a time; `None` for as many as the machine can hold.
     pub max_connections: Option<usize>,
-    /// How many connections one address may have; `None` for no limit.
+    /// The most connections of one address; `None` for no limit.
     pub max_per_address: Option<usize>,
-    /// How many messages a second a connection may send, on average, everything else that it asks for
-    /// counted in; 0 for no limit.
+    /// The average number of messages and other requests that a connection may send in a second; 0 for no
+    /// limit.
     pub send_rate: u32,
-    /// How many it may send at once.
+    /// The number of messages and other requests that a connection may send at once.
     pub send_burst: u32,
-    /// With it, whoever comes in needs a token that is signed with it.
+    /// The secret that signs tokens. With it, every user needs a token.
     pub token_secret: Option<Secret>,
-    /// The origins of pages that may connect, beside those of this server's own host; `*` for any.
+    /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
-    /// What is kept of messages and of users.
+    /// The limits for stored messages, and the expiry of users.
     pub retention: Retention,
 }
 
-/// How long a peer may take for what it owes, each counted from the beginning, so that trickling
-/// does not move it.
+/// The time limits for a client. Each counts from the beginning, so a client that sends or takes a few
+/// bytes at a time does not extend it.
 #[derive(Debug, Clone)]
 pub struct Deadlines {
     /// To send the whole request head.
     pub head: Duration,
-    /// To take one batch of what is written.
+    /// To take one batch of frames.
     pub write: Duration,
-    /// To be heard of after a ping.
+    /// To send any byte after a ping.
     pub pong: Duration,
-    /// To take our last frame, and then to answer it.
+    /// To take the last frame, and then the same time to answer it.
     pub close: Duration,
 }
 
@@ -67,9 +67,9 @@ pub struct Deadlines {
 pub struct Limit {
     /// The flag, without dashes.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that are allowed.
     pub range: RangeInclusive<u64>,
-    /// What it is unless said otherwise.
+    /// The value without the flag.
     pub default: u64,
 }
 
@@ -101,7 +101,7 @@ pub mod limit {
     pub const SEND_RATE: Limit = limit("send-rate", 0, 1_000_000, 10);
     /// Messages.
     pub const SEND_BURST: Limit = limit("send-burst", 1, 1_000_000, 20);
-    /// Connections; the default is what the machine can hold.
+    /// Connections; by default as many as the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
     /// Messages.
     pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
@@ -123,8 +123,8 @@ pub mod limit {
     }
 }
 
-/// How many messages of the largest size an outbox must hold: JSON may write one byte as six, and
-/// half of the outbox must take a whole one.
+/// An outbox must hold this many messages of the largest size: JSON may need six bytes for one, and half
+/// of the outbox must hold a whole message.
 const OUTBOX_MESSAGES: usize = 16;
 
 /// The longest prefix, in bytes.
@@ -133,9 +133,9 @@ const MAX_PREFIX: usize = 64;
 /// Options that are each valid but do not fit together. The operator acts next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigError {
-    /// The prefix is empty, too long, or has characters that keys give a meaning.
+    /// The prefix is empty, too long, or has characters that mean something in keys.
     Prefix,
-    /// A few messages of the largest size would fill the outbox.
+    /// A few messages of the largest size fill the outbox.
     OutboxSmallerThanMessage,
 }
 
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_what_does_not_fit_is_refused() {
+    fn the_defaults_are_valid_and_options_that_do_not_fit_together_are_refused() {
         let config = Config::default();
         assert_eq!(config.check(), Ok(()));
         for prefix in ["", "a b", "{x}", &"x".repeat(65)] {

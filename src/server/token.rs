@@ -1,8 +1,7 @@
-//! Tokens: who may come in, and under which name.
+//! Tokens, which say under which name a user may connect, and to which rooms.
 //!
-//! A token is a JSON Web Token (RFC 7519) signed with HS256 and nothing else: one algorithm, one
-//! secret, so there is nothing to be confused about. The parts that are easy to get wrong, the MAC
-//! and its comparison in constant time, are RustCrypto's.
+//! A token is a JSON Web Token (RFC 7519), signed with HS256. There is one algorithm and one secret, so an
+//! attacker cannot choose a weaker one. RustCrypto computes the MAC and compares it in constant time.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,15 +17,15 @@ use crate::message::{RoomName, UserName};
 /// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
 pub const MIN_SECRET: usize = 32;
 
-/// No honest token is larger.
+/// The largest token. A token that the secret signed is smaller.
 const MAX_TOKEN: usize = 4096;
 
-/// The secret that signs tokens. It shows itself to nobody.
+/// The secret that signs tokens. Its debug output hides it.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// At least [`MIN_SECRET`] bytes.
+    /// A secret of at least [`MIN_SECRET`] bytes.
     pub fn new(secret: &str) -> Result<Self, String> {
         if secret.len() < MIN_SECRET {
             return Err(format!("a secret has at least {MIN_SECRET} bytes"));
@@ -48,44 +47,44 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The user.
+    /// The name of the user.
     pub sub: UserName,
-    /// When it ends, in seconds since the Unix epoch.
+    /// The end of the token, in seconds since the Unix epoch.
     #[serde(deserialize_with = "numeric_date")]
     pub exp: u64,
-    /// When it begins; always valid before `exp`, if it does not say.
+    /// The beginning of the token. Without it the token is valid at any time before `exp`.
     #[serde(
         skip_serializing_if = "Option::is_none",
         default,
         deserialize_with = "numeric_date"
     )]
     pub nbf: Option<u64>,
-    /// The rooms that may be entered; all, if it does not say.
+    /// The rooms that the user may join; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rooms: Option<Vec<RoomName>>,
 }
 
-/// RFC 7519 §2: seconds, perhaps with a fraction; the first whole one from then on.
+/// A time in seconds, perhaps with a fraction (RFC 7519 §2), rounded up.
 fn numeric_date<'de, D: Deserializer<'de>, T: From<u64>>(json: D) -> Result<T, D::Error> {
-    // The cast takes what is beyond either end to that end.
+    // The cast turns a number outside of the range into the nearest one inside.
     Ok((f64::deserialize(json)?.ceil() as u64).into())
 }
 
-/// The token does not let anyone in. Why is nobody's business but the log's.
+/// The reason why a token is not valid. Only the log shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
-    /// Not a token of this kind.
+    /// The text is not a token.
     Malformed,
-    /// Another algorithm, or another secret.
+    /// The token is signed with another algorithm or another secret.
     Forged,
-    /// Its header demands an extension; none is known here.
+    /// The header demands an extension, and the server knows none.
     Critical,
-    /// Its time has not come.
+    /// The token is not valid yet.
     NotYet,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
 }
 
@@ -104,7 +103,7 @@ impl fmt::Display for TokenError {
 impl std::error::Error for TokenError {}
 
 impl Claims {
-    /// For `user`, from now on for `life`.
+    /// The claims for `user`, valid from now on for `life`.
     pub fn new(user: UserName, life: Duration, rooms: Option<Vec<RoomName>>) -> Self {
         Self {
             sub: user,
@@ -114,7 +113,7 @@ impl Claims {
         }
     }
 
-    /// The token that says so.
+    /// The signed token.
     pub fn sign(&self, secret: &Secret) -> String {
         let part = |json: String| BASE64URL_NOPAD.encode(json.as_bytes());
         let header = part(r#"{"alg":"HS256","typ":"JWT"}"#.to_owned());
@@ -124,7 +123,7 @@ impl Claims {
         format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
     }
 
-    /// What `token` says, if it is signed with `secret` and not over.
+    /// The claims of `token`, if it is signed with `secret` and valid now.
     pub fn verify(token: &str, secret: &Secret) -> Result<Self, TokenError> {
         Self::verify_at(token, secret, now())
     }
@@ -149,7 +148,7 @@ impl Claims {
         if header.contains_key("crit") {
             return Err(TokenError::Critical);
         }
-        // In constant time; and before anything in the claims is believed.
+        // Compared in constant time, and before the claims are parsed.
         secret
             .mac(signed)
             .verify_slice(&decode(signature)?)
@@ -165,7 +164,7 @@ impl Claims {
         Ok(claims)
     }
 
-    /// Whether the room may be entered.
+    /// Whether the token allows this room.
     pub fn allows(&self, room: &RoomName) -> bool {
         self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
     }
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_is_what_is_verified() {
+    fn signed_claims_are_verified() {
         let token = claims().sign(&secret());
         let found = Claims::verify(&token, &secret()).expect("it is valid");
         assert_eq!(found, claims());
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_changed_lets_nobody_in() {
+    fn a_changed_token_is_not_valid() {
         let good = claims().sign(&secret());
         let other = Secret::new(&"t".repeat(32)).expect("it is long enough");
         assert_eq!(Claims::verify(&good, &other), Err(TokenError::Forged));
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_demands_what_is_not_known_here_is_refused() {
+    fn a_header_that_demands_an_extension_is_refused() {
         for crit in [r#"["exp"]"#, r#"["b64"]"#, "[]", "null"] {
             let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":true}}"#);
             let token = signed(&header, r#"{"sub":"alice","exp":4102444800}"#);

@@ -1,13 +1,14 @@
-//! The chat page: its files, as a browser asks for them.
+//! The chat page: the files that a browser loads.
 //!
-//! The page is plain HTML, CSS and ES modules, without a build step and without a request to
-//! anywhere else. What is in this folder and not in this table is not served.
+//! The page is plain HTML, CSS and ES modules. It has no build step and sends no request to another
+//! host. The server serves only the files in [`ASSETS`], not the whole folder. Read `app.js` first: it
+//! makes the chat (`chat.js`) and its views.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What every file of the page is served with. The page runs only its own scripts and talks only to
-/// its own server (`'self'` covers `ws:` and `wss:` of the same host: CSP 3, §6.7.2.8), and trusted
-/// types take the sinks away that would make markup of a text.
+/// The header fields of every file. The page runs only its own scripts and connects only to its own
+/// server (`'self'` includes `ws:` and `wss:` of the same host: CSP 3, §6.7.2.8). Trusted types disable
+/// the functions that would parse a text as markup.
 pub const HEADERS: [(&str, &str); 4] = [
     (
         "Content-Security-Policy",
@@ -17,19 +18,18 @@ pub const HEADERS: [(&str, &str); 4] = [
     ),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
-    // Asked for again each time and mostly answered with 304, so that a page is never half of one
-    // version and half of another.
+    // The browser asks again each time, and mostly gets a 304. So it never mixes files of two versions.
     ("Cache-Control", "no-cache"),
 ];
 
 /// One file of the page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asset {
-    /// Where it is served.
+    /// The path at which it is served.
     pub path: &'static str,
-    /// For the `Content-Type` field.
+    /// The value of the `Content-Type` field.
     pub content_type: &'static str,
-    /// The whole of it.
+    /// The content.
     pub text: &'static str,
 }
 
@@ -48,7 +48,7 @@ macro_rules! asset {
     };
 }
 
-/// Every file of the page: the document, its looks, and its modules from the entry down.
+/// Every file of the page: the document, its style sheets, and its modules from the entry down.
 pub static ASSETS: [Asset; 24] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
@@ -82,7 +82,8 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
 }
 
 impl Asset {
-    /// Names this content (RFC 9110 §8.8.3): other builds may name the same content otherwise.
+    /// The entity tag of this content (RFC 9110 §8.8.3). Other builds may give the same content another
+    /// tag.
     pub fn etag(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.text.hash(&mut hasher);
