@@ -15,8 +15,8 @@ use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 use super::LevelFilter;
 use crate::backplane::{RedisAddress, Retention};
 use crate::server::Server;
+use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
-use crate::server::limits::Capacity;
 use crate::server::token::Secret;
 
 /// The exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT.

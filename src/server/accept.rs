@@ -1,7 +1,7 @@
 //! The listener and the accept loop: each connection gets a thread, or a 503.
 //!
-//! The acceptor waits for nobody. It counts connections against what the machine can hold, so that
-//! starting a thread does not fail.
+//! The acceptor waits for no client. It accepts only as many connections as the machine can hold
+//! ([`Capacity`]), so that starting a thread does not fail.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -13,43 +13,44 @@ use std::time::{Duration, Instant};
 use log::warn;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connection::{Connections, NoConnection, busy, too_many_from_one_address};
-use super::http::Answer;
-use super::limits::Capacity;
-use super::session::Instance;
+use super::capacity::Capacity;
+use super::connection::{Connections, NotStarted};
+use super::http::Response;
+use super::state::State;
 use crate::metrics;
 
-/// How many connections may wait to be accepted. The standard library asks for 128.
+/// The number of connections that may wait to be accepted. The standard library asks for 128.
 const BACKLOG: i32 = 4096;
 
-/// The kernel would otherwise hoard megabytes for a user who does not read, and megabytes of one who
-/// sends faster than is read.
+/// By default the kernel would buffer megabytes for a user who does not read, and megabytes from a user
+/// who sends faster than the server reads.
 const SEND_BUFFER: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// How much longer than a batch may take to be written the kernel tries. It catches a peer that is
-/// gone without a word; one that acknowledges and never reads is the writer's to give up.
+/// The kernel gives a peer up if it acknowledges nothing for the write time-out and this time more. A
+/// peer that acknowledges and never reads is given up by the writer instead.
 const USER_TIMEOUT_LATER: Duration = Duration::from_secs(10);
 
-/// How long the acceptor pauses when the table of open files is full.
+/// The pause of the acceptor when no connection can be accepted, such as without a free file.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long one who was refused may take to read why, how many such there may be, and how often the
-/// operator is told.
-const REFUSAL_LASTS: Duration = Duration::from_secs(1);
-const MOST_REFUSED: usize = 256;
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// A refused client has this long to read the response, and this many sockets may linger for it.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_LINGERING: usize = 256;
 
-/// Listens on an address. Batches that are written to its connections may take `write_timeout`.
+/// The shortest time between two warnings that the server is full.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Listens on an address. `write_timeout` is the time that one batch for a client may take.
 pub(super) fn listen_on(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // Connections of the last run that linger must not keep this one from starting.
+    // Otherwise connections of the last run, which the kernel keeps for a while, would prevent a start.
     socket.set_reuse_address(true)?;
-    // Those that are accepted inherit these.
+    // Accepted connections inherit these options.
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -59,40 +60,40 @@ pub(super) fn listen_on(address: SocketAddr, write_timeout: Duration) -> io::Res
     Ok(socket.into())
 }
 
-/// Takes connections until the instance is closing.
+/// Accepts connections until the instance is closing.
 pub(super) fn accept(
     listener: &TcpListener,
     connections: &Arc<Connections>,
-    instance: &Instance,
+    state: &State,
     capacity: Capacity,
 ) {
-    let mut refused = Refused::default();
+    let mut refused = LingeringSockets::default();
     loop {
         let accepted = listener.accept();
-        if instance.is_closing() {
+        if state.is_closing() {
             return;
         }
-        refused.let_go(Instant::now());
+        refused.close_due(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
             let socket = Arc::new(socket);
             if connections.count() >= capacity.connections {
-                refused.refuse(socket, &busy());
+                refused.refuse(socket, &full());
                 return Ok(());
             }
             match connections.start(&socket, peer) {
                 Ok(()) => Ok(()),
-                Err(NoConnection::Address) => {
-                    refused.refuse(socket, &too_many_from_one_address());
+                Err(NotStarted::TooManyFromAddress) => {
+                    refused.refuse(socket, &too_many_from_address());
                     Ok(())
                 }
-                Err(NoConnection::Thread(error)) => {
-                    refused.refuse(socket, &busy());
+                Err(NotStarted::NoThread(error)) => {
+                    refused.refuse(socket, &full());
                     Err(error)
                 }
             }
         });
         if let Err(error) = started {
-            // Nothing is wrong with a peer that is gone before it was accepted.
+            // A client that is gone before it was accepted is no fault.
             if error.kind() != io::ErrorKind::ConnectionAborted {
                 warn!("cannot take a connection: {error}");
                 thread::sleep(ACCEPT_PAUSE);
@@ -101,39 +102,50 @@ pub(super) fn accept(
     }
 }
 
-/// Those who were told that there is no room. Closed at once, with their request unread, they would
-/// get a reset that takes the answer along; and the acceptor waits for nobody.
-#[derive(Default)]
-struct Refused {
-    sockets: VecDeque<(Instant, Arc<TcpStream>)>,
-    told_operator: Option<Instant>,
+/// The response of a server that can hold no more connections.
+fn full() -> Response {
+    Response::new(503, "this server is full; try again later").with("Retry-After", "5")
 }
 
-impl Refused {
-    fn refuse(&mut self, socket: Arc<TcpStream>, answer: &Answer) {
+/// The response to an address that has as many connections as one address may have.
+fn too_many_from_address() -> Response {
+    Response::new(429, "this address has too many connections").with("Retry-After", "5")
+}
+
+/// The sockets of refused clients, which linger until the client can have read its response. If a socket
+/// were closed with the request unread, the kernel would send a reset, and the client could lose the
+/// response. The acceptor cannot wait for each of them, so it keeps them here.
+#[derive(Default)]
+struct LingeringSockets {
+    sockets: VecDeque<(Instant, Arc<TcpStream>)>,
+    warned: Option<Instant>,
+}
+
+impl LingeringSockets {
+    fn refuse(&mut self, socket: Arc<TcpStream>, response: &Response) {
         metrics::REFUSED_FULL.count();
         let now = Instant::now();
         if self
-            .told_operator
-            .is_none_or(|told| now.duration_since(told) > TELL_EVERY)
+            .warned
+            .is_none_or(|warned| now.duration_since(warned) > WARN_EVERY)
         {
-            self.told_operator = Some(now);
+            self.warned = Some(now);
             warn!("full: connections are refused");
         }
         let _ = socket.set_nonblocking(true);
-        let _ = answer.write(&socket);
+        let _ = response.write(&socket);
         let _ = socket.shutdown(Shutdown::Write);
         self.sockets.push_back((now, socket));
     }
 
-    /// Closes those who had the time to read it, and the oldest when there are many.
-    fn let_go(&mut self, now: Instant) {
+    /// Closes the sockets that have lingered long enough, and the oldest ones when there are too many.
+    fn close_due(&mut self, now: Instant) {
         while let Some((refused, socket)) = self.sockets.front() {
-            if now.duration_since(*refused) < REFUSAL_LASTS && self.sockets.len() < MOST_REFUSED {
+            if now.duration_since(*refused) < LINGER && self.sockets.len() < MOST_LINGERING {
                 return;
             }
-            let mut scrap = [0; 4096];
-            while matches!((&mut &**socket).read(&mut scrap), Ok(1..)) {}
+            let mut discarded = [0; 4096];
+            while matches!((&mut &**socket).read(&mut discarded), Ok(1..)) {}
             self.sockets.pop_front();
         }
     }
@@ -146,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_accepted_has_the_options_of_the_listener() {
+    fn an_accepted_connection_has_the_options_of_the_listener() {
         let write_timeout = Duration::from_secs(17);
         let listener = listen_on(([127, 0, 0, 1], 0).into(), write_timeout).expect("a listener");
         let address = listener.local_addr().expect("its address");

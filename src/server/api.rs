@@ -1,62 +1,61 @@
-//! The HTTP API: say something, read the past, ask who is here; one request, one answer.
+//! The HTTP API: send a message, read the history, list the members. One request, one response.
 //!
-//! The answers are the objects of the `hubbub.v1` encoding ([`crate::protocol::json`]), with the
-//! status that HTTP has for them, so that whoever reads one reads the other. Nobody is present for
-//! having asked.
+//! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
+//! that fits it, so a client can read both with the same code. A request makes nobody present.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::admission::{FOREIGN_PAGE, Refused, admit, page};
-use super::http::{Answer, Request, Resource, read_body};
-use super::session::{
-    Instance, PAGE_DEFAULT, PAGE_MOST, gather, messages, receipt, refused, too_fast,
-};
+use super::answers::{failed, receipt, too_fast};
+use super::auth::{Denied, FOREIGN_ORIGIN, authorize, origin};
+use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
+use super::http::{Request, Resource, Response, read_body};
+use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 
-/// When to try again, where nothing better is known.
+/// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// An object, or another one that says why not.
-type Outcome = Result<Answer, Answer>;
+/// A response, or an error response.
+type ApiResult = Result<Response, Response>;
 
 /// Answers a request for a resource of a room.
-pub fn answer(
-    instance: &Instance,
+pub fn respond(
+    state: &State,
     socket: &TcpStream,
     request: &Request,
     room: Option<String>,
     resource: Option<Resource>,
-) -> Answer {
-    let outcome = match (resource, request.method.as_str()) {
+) -> Response {
+    let result = match (resource, request.method.as_str()) {
         (None, _) => Err(error(
             404,
             ErrorCode::NotFound,
             "there are /api/rooms/{room}/messages and /api/rooms/{room}/members",
         )),
-        (Some(_), "OPTIONS") => preflight(instance, request),
-        (Some(Resource::Messages), "GET" | "HEAD") => past(instance, request, room),
-        (Some(Resource::Messages), "POST") => say(instance, socket, request, room),
-        (Some(Resource::Members), "GET" | "HEAD") => members(instance, request, room),
+        (Some(_), "OPTIONS") => preflight(state, request),
+        (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, request, room),
+        (Some(Resource::Messages), "POST") => post_message(state, socket, request, room),
+        (Some(Resource::Members), "GET" | "HEAD") => get_members(state, request, room),
         (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
         (Some(Resource::Members), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
     };
-    let answer = shown_to_its_page(instance, request, outcome.unwrap_or_else(|refused| refused));
+    let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
     match request.method.as_str() {
-        "HEAD" => answer.without_body(),
-        _ => answer,
+        "HEAD" => response.without_body(),
+        _ => response,
     }
 }
 
-fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome {
+fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiResult {
     let room = room_of(room)?;
-    enter(instance, request, None, &room)?;
+    authorize_for(state, request, None, &room)?;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
-    let id = |name| -> Result<Option<MessageId>, Answer> {
+    let id = |name| -> Result<Option<MessageId>, Response> {
         let text = request.parameter(name);
         text.map(|text| {
             text.parse()
@@ -75,14 +74,14 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
         Some(Ok(limit)) => PAGE_MOST.min(limit),
         Some(Err(_)) => return Err(bad("bad limit: it is a number of messages")),
     };
-    let bytes = instance.config.outbox_bytes / 2;
-    let excerpt = gather(
-        &*instance.backplane,
+    let bytes = state.config.outbox_bytes / 2;
+    let excerpt = read_page(
+        &*state.backplane,
         Encoding::Json,
         &room,
         (which, limit),
         bytes,
-        || instance.is_closing(),
+        || state.is_closing(),
     );
     let excerpt = excerpt.map_err(|why| cannot("cannot read the history", &room, &why))?;
     Ok(object(
@@ -95,70 +94,66 @@ fn past(instance: &Instance, request: &Request, room: Option<String>) -> Outcome
     ))
 }
 
-fn members(instance: &Instance, request: &Request, room: Option<String>) -> Outcome {
+fn get_members(state: &State, request: &Request, room: Option<String>) -> ApiResult {
     let room = room_of(room)?;
-    enter(instance, request, None, &room)?;
-    let members = instance.backplane.members(&room);
+    authorize_for(state, request, None, &room)?;
+    let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
     Ok(object(200, &Event::Members { room, members }))
 }
 
-/// A message as JSON; other fields are ignored.
+/// The message in a request's body. Other JSON fields are ignored.
 #[derive(Deserialize)]
-struct Said {
+struct Body {
     text: String,
     #[serde(rename = "ref")]
     reference: Option<Ref>,
 }
 
-fn say(
-    instance: &Instance,
+fn post_message(
+    state: &State,
     socket: &TcpStream,
     request: &Request,
     room: Option<String>,
-) -> Outcome {
+) -> ApiResult {
     let room = room_of(room)?;
-    let from = author(instance, request, &room)?;
-    let said = body(instance, socket, request)?;
-    if said.text.is_empty() {
+    let from = author(state, request, &room)?;
+    let body = read_message(state, socket, request)?;
+    if body.text.is_empty() {
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
     }
-    if let Err(wait) = instance.paces.take(&from, Instant::now()) {
-        let event = too_fast(instance.config.send_rate, wait, room, said.reference);
+    if let Err(wait) = state.buckets.take(&from, Instant::now()) {
+        let event = too_fast(state.config.send_rate, wait, room, body.reference);
         let seconds = wait.as_secs_f64().ceil();
         return Err(object(429, &event).with("Retry-After", format!("{seconds}")));
     }
-    if instance.is_closing() {
+    if state.is_closing() {
         let message = "not sent: the server is closing, try again";
         return Err(later(error(503, ErrorCode::Closing, message)));
     }
     let draft = Draft {
         room: room.clone(),
         from,
-        text: said.text,
-        reference: said.reference.clone(),
+        text: body.text,
+        reference: body.reference.clone(),
         via: None,
     };
     let (tell, told) = crossbeam_channel::bounded(1);
-    let receive = Box::new(move |outcome| {
-        // It is waited for below, and this is said once.
-        let _ = tell.send(outcome);
+    let on_stored = Box::new(move |stored| {
+        // This thread waits below, and the backplane calls this once: there is room in the channel.
+        let _ = tell.send(stored);
     });
-    instance.backplane.publish(draft, receive);
-    // Every publication has its receipt in bounded time.
-    let outcome = told.recv().unwrap_or(Err(BackplaneError::NoAnswer));
-    let status = outcome.as_ref().map_or_else(status_of, |_| 201);
-    let event = receipt(outcome, room, said.reference);
-    let answer = object(status, &event);
-    match event {
-        Event::Error { retry: true, .. } => Err(later(answer)),
-        _ => Ok(answer),
-    }
+    state.backplane.publish(draft, on_stored);
+    // The backplane answers each message within a bounded time.
+    let stored = told.recv().unwrap_or(Err(BackplaneError::NoAnswer));
+    let status = stored.as_ref().map_or_else(status_of, |_| 201);
+    let event = receipt(stored, room, body.reference);
+    Ok(response_to(status, &event))
 }
 
-/// Who says it: the user that is named, or else the token's.
-fn author(instance: &Instance, request: &Request, room: &RoomName) -> Result<UserName, Answer> {
+/// The author of a message: the user that the request names, or else the user of the token.
+fn author(state: &State, request: &Request, room: &RoomName) -> Result<UserName, Response> {
     let named = match request.parameter("user").map(str::parse::<UserName>) {
         None => None,
         Some(Ok(user)) => Some(user),
@@ -167,17 +162,17 @@ fn author(instance: &Instance, request: &Request, room: &RoomName) -> Result<Use
             return Err(error(400, ErrorCode::BadRequest, &message));
         }
     };
-    enter(instance, request, named.as_ref(), room)?.ok_or_else(|| {
+    authorize_for(state, request, named.as_ref(), room)?.ok_or_else(|| {
         let message = "who says it? add ?user=NAME, or a token";
         error(400, ErrorCode::BadRequest, message)
     })
 }
 
-/// What is to be said, and under which ref.
-fn body(instance: &Instance, socket: &TcpStream, request: &Request) -> Result<Said, Answer> {
-    let config = &instance.config;
+/// Reads the message, and its ref, from the request's body and header.
+fn read_message(state: &State, socket: &TcpStream, request: &Request) -> Result<Body, Response> {
+    let config = &state.config;
     let due = Instant::now() + config.deadlines.head;
-    let body = read_body(socket, request, config.max_message, due).map_err(|why| {
+    let text = read_body(socket, request, config.max_message, due).map_err(|why| {
         let status = why.status();
         let code = if status == 413 {
             ErrorCode::TooLarge
@@ -195,50 +190,50 @@ fn body(instance: &Instance, socket: &TcpStream, request: &Request) -> Result<Sa
         .header("content-type")
         .and_then(|kind| kind.split(';').next())
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    let mut said = if is_json {
-        serde_json::from_str(&body).map_err(|why| bad(&format!("not a JSON message: {why}")))?
+    let mut body: Body = if is_json {
+        serde_json::from_str(&text).map_err(|why| bad(&format!("not a JSON message: {why}")))?
     } else {
-        Said {
-            // What a shell puts behind a line is not part of it.
-            text: body.trim_end_matches(['\r', '\n']).to_owned(),
+        Body {
+            // A shell ends a line with a line break, which is not part of the message.
+            text: text.trim_end_matches(['\r', '\n']).to_owned(),
             reference: None,
         }
     };
-    said.reference = key.or(said.reference);
-    Ok(said)
+    body.reference = key.or(body.reference);
+    Ok(body)
 }
 
-fn room_of(room: Option<String>) -> Result<RoomName, Answer> {
+fn room_of(room: Option<String>) -> Result<RoomName, Response> {
     let bad = |why: &str| error(400, ErrorCode::BadRoom, &format!("bad room name: {why}"));
     let room = room.ok_or_else(|| bad("it is not UTF-8"))?;
     room.parse().map_err(|why| bad(&format!("{why}")))
 }
 
-/// Whether the request may come into the room; the user it comes as, if it says so.
-fn enter(
-    instance: &Instance,
+/// Authorizes the request for the room. Returns the user, if the request or its token names one.
+fn authorize_for(
+    state: &State,
     request: &Request,
     user: Option<&UserName>,
     room: &RoomName,
-) -> Result<Option<UserName>, Answer> {
-    let admitted = admit(request, user, Some(room), &instance.config);
-    Ok(admitted.map_err(|refused| not_admitted(&refused))?.user)
+) -> Result<Option<UserName>, Response> {
+    let authorized = authorize(request, user, Some(room), &state.config);
+    Ok(authorized.map_err(|denied| deny(&denied))?.user)
 }
 
-fn not_admitted(refused: &Refused) -> Answer {
-    let code = match refused.status {
+fn deny(denied: &Denied) -> Response {
+    let code = match denied.status {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
     };
-    refused.challenge(error(refused.status, code, refused.sentence))
+    denied.challenge(error(denied.status, code, denied.sentence))
 }
 
-/// What a browser asks before it lets a page of another origin ask.
-fn preflight(instance: &Instance, request: &Request) -> Outcome {
-    if let Some((_, false)) = page(request, &instance.config) {
-        return Err(not_admitted(&FOREIGN_PAGE));
+/// The response to a preflight request, which a browser sends before a request of another origin's page.
+fn preflight(state: &State, request: &Request) -> ApiResult {
+    if let Some((_, false)) = origin(request, &state.config) {
+        return Err(deny(&FOREIGN_ORIGIN));
     }
-    Ok(Answer::empty(204)
+    Ok(Response::empty(204)
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
         .with(
             "Access-Control-Allow-Headers",
@@ -247,27 +242,31 @@ fn preflight(instance: &Instance, request: &Request) -> Outcome {
         .with("Access-Control-Max-Age", "600"))
 }
 
-/// A browser shows an answer to a page of another origin only if it says so (Fetch §3.2).
-fn shown_to_its_page(instance: &Instance, request: &Request, answer: Answer) -> Answer {
-    match page(request, &instance.config) {
-        Some((origin, true)) => answer
+/// Lets the browser show the response to a page of an allowed origin (Fetch §3.2).
+fn show_to_page(state: &State, request: &Request, response: Response) -> Response {
+    match origin(request, &state.config) {
+        Some((origin, true)) => response
             .with("Access-Control-Allow-Origin", origin)
             .with("Vary", "Origin"),
-        _ => answer,
+        _ => response,
     }
 }
 
-fn wrong_method(allowed: &str) -> Answer {
+fn wrong_method(allowed: &str) -> Response {
     let message = format!("only {allowed} is possible here");
     error(405, ErrorCode::BadRequest, &message).with("Allow", allowed)
 }
 
-fn cannot(what: &str, room: &RoomName, why: &BackplaneError) -> Answer {
-    let event = refused(what, Some(room), None, why);
-    let answer = object(status_of(why), &event);
+fn cannot(what: &str, room: &RoomName, why: &BackplaneError) -> Response {
+    response_to(status_of(why), &failed(what, Some(room), None, why))
+}
+
+/// The response for an answer of the backplane. If a retry may help, it says when to retry.
+fn response_to(status: u16, event: &Event) -> Response {
+    let response = object(status, event);
     match event {
-        Event::Error { retry: true, .. } => later(answer),
-        _ => answer,
+        Event::Error { retry: true, .. } => later(response),
+        _ => response,
     }
 }
 
@@ -278,11 +277,11 @@ fn status_of(why: &BackplaneError) -> u16 {
     }
 }
 
-fn later(answer: Answer) -> Answer {
-    answer.with("Retry-After", RETRY_AFTER.as_secs().to_string())
+fn later(response: Response) -> Response {
+    response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
 }
 
-fn error(status: u16, code: ErrorCode, message: &str) -> Answer {
+fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     let event = Event::Error {
         code,
         message: message.to_owned(),
@@ -293,6 +292,6 @@ fn error(status: u16, code: ErrorCode, message: &str) -> Answer {
     object(status, &event)
 }
 
-fn object(status: u16, event: &Event) -> Answer {
-    Answer::of_json(status, json::encode(event))
+fn object(status: u16, event: &Event) -> Response {
+    Response::of_json(status, json::encode(event))
 }

@@ -1,20 +1,35 @@
-//! One instance: it takes connections, carries each user's conversation, and is torn down.
+//! One instance: its start, its connections, and its teardown.
 //!
-//! Listed bottom-up, as in `lib.rs`: each file uses only those above it. Read it from the other end: here
-//! it starts and ends; `accept.rs` gives each connection a thread; [`connection`] takes it from the first
-//! byte to the last, by way of [`http`], [`admission`] and the upgrade; [`session`] is what a user says
-//! and hears.
+//! The files are listed bottom-up, as in `lib.rs`: each uses only those above it. Read them in the order
+//! of a message, from the socket to the backplane:
+//!
+//! 1. This file starts the server, and tears it down.
+//! 2. `accept.rs` accepts connections, as many as [`capacity`] allows, and starts a thread for each.
+//! 3. [`connection`] serves one connection. It reads the request ([`http`]), checks it ([`auth`],
+//!    [`token`]), and then sends a response ([`page`], [`api`]) or upgrades to a chat. The read pump gives
+//!    each message of a chat to the session.
+//! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
+//!    It answers with events ([`answers`]) and pages of the log ([`history`]).
+//!
+//! [`state`] is what all connections share, and [`config`] holds the options.
 
 pub mod token;
 pub mod config;
-pub mod limits;
+pub mod rate;
+pub mod capacity;
+pub mod state;
+pub mod answers;
+pub mod history;
 pub mod session;
 pub mod page;
 pub mod http;
-pub mod admission;
+pub mod auth;
 pub mod api;
 pub mod connection;
 mod accept;
+
+// The meter uses this name.
+pub use self::capacity as limits;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -27,30 +42,30 @@ use log::{info, warn};
 use socket2::SockRef;
 
 use self::accept::{accept, listen_on};
+use self::capacity::Capacity;
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
-use self::limits::Capacity;
-use self::session::Instance;
+use self::state::State;
 use crate::backplane::{Backplane, ConnectError, Local, Redis};
 use crate::hub::Hub;
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::threads;
 
-/// How often a teardown looks whether sends are still in flight.
-const IN_FLIGHT_GLANCE: Duration = Duration::from_millis(2);
+/// The pause between two checks of a teardown whether sends are still in flight.
+const IN_FLIGHT_CHECK: Duration = Duration::from_millis(2);
 
-/// What a teardown keeps of its time for the backplane.
+/// The part of its time that a teardown keeps for the backplane.
 const BACKPLANE_SHARE: Duration = Duration::from_secs(4);
 
-/// Why a server does not start. The operator acts next.
+/// The reason why a server does not start. The operator acts next.
 #[derive(Debug)]
 pub enum StartError {
-    /// Options that do not fit together.
+    /// The options do not fit together.
     Config(ConfigError),
-    /// Redis is not there, or not as it should be.
+    /// Redis cannot be reached, or cannot be used.
     Redis(ConnectError),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     Listen(SocketAddr, io::Error),
     /// The system gives no thread.
     Thread(io::Error),
@@ -74,7 +89,7 @@ impl std::error::Error for StartError {}
 
 /// A server that listens.
 pub struct Server {
-    instance: Arc<Instance>,
+    state: Arc<State>,
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
@@ -82,8 +97,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Checks the options, binds the address and connects to the backplane, in this order, so that
-    /// whatever is wrong shows before anything is announced.
+    /// Checks the options, binds the address and connects to the backplane. An error in any of them comes
+    /// before the instance announces itself.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let listen = config.listen;
@@ -108,54 +123,55 @@ impl Server {
             capacity.connections, capacity.bound_by
         );
         metrics::MAX_CONNECTIONS.set(capacity.connections);
-        let instance = Arc::new(Instance::new(config, hub, backplane));
+        let state = Arc::new(State::new(config, hub, backplane));
         Ok(Self {
-            connections: Arc::new(Connections::new(Arc::clone(&instance))),
-            instance,
+            connections: Arc::new(Connections::new(Arc::clone(&state))),
+            state,
             listener: Arc::new(listener),
             address,
             capacity,
         })
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it runs on, for people.
+    /// The name of the backplane, for the log.
     pub fn runs_on(&self) -> String {
-        match &self.instance.config.redis {
+        match &self.state.config.redis {
             None => "the embedded backplane".to_owned(),
             Some(redis) => format!("Redis at {redis}"),
         }
     }
 
-    /// Serves until `stop` says something, then tears everything down.
+    /// Serves until a value comes from `stop`, and then tears everything down.
     pub fn run(self, stop: &Receiver<()>) -> io::Result<()> {
         let acceptor = threads::spawn_vital("acceptor", {
             let listener = Arc::clone(&self.listener);
             let connections = Arc::clone(&self.connections);
-            let instance = Arc::clone(&self.instance);
+            let state = Arc::clone(&self.state);
             let capacity = self.capacity;
-            move || accept(&listener, &connections, &instance, capacity)
+            move || accept(&listener, &connections, &state, capacity)
         })?;
-        // A sender that is dropped also ends it.
+        // An error means that the sender is dropped, which ends the server as well.
         let _ = stop.recv();
         self.tear_down(acceptor);
         Ok(())
     }
 
-    /// Nothing new; sends in flight answered; everyone told and closed; then the backplane.
+    /// Takes nothing new, waits for the receipts of sends in flight, closes every connection, and then
+    /// closes the backplane.
     fn tear_down(&self, acceptor: JoinHandle<()>) {
         let begun = Instant::now();
-        let drain = self.instance.config.drain;
+        let drain = self.state.config.drain;
         let deadline = begun + drain.saturating_sub(BACKPLANE_SHARE).max(drain / 2);
         info!("closing: {} connections are open", self.connections.count());
-        self.instance.close();
+        self.state.close();
         self.stop_accepting(acceptor);
-        while self.instance.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
-            thread::sleep(IN_FLIGHT_GLANCE);
+        while self.state.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
+            thread::sleep(IN_FLIGHT_CHECK);
         }
         self.connections.close_all();
         if !self.connections.wait_until_none(deadline) {
@@ -163,13 +179,12 @@ impl Server {
             self.connections.break_all();
             self.connections.wait_until_none(begun + drain);
         }
-        self.instance.backplane.close();
+        self.state.backplane.close();
         info!("closed in {:.1} s", begun.elapsed().as_secs_f64());
     }
 
     fn stop_accepting(&self, acceptor: JoinHandle<()>) {
-        // Shutting a listener down wakes `accept` on Linux; a connection to ourselves does
-        // elsewhere.
+        // On Linux, shutting the listener down wakes `accept`. On other systems, a connection does.
         if SockRef::from(&*self.listener)
             .shutdown(Shutdown::Both)
             .is_err()

@@ -1,6 +1,6 @@
-//! An echo server on the product's own connection code, for `scripts/conformance.sh`, which lets a
-//! WebSocket test suite loose on it. It takes what a chat does not: binary messages, which it
-//! returns as binary, and messages of up to 16 MiB. It ends when its standard input does.
+//! An echo server on the server's own pumps, for `scripts/conformance.sh`, which runs a WebSocket test
+//! suite against it. Unlike a chat it takes binary messages, which it returns as binary, and messages
+//! of up to 16 MiB. It ends when its standard input does.
 
 #![allow(clippy::print_stdout)] // where it listens is what the script waits for
 
@@ -14,8 +14,9 @@ use hubbub::hub::outbox::Outbox;
 use hubbub::message::ConnectionId;
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::server::config::Config;
-use hubbub::server::connection::{Conversation, Terms, converse};
-use hubbub::server::http::{Answer, read_request};
+use hubbub::server::connection::Pumps;
+use hubbub::server::http::{Response, read_request};
+use hubbub::websocket::Incoming;
 use hubbub::websocket::frame::{self, Frame};
 use hubbub::websocket::server::accept;
 
@@ -35,7 +36,7 @@ fn main() -> io::Result<()> {
     thread::Builder::new()
         .name("acceptor".to_owned())
         .spawn(move || accept_all(&listener))?;
-    // Whoever started it holds the other end, so that it never outlives a script that was killed.
+    // The script holds the other end, so the server never outlives a script that was killed.
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
@@ -50,59 +51,48 @@ fn accept_all(listener: &TcpListener) {
     }
 }
 
-/// One connection. The suite judges what it sees; nothing is said about it here.
+/// Serves one connection. The suite judges the frames that it gets; this server judges nothing.
 fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
-    let Config {
-        max_head,
-        deadlines,
-        ..
-    } = Config::default();
-    let Ok(request) = read_request(socket, max_head, Instant::now() + deadlines.head) else {
+    let config = Config {
+        max_message: MAX_MESSAGE,
+        outbox_bytes: OUTBOX_BYTES,
+        ping_interval: HEARTBEAT,
+        ..Config::default()
+    };
+    let head_due = Instant::now() + config.deadlines.head;
+    let Ok(request) = read_request(socket, config.max_head, head_due) else {
         return;
     };
     let head = match accept(&request.headers, None) {
         Ok(head) => head,
         Err(why) => {
-            let _ = Answer::new(400, why).write(socket);
+            let _ = Response::new(400, why).write(socket);
             return;
         }
     };
-    let terms = Terms {
-        encoding: Encoding::Text,
-        outbox_bytes: OUTBOX_BYTES,
-        max_message: MAX_MESSAGE,
-        heartbeat: HEARTBEAT,
-        deadlines,
+    let mut pumps = Pumps::start(socket, id, Encoding::Text, &config, &head, request.rest);
+    let outbox = Arc::clone(pumps.outbox());
+    let ended = loop {
+        match pumps.read() {
+            Ok(Incoming::Text(text)) => {
+                echo(
+                    &outbox,
+                    frame::text(&[text]).expect("one payload makes one frame"),
+                );
+            }
+            Ok(Incoming::Binary(bytes)) => echo(&outbox, binary(&bytes)),
+            Ok(Incoming::Alive | Incoming::Close(_)) => {}
+            Err(ended) => break ended,
+        }
     };
-    let begin = |outbox: &Arc<Outbox>| Echo(Arc::clone(outbox));
-    converse(socket, id, &terms, &head, request.rest, begin);
+    pumps.finish(&ended);
 }
 
-/// Says again whatever it hears, at the pace at which it is listened to.
-struct Echo(Arc<Outbox>);
-
-impl Echo {
-    fn say(&self, frame: Frame) {
-        // The outbox may have ended meanwhile; then it takes nothing more, and nobody misses it.
-        self.0.wait_for_space();
-        self.0.push(frame, Priority::High);
-    }
-}
-
-impl Conversation for Echo {
-    fn text(&mut self, text: &str) {
-        let frame = frame::text(&[text.to_owned()]).expect("one payload makes one frame");
-        self.say(frame);
-    }
-
-    fn binary(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.say(binary(bytes));
-        Ok(())
-    }
-
-    fn goodbye(&mut self) {}
-
-    fn settle(&mut self) {}
+/// Returns a frame to the client, which is read no further until the outbox has room.
+fn echo(outbox: &Outbox, frame: Frame) {
+    // The outbox may have ended meanwhile; then it takes nothing more, and nobody misses it.
+    outbox.wait_for_space();
+    outbox.push(frame, Priority::High);
 }
 
 /// A final binary frame (RFC 6455 §5.2). The product has no encoder for it, since a chat sends text.

@@ -217,8 +217,8 @@ fn a_server_that_is_fed_noise_serves_on() {
 
 #[test]
 fn a_panic_ends_its_own_connection_alone_and_is_counted() {
-    let instance = house::instance(house::faulty(Call::Subscribe));
-    let connections = Arc::new(Connections::new(Arc::clone(&instance)));
+    let state = house::state(house::faulty(Call::Subscribe));
+    let connections = Arc::new(Connections::new(Arc::clone(&state)));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     let accepting = Arc::clone(&connections);
@@ -249,26 +249,26 @@ fn a_panic_ends_its_own_connection_alone_and_is_counted() {
     connections.close_all();
     assert_eq!(alice.is_closed(), Some(1012));
     assert!(connections.wait_until_none(Instant::now() + Duration::from_secs(10)));
-    instance.backplane.close();
+    state.backplane.close();
 }
 
 /// Wherever the panic is: the presence keeper would otherwise renew a ghost for ever.
 #[test]
 fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
     for call in [Call::Subscribe, Call::Arrive, Call::Tail, Call::Members] {
-        let instance = house::instance(house::faulty(call));
+        let state = house::state(house::faulty(call));
         let (lobby, cursed) = (RoomName::lobby(), "cursed".parse().expect("a name"));
-        let hosts = |room| instance.hub.hosts(room);
-        let is_empty = |room| instance.backplane.members(room).expect("users").is_empty();
+        let hosts = |room| state.hub.hosts(room);
+        let is_empty = |room| state.backplane.members(room).expect("users").is_empty();
         let entering = catch_unwind(AssertUnwindSafe(|| {
             let (outbox, _queue) = outbox(Encoding::Json, 1 << 20, None);
             let user = "mallory".parse().expect("a name");
-            let instance = Arc::clone(&instance);
+            let state = Arc::clone(&state);
             let mut session =
-                Session::begin(instance, ConnectionId(1), user, lobby.clone(), None, outbox);
-            session.take(r#"{"type":"join","room":"lobby"}"#);
+                Session::begin(state, ConnectionId(1), user, lobby.clone(), None, outbox);
+            session.handle(r#"{"type":"join","room":"lobby"}"#);
             assert!(hosts(&lobby) && !is_empty(&lobby));
-            session.take(r#"{"type":"join","room":"cursed"}"#);
+            session.handle(r#"{"type":"join","room":"cursed"}"#);
             panic!("the bug is gone");
         }));
         assert_eq!(
@@ -281,6 +281,6 @@ fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
                 is_empty(room).then_some(())
             });
         }
-        instance.backplane.close();
+        state.backplane.close();
     }
 }

@@ -9,7 +9,8 @@ use hubbub::backplane::Draft;
 use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{Encoding, Event, text};
-use hubbub::server::session::{Instance, Session};
+use hubbub::server::session::Session;
+use hubbub::server::state::State;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::json;
@@ -59,14 +60,14 @@ struct Client {
 }
 
 impl Client {
-    fn connect(&mut self, instance: &Arc<Instance>, user: &UserName, room: &RoomName) {
+    fn connect(&mut self, state: &Arc<State>, user: &UserName, room: &RoomName) {
         if self.link.is_some() {
             return;
         }
         let (outbox, queue) = outbox(Encoding::Json, 1 << 20, None);
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let mut session = Session::begin(
-            Arc::clone(instance),
+            Arc::clone(state),
             connection,
             user.clone(),
             room.clone(),
@@ -75,7 +76,7 @@ impl Client {
         );
         let since = self.seen.last().map(ToString::to_string);
         let join = json!({"type": "join", "room": room.as_str(), "since": since});
-        session.take(&join.to_string());
+        session.handle(&join.to_string());
         self.link = Some((session, Reader::of(queue)));
         self.recovered |= since.is_some();
     }
@@ -128,7 +129,7 @@ impl Client {
 }
 
 /// Publishes without waiting in between; the ids, in the order of the calls.
-fn publish(instance: &Instance, room: &RoomName, count: usize) -> Vec<MessageId> {
+fn publish(state: &State, room: &RoomName, count: usize) -> Vec<MessageId> {
     let (tell, told) = mpsc::channel();
     for _ in 0..count {
         let tell = tell.clone();
@@ -142,7 +143,7 @@ fn publish(instance: &Instance, room: &RoomName, count: usize) -> Vec<MessageId>
         let receipt = Box::new(move |outcome| {
             let _ = tell.send(outcome);
         });
-        instance.backplane.publish(draft, receipt);
+        state.backplane.publish(draft, receipt);
     }
     (0..count)
         .map(|_| {
@@ -152,11 +153,7 @@ fn publish(instance: &Instance, room: &RoomName, count: usize) -> Vec<MessageId>
         .collect()
 }
 
-fn one_order(
-    instance: &Arc<Instance>,
-    steps: Vec<Step>,
-    cut: impl Fn(),
-) -> Result<(), TestCaseError> {
+fn one_order(state: &Arc<State>, steps: Vec<Step>, cut: impl Fn()) -> Result<(), TestCaseError> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let room: RoomName = format!("room-{number}").parse().expect("a name");
     let user: UserName = "client".parse().expect("a name");
@@ -164,17 +161,17 @@ fn one_order(
     let mut order = Vec::new();
     for step in steps {
         match step {
-            Step::Publish(count) => order.extend(publish(instance, &room, count)),
-            Step::Connect(client) => clients[client].connect(instance, &user, &room),
+            Step::Publish(count) => order.extend(publish(state, &room, count)),
+            Step::Connect(client) => clients[client].connect(state, &user, &room),
             Step::Read(client, count) => clients[client].read(count)?,
             Step::BreakOff(client) => clients[client].link = None,
             Step::Cut => cut(),
         }
     }
     for client in &mut clients {
-        client.connect(instance, &user, &room);
+        client.connect(state, &user, &room);
     }
-    order.extend(publish(instance, &room, 1));
+    order.extend(publish(state, &room, 1));
     let end = order[order.len() - 1];
     for client in &mut clients {
         client.read_until(end)?;
@@ -185,27 +182,27 @@ fn one_order(
     Ok(())
 }
 
-fn run(cases: u32, instance: &Arc<Instance>, cut: impl Fn()) {
+fn run(cases: u32, state: &Arc<State>, cut: impl Fn()) {
     let mut runner = TestRunner::new(Config {
         cases,
         failure_persistence: None,
         ..Config::default()
     });
     runner
-        .run(&steps(), |steps| one_order(instance, steps, &cut))
+        .run(&steps(), |steps| one_order(state, steps, &cut))
         .unwrap_or_else(|error| panic!("{error}"));
-    instance.backplane.close();
+    state.backplane.close();
 }
 
 #[test]
 fn every_client_sees_one_order_on_the_embedded_backplane() {
-    run(300, &house::instance(house::local(KEPT)), || {});
+    run(300, &house::state(house::local(KEPT)), || {});
 }
 
 #[test]
 fn every_client_sees_one_order_through_redis_and_its_cuts() {
     let redis = Redis::start();
-    run(60, &house::instance(house::shared(&redis, KEPT)), || {
+    run(60, &house::state(house::shared(&redis, KEPT)), || {
         let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     });
 }

@@ -168,7 +168,7 @@ fn a_foreign_crate_has_one_room() {
         ("hmac", &["server/token.rs"]),
         ("sha2", &["server/token.rs"]),
         // The system's own interface: signals, the machine's limits, and the meter.
-        ("nix", &["cli/", "server/limits.rs", "bench/"]),
+        ("nix", &["cli/", "server/capacity.rs", "bench/"]),
         // Sockets are made in one place, and written to in another.
         ("socket2", &["hub/outbox/", "server/"]),
     ];

@@ -1,6 +1,8 @@
-//! Every open connection, keyed by connection and never by user: one that ends takes only itself along.
+//! Every open connection of this instance.
 //!
-//! Each has a thread, which is joined, and a stage, by which a teardown knows how to end it.
+//! The map is keyed by connection and never by user, so a connection that ends cannot remove another
+//! one of the same user. Each connection has a thread, which is joined, and a [`Phase`], which tells a
+//! teardown how to end it.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,125 +21,125 @@ use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Event;
-use crate::server::session::Instance;
+use crate::server::state::State;
 use crate::threads::lock;
 use crate::websocket::code;
 
-/// The reader parses JSON, whose nesting is bounded.
+/// The reader parses JSON, and the parser bounds how deep it nests.
 const READER_STACK: usize = 256 * 1024;
 
-/// A drain closes so many connections at a time, with this pause in between, and more if it would
-/// take longer than this in all.
+/// A drain closes this many connections at a time, with this pause in between. It closes more at a time
+/// if it would otherwise take longer than `DRAIN_WITHIN` in all.
 const DRAIN_BATCH: usize = 50;
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why everybody is sent away.
+/// The reason that a drain gives to clients.
 const RESTARTING: &str = "the server is restarting";
 
-/// When those who are sent away should come back, at the latest.
+/// The latest time at which a drain asks clients to come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Every open connection.
+/// Every open connection of this instance.
 pub struct Connections {
-    pub(super) instance: Arc<Instance>,
+    pub(super) state: Arc<State>,
     open: Mutex<HashMap<ConnectionId, Open>>,
-    /// Whether everybody was sent away. Changes under the lock of `open`, so that whoever begins to
-    /// chat is among those who were, or comes after.
-    sent_away: AtomicBool,
+    /// Whether [`Connections::close_all`] has run. It changes under the lock of `open`, so a connection
+    /// that begins to chat is either in the map that `close_all` reads, or finds this set.
+    closed_all: AtomicBool,
     closed_one: Condvar,
     next: AtomicU64,
-    /// The thread that ended last. It is joined when the next one has ended, or by the teardown, so
-    /// that at most one ended thread keeps its stack.
+    /// The thread that ended last. It is joined when the next one ends, or by the teardown, so that at
+    /// most one ended thread keeps its stack.
     ended: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Why there is no connection for a socket.
+/// The reason why [`Connections::start`] starts no connection.
 #[derive(Debug)]
-pub enum NoConnection {
-    /// This address has as many as one may have.
-    Address,
+pub enum NotStarted {
+    /// This address has as many connections as one address may have.
+    TooManyFromAddress,
     /// The system gives no thread.
-    Thread(io::Error),
+    NoThread(io::Error),
 }
 
 struct Open {
     address: IpAddr,
     socket: Arc<TcpStream>,
-    stage: Stage,
+    phase: Phase,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How far a connection has come.
-pub(super) enum Stage {
-    /// Its request is not read yet.
-    Asking,
-    /// It gets its answer, and then ends by itself in bounded time or goes on as a chat.
-    Answering,
-    /// It is upgraded.
+/// The phases that a connection goes through.
+pub(super) enum Phase {
+    /// The server waits for the request.
+    AwaitingRequest,
+    /// The server responds. Then the connection ends within a bounded time, or goes on as a chat.
+    Responding,
+    /// The connection is upgraded.
     Chatting(Arc<Outbox>),
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(instance: Arc<Instance>) -> Self {
+    /// No connection is open yet.
+    pub fn new(state: Arc<State>) -> Self {
         Self {
-            instance,
+            state,
             open: Mutex::default(),
-            sent_away: AtomicBool::new(false),
+            closed_all: AtomicBool::new(false),
             closed_one: Condvar::new(),
             next: AtomicU64::new(1),
             ended: Mutex::new(None),
         }
     }
 
-    /// Gives a new connection its thread.
+    /// Starts the reader thread of a new connection.
     pub fn start(
         self: &Arc<Self>,
         socket: &Arc<TcpStream>,
         peer: SocketAddr,
-    ) -> Result<(), NoConnection> {
+    ) -> Result<(), NotStarted> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.enter(id, socket, peer)?;
+        self.insert(id, socket, peer)?;
         let connections = Arc::clone(self);
         let its_socket = Arc::clone(socket);
         let thread = thread::Builder::new()
             .name(format!("reader-{id}"))
             .stack_size(READER_STACK)
             .spawn(move || {
-                // A panic ends this connection alone; it has been reported where it happened.
+                // A panic ends this connection alone. The panic hook has reported it.
                 let run = || serve(&connections, &its_socket, id, peer);
                 if catch_unwind(AssertUnwindSafe(run)).is_err() {
                     metrics::PANICS.count();
                     error!("connection {id} from {peer} ended by a panic");
                     let _ = its_socket.shutdown(Shutdown::Both);
                 }
-                connections.end(id);
+                connections.remove(id);
             });
         match thread {
-            Ok(thread) => self.runs(id, thread),
+            Ok(thread) => self.set_thread(id, thread),
             Err(error) => {
                 lock(&self.open).remove(&id);
-                return Err(NoConnection::Thread(error));
+                return Err(NotStarted::NoThread(error));
             }
         }
         metrics::ACCEPTED.count();
         Ok(())
     }
 
-    /// Counts it among the open ones, if it may be.
-    fn enter(
+    /// Inserts a connection, unless its address has too many.
+    fn insert(
         &self,
         id: ConnectionId,
         socket: &Arc<TcpStream>,
         peer: SocketAddr,
-    ) -> Result<(), NoConnection> {
+    ) -> Result<(), NotStarted> {
         let address = peer.ip();
         let mut open = lock(&self.open);
-        if let Some(most) = self.instance.config.max_per_address {
-            let has = open.values().filter(|open| open.address == address);
-            if has.count() >= most {
-                return Err(NoConnection::Address);
+        if let Some(most) = self.state.config.max_per_address {
+            let of_address = open.values().filter(|open| open.address == address);
+            if of_address.count() >= most {
+                return Err(NotStarted::TooManyFromAddress);
             }
         }
         open.insert(
@@ -145,15 +147,15 @@ impl Connections {
             Open {
                 address,
                 socket: Arc::clone(socket),
-                stage: Stage::Asking,
+                phase: Phase::AwaitingRequest,
                 thread: None,
             },
         );
         Ok(())
     }
 
-    /// Notes the thread of a connection, to be joined. It may have ended by now.
-    fn runs(&self, id: ConnectionId, thread: JoinHandle<()>) {
+    /// Notes the thread of a connection, to be joined. The thread may have ended already.
+    fn set_thread(&self, id: ConnectionId, thread: JoinHandle<()>) {
         let ended = match lock(&self.open).get_mut(&id) {
             Some(open) => {
                 open.thread = Some(thread);
@@ -161,75 +163,75 @@ impl Connections {
             }
             None => Some(thread),
         };
-        self.join_with_next(ended);
+        self.join_previous(ended);
     }
 
-    /// Whether this instance can take users; if not, why.
+    /// Removes a connection. This is the last call of its thread.
+    fn remove(&self, id: ConnectionId) {
+        let thread = lock(&self.open).remove(&id).and_then(|open| open.thread);
+        self.join_previous(thread);
+        self.closed_one.notify_all();
+    }
+
+    /// Keeps a thread that has ended or is about to, and joins the one that was kept before.
+    fn join_previous(&self, ended: Option<JoinHandle<()>>) {
+        let Some(ended) = ended else { return };
+        let previous = lock(&self.ended).replace(ended);
+        if let Some(thread) = previous {
+            // Only the last statements of that thread are left to run.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether this instance can take users. The error says why not.
     pub fn ready(&self) -> Result<(), String> {
-        if self.instance.is_closing() {
+        if self.state.is_closing() {
             return Err("closing".to_owned());
         }
-        self.instance.backplane.ready()
+        self.state.backplane.ready()
     }
 
-    /// Notes how far a connection has come. One that begins to chat after the others were sent away is
-    /// sent after them.
-    pub(super) fn comes_to(&self, id: ConnectionId, stage: Stage) {
+    /// Notes the phase of a connection. If it begins to chat after [`Connections::close_all`], it is
+    /// closed as the others were.
+    pub(super) fn set_phase(&self, id: ConnectionId, phase: Phase) {
         let late = {
             let mut open = lock(&self.open);
             let Some(open) = open.get_mut(&id) else {
                 return;
             };
-            open.stage = stage;
-            match &open.stage {
-                Stage::Chatting(outbox) if self.sent_away.load(Ordering::Relaxed) => {
+            open.phase = phase;
+            match &open.phase {
+                Phase::Chatting(outbox) if self.closed_all.load(Ordering::Relaxed) => {
                     Some(Arc::clone(outbox))
                 }
                 _ => None,
             }
         };
         if let Some(outbox) = late {
-            send_away(&outbox);
+            close(&outbox);
         }
     }
 
-    /// The last thing that a connection's thread does.
-    fn end(&self, id: ConnectionId) {
-        let mine = lock(&self.open).remove(&id).and_then(|open| open.thread);
-        self.join_with_next(mine);
-        self.closed_one.notify_all();
-    }
-
-    /// Keeps a thread that has ended, and joins the one before it.
-    fn join_with_next(&self, ended: Option<JoinHandle<()>>) {
-        let Some(ended) = ended else { return };
-        let before = lock(&self.ended).replace(ended);
-        if let Some(thread) = before {
-            // It is past its own last statement but one.
-            let _ = thread.join();
-        }
-    }
-
-    /// How many are open.
+    /// The number of open connections.
     pub fn count(&self) -> usize {
         lock(&self.open).len()
     }
 
-    /// Says `closing` and then closes, to everyone, in batches: those who come back to another
-    /// instance must not all come at once. A connection that is still in its handshake is broken
-    /// off. Takes [`DRAIN_WITHIN`] at most, however many they are.
+    /// Tells every user to come back, and closes the connections, in batches: the users must not all
+    /// come to another instance at the same time. A connection whose request has not come is broken
+    /// off. Takes [`DRAIN_WITHIN`] at most, for any number of connections.
     pub fn close_all(&self) {
         let outboxes: Vec<_> = {
             let open = lock(&self.open);
-            self.sent_away.store(true, Ordering::Relaxed);
+            self.closed_all.store(true, Ordering::Relaxed);
             open.values()
-                .filter_map(|open| match &open.stage {
-                    Stage::Asking => {
+                .filter_map(|open| match &open.phase {
+                    Phase::AwaitingRequest => {
                         let _ = open.socket.shutdown(Shutdown::Both);
                         None
                     }
-                    Stage::Answering => None,
-                    Stage::Chatting(outbox) => Some(Arc::clone(outbox)),
+                    Phase::Responding => None,
+                    Phase::Chatting(outbox) => Some(Arc::clone(outbox)),
                 })
                 .collect()
         };
@@ -240,19 +242,19 @@ impl Connections {
                 thread::sleep(DRAIN_STEP);
             }
             for outbox in outboxes {
-                send_away(outbox);
+                close(outbox);
             }
         }
     }
 
-    /// Breaks off whatever is still open.
+    /// Breaks off every connection that is still open.
     pub fn break_all(&self) {
         for open in lock(&self.open).values() {
             let _ = open.socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// Waits until none is open, or the deadline. True if none is.
+    /// Waits until no connection is open, or until the deadline. Returns true if none is open.
     pub fn wait_until_none(&self, deadline: Instant) -> bool {
         let mut open = lock(&self.open);
         while !open.is_empty() {
@@ -274,9 +276,9 @@ impl Connections {
     }
 }
 
-/// Says `closing`, and closes.
-fn send_away(outbox: &Outbox) {
-    // Those of one batch must not come back at once either.
+/// Tells one user to come back, and closes the connection.
+fn close(outbox: &Outbox) {
+    // The users of one batch must not come back at the same time either.
     let retry_after = spread(RETRY_AFTER);
     outbox.send(&Event::Closing {
         reason: RESTARTING.to_owned(),

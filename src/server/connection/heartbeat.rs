@@ -1,7 +1,7 @@
-//! The heartbeat of a connection: its reading side, which pings the peer and notices its silence.
+//! The heartbeat of a connection: it reads the socket, pings the peer, and notices a peer that is silent.
 //!
-//! It owns the socket's read time-out until the conversation ends. Pings go out regularly, whatever is
-//! read meanwhile: proxies cut a connection on which nothing comes from the server.
+//! It owns the socket's read time-out until the read pump ends. It pings at regular intervals, also while
+//! the peer sends: proxies cut a connection on which the server sends nothing.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use crate::hub::outbox::Outbox;
 
-/// The shortest read time-out; none at all would mean to wait for ever.
+/// The shortest read time-out. The kernel takes zero for no time-out at all.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Reads a socket. A read fails with [`ErrorKind::TimedOut`] only when nothing was heard for longer
-/// than a ping takes to come, and its answer after that.
+/// Reads a socket. A read fails with [`ErrorKind::TimedOut`] only if the peer was silent for a whole
+/// ping interval and the time for a pong.
 pub(super) struct Heartbeat {
     socket: Arc<TcpStream>,
     outbox: Arc<Outbox>,
     interval: Duration,
     pong_within: Duration,
     next_ping: Instant,
-    heard: Instant,
-    /// Once it was pinged since: by when it must be heard.
-    hear_by: Option<Instant>,
+    last_read: Instant,
+    /// The time at which the peer counts as silent. `None` until a ping is sent after the last read.
+    silent_from: Option<Instant>,
 }
 
 impl Heartbeat {
-    /// Pings each `interval`, by way of the `outbox`. In that time and `pong_within` something must be
-    /// heard: not from the ping on, since that may lie in the kernel behind what a slow peer still
-    /// reads.
+    /// Pings at each `interval`, through the `outbox`. The peer is silent after `interval` and
+    /// `pong_within` without a byte. Silence counts from the last read, not from the ping: our ping may
+    /// still be queued in the kernel.
     pub(super) fn new(
         socket: Arc<TcpStream>,
         outbox: Arc<Outbox>,
@@ -43,30 +43,30 @@ impl Heartbeat {
             interval,
             pong_within,
             next_ping: now + interval,
-            heard: now,
-            hear_by: None,
+            last_read: now,
+            silent_from: None,
         }
     }
 
-    fn hears(&mut self, now: Instant) {
-        self.heard = now;
-        self.hear_by = None;
+    fn note_read(&mut self, now: Instant) {
+        self.last_read = now;
+        self.silent_from = None;
     }
 
-    /// By when it must be heard. Whoever has something waiting is not pinged, and so owes nothing; and
-    /// of whoever was said goodbye to, the writer awaits an answer.
+    /// The time at which the peer counts as silent. `None` for a peer that was not pinged, since frames
+    /// still wait for it, and after the outbox has ended: then the writer waits for the peer.
     fn silent_at(&self) -> Option<Instant> {
-        self.hear_by.filter(|_| self.outbox.is_open())
+        self.silent_from.filter(|_| self.outbox.is_open())
     }
 
-    /// Pings if it is time. When it is next time to look.
+    /// Pings if a ping is due. Returns the time of the next check.
     fn beat(&mut self, now: Instant) -> Instant {
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
             if self.outbox.ping() {
-                // Later than due if nobody listened meanwhile.
-                let due = now.max(self.heard + self.interval);
-                self.hear_by.get_or_insert(due + self.pong_within);
+                // The ping is late if the reader thread was waiting elsewhere.
+                let pinged = now.max(self.last_read + self.interval);
+                self.silent_from.get_or_insert(pinged + self.pong_within);
             }
         }
         self.silent_at()
@@ -82,11 +82,11 @@ impl Read for Heartbeat {
             self.socket.set_read_timeout(Some(wait.max(SHORTEST)))?;
             match (&*self.socket).read(buffer) {
                 Ok(count) => {
-                    self.hears(Instant::now());
+                    self.note_read(Instant::now());
                     return Ok(count);
                 }
                 Err(error) => match error.kind() {
-                    // Only after a read, since a pong may be waiting to be read.
+                    // Checked only after a read: a pong may have been waiting in the kernel.
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                         if self.silent_at().is_some_and(|at| Instant::now() >= at) {
                             return Err(ErrorKind::TimedOut.into());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_pauses_is_pinged_as_well() {
+    fn a_peer_that_never_pauses_is_pinged_as_well() {
         let interval = Duration::from_millis(200);
         let (mut heartbeat, far) = heartbeat(interval, Duration::from_secs(30));
         let pinged = AtomicBool::new(false);
@@ -148,52 +148,52 @@ mod tests {
     }
 
     #[test]
-    fn who_was_heard_lately_is_not_silent_however_late_its_pong_is() {
+    fn a_peer_that_sent_lately_is_not_silent_however_late_its_pong_is() {
         let second = Duration::from_secs(1);
         let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
-        let begun = heartbeat.heard;
+        let begun = heartbeat.last_read;
         assert_eq!(heartbeat.beat(begun + 9 * second), begun + 10 * second);
-        heartbeat.hears(begun + 9 * second);
+        heartbeat.note_read(begun + 9 * second);
         assert_eq!(heartbeat.beat(begun + 10 * second), begun + 20 * second);
         assert_eq!(heartbeat.silent_at(), Some(begun + 24 * second));
-        heartbeat.hears(begun + 17 * second);
+        heartbeat.note_read(begun + 17 * second);
         assert_eq!(heartbeat.silent_at(), None);
     }
 
-    /// As while a user's request waits for the backplane, or for the user to read.
+    /// The reader thread may be waiting for the backplane, or for the user to read.
     #[test]
-    fn while_nobody_listens_nobody_is_silent() {
+    fn while_the_reader_does_not_read_no_peer_is_silent() {
         let second = Duration::from_secs(1);
         let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
-        let begun = heartbeat.heard;
+        let begun = heartbeat.last_read;
         heartbeat.beat(begun + 60 * second);
         assert_eq!(heartbeat.silent_at(), Some(begun + 65 * second));
     }
 
     #[test]
-    fn whoever_was_said_goodbye_to_is_the_writers_to_wait_for() {
+    fn after_the_outbox_has_ended_the_writer_waits_for_the_peer() {
         let second = Duration::from_secs(1);
         let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
-        heartbeat.beat(heartbeat.heard + 10 * second);
+        heartbeat.beat(heartbeat.last_read + 10 * second);
         assert!(heartbeat.silent_at().is_some());
         heartbeat.outbox.close(code::RESTART, "");
         assert_eq!(heartbeat.silent_at(), None);
     }
 
     #[test]
-    fn who_takes_nothing_is_not_pinged_but_left_to_the_writers_deadline() {
+    fn a_peer_that_takes_nothing_is_not_pinged_but_left_to_the_writers_deadline() {
         let second = Duration::from_secs(1);
         let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
         let more_than_the_kernel_takes = vec![b'x'; 64 << 20].into();
         heartbeat
             .outbox
             .push(more_than_the_kernel_takes, Priority::High);
-        heartbeat.beat(heartbeat.heard + 10 * second);
+        heartbeat.beat(heartbeat.last_read + 10 * second);
         assert_eq!(heartbeat.silent_at(), None);
     }
 
     #[test]
-    fn who_says_nothing_after_a_ping_is_silent() {
+    fn a_peer_that_sends_nothing_after_a_ping_is_silent() {
         let (mut heartbeat, mut far) =
             heartbeat(Duration::from_millis(20), Duration::from_millis(50));
         let silent = heartbeat.read(&mut [0; 16]).expect_err("nothing is said");

@@ -1,8 +1,9 @@
-//! One connection's life: route, handshake, read pump, write pump, goodbye.
+//! One connection, from its request to its end.
 //!
-//! A connection has up to two threads. The reader performs the handshake ([`upgrade`]) and then takes
-//! one message at a time; the writer writes what waits in the outbox ([`pumps`]), and is started when
-//! something first has to wait. [`Connections`] holds every open one.
+//! A connection has up to two threads. The reader thread runs [`serve`]: it reads the request and either
+//! sends a response, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The writer
+//! thread runs the write pump ([`pumps`]); it is started when a frame first has to wait. [`Connections`]
+//! holds every open connection.
 
 mod connections;
 mod heartbeat;
@@ -16,29 +17,30 @@ use std::time::Instant;
 
 use log::{debug, info};
 
-use self::connections::Stage;
-pub use self::connections::{Connections, NoConnection};
-pub use self::pumps::{Conversation, Terms, converse};
-use self::pumps::{WRITE_GLANCE, write_by};
+use self::connections::Phase;
+pub use self::connections::{Connections, NotStarted};
+pub use self::pumps::Pumps;
+use self::pumps::{WRITE_CHECK, write_by};
 use self::upgrade::{ChatRequest, chat_request};
-use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::http::{self, Answer, HeadError, Request, Route};
-use crate::server::session::Session;
+use crate::server::http::{self, HeadError, Request, Response, Route};
+use crate::server::session::{self, Session};
+use crate::websocket::code;
 use crate::websocket::frame;
+use crate::websocket::{Ended, Incoming};
 
-/// The reader's thread, from the first byte to the last.
+/// Serves one connection, on its reader thread.
 fn serve(
     connections: &Arc<Connections>,
     socket: &Arc<TcpStream>,
     id: ConnectionId,
     peer: SocketAddr,
 ) {
-    let config = &connections.instance.config;
+    let config = &connections.state.config;
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
     let request = match http::read_request(socket, config.max_head, head_due) {
@@ -48,154 +50,152 @@ fn serve(
             if matches!(error, HeadError::Late) {
                 metrics::LATE_HEADS.count();
             }
-            if let Some(answer) = error.answer() {
+            if let Some(response) = error.response() {
                 metrics::REQUESTS_REFUSED.count();
-                say(socket, &answer, deadlines);
+                write_response(socket, &response, deadlines);
             }
             return;
         }
     };
-    let answer = match request.route() {
+    let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => {
                 let rest = request.into_rest();
                 return self::chat(connections, socket, id, peer, chat, rest);
             }
-            Err(answer) => answer,
+            Err(response) => response,
         },
         Route::Api { room, resource } => {
-            // Whoever waits for a receipt gets it, also when a teardown begins meanwhile.
-            connections.comes_to(id, Stage::Answering);
-            api::answer(&connections.instance, socket, &request, room, resource)
+            // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
+            connections.set_phase(id, Phase::Responding);
+            api::respond(&connections.state, socket, &request, room, resource)
         }
         route => match request.method.as_str() {
-            "GET" => plain(connections, &route, &request),
-            "HEAD" => plain(connections, &route, &request).without_body(),
+            "GET" => respond(connections, &route, &request),
+            "HEAD" => respond(connections, &route, &request).without_body(),
             _ => wrong_method("GET, HEAD"),
         },
     };
-    if answer.status >= 400 {
+    if response.status >= 400 {
         metrics::REQUESTS_REFUSED.count();
     }
     debug!(
         "{peer}: {} {:?}: {}",
-        request.method, request.path, answer.status
+        request.method, request.path, response.status
     );
-    say(socket, &answer, deadlines);
+    write_response(socket, &response, deadlines);
 }
 
-/// What is answered when this machine can hold no more.
-pub fn busy() -> Answer {
-    Answer::new(503, "this server is full; try again later").with("Retry-After", "5")
+fn wrong_method(allowed: &str) -> Response {
+    Response::new(405, format!("only {allowed} is possible here")).with("Allow", allowed)
 }
 
-/// What is answered to an address that has as many connections as one may have.
-pub fn too_many_from_one_address() -> Answer {
-    Answer::new(429, "this address has too many connections").with("Retry-After", "5")
-}
-
-fn wrong_method(allowed: &str) -> Answer {
-    Answer::new(405, format!("only {allowed} is possible here")).with("Allow", allowed)
-}
-
-/// Answers, and lets the peer read it: closing with unread bytes would reset the connection and
-/// take the answer along.
-fn say(socket: &TcpStream, answer: &Answer, deadlines: &Deadlines) {
-    let _ = socket.set_write_timeout(Some(WRITE_GLANCE));
+/// Writes a response, and lets the client read it. If the socket were closed with unread bytes, the
+/// kernel would send a reset, and the client could lose the response.
+fn write_response(mut socket: &TcpStream, response: &Response, deadlines: &Deadlines) {
+    let _ = socket.set_write_timeout(Some(WRITE_CHECK));
     let due = Instant::now() + deadlines.write;
-    if write_by(socket, &answer.bytes(), |_| due).is_err()
+    if write_by(socket, &response.bytes(), |_| due).is_err()
         || socket.shutdown(Shutdown::Write).is_err()
     {
         return;
     }
     let deadline = Instant::now() + deadlines.close;
     let _ = socket.set_read_timeout(Some(deadlines.close));
-    let mut scrap = [0; 1024];
-    while matches!((&mut &*socket).read(&mut scrap), Ok(1..)) && Instant::now() < deadline {}
+    let mut discarded = [0; 1024];
+    while matches!(socket.read(&mut discarded), Ok(1..)) && Instant::now() < deadline {}
 }
 
-fn plain(connections: &Connections, route: &Route, request: &Request) -> Answer {
+/// The response for the page, for probes, and for metrics.
+fn respond(connections: &Connections, route: &Route, request: &Request) -> Response {
     match route {
-        Route::Page(asset) => Answer::of_asset(asset, request.header("if-none-match")),
-        Route::Live => Answer::new(200, "alive"),
+        Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
+        Route::Live => Response::new(200, "alive"),
         Route::Ready => match connections.ready() {
-            Ok(()) => Answer::new(200, "ready"),
-            Err(why) => Answer::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
+            Ok(()) => Response::new(200, "ready"),
+            Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
         },
         Route::Metrics => {
             metrics::CONNECTIONS.set(connections.count());
-            metrics::ROOMS.set(connections.instance.hub.count());
-            metrics::IN_FLIGHT.set(connections.instance.backplane.in_flight());
+            metrics::ROOMS.set(connections.state.hub.count());
+            metrics::IN_FLIGHT.set(connections.state.backplane.in_flight());
             metrics::READY.set(usize::from(connections.ready().is_ok()));
-            Answer::of_text(metrics::render())
+            Response::of_text(metrics::render())
         }
         Route::Chat { .. } | Route::Api { .. } | Route::Unknown => {
-            Answer::new(404, "there is nothing here; chat is at /chat/{your name}")
+            Response::new(404, "there is nothing here; chat is at /chat/{your name}")
         }
     }
 }
 
-/// A chat, from the upgrade on.
+/// Serves a chat, from the upgrade to the end.
 fn chat(
     connections: &Arc<Connections>,
     socket: &Arc<TcpStream>,
     id: ConnectionId,
     peer: SocketAddr,
-    chat: ChatRequest,
+    request: ChatRequest,
     read_already: Vec<u8>,
 ) {
-    let instance = &connections.instance;
-    // From the opening on it is a chat to the client, who is owed a goodbye.
-    connections.comes_to(id, Stage::Answering);
-    let terms = Terms {
-        encoding: chat.encoding,
-        outbox_bytes: instance.config.outbox_bytes,
-        max_message: instance.config.max_message,
-        heartbeat: instance.config.ping_interval,
-        deadlines: instance.config.deadlines.clone(),
-    };
-    let user = chat.user.clone();
-    // The head of the answer and the first word take one write.
-    let mut opening = chat.head;
-    let welcome = chat.encoding.encode(&instance.welcome(&user));
+    let state = &connections.state;
+    let (user, encoding) = (request.user, request.encoding);
+    // Once the client has the opening, it is owed a goodbye: a teardown does not break it off.
+    connections.set_phase(id, Phase::Responding);
+    // The response's head and the first event take one write.
+    let mut opening = request.response_head;
+    let welcome = encoding.encode(&session::welcome(state, &user));
     if let Some(welcome) = frame::text(&welcome) {
         opening.extend_from_slice(&welcome);
     }
-    let begin = |outbox: &Arc<Outbox>| {
-        connections.comes_to(id, Stage::Chatting(Arc::clone(outbox)));
-        info!("{user:?} connected from {peer} as connection {id}");
-        let mut session = Session::begin(
-            Arc::clone(instance),
-            id,
-            chat.user,
-            chat.room,
-            chat.allowed,
-            Arc::clone(outbox),
-        );
-        if chat.encoding == Encoding::Text {
-            session.enter(chat.since, chat.history);
-        }
-        session
-    };
-    let why = converse(socket, id, &terms, &opening, read_already, begin);
+    let mut pumps = Pumps::start(socket, id, encoding, &state.config, &opening, read_already);
+    drop(opening);
+    let outbox = Arc::clone(pumps.outbox());
+    connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
+    info!("{user:?} connected from {peer} as connection {id}");
+    let mut session = Session::begin(
+        Arc::clone(state),
+        id,
+        user.clone(),
+        request.room,
+        request.allowed,
+        Arc::clone(&outbox),
+    );
+    if encoding == Encoding::Text {
+        session.join_text_room(request.since, request.history);
+    }
+    let ended = read_pump(&mut pumps, &mut session);
+    if outbox.is_open() && matches!(ended, Ended::Vanished | Ended::Wrong { .. }) {
+        // The client may still read the receipts of the messages that it sent before.
+        session.settle();
+    }
+    drop(session);
+    let why = pumps.finish(&ended);
     info!("{user:?} disconnected, connection {id} from {peer}: {why}");
 }
 
-impl Conversation for Session {
-    fn text(&mut self, text: &str) {
-        self.take(text);
-    }
-
-    fn binary(&mut self, _bytes: &[u8]) -> Result<(), String> {
-        Err("only text messages are taken here".to_owned())
-    }
-
-    fn goodbye(&mut self) {
-        self.says_goodbye();
-    }
-
-    fn settle(&mut self) {
-        Session::settle(self);
+/// The read pump: takes one message at a time off the socket, and hands it to the session. It runs on
+/// the reader thread.
+fn read_pump(pumps: &mut Pumps<'_>, session: &mut Session) -> Ended {
+    loop {
+        match pumps.read() {
+            Ok(Incoming::Text(text)) => session.handle(&text),
+            Ok(Incoming::Binary(_)) => {
+                let why = "only text messages are taken here".to_owned();
+                let code = code::UNSUPPORTED;
+                return Ended::Wrong { code, why };
+            }
+            Ok(Incoming::Alive) => {}
+            Ok(Incoming::Close(_)) => {
+                // If the outbox has ended, the server closed the connection, and expects the client
+                // back: that is no goodbye.
+                if pumps.outbox().is_open() {
+                    session.note_goodbye();
+                    // The next read puts our own close frame into the outbox, behind the receipts.
+                    session.settle();
+                }
+            }
+            Err(ended) => return ended,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The two pumps of a socket, and the conversation between them.
+//! The two pumps of an upgraded connection: one reads the socket, the other writes to it.
 //!
-//! The reader takes one message at a time. To the socket goes only what the outbox lets go: what
-//! waits there is the writer's, who alone may block on it, and who is started when something first
-//! has to wait. Whatever ends one pump ends the other, in bounded time.
+//! The reader thread owns [`Pumps`], and takes one message at a time from [`Pumps::read`]. It never
+//! blocks on a write: every frame goes into the outbox. The outbox writes a frame at once if it can. If
+//! it cannot, it queues the frame and starts the writer thread, which runs [`write_pump`] and alone may
+//! block on a write. When one pump ends, the other one ends within a bounded time.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,8 +18,8 @@ use crate::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::{Encoding, Priority};
-use crate::server::config::Deadlines;
-use crate::server::limits::TokenBucket;
+use crate::server::config::{Config, Deadlines};
+use crate::server::rate::TokenBucket;
 use crate::threads::lock;
 use crate::websocket::code;
 use crate::websocket::frame;
@@ -27,181 +28,169 @@ use crate::websocket::{Ended, Incoming, ReadHalf};
 /// The writer only copies bytes.
 const WRITER_STACK: usize = 64 * 1024;
 
-/// How often a writer that is stuck looks at its deadline; the socket's write time-out.
-pub(super) const WRITE_GLANCE: Duration = Duration::from_secs(1);
+/// The socket's write time-out. After each one, a writer that is stuck checks its deadline.
+pub(super) const WRITE_CHECK: Duration = Duration::from_secs(1);
 
-/// A writer's buffer is given back when it is larger and nothing is waiting.
+/// When nothing is left to write, the writer frees a buffer larger than this.
 const KEEP_BUFFER: usize = 4 * 1024;
 
-/// Frames that ask for nothing but our time, as pings do, are read no faster than this: so many a
-/// second, so many at once.
-const IDLE_FRAMES: (u32, u32) = (100, 200);
+/// The rate limit of pings and pongs, which the session does not count: so many a second, so many at
+/// once.
+const CONTROL_FRAMES: (u32, u32) = (100, 200);
 
-/// How often what comes after the end is looked at, and the pause after each look. Who has not ended
-/// by then floods; the others have little left to say.
-const SCRAPS: usize = 100;
-const SCRAP_PAUSE: Duration = Duration::from_millis(10);
+/// Reads drained after a violation, before a client that floods is reset, and the pause after each.
+const DISCARDED_READS: usize = 100;
+const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is said on a connection, once it is upgraded. It runs on the reader's thread.
-pub trait Conversation {
-    /// The client sent a text message.
-    fn text(&mut self, text: &str);
-
-    /// The client sent a binary message. An error closes the connection with 1003 and this sentence.
-    fn binary(&mut self, bytes: &[u8]) -> Result<(), String>;
-
-    /// The client said goodbye: nobody has to wait for it to come back.
-    fn goodbye(&mut self);
-
-    /// Waits until everything that the client sent is answered. Bounded in time.
-    fn settle(&mut self);
+/// An upgraded connection, held by its reader thread.
+pub struct Pumps<'a> {
+    socket: &'a Arc<TcpStream>,
+    config: &'a Config,
+    outbox: Arc<Outbox>,
+    read_half: ReadHalf,
+    control_frames: TokenBucket,
+    writer: Writer,
 }
 
-/// What a connection keeps to.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// What the client speaks.
-    pub encoding: Encoding,
-    /// How many bytes may wait for it.
-    pub outbox_bytes: usize,
-    /// The largest message, in bytes.
-    pub max_message: usize,
-    /// How often it is pinged.
-    pub heartbeat: Duration,
-    /// How long it may take for what it owes.
-    pub deadlines: Deadlines,
-}
-
-/// Answers the upgrade with `opening`, and carries a conversation until it ends. Why it ended.
-pub fn converse<C: Conversation>(
-    socket: &Arc<TcpStream>,
-    id: ConnectionId,
-    terms: &Terms,
-    opening: &[u8],
-    read_already: Vec<u8>,
-    begin: impl FnOnce(&Arc<Outbox>) -> C,
-) -> String {
-    let (outbox, queue) = outbox(terms.encoding, terms.outbox_bytes, Some(Arc::clone(socket)));
-    let writer = Writer::default();
-    outbox.start_writer_with(writer.starter(socket, id, terms, queue));
-    let _ends = EndsWithReader(Arc::clone(&outbox));
-    outbox.push(opening.into(), Priority::High);
-    let replies = Arc::clone(&outbox);
-    let heartbeat = Heartbeat::new(
-        Arc::clone(socket),
-        Arc::clone(&outbox),
-        terms.heartbeat,
-        terms.deadlines.pong,
-    );
-    let mut half = ReadHalf::server(
-        Box::new(heartbeat),
-        read_already,
-        terms.max_message,
-        Box::new(move |bytes| {
-            for frame in frame::split_controls(bytes) {
-                if frame::is_close(&frame) {
-                    replies.close_in_reply(frame, "the client said goodbye");
-                } else {
-                    replies.push(frame, Priority::High);
-                }
-            }
-        }),
-    );
-    let mut conversation = begin(&outbox);
-    let ended = read_pump(&mut half, &mut conversation, &outbox);
-    if outbox.is_open() && matches!(ended, Ended::Vanished | Ended::Wrong { .. }) {
-        // It may still read the answers to what it said before.
-        conversation.settle();
+impl<'a> Pumps<'a> {
+    /// Answers the upgrade with `opening`. `read_already` are the bytes that followed the request's
+    /// head.
+    pub fn start(
+        socket: &'a Arc<TcpStream>,
+        id: ConnectionId,
+        encoding: Encoding,
+        config: &'a Config,
+        opening: &[u8],
+        read_already: Vec<u8>,
+    ) -> Self {
+        let (outbox, queue) = outbox(encoding, config.outbox_bytes, Some(Arc::clone(socket)));
+        let writer = Writer::default();
+        outbox.start_writer_with(writer.starter(socket, id, config, queue));
+        outbox.push(opening.into(), Priority::High);
+        let heartbeat = Heartbeat::new(
+            Arc::clone(socket),
+            Arc::clone(&outbox),
+            config.ping_interval,
+            config.deadlines.pong,
+        );
+        let replies = Arc::clone(&outbox);
+        let read_half = ReadHalf::server(
+            Box::new(heartbeat),
+            read_already,
+            config.max_message,
+            Box::new(move |frames| push_replies(&replies, frames)),
+        );
+        let (per_second, burst) = CONTROL_FRAMES;
+        Self {
+            socket,
+            config,
+            outbox,
+            read_half,
+            control_frames: TokenBucket::new(per_second, burst, Instant::now()),
+            writer,
+        }
     }
-    drop(conversation);
-    goodbye(socket, &outbox, &ended, terms);
-    writer.join();
-    let _ = socket.shutdown(Shutdown::Both);
-    outbox.why().unwrap_or("unknown").to_owned()
+
+    /// The outbox of this connection.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Waits for the next message of the client. Once the outbox has ended, messages are discarded,
+    /// since nothing can answer them, until the client ends its side or has sent too many.
+    pub fn read(&mut self) -> Result<Incoming, Ended> {
+        loop {
+            let incoming = self.read_half.read()?;
+            match incoming {
+                Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive
+                    if !self.outbox.is_open() =>
+                {
+                    if self.control_frames.take(Instant::now()).is_err() {
+                        let why = "it goes on after the end".to_owned();
+                        let code = code::POLICY;
+                        return Err(Ended::Wrong { code, why });
+                    }
+                    continue;
+                }
+                Incoming::Alive => {
+                    while let Err(wait) = self.control_frames.take(Instant::now()) {
+                        thread::sleep(wait);
+                    }
+                }
+                Incoming::Text(_) | Incoming::Binary(_) | Incoming::Close(_) => {}
+            }
+            return Ok(incoming);
+        }
+    }
+
+    /// Ends the connection, for the reason that [`Pumps::read`] gave. Returns the reason why the outbox
+    /// ended, which may be an earlier one.
+    pub fn finish(self, ended: &Ended) -> String {
+        end_outbox(&self.outbox, ended);
+        if matches!(ended, Ended::Wrong { .. }) {
+            discard_input(self.socket, self.config);
+        }
+        self.writer.join();
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.outbox.why().unwrap_or("unknown").to_owned()
+    }
 }
 
-/// However the reader ends, also by a panic, the writer is told.
-struct EndsWithReader(Arc<Outbox>);
-
-impl Drop for EndsWithReader {
+/// When the reader ends by a panic, its outbox ends too, and with it the writer.
+impl Drop for Pumps<'_> {
     fn drop(&mut self) {
-        self.0.abandon("the connection failed");
+        self.outbox.abandon("the connection failed");
     }
 }
 
-/// Takes one message at a time until there are no more. Called by the reader's thread alone; it
-/// never writes.
-fn read_pump(half: &mut ReadHalf, conversation: &mut impl Conversation, outbox: &Outbox) -> Ended {
-    let (per_second, burst) = IDLE_FRAMES;
-    let mut idle = TokenBucket::new(per_second, burst, Instant::now());
-    loop {
-        match half.read() {
-            // What comes after our own last frame can no longer be answered. It ends soon.
-            Ok(Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive) if !outbox.is_open() => {
-                if idle.take(Instant::now()).is_err() {
-                    let why = "it goes on after the end".to_owned();
-                    let code = code::POLICY;
-                    return Ended::Wrong { code, why };
-                }
-            }
-            Ok(Incoming::Text(text)) => conversation.text(&text),
-            Ok(Incoming::Binary(bytes)) => {
-                if let Err(why) = conversation.binary(&bytes) {
-                    let code = code::UNSUPPORTED;
-                    return Ended::Wrong { code, why };
-                }
-            }
-            Ok(Incoming::Alive) => {
-                while let Err(wait) = idle.take(Instant::now()) {
-                    thread::sleep(wait);
-                }
-            }
-            Ok(Incoming::Close(_)) => {
-                // Whom we sent away ourselves is expected back.
-                if outbox.is_open() {
-                    conversation.goodbye();
-                    // Our own close frame, which the next reading brings, is the last.
-                    conversation.settle();
-                }
-            }
-            Err(ended) => return ended,
+/// Puts tungstenite's own answers, pongs and close frames, into the outbox.
+fn push_replies(outbox: &Outbox, frames: &[u8]) {
+    for frame in frame::split_controls(frames) {
+        if frame::is_close(&frame) {
+            outbox.close_in_reply(frame, "the client said goodbye");
+        } else {
+            outbox.push(frame, Priority::High);
         }
     }
 }
 
-/// Ends the outbox, and reads to the end so that no reset takes the last frame along.
-fn goodbye(socket: &TcpStream, outbox: &Outbox, ended: &Ended, terms: &Terms) {
+fn end_outbox(outbox: &Outbox, ended: &Ended) {
     match ended {
-        Ended::Closed => return outbox.abandon("the closing handshake is complete"),
-        // It may have closed only its own side.
+        Ended::Closed => outbox.abandon("the closing handshake is complete"),
+        // The client may have closed only its own side, and may still read.
         Ended::Vanished => {
             let why = "the client broke off";
-            return outbox.close_in_reply(frame::close(code::NORMAL, why), why);
+            outbox.close_in_reply(frame::close(code::NORMAL, why), why);
         }
         Ended::Silent => {
             metrics::SILENT.count();
-            return outbox.abandon("the client was silent for too long");
+            outbox.abandon("the client was silent for too long");
         }
-        Ended::Broken(why) => return outbox.abandon(why),
+        Ended::Broken(why) => outbox.abandon(why),
         Ended::Wrong { code, why } => {
             metrics::VIOLATIONS.count();
             outbox.close(*code, why);
         }
     }
-    // The writer, who says so, bounds the wait: not the heartbeat, whose time-out may be about to end.
-    let _ = socket.set_read_timeout(Some(terms.heartbeat + terms.deadlines.pong));
-    let mut scrap = [0; 32 * 1024];
-    for _ in 0..SCRAPS {
-        if !matches!((&mut &*socket).read(&mut scrap), Ok(1..)) {
-            return;
-        }
-        thread::sleep(SCRAP_PAUSE);
-    }
-    // Closed with something unread, it is reset; with a clean end and a full window, a peer that only
-    // writes would wait for as long as its kernel probes, which is a quarter of an hour.
 }
 
-/// The writer's thread, once there is one.
+/// Reads until the client ends its side. If the socket were closed with unread bytes, the kernel would
+/// send a reset, and the client could lose our close frame.
+fn discard_input(mut socket: &TcpStream, config: &Config) {
+    // The heartbeat's time-out may be about to end. The writer bounds this wait: it shuts the socket.
+    let _ = socket.set_read_timeout(Some(config.ping_interval + config.deadlines.pong));
+    let mut discarded = [0; 32 * 1024];
+    for _ in 0..DISCARDED_READS {
+        if !matches!(socket.read(&mut discarded), Ok(1..)) {
+            return;
+        }
+        thread::sleep(DISCARD_PAUSE);
+    }
+    // The client floods. The reset is meant: a client that only writes would otherwise keep the socket
+    // in the kernel for a quarter of an hour, behind a full window.
+}
+
+/// The writer thread, once it runs.
 #[derive(Default)]
 struct Writer(Arc<Mutex<Option<Running>>>);
 
@@ -212,17 +201,17 @@ struct Running {
 }
 
 impl Writer {
-    /// What starts it.
+    /// The function with which the outbox starts the writer.
     fn starter(
         &self,
         socket: &Arc<TcpStream>,
         id: ConnectionId,
-        terms: &Terms,
+        config: &Config,
         queue: Queue,
     ) -> StartWriter {
         let running = Arc::clone(&self.0);
         let socket = Arc::clone(socket);
-        let deadlines = terms.deadlines.clone();
+        let deadlines = config.deadlines.clone();
         Box::new(move || {
             let (reading, reader_ended) = crossbeam_channel::bounded(0);
             let thread = thread::Builder::new()
@@ -234,19 +223,21 @@ impl Writer {
         })
     }
 
-    /// Waits for its end, if it was ever started. The outbox has ended, so that it will not be now.
-    fn join(self) {
-        if let Some(Running { thread, reading }) = lock(&self.0).take() {
+    /// Waits until the writer has ended, if it was started. The outbox has ended, so nothing starts it
+    /// any more.
+    fn join(&self) {
+        let running = lock(&self.0).take();
+        if let Some(Running { thread, reading }) = running {
             drop(reading);
-            // A panic there has been reported; the socket is closed either way.
+            // A panic of the writer has been reported, and the socket is shut either way.
             let _ = thread.join();
         }
     }
 }
 
-/// Writes whatever waits in the outbox until its last frame. Called by the writer's thread alone;
-/// nobody else writes to this socket meanwhile ([`Queue::collect`]). Afterwards it gives the peer a
-/// moment to answer, and then frees the reader.
+/// The write pump: writes the frames of the outbox, up to the last one. Then it gives the client a moment
+/// to answer, and shuts the socket, which ends the reader. It runs on the writer thread. While it writes,
+/// no other thread does ([`Queue::collect`]).
 fn write_pump(
     socket: &TcpStream,
     queue: &Queue,
@@ -262,9 +253,9 @@ fn write_pump(
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-/// True once the last frame is written.
+/// Returns true once the last frame is written.
 fn write_all(socket: &TcpStream, queue: &Queue, deadlines: &Deadlines) -> bool {
-    if socket.set_write_timeout(Some(WRITE_GLANCE)).is_err() {
+    if socket.set_write_timeout(Some(WRITE_CHECK)).is_err() {
         return false;
     }
     let mut bytes = Vec::new();
@@ -285,7 +276,7 @@ fn write_all(socket: &TcpStream, queue: &Queue, deadlines: &Deadlines) -> bool {
     }
 }
 
-/// Writes one batch within its deadline, which comes nearer once the outbox is closed.
+/// Writes one batch within its deadline. Once the outbox has ended, the deadline is shorter.
 fn write_batch(
     socket: &TcpStream,
     bytes: &[u8],
@@ -301,8 +292,8 @@ fn write_batch(
     })
 }
 
-/// Writes it all until a deadline, which trickling does not move. `due` tells it, given the time,
-/// whenever something was not taken at once.
+/// Writes all bytes before the deadline that `due` returns, given the time. A peer that takes a few
+/// bytes at a time does not move the deadline.
 pub(super) fn write_by(
     mut socket: &TcpStream,
     mut bytes: &[u8],
@@ -335,7 +326,6 @@ pub(super) fn write_by(
 mod tests {
     use super::*;
 
-    use crate::server::config::Config;
     use crate::server::connection::tests::pair;
 
     /// The heartbeat leaves a time-out behind that ends when the next ping would have been due.
@@ -345,14 +335,6 @@ mod tests {
         near.set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a time-out");
         let (outbox, _queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
-        let config = Config::default();
-        let terms = Terms {
-            encoding: Encoding::Text,
-            outbox_bytes: 1000,
-            max_message: 1000,
-            heartbeat: config.ping_interval,
-            deadlines: config.deadlines,
-        };
         let violation = Ended::Wrong {
             code: code::PROTOCOL,
             why: "a test".to_owned(),
@@ -363,7 +345,8 @@ mod tests {
                 far.write_all(b"x").expect("it is read");
                 far.shutdown(Shutdown::Write).expect("an end");
             });
-            goodbye(&near, &outbox, &violation, &terms);
+            end_outbox(&outbox, &violation);
+            discard_input(&near, &Config::default());
         });
         assert_eq!((&*near).read(&mut [0]).expect("the end"), 0);
     }

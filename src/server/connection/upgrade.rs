@@ -1,33 +1,33 @@
-//! Before the upgrade: what a chat request asks for, and whether it may.
+//! Checks a request for a chat before the upgrade.
 
 use super::wrong_method;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Encoding;
-use crate::server::admission::admit;
+use crate::server::auth::authorize;
 use crate::server::config::Config;
-use crate::server::http::{Answer, Request};
+use crate::server::http::{Request, Response};
 use crate::websocket;
 
-/// What a chat request asks for, validated.
+/// A request for a chat, validated.
 pub(super) struct ChatRequest {
     pub(super) user: UserName,
     pub(super) room: RoomName,
-    /// The rooms that may be entered; `None` for all.
+    /// The rooms that the token allows; `None` for all.
     pub(super) allowed: Option<Vec<RoomName>>,
     pub(super) since: Option<MessageId>,
     pub(super) history: Option<usize>,
     pub(super) encoding: Encoding,
-    /// The head of the answer.
-    pub(super) head: Vec<u8>,
+    /// The head of the 101 response.
+    pub(super) response_head: Vec<u8>,
 }
 
-/// Checks everything that can be checked before the upgrade.
+/// Checks everything that can be checked before the upgrade. The error is the response.
 pub(super) fn chat_request(
     request: &Request,
     user: Option<String>,
     config: &Config,
-) -> Result<ChatRequest, Answer> {
-    let bad = |sentence: String| Answer::new(400, sentence);
+) -> Result<ChatRequest, Response> {
+    let bad = |sentence: String| Response::new(400, sentence);
     if request.method != "GET" {
         return Err(wrong_method("GET"));
     }
@@ -41,10 +41,10 @@ pub(super) fn chat_request(
             .parse()
             .map_err(|why| bad(format!("bad room name: {why}")))?,
     };
-    // In the JSON encoding rooms are joined later, and checked there.
-    let enters = request.parameter("room").is_some() || speaks_lines(request);
-    let allowed = admit(request, Some(&user), enters.then_some(&room), config)
-        .map_err(|refused| refused.answer())?
+    // In the JSON encoding, the session checks each room when the user joins it.
+    let joins = request.parameter("room").is_some() || speaks_lines(request);
+    let allowed = authorize(request, Some(&user), joins.then_some(&room), config)
+        .map_err(|denied| denied.response())?
         .rooms;
     let since = request
         .parameter("since")
@@ -67,22 +67,22 @@ pub(super) fn chat_request(
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"));
     if !upgrade {
         return Err(
-            Answer::new(426, "chat needs a WebSocket client here").with("Upgrade", "websocket")
+            Response::new(426, "chat needs a WebSocket client here").with("Upgrade", "websocket")
         );
     }
     if request.header("sec-websocket-version") != Some("13") {
         return Err(
-            Answer::new(426, "only version 13 of WebSocket is spoken here")
+            Response::new(426, "only version 13 of WebSocket is spoken here")
                 .with("Upgrade", "websocket")
                 .with("Sec-WebSocket-Version", "13"),
         );
     }
-    // It would be read as frames.
+    // The server would read a body as frames.
     if request.has_body() {
         return Err(bad("a request for a chat has no body".to_owned()));
     }
     let (encoding, subprotocol) = encoding(request)?;
-    let head = websocket::server::accept(&request.headers, subprotocol)
+    let response_head = websocket::server::accept(&request.headers, subprotocol)
         .map_err(|why| bad(format!("bad WebSocket request: {why}")))?;
     Ok(ChatRequest {
         user,
@@ -91,12 +91,12 @@ pub(super) fn chat_request(
         since,
         history,
         encoding,
-        head,
+        response_head,
     })
 }
 
-/// The first subprotocol offered that is spoken here; lines of text if none was offered.
-fn encoding(request: &Request) -> Result<(Encoding, Option<&'static str>), Answer> {
+/// The first subprotocol of the offer that the server speaks. Lines of text if the request offers none.
+fn encoding(request: &Request) -> Result<(Encoding, Option<&'static str>), Response> {
     let mut offered = request.subprotocols().peekable();
     if offered.peek().is_none() {
         return Ok((Encoding::Text, None));
@@ -105,7 +105,7 @@ fn encoding(request: &Request) -> Result<(Encoding, Option<&'static str>), Answe
     let chosen = offered.find_map(|name| spoken.into_iter().find(|one| one.subprotocol() == name));
     match chosen {
         Some(encoding) => Ok((encoding, Some(encoding.subprotocol()))),
-        None => Err(Answer::new(
+        None => Err(Response::new(
             400,
             "the subprotocols spoken here are hubbub.text and hubbub.v1",
         )),

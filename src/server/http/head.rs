@@ -1,18 +1,19 @@
-//! What a client sends: a request's head, and what a body it announces holds. Each has one absolute
-//! deadline, whatever trickles, and a largest size. A head that a proxy could read in another way
-//! than we do is refused (RFC 9112 §11).
+//! Reads a request: its head, and its body if it has one.
+//!
+//! Each has a size limit and one absolute deadline, so that a client that sends a byte at a time gains
+//! nothing. A head that a proxy could read differently is refused (RFC 9112 §11).
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::{Answer, Request, decode};
+use super::{Request, Response, decode};
 
-/// The most header fields.
+/// The largest number of header fields.
 const MAX_HEADERS: usize = 64;
 
-/// Fields that have one value. Of two, a proxy might take the other.
+/// Fields that must not be repeated: of two values, a proxy might use the other one.
 const SINGLE_FIELDS: [&str; 8] = [
     "Authorization",
     "Content-Length",
@@ -24,16 +25,16 @@ const SINGLE_FIELDS: [&str; 8] = [
     "Sec-WebSocket-Version",
 ];
 
-/// Why there is no request. The client acts next, if it is there at all.
+/// The reason why no request could be read. The client acts next, if it is still there.
 #[derive(Debug)]
 pub enum HeadError {
     /// The client closed, broke off, or sent nothing.
     Gone,
     /// The head was not complete in time.
     Late,
-    /// The head is over so many bytes, or has too many fields.
+    /// The head has more than this many bytes, or too many fields.
     TooLarge(usize),
-    /// Not HTTP/1.1, or not properly.
+    /// The head is not proper HTTP/1.1.
     NotHttp(String),
 }
 
@@ -52,15 +53,15 @@ impl fmt::Display for HeadError {
 }
 
 impl HeadError {
-    /// What to tell the client; nothing if it is gone.
-    pub fn answer(&self) -> Option<Answer> {
+    /// The response to the client; `None` if the client is gone.
+    pub fn response(&self) -> Option<Response> {
         let status = match self {
             Self::Gone => return None,
             Self::Late => 408,
             Self::TooLarge(_) => 431,
             Self::NotHttp(_) => 400,
         };
-        Some(Answer::new(status, self.to_string()))
+        Some(Response::new(status, self.to_string()))
     }
 }
 
@@ -73,10 +74,7 @@ pub fn read_request(
     let mut head = Vec::with_capacity(1024);
     let mut buffer = [0; 1024];
     loop {
-        let count = read_by(socket, &mut buffer, deadline).map_err(|missed| match missed {
-            Missed::Gone => HeadError::Gone,
-            Missed::Late => HeadError::Late,
-        })?;
+        let count = read_by(socket, &mut buffer, deadline)?;
         head.extend_from_slice(&buffer[..count]);
         if let Some(request) = parse(&head, most)? {
             return Ok(request);
@@ -87,46 +85,68 @@ pub fn read_request(
     }
 }
 
-/// Why no more came.
-enum Missed {
+/// The reason why a read gave no bytes.
+enum ReadError {
     Gone,
     Late,
 }
 
-/// Reads something, until `deadline` at the latest.
-fn read_by(mut socket: &TcpStream, buffer: &mut [u8], deadline: Instant) -> Result<usize, Missed> {
+impl From<ReadError> for HeadError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Gone => Self::Gone,
+            ReadError::Late => Self::Late,
+        }
+    }
+}
+
+impl From<ReadError> for BodyError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Gone => Self::Gone,
+            ReadError::Late => Self::Late,
+        }
+    }
+}
+
+/// Reads at least one byte, until `deadline` at the latest.
+fn read_by(
+    mut socket: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> Result<usize, ReadError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Missed::Late);
+            return Err(ReadError::Late);
         }
         socket
             .set_read_timeout(Some(left))
-            .map_err(|_| Missed::Gone)?;
+            .map_err(|_| ReadError::Gone)?;
         match socket.read(buffer) {
-            Ok(0) => return Err(Missed::Gone),
+            Ok(0) => return Err(ReadError::Gone),
             Ok(count) => return Ok(count),
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(Missed::Late),
-                _ => return Err(Missed::Gone),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(ReadError::Late),
+                _ => return Err(ReadError::Gone),
             },
         }
     }
 }
 
-/// Why there is no body. The client acts next.
+/// The reason why no body could be read. The client acts next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
     /// The client closed or broke off.
     Gone,
     /// The body was not complete in time.
     Late,
-    /// The body is over so many bytes.
+    /// The body has more than this many bytes.
     TooLarge(usize),
-    /// How long it is is not said.
+    /// The request has no `Content-Length` field.
     NoLength,
-    /// Not UTF-8.
+    /// The body is not UTF-8.
     NotText,
 }
 
@@ -143,7 +163,7 @@ impl fmt::Display for BodyError {
 }
 
 impl BodyError {
-    /// The status that says so.
+    /// The HTTP status of the error.
     pub fn status(&self) -> u16 {
         match self {
             Self::Gone | Self::NotText => 400,
@@ -170,21 +190,19 @@ pub fn read_body(
         .header("expect")
         .is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue"));
     if waits && body.len() < length {
-        // RFC 9110 §10.1.1. A client that is gone shows when its body does not come.
+        // RFC 9110 §10.1.1. If this write fails, the client is gone, and the read below fails too.
         let _ = (&mut &*socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
     let mut buffer = [0; 4096];
     while body.len() < length {
-        let count = read_by(socket, &mut buffer, deadline).map_err(|missed| match missed {
-            Missed::Gone => BodyError::Gone,
-            Missed::Late => BodyError::Late,
-        })?;
+        let count = read_by(socket, &mut buffer, deadline)?;
         body.extend_from_slice(&buffer[..count]);
     }
     body.truncate(length);
     String::from_utf8(body).map_err(|_| BodyError::NotText)
 }
 
+/// Parses a head of up to `most` bytes. `None` if it is not complete yet.
 fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
@@ -208,14 +226,14 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         };
         headers.push((field.name.to_owned(), value.to_owned()));
     }
-    let (host, path, query) = take_apart(request.path.unwrap_or_default())?;
-    let asked = single_fields(&headers)?;
+    let (host, path, query) = split_target(request.path.unwrap_or_default())?;
+    let (field_host, length) = check_fields(&headers)?;
     let request = Request {
         method: request.method.unwrap_or_default().to_owned(),
-        host: host.unwrap_or(asked.host).to_owned(),
+        host: host.unwrap_or(field_host).to_owned(),
         path: path.to_owned(),
         query: parse_query(query)?,
-        length: asked.length,
+        length,
         headers,
         rest: bytes[end..].to_vec(),
     };
@@ -226,7 +244,8 @@ fn not_http<T>(why: impl Into<String>) -> Result<T, HeadError> {
     Err(HeadError::NotHttp(why.into()))
 }
 
-/// RFC 9112 §2.2 lets a reader take LF alone for the end of a line, and lets another not do so.
+/// Whether every line ends with CR LF. RFC 9112 §2.2 lets a reader accept LF alone, and lets another
+/// reader refuse it.
 fn lines_end_properly(head: &[u8]) -> bool {
     let lines = head.strip_suffix(b"\n").unwrap_or(head);
     lines
@@ -234,9 +253,9 @@ fn lines_end_properly(head: &[u8]) -> bool {
         .all(|line| line.ends_with(b"\r"))
 }
 
-/// The host, the path and the query of a target: a path alone, an address with its host
-/// (RFC 9112 §3.2.2), or the asterisk that stands for the server.
-fn take_apart(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
+/// Splits a target into host, path and query. A target is a path, an address with a host (RFC 9112
+/// §3.2.2), or an asterisk, which means the server.
+fn split_target(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
     let (host, target) = if target.starts_with('/') || target == "*" {
         (None, target)
     } else {
@@ -254,13 +273,8 @@ fn take_apart(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
     Ok((host, if path.is_empty() { "/" } else { path }, query))
 }
 
-/// What the fields say that every request is asked for.
-struct Asked<'a> {
-    host: &'a str,
-    length: Option<usize>,
-}
-
-fn single_fields(headers: &[(String, String)]) -> Result<Asked<'_>, HeadError> {
+/// Checks the fields that a proxy could read differently. Returns the host and the length of the body.
+fn check_fields(headers: &[(String, String)]) -> Result<(&str, Option<usize>), HeadError> {
     let values = |name: &'static str| {
         headers
             .iter()
@@ -280,23 +294,22 @@ fn single_fields(headers: &[(String, String)]) -> Result<Asked<'_>, HeadError> {
         return not_http("the Host field is not a host and a port");
     }
     let Some(length) = values("Content-Length").next() else {
-        return Ok(Asked { host, length: None });
+        return Ok((host, None));
     };
     // RFC 9112 §6.1.
     if values("Transfer-Encoding").next().is_some() {
         return not_http("there is both a Content-Length and a Transfer-Encoding field");
     }
-    // RFC 9110 §8.6. A number's own parser would also take a plus sign.
+    // RFC 9110 §8.6. Rust's parser would also accept a plus sign.
     if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
         return not_http("the Content-Length field is not a number");
     }
-    // What does not fit is more than any limit.
-    let length = Some(length.parse().unwrap_or(usize::MAX));
-    Ok(Asked { host, length })
+    // A number that does not fit is larger than any limit.
+    Ok((host, Some(length.parse().unwrap_or(usize::MAX))))
 }
 
-/// Whether it is a host, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). An empty one belongs to
-/// no http address (RFC 9110 §4.2.1).
+/// Whether the text is a host, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). No http address has
+/// an empty host (RFC 9110 §4.2.1).
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
@@ -341,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart_and_what_follows_is_kept() {
+    fn a_head_is_parsed_and_the_bytes_behind_it_are_kept() {
         let request = request("/chat/Zo%C3%AB?room=a+b&room=c&since=1-0");
         assert_eq!(request.method, "GET");
         assert_eq!(request.parameter("room"), Some("a b"));
@@ -351,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_refused_and_a_part_is_waited_for() {
+    fn bytes_that_are_not_http_are_refused_and_a_part_of_a_head_waits_for_the_rest() {
         assert!(matches!(
             parse(b"\x16\x03\x01\x02\x00", 8192),
             Err(HeadError::NotHttp(_))

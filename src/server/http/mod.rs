@@ -1,32 +1,33 @@
-//! One HTTP request a connection: its head, where it leads, and its answer.
+//! HTTP: one request and one response for each connection.
 //!
-//! We read the head ourselves, since tungstenite's own accept answers a bad request with nothing.
+//! [`head`] reads the request, [`Request::route`] finds its route, and [`Response`] is written back. The
+//! server does not use tungstenite's own accept, since that sends no response to a bad request.
 
-mod answer;
 mod head;
+mod response;
 
 use percent_encoding::percent_decode_str;
 
-pub use self::answer::Answer;
 pub use self::head::{BodyError, HeadError, read_body, read_request};
+pub use self::response::Response;
 use crate::server::page::{self, Asset};
 
-/// A request's head.
+/// A request: its head, and the bytes that came with it.
 #[derive(Debug)]
 pub struct Request {
-    /// `GET`, mostly.
+    /// Such as `GET`.
     pub method: String,
-    /// The host that is asked, and perhaps its port: the target's, or else the `Host` field's.
+    /// The host, and perhaps a port: from the target, or else from the `Host` field.
     pub host: String,
     /// Still percent-encoded.
     pub path: String,
-    /// Decoded, in order.
+    /// The parameters, decoded, in order.
     pub query: Vec<(String, String)>,
-    /// As they came.
+    /// The header fields as they came.
     pub headers: Vec<(String, String)>,
-    /// How long the body is, if `Content-Length` says so.
+    /// The length of the body, from the `Content-Length` field.
     pub length: Option<usize>,
-    /// What came behind the head.
+    /// The bytes that were read behind the head.
     pub rest: Vec<u8>,
 }
 
@@ -42,7 +43,7 @@ impl Request {
         self.header_values(name).next()
     }
 
-    /// All values of a header field that may be repeated.
+    /// All values of a header field, which may be repeated.
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers
             .iter()
@@ -50,7 +51,7 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The subprotocols that it offers (RFC 6455 §1.9), in order.
+    /// The subprotocols that the request offers (RFC 6455 §1.9), in order.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
         self.header_values("sec-websocket-protocol")
             .flat_map(|value| value.split(','))
@@ -62,12 +63,12 @@ impl Request {
         self.length.is_some_and(|length| length > 0) || self.header("transfer-encoding").is_some()
     }
 
-    /// Lets go of the head: what follows it may last for days.
+    /// Frees the head, since the chat that follows may last for days.
     pub fn into_rest(self) -> Vec<u8> {
         self.rest
     }
 
-    /// Where the request leads.
+    /// The route of the request.
     pub fn route(&self) -> Route {
         if let Some(asset) = page::asset(&self.path) {
             return Route::Page(asset);
@@ -108,14 +109,14 @@ fn decode(text: &str) -> Option<String> {
     Some(decoded.into_owned())
 }
 
-/// Where a request leads.
+/// The route of a request, by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `/` and what its document asks for.
+    /// `/`, and the files that its document loads.
     Page(&'static Asset),
-    /// `/livez`: does the process answer?
+    /// `/livez`: whether the process answers.
     Live,
-    /// `/readyz`: can it take users?
+    /// `/readyz`: whether the instance can take users.
     Ready,
     /// `/metrics`: counters and gauges for Prometheus.
     Metrics,
@@ -128,14 +129,14 @@ pub enum Route {
     Api {
         /// Not validated yet.
         room: Option<String>,
-        /// `None` for what there is not.
+        /// `None` if there is no such resource.
         resource: Option<Resource>,
     },
-    /// Anything else.
+    /// Any other path.
     Unknown,
 }
 
-/// What the API knows of a room.
+/// A resource of a room in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     /// `/api/rooms/{room}/messages`

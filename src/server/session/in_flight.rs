@@ -1,13 +1,14 @@
-//! The sends of one connection that are under way.
+//! The sends of one connection that wait for their receipt.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::threads::lock;
 
-/// How many sends of one connection may wait for their receipt; then it is read no further.
+/// The most sends of one connection that may wait for their receipt. At this number the connection is
+/// not read any further.
 const SENDS_IN_FLIGHT: usize = 64;
 
-/// How many sends wait for their receipt.
+/// Counts the sends that wait for their receipt.
 #[derive(Default)]
 pub(super) struct InFlight {
     count: Mutex<usize>,
@@ -15,22 +16,24 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Waits for a place.
-    pub(super) fn enter(&self) {
+    /// Counts one more send. Waits while there are [`SENDS_IN_FLIGHT`].
+    pub(super) fn add(&self) {
         *self.wait_for_fewer_than(SENDS_IN_FLIGHT) += 1;
     }
 
-    pub(super) fn exit(&self) {
+    /// Counts one send less: its receipt has come.
+    pub(super) fn remove(&self) {
         *lock(&self.count) -= 1;
         self.fewer.notify_one();
     }
 
-    /// Waits until there are none.
-    pub(super) fn settle(&self) {
+    /// Waits until no send is left.
+    pub(super) fn wait_until_none(&self) {
         drop(self.wait_for_fewer_than(1));
     }
 
-    /// Receipts are bounded in time, so this is too. Only the session itself waits here.
+    /// The backplane answers each send within a bounded time, so this wait is bounded as well. Only the
+    /// session's own thread waits here.
     fn wait_for_fewer_than(&self, most: usize) -> MutexGuard<'_, usize> {
         let mut count = lock(&self.count);
         while *count >= most {

@@ -2,51 +2,51 @@
 
 use std::sync::Arc;
 
-use super::Instance;
 use crate::backplane::{BackplaneError, Departure};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, RoomName, UserName};
+use crate::server::state::State;
 
-/// It lasts from when the hub admits the connection until it is dropped. However that comes about, also
-/// by a panic, the connection is out of the room afterwards: otherwise presence would be renewed for a
-/// user who is not there.
+/// Begins when the hub takes the connection into the room, and ends when it is dropped. Also a panic
+/// drops it. So the connection always leaves the room: otherwise the presence keeper would renew a user
+/// who is gone.
 pub(super) struct Membership {
-    instance: Arc<Instance>,
+    state: Arc<State>,
     room: RoomName,
     connection: ConnectionId,
     user: UserName,
-    /// Whether the backplane was told of it. One that has not arrived cannot depart.
+    /// Whether the backplane was told of the arrival. Without an arrival there is no departure.
     arrived: bool,
-    /// How it ends.
+    /// How the connection leaves.
     pub(super) departure: Departure,
 }
 
 impl Membership {
-    /// Admits a connection to a room of the hub, where it is heard by nobody yet.
+    /// Adds the connection to the room in the hub. Other users do not see it yet.
     pub(super) fn begin(
-        instance: &Arc<Instance>,
+        state: &Arc<State>,
         room: &RoomName,
         connection: ConnectionId,
         user: &UserName,
         outbox: &Arc<Outbox>,
     ) -> Self {
         let membership = Self {
-            instance: Arc::clone(instance),
+            state: Arc::clone(state),
             room: room.clone(),
             connection,
             user: user.clone(),
             arrived: false,
             departure: Departure::Clean,
         };
-        instance.hub.add_member(room, connection, user, outbox);
+        state.hub.add_member(room, connection, user, outbox);
         membership
     }
 
-    /// Subscribes to the room, and is present there from then on.
+    /// Subscribes to the room, and makes the user present there.
     pub(super) fn arrive(&mut self) -> Result<(), BackplaneError> {
-        let backplane = &self.instance.backplane;
+        let backplane = &self.state.backplane;
         backplane.subscribe(&self.room)?;
-        // Also where this fails: the backplane counts the connection before it asks anybody.
+        // Set before the call: the backplane counts the connection even if the call then fails.
         self.arrived = true;
         backplane.arrive(&self.room, &self.user)
     }
@@ -54,7 +54,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let Instance { hub, backplane, .. } = &*self.instance;
+        let State { hub, backplane, .. } = &*self.state;
         hub.remove_member(&self.room, self.connection);
         if self.arrived {
             backplane.depart(&self.room, &self.user, self.departure);

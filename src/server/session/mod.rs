@@ -1,153 +1,112 @@
-//! One user's conversation: commands in, events into their outbox. Knows no socket.
+//! The session of one user: it takes commands, and sends events to the user's outbox. It knows no
+//! socket.
 //!
-//! A session runs on its connection's reading thread, and that thread alone. It may wait for the
-//! backplane and for its own user, never for another's. When it ends, however it ends, its user is
-//! out of every room it was in.
+//! A session runs on its connection's reader thread, and on no other. It may wait for the backplane and
+//! for its own user, but never for another user. When it ends, also by a panic, its user leaves every
+//! room ([`membership`]).
 
-mod answers;
 mod in_flight;
 mod membership;
-mod pace;
 mod past;
+mod rate_limiter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::info;
 
-use self::answers::not_joined;
-pub use self::answers::{receipt, refused, too_fast};
 use self::in_flight::InFlight;
 use self::membership::Membership;
-use self::pace::{PAUSE, Pace, Verdict};
-pub use self::past::{PAGE_DEFAULT, PAGE_MOST, gather, messages};
-use crate::backplane::{Backplane, BackplaneError, Departure, Draft};
-use crate::hub::Hub;
+use self::rate_limiter::{Decision, PAUSE, RateLimiter};
+use crate::backplane::{BackplaneError, Departure, Draft};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
-use crate::server::config::Config;
-use crate::server::limits::Paces;
+use crate::server::answers::{failed, receipt, too_fast};
+use crate::server::history::{PAGE_DEFAULT, PAGE_MOST};
+use crate::server::state::State;
 use crate::websocket::code;
 
-/// What all sessions of an instance share.
-pub struct Instance {
-    /// Its options.
-    pub config: Config,
-    /// Its rooms.
-    pub hub: Arc<Hub>,
-    /// What it shares with the other instances.
-    pub backplane: Box<dyn Backplane>,
-    /// How fast users send who have no session, or had one a moment ago.
-    pub paces: Paces,
-    /// Whether it is being torn down, and so takes nothing new.
-    closing: AtomicBool,
-}
-
-impl Instance {
-    /// An instance that takes what comes.
-    pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
-        Self {
-            paces: Paces::new(config.send_rate, config.send_burst),
-            config,
-            hub,
-            backplane,
-            closing: AtomicBool::new(false),
-        }
-    }
-
-    /// The first thing said on a user's connection.
-    pub fn welcome(&self, user: &UserName) -> Event {
-        Event::Welcome {
-            user: user.clone(),
-            instance: self.hub.instance().to_string(),
-            limits: Limits {
-                max_message: self.config.max_message,
-                rooms: self.config.rooms_per_connection,
-                page: PAGE_MOST,
-            },
-        }
-    }
-
-    /// From now on nothing new is taken.
-    pub fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-    }
-
-    /// Whether it is being torn down.
-    pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+/// The first event on a user's connection.
+pub fn welcome(state: &State, user: &UserName) -> Event {
+    Event::Welcome {
+        user: user.clone(),
+        instance: state.hub.instance().to_string(),
+        limits: Limits {
+            max_message: state.config.max_message,
+            rooms: state.config.rooms_per_connection,
+            page: PAGE_MOST,
+        },
     }
 }
 
-/// One user's conversation.
+/// The session of one user on one connection.
 pub struct Session {
-    instance: Arc<Instance>,
+    state: Arc<State>,
     connection: ConnectionId,
     user: UserName,
     outbox: Arc<Outbox>,
     rooms: BTreeMap<RoomName, Membership>,
-    /// In the text encoding: the one room.
-    room: RoomName,
+    /// The one room of a connection in the text encoding.
+    text_room: RoomName,
     in_flight: Arc<InFlight>,
-    pace: Pace,
+    limiter: RateLimiter,
     /// The rooms that the token allows; `None` for all.
     allowed: Option<Vec<RoomName>>,
     departure: Departure,
 }
 
 impl Session {
-    /// Begins a conversation, whose first word is the [`Instance::welcome`]; `room` is the one of the
-    /// text encoding, `allowed` the rooms that may be entered (`None` for all).
+    /// Begins a session, after the [`welcome`]. `text_room` is the one room of the text encoding.
+    /// `allowed` are the rooms that the token allows; `None` for all.
     pub fn begin(
-        instance: Arc<Instance>,
+        state: Arc<State>,
         connection: ConnectionId,
         user: UserName,
-        room: RoomName,
+        text_room: RoomName,
         allowed: Option<Vec<RoomName>>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        let pace = Pace::new(instance.paces.bucket(&user, Instant::now()));
+        let limiter = RateLimiter::new(state.buckets.bucket(&user, Instant::now()));
         Self {
-            instance,
+            state,
             connection,
             user,
             outbox,
             rooms: BTreeMap::new(),
-            room,
+            text_room,
             in_flight: Arc::default(),
-            pace,
+            limiter,
             allowed,
             departure: Departure::Dropped,
         }
     }
 
-    /// In the text encoding, enters the one room; without it there is no conversation.
-    pub fn enter(&mut self, since: Option<MessageId>, history: Option<usize>) {
-        if !self.waits_for_turn() {
+    /// Joins the one room of the text encoding, or closes the connection.
+    pub fn join_text_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
+        if !self.waits_for_token() {
             return;
         }
-        let room = self.room.clone();
+        let room = self.text_room.clone();
         if let Err(error) = self.join(room, since, history) {
-            self.cannot("cannot enter the room", &self.room, &error);
+            self.fail("cannot enter the room", &self.text_room, &error);
             self.outbox
                 .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
         }
     }
 
-    /// Takes one message that the client sent, when its turn has come.
-    pub fn take(&mut self, frame: &str) {
+    /// Handles one message of the client.
+    pub fn handle(&mut self, message: &str) {
         let parsed = match self.outbox.encoding() {
-            Encoding::Text => text::parse(frame, &self.room),
-            Encoding::Json => json::parse(frame),
+            Encoding::Text => text::parse(message, &self.text_room),
+            Encoding::Json => json::parse(message),
         };
-        // Without a token a send is refused and a typing notice is dropped, so they do not wait for one.
+        // Without a token, a send is refused and a typing notice is dropped. Any other request waits.
         let waits = !matches!(parsed, Ok(Command::Send { .. } | Command::Typing { .. }));
-        if waits && !self.waits_for_turn() {
+        if waits && !self.waits_for_token() {
             return;
         }
         match parsed {
@@ -156,10 +115,10 @@ impl Session {
         }
     }
 
-    /// Waits for a token, on the reading thread, so that the client is not read meanwhile. False if the
-    /// outbox ended first, as it does when the client is gone and in a teardown.
-    fn waits_for_turn(&mut self) -> bool {
-        while let Err(wait) = self.pace.take(Instant::now()) {
+    /// Waits for a token. It waits on the reader thread, so the client is not read meanwhile. Returns
+    /// false if the outbox ended first: the client is gone, or the instance is being torn down.
+    fn waits_for_token(&mut self) -> bool {
+        while let Err(wait) = self.limiter.take(Instant::now()) {
             if !self.outbox.stays_open_for(wait) {
                 return false;
             }
@@ -167,13 +126,14 @@ impl Session {
         true
     }
 
-    /// Waits until everything that the client sent is answered, as it will be in bounded time.
+    /// Waits until every send has its receipt. The wait is bounded, since each receipt is.
     pub fn settle(&self) {
-        self.in_flight.settle();
+        self.in_flight.wait_until_none();
     }
 
-    /// Notes that the client said goodbye, so that nobody waits for it to come back.
-    pub fn says_goodbye(&mut self) {
+    /// Notes that the client said goodbye: its user leaves at once, without the grace of a broken
+    /// connection.
+    pub fn note_goodbye(&mut self) {
         self.departure = Departure::Clean;
     }
 
@@ -185,7 +145,7 @@ impl Session {
                 history,
             } => {
                 if let Err(error) = self.join(room.clone(), since, history) {
-                    self.cannot(&format!("cannot join {room}"), &room, &error);
+                    self.fail(&format!("cannot join {room}"), &room, &error);
                 }
             }
             Command::Leave { room } => {
@@ -206,9 +166,9 @@ impl Session {
             }
             Command::Members { room } => {
                 if self.is_in(&room) {
-                    match self.instance.backplane.members(&room) {
+                    match self.state.backplane.members(&room) {
                         Ok(members) => self.answer(&Event::Members { room, members }),
-                        Err(error) => self.cannot("cannot tell who is here", &room, &error),
+                        Err(error) => self.fail("cannot tell who is here", &room, &error),
                     }
                 }
             }
@@ -217,158 +177,152 @@ impl Session {
         }
     }
 
-    /// What a user asks for is paced by how fast they read.
+    /// Sends an answer once the outbox has room: a user who reads slowly gets fewer answers.
     fn answer(&self, event: &Event) {
         if self.outbox.wait_for_space() {
             self.outbox.send(event);
         }
     }
 
-    fn cannot(&self, what: &str, room: &RoomName, error: &BackplaneError) {
-        self.answer(&refused(what, Some(room), None, error));
+    /// Answers that the backplane could not carry out a request.
+    fn fail(&self, what: &str, room: &RoomName, error: &BackplaneError) {
+        self.answer(&failed(what, Some(room), None, error));
     }
 
-    fn is_in(&self, room: &RoomName) -> bool {
-        if self.rooms.contains_key(room) {
-            return true;
-        }
+    /// Answers that a request is refused.
+    fn refuse(&self, code: ErrorCode, message: String, room: RoomName, reference: Option<Ref>) {
         self.answer(&Event::Error {
-            code: ErrorCode::NotJoined,
-            message: not_joined(room),
-            reference: None,
-            room: Some(room.clone()),
-            retry: false,
+            code,
+            message,
+            reference,
+            room: Some(room),
+            retry: code == ErrorCode::Closing,
         });
-        false
     }
 
+    /// Whether the user is in this room. If not, the answer says so.
+    fn is_in(&self, room: &RoomName) -> bool {
+        let is_in = self.rooms.contains_key(room);
+        if !is_in {
+            let message = format!("not in the room {room}; join it first");
+            self.refuse(ErrorCode::NotJoined, message, room.clone(), None);
+        }
+        is_in
+    }
+
+    /// Publishes a message. Its receipt goes into the outbox once the backplane has answered.
     fn send(&mut self, room: RoomName, text: String, reference: Option<Ref>) {
-        match self.pace.send(Instant::now()) {
-            Verdict::InTime => {}
-            Verdict::TooFast(wait) => return self.too_fast(room, reference, wait),
-            Verdict::TooFastForTooLong => {
+        match self.limiter.send(Instant::now()) {
+            Decision::Allow => {}
+            Decision::Refuse(wait) => {
+                let rate = self.state.config.send_rate;
+                self.answer(&too_fast(rate, wait, room, reference));
+                // The client is not read meanwhile; see `rate_limiter`.
+                thread::sleep(PAUSE);
+                return;
+            }
+            Decision::Close => {
                 metrics::TOO_FAST.count();
                 self.settle();
                 return self.outbox.close(code::POLICY, "too fast for too long");
             }
         }
-        let reject = |code, message: &str, reference: Option<Ref>, retry| {
-            self.answer(&Event::Error {
-                code,
-                message: format!("not sent: {message}"),
-                reference,
-                room: Some(room.clone()),
-                retry,
-            });
-        };
-        if text.is_empty() {
-            return reject(
-                ErrorCode::Empty,
-                "there is nothing to say",
-                reference,
-                false,
-            );
+        if let Some((code, why)) = self.reason_not_to_send(&room, &text) {
+            return self.refuse(code, format!("not sent: {why}"), room, reference);
         }
-        if !self.rooms.contains_key(&room) {
-            return reject(ErrorCode::NotJoined, &not_joined(&room), reference, false);
-        }
-        if self.instance.is_closing() {
-            let message = "the server is closing, try again";
-            return reject(ErrorCode::Closing, message, reference, true);
-        }
-        self.in_flight.enter();
+        self.in_flight.add();
         let draft = Draft {
             room: room.clone(),
             from: self.user.clone(),
             text,
             reference: reference.clone(),
             via: Some(Via {
-                instance: self.instance.hub.instance(),
+                instance: self.state.hub.instance(),
                 connection: self.connection,
             }),
         };
         let outbox = Arc::clone(&self.outbox);
         let in_flight = Arc::clone(&self.in_flight);
-        self.instance.backplane.publish(
+        self.state.backplane.publish(
             draft,
-            Box::new(move |outcome| {
-                outbox.send(&receipt(outcome, room, reference));
-                in_flight.exit();
+            Box::new(move |stored| {
+                outbox.send(&receipt(stored, room, reference));
+                in_flight.remove();
             }),
         );
     }
 
-    /// Best effort, so one that comes too fast is dropped like any that is not needed.
+    fn reason_not_to_send(&self, room: &RoomName, text: &str) -> Option<(ErrorCode, String)> {
+        if text.is_empty() {
+            return Some((ErrorCode::Empty, "there is nothing to say".to_owned()));
+        }
+        if !self.rooms.contains_key(room) {
+            let why = format!("not in the room {room}; join it first");
+            return Some((ErrorCode::NotJoined, why));
+        }
+        if self.state.is_closing() {
+            let why = "the server is closing, try again".to_owned();
+            return Some((ErrorCode::Closing, why));
+        }
+        None
+    }
+
+    /// Tells the room that the user is typing. A notice that comes too fast is dropped: nobody needs it.
     fn typing(&mut self, room: &RoomName) {
-        if self.pace.take(Instant::now()).is_err() {
+        if self.limiter.take(Instant::now()).is_err() {
             thread::sleep(PAUSE);
         } else if self.rooms.contains_key(room) {
-            self.instance.backplane.typing(room, &self.user);
+            self.state.backplane.typing(room, &self.user);
         }
     }
 
-    fn too_fast(&self, room: RoomName, reference: Option<Ref>, wait: Duration) {
-        let rate = self.instance.config.send_rate;
-        self.answer(&too_fast(rate, wait, room, reference));
-        // Nothing is waited for here: not to be read for a while is the answer's other half.
-        thread::sleep(PAUSE);
-    }
-
-    /// Enters a room: subscribe, then read, then merge with what was said meanwhile.
+    /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
     fn join(
         &mut self,
         room: RoomName,
         since: Option<MessageId>,
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
-        let most = self.instance.config.rooms_per_connection;
-        let allowed = |room| {
-            self.allowed
-                .as_ref()
-                .is_none_or(|rooms| rooms.contains(room))
-        };
-        let refusal = if !allowed(&room) {
-            metrics::UNAUTHORIZED.count();
-            let message = format!("the token does not allow the room {room}");
-            Some((ErrorCode::Forbidden, message))
-        } else if self.rooms.contains_key(&room) {
-            Some((
-                ErrorCode::AlreadyJoined,
-                format!("in the room {room} already"),
-            ))
-        } else if self.rooms.len() >= most {
-            let message = format!("a connection may be in {most} rooms at a time");
-            Some((ErrorCode::TooManyRooms, message))
-        } else {
-            None
-        };
-        if let Some((code, message)) = refusal {
-            self.answer(&Event::Error {
-                code,
-                message,
-                reference: None,
-                room: Some(room),
-                retry: false,
-            });
+        if let Some((code, why)) = self.reason_not_to_join(&room) {
+            self.refuse(code, why, room, None);
             return Ok(());
         }
-        // What a user asks for is paced by how fast they read.
+        // A user who reads slowly joins slowly.
         self.outbox.wait_for_space();
-        let (instance, outbox) = (&self.instance, &self.outbox);
-        let mut membership =
-            Membership::begin(instance, &room, self.connection, &self.user, outbox);
+        let (state, outbox) = (&self.state, &self.outbox);
+        let mut membership = Membership::begin(state, &room, self.connection, &self.user, outbox);
         membership.arrive()?;
-        self.read_past(&room, since, history)?;
+        self.send_past(&room, since, history)?;
         info!("{:?} joined {room:?}", self.user);
         self.rooms.insert(room, membership);
         Ok(())
+    }
+
+    fn reason_not_to_join(&self, room: &RoomName) -> Option<(ErrorCode, String)> {
+        if let Some(allowed) = &self.allowed
+            && !allowed.contains(room)
+        {
+            metrics::UNAUTHORIZED.count();
+            let why = format!("the token does not allow the room {room}");
+            return Some((ErrorCode::Forbidden, why));
+        }
+        if self.rooms.contains_key(room) {
+            let why = format!("in the room {room} already");
+            return Some((ErrorCode::AlreadyJoined, why));
+        }
+        let most = self.state.config.rooms_per_connection;
+        if self.rooms.len() >= most {
+            let why = format!("a connection may be in {most} rooms at a time");
+            return Some((ErrorCode::TooManyRooms, why));
+        }
+        None
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let paces = &self.instance.paces;
-        paces.keep(&self.user, self.pace.bucket(), Instant::now());
+        let buckets = &self.state.buckets;
+        buckets.keep(&self.user, self.limiter.bucket(), Instant::now());
         for (room, mut membership) in std::mem::take(&mut self.rooms) {
             membership.departure = self.departure;
             drop(membership);

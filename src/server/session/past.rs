@@ -1,80 +1,57 @@
-//! The past: what a joining member missed or asks for, and pages of the log. All of it is read as
-//! fast as the user reads, and in pieces, since messages may be large and a crowd may come at once.
+//! A user's past messages: those that a joining user missed or asks for, and pages of history.
+//!
+//! The session sends them as fast as the user reads, and in pieces ([`history`]).
 
 use super::Session;
-use crate::backplane::{Backplane, BackplaneError, Excerpt, continues};
-use crate::message::{Entry, Message, MessageId, RoomName};
+use crate::backplane::{BackplaneError, Excerpt, continues};
+use crate::message::{MessageId, RoomName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
+use crate::server::history::{self, PAGE_MOST, PIECE, messages};
 use crate::websocket::code;
 use crate::websocket::frame;
 
-/// The most messages in one page of history.
-pub const PAGE_MOST: usize = 200;
-
-/// How many there are without a limit.
-pub const PAGE_DEFAULT: usize = 50;
-
-/// How many entries of a log are read at once while their size is not known.
-const PIECE: usize = 32;
-
-/// The most messages in the frame with which a room begins.
+/// The most messages in the first frame of a room.
 const FIRST_FRAME: usize = 1000;
 
 impl Session {
+    /// Answers with a page of history.
     pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
         let bytes = self.outbox.budget() / 2;
-        match self.gather(room, (page, limit.min(PAGE_MOST)), bytes) {
+        match self.read_page(room, (page, limit.min(PAGE_MOST)), bytes) {
             Ok(excerpt) => self.answer(&Event::History {
                 room: room.clone(),
                 messages: messages(excerpt.entries),
                 more: excerpt.more,
             }),
-            Err(error) => self.cannot("cannot read the history", room, &error),
+            Err(error) => self.fail("cannot read the history", room, &error),
         }
     }
 
-    fn gather(
+    fn read_page(
         &self,
         room: &RoomName,
         which: (Cursor, usize),
         bytes: usize,
     ) -> Result<Excerpt, BackplaneError> {
-        let backplane = &*self.instance.backplane;
+        let backplane = &*self.state.backplane;
         let encoding = self.outbox.encoding();
-        let is_over = || !self.outbox.is_open() || self.instance.is_closing();
-        gather(backplane, encoding, room, which, bytes, is_over)
+        let is_over = || !self.outbox.is_open() || self.state.is_closing();
+        history::read_page(backplane, encoding, room, which, bytes, is_over)
     }
 
-    /// Sends the room with its past to a connection that the hub has admitted, and releases it.
-    pub(super) fn read_past(
+    /// Sends the room's members and past to a connection that the hub holds messages back for, and then
+    /// lets the hub release them.
+    pub(super) fn send_past(
         &self,
         room: &RoomName,
         since: Option<MessageId>,
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
-        let backplane = &self.instance.backplane;
-        let first_frame = self.outbox.budget() / 4;
+        let backplane = &self.state.backplane;
+        let hub = &self.state.hub;
         let tail = backplane.tail(room)?;
-        let (past, recovered) = match (since, history) {
-            (Some(since), _) => {
-                let missed = self.gather(room, (Cursor::After(since), FIRST_FRAME), first_frame)?;
-                let recovered = continues(since, &missed.entries, tail);
-                (missed, recovered)
-            }
-            (None, Some(limit)) => {
-                let limit = limit.min(PAGE_MOST);
-                let newest = self.gather(room, (Cursor::Newest, limit), first_frame)?;
-                (
-                    Excerpt {
-                        more: false,
-                        ..newest
-                    },
-                    false,
-                )
-            }
-            (None, None) => (Excerpt::default(), false),
-        };
-        // The client's past is of another process, of which this one knows nothing.
+        let (past, recovered) = self.first_page(room, since, history, tail)?;
+        // A log that began after `since` knows nothing of the client's past.
         let anew = !recovered
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
         let members = backplane.members(room)?;
@@ -102,7 +79,6 @@ impl Session {
         }
         first.extend(encoding.encode(&event));
         let first = frame::text(&first);
-        let hub = &self.instance.hub;
         if !more {
             hub.release(room, self.connection, last, &members, first);
             return Ok(());
@@ -110,9 +86,10 @@ impl Session {
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
-        match self.read_on(room, last.unwrap_or(MessageId::ZERO)) {
+        match self.send_rest(room, last.unwrap_or(MessageId::ZERO)) {
             Ok(last) => hub.release(room, self.connection, Some(last), &members, None),
-            // The client takes itself for a member already. It has to come back and resume.
+            // The client has its `room` event and takes itself for a member. It has to reconnect and
+            // resume.
             Err(error) => self.outbox.close(
                 code::TRY_AGAIN_LATER,
                 &format!("the past cannot be read on: {error}"),
@@ -121,18 +98,41 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what follows `last` and did not fit one frame, as single messages, as fast as the client
-    /// reads, while what is said meanwhile is held back. Ends with the log, or with the connection. The
-    /// last id that was sent.
-    fn read_on(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
+    /// The messages of the first frame, and whether they follow `since` without a hole.
+    fn first_page(
+        &self,
+        room: &RoomName,
+        since: Option<MessageId>,
+        history: Option<usize>,
+        tail: Option<MessageId>,
+    ) -> Result<(Excerpt, bool), BackplaneError> {
+        let bytes = self.outbox.budget() / 4;
+        if let Some(since) = since {
+            let missed = self.read_page(room, (Cursor::After(since), FIRST_FRAME), bytes)?;
+            let recovered = continues(since, &missed.entries, tail);
+            return Ok((missed, recovered));
+        }
+        let mut newest = match history {
+            Some(limit) => self.read_page(room, (Cursor::Newest, limit.min(PAGE_MOST)), bytes)?,
+            None => Excerpt::default(),
+        };
+        // Older messages are sent on request only.
+        newest.more = false;
+        Ok((newest, false))
+    }
+
+    /// Sends the messages after `last` that did not fit into the first frame, one event each, as fast as
+    /// the client reads. Meanwhile the hub holds new messages back. Ends with the log or with the
+    /// connection, and returns the last id that was sent.
+    fn send_rest(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
         let mut cursor = last;
         while self.outbox.is_open() {
             let page = Cursor::After(cursor);
-            let piece = self.instance.backplane.read(room, page, PIECE)?;
+            let piece = self.state.backplane.read(room, page, PIECE)?;
             for entry in piece.entries {
                 let id = entry.message.id;
                 if entry.prev != Some(last) {
-                    // Trimmed while it was being read.
+                    // The log was trimmed in between.
                     self.answer(&Event::Gap {
                         room: room.clone(),
                         after: Some(last),
@@ -153,76 +153,4 @@ impl Session {
         }
         Ok(last)
     }
-}
-
-/// Reads up to `limit` messages of a log, as many as `bytes` take when they are rendered, but at least
-/// one. They may be large, and a crowd may ask at once: so a few first, and then as many as should
-/// still fit. Each piece begins where the last one ended, so this ends with the log; and before that
-/// once `is_over`, with [`BackplaneError::Unavailable`].
-pub fn gather(
-    backplane: &dyn Backplane,
-    encoding: Encoding,
-    room: &RoomName,
-    (page, limit): (Cursor, usize),
-    bytes: usize,
-    is_over: impl Fn() -> bool,
-) -> Result<Excerpt, BackplaneError> {
-    // From where the page was asked for, outwards.
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut weight: usize = 0;
-    let mut next = page;
-    let mut more = true;
-    let mut reach = None;
-    'pieces: while more && entries.len() < limit {
-        if is_over() {
-            return Err(BackplaneError::Unavailable);
-        }
-        let piece = match weight.checked_div(entries.len()) {
-            // What was read before holds no message.
-            None if reach.is_some() => PAGE_MOST,
-            None => PIECE.min(limit),
-            Some(average) => {
-                let fit = bytes.saturating_sub(weight) / average.max(1);
-                fit.max(PIECE).min(limit - entries.len())
-            }
-        };
-        let piece = backplane.read(room, next, piece)?;
-        let Some(end) = piece.reach else {
-            more = false;
-            break;
-        };
-        more = piece.more;
-        let mut piece = piece.entries;
-        if !matches!(page, Cursor::After(_)) {
-            piece.reverse();
-        }
-        for entry in piece {
-            let size = encoding.estimated_bytes(&entry.message);
-            if entries.len() == limit || (!entries.is_empty() && weight + size > bytes) {
-                more = true;
-                break 'pieces;
-            }
-            weight += size;
-            reach = Some(entry.message.id);
-            entries.push(entry);
-        }
-        reach = Some(end);
-        next = match page {
-            Cursor::After(_) => Cursor::After(end),
-            Cursor::Newest | Cursor::Before(_) => Cursor::Before(end),
-        };
-    }
-    if !matches!(page, Cursor::After(_)) {
-        entries.reverse();
-    }
-    Ok(Excerpt {
-        entries,
-        more,
-        reach,
-    })
-}
-
-/// What was said, without how it is chained.
-pub fn messages(entries: Vec<Entry>) -> Vec<Message> {
-    entries.into_iter().map(|entry| entry.message).collect()
 }

@@ -13,7 +13,7 @@ use hubbub::hub::outbox::Queue;
 use hubbub::message::{InstanceId, MessageId, RoomName, UserName};
 use hubbub::protocol::{Cursor, Event, json};
 use hubbub::server::config::Config;
-use hubbub::server::session::Instance;
+use hubbub::server::state::State;
 
 use super::DEADLINE;
 use super::redis::Redis;
@@ -50,12 +50,12 @@ pub(crate) fn faulty(call: Call) -> (Arc<Hub>, Box<dyn Backplane>) {
 }
 
 /// Its sessions may ask as fast as they like.
-pub(crate) fn instance((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<Instance> {
+pub(crate) fn state((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<State> {
     let config = Config {
         send_rate: 0,
         ..Config::default()
     };
-    Arc::new(Instance::new(config, hub, backplane))
+    Arc::new(State::new(config, hub, backplane))
 }
 
 /// A call of a backplane that waits for its answer.

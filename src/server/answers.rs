@@ -1,4 +1,4 @@
-//! What answers a send or another request, wherever it came from.
+//! Events that answer a send or another request. The session and the HTTP API both send them.
 
 use std::time::Duration;
 
@@ -7,11 +7,7 @@ use crate::message::RoomName;
 use crate::metrics;
 use crate::protocol::{ErrorCode, Event, Ref};
 
-pub(super) fn not_joined(room: &RoomName) -> String {
-    format!("not in the room {room}; join it first")
-}
-
-/// What answers a send that came `wait` too early.
+/// The answer to a send that came too early; the next one is allowed after `wait`.
 pub fn too_fast(rate: u32, wait: Duration, room: RoomName, reference: Option<Ref>) -> Event {
     metrics::TOO_FAST.count();
     Event::Error {
@@ -26,13 +22,13 @@ pub fn too_fast(rate: u32, wait: Duration, room: RoomName, reference: Option<Ref
     }
 }
 
-/// What answers a send, once the backplane has.
+/// The answer to a send, made from the answer of the backplane.
 pub fn receipt(
-    outcome: Result<Stored, BackplaneError>,
+    stored: Result<Stored, BackplaneError>,
     room: RoomName,
     reference: Option<Ref>,
 ) -> Event {
-    match outcome {
+    match stored {
         Ok(Stored { id, duplicate }) => {
             metrics::STORED.count();
             metrics::DUPLICATES.add(usize::from(duplicate));
@@ -45,13 +41,14 @@ pub fn receipt(
         }
         Err(error) => {
             metrics::NOT_STORED.count();
-            refused("not sent", Some(&room), reference, &error)
+            failed("not sent", Some(&room), reference, &error)
         }
     }
 }
 
-/// What answers a request that the backplane could not do.
-pub fn refused(
+/// The answer to a request that the backplane could not carry out. `what` begins the sentence, such as
+/// "not sent".
+pub fn failed(
     what: &str,
     room: Option<&RoomName>,
     reference: Option<Ref>,

@@ -1,85 +1,85 @@
-//! Who may come in: the origins of pages, and tokens.
+//! Authorization of a request, by its page's origin and by its token.
 //!
-//! What is wrong with a token is logged and not told.
+//! The log says what is wrong with a token. The response does not.
 
 use std::fmt::Display;
 
 use log::info;
 
 use super::config::Config;
-use super::http::{Answer, Request};
+use super::http::{Request, Response};
 use super::token::{Claims, Secret, TokenError};
 use crate::message::{RoomName, UserName};
 use crate::metrics;
 
-/// In the list of subprotocols, where a page can put it, a token follows this.
+/// The prefix of a token in the list of subprotocols, the only header field that a page can set.
 const TOKEN_SUBPROTOCOL: &str = "token.";
 
-/// Who was let in.
+/// What an authorized request may do.
 #[derive(Debug)]
-pub struct Admitted {
-    /// The user that was asked for, or else the token's.
+pub struct Authorized {
+    /// The user that the request names, or else the user of the token.
     pub user: Option<UserName>,
-    /// The rooms that may be entered; `None` for all.
+    /// The rooms that the token allows; `None` for all.
     pub rooms: Option<Vec<RoomName>>,
 }
 
-/// Why a request is not let in.
+/// The reason why a request is denied.
 #[derive(Debug)]
-pub struct Refused {
-    /// 401 if a token would help, 403 if not.
+pub struct Denied {
+    /// 401 if a valid token is missing, 403 if another token would not help.
     pub status: u16,
-    /// A sentence that gives nothing away.
+    /// A sentence that does not say what is wrong with a token.
     pub sentence: &'static str,
 }
 
-impl Refused {
-    /// The answer, as plain text.
-    pub fn answer(&self) -> Answer {
-        self.challenge(Answer::new(self.status, self.sentence))
+impl Denied {
+    /// The response, in plain text.
+    pub fn response(&self) -> Response {
+        self.challenge(Response::new(self.status, self.sentence))
     }
 
-    /// `answer`, with how to do better (RFC 9110 §11.6.1).
+    /// Adds the challenge that belongs to a 401 (RFC 9110 §11.6.1).
     #[must_use]
-    pub fn challenge(&self, answer: Answer) -> Answer {
+    pub fn challenge(&self, response: Response) -> Response {
         match self.status {
-            401 => answer.with("WWW-Authenticate", "Bearer"),
-            _ => answer,
+            401 => response.with("WWW-Authenticate", "Bearer"),
+            _ => response,
         }
     }
 }
 
-/// What a page is told that may not connect.
-pub const FOREIGN_PAGE: Refused = Refused {
+/// The denial for a page of an origin that is not allowed.
+pub const FOREIGN_ORIGIN: Denied = Denied {
     status: 403,
     sentence: "pages of this origin may not connect here",
 };
 
-/// The origin of the page that asks, and whether it may connect; `None` if no page asks.
-pub fn page<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, bool)> {
+/// The origin of the page that sent the request, and whether it is allowed. `None` if no page sent it.
+pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, bool)> {
     let origin = request.header("origin")?;
     let allowed = origin_is_allowed(origin, &request.host, &config.allow_origin);
     Some((origin, allowed))
 }
 
-/// Whether a request may come in, as `user` and into `room` where it says so.
-pub fn admit(
+/// Decides whether a request may act as `user` and in `room`, as far as it names them.
+pub fn authorize(
     request: &Request,
     user: Option<&UserName>,
     room: Option<&RoomName>,
     config: &Config,
-) -> Result<Admitted, Refused> {
-    let refuse = |status, sentence, why: &dyn Display| {
+) -> Result<Authorized, Denied> {
+    let deny = |status, sentence, why: &dyn Display| {
         metrics::UNAUTHORIZED.count();
         info!("{user:?} is not let in: {why}");
-        Err(Refused { status, sentence })
+        Err(Denied { status, sentence })
     };
-    if let Some((origin, false)) = page(request, config) {
+    if let Some((origin, false)) = origin(request, config) {
         let why = format!("origin {origin:?}");
-        return refuse(FOREIGN_PAGE.status, FOREIGN_PAGE.sentence, &why);
+        return deny(FOREIGN_ORIGIN.status, FOREIGN_ORIGIN.sentence, &why);
     }
     let Some(secret) = &config.token_secret else {
-        return Ok(Admitted {
+        return Ok(Authorized {
             user: user.cloned(),
             rooms: None,
         });
@@ -88,23 +88,23 @@ pub fn admit(
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
-            return refuse(401, "a valid token is needed", &why);
+            return deny(401, "a valid token is needed", &why);
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
-        return refuse(403, "the token is not this user's", &"another user's token");
+        return deny(403, "the token is not this user's", &"another user's token");
     }
     if room.is_some_and(|room| !claims.allows(room)) {
-        return refuse(403, "the token does not allow this room", &"room");
+        return deny(403, "the token does not allow this room", &"room");
     }
-    Ok(Admitted {
+    Ok(Authorized {
         user: Some(claims.sub),
         rooms: claims.rooms,
     })
 }
 
-/// What the first valid token says. Without one, what is wrong with the last, if there is any: one
-/// place may hold what a proxy, or a page's address of yesterday, has put there.
+/// The claims of the first valid token. A request may carry several: a proxy may have added one, or the
+/// page's address may hold an old one. The error is that of the last token, or `None` without a token.
 fn claims(request: &Request, secret: &Secret) -> Result<Claims, Option<TokenError>> {
     let mut wrong = None;
     for token in tokens(request) {
@@ -116,16 +116,16 @@ fn claims(request: &Request, secret: &Secret) -> Result<Claims, Option<TokenErro
     Err(wrong)
 }
 
-/// From the query, the `Authorization` field, and the list of subprotocols.
+/// The tokens in the query, in the `Authorization` field, and in the list of subprotocols.
 fn tokens(request: &Request) -> impl Iterator<Item = &str> {
     let listed = request
         .subprotocols()
         .filter_map(|name| name.strip_prefix(TOKEN_SUBPROTOCOL));
-    let asked = request.parameter("token").into_iter();
-    asked.chain(bearer(request)).chain(listed)
+    let in_query = request.parameter("token").into_iter();
+    in_query.chain(bearer(request)).chain(listed)
 }
 
-/// The scheme's name is taken in any case (RFC 9110 §11.1).
+/// The token of the `Bearer` scheme, whose name may be in any case (RFC 9110 §11.1).
 fn bearer(request: &Request) -> Option<&str> {
     let (scheme, token) = request.header("authorization")?.split_once(' ')?;
     scheme
@@ -133,7 +133,7 @@ fn bearer(request: &Request) -> Option<&str> {
         .then(|| token.trim_start_matches(' '))
 }
 
-/// Pages of this server's own host, and those that the operator named.
+/// Whether an origin is this server's own host, or one that the operator allows.
 fn origin_is_allowed(origin: &str, host: &str, allowed: &[String]) -> bool {
     if allowed
         .iter()

@@ -1,4 +1,4 @@
-//! An answer, after which the connection is closed.
+//! An HTTP response.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -6,9 +6,9 @@ use std::net::TcpStream;
 
 use crate::server::page::{self, Asset};
 
-/// A plain answer, after which the connection is closed.
+/// A response. The server closes the connection after it.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: u16,
     content_type: &'static str,
@@ -17,23 +17,23 @@ pub struct Answer {
     with_body: bool,
 }
 
-/// What most answers are.
+/// The type of most responses.
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-impl Answer {
-    /// A status and a sentence.
+impl Response {
+    /// A sentence, in plain text.
     pub fn new(status: u16, sentence: impl Into<String>) -> Self {
         let mut body = sentence.into();
         body.push('\n');
         Self::of(status, PLAIN_TEXT, body)
     }
 
-    /// A text of its own, with a 200.
+    /// A longer text, with status 200.
     pub fn of_text(body: String) -> Self {
         Self::of(200, PLAIN_TEXT, body)
     }
 
-    /// A status that says it all.
+    /// A status without a body.
     pub fn empty(status: u16) -> Self {
         Self::of(status, PLAIN_TEXT, "")
     }
@@ -54,40 +54,40 @@ impl Answer {
         }
     }
 
-    /// A file of the page; 304 if it is among those that the browser has (`If-None-Match`,
-    /// RFC 9110 §13.1.2).
+    /// A file of the page, or 304 if the browser has it already. `has` is the `If-None-Match` field
+    /// (RFC 9110 §13.1.2).
     pub fn of_asset(asset: &'static Asset, has: Option<&str>) -> Self {
         let etag = asset.etag();
         let fresh = has.is_some_and(|has| has.split(',').any(|one| one.trim() == etag));
         let status = if fresh { 304 } else { 200 };
-        let mut answer = Self::of(status, asset.content_type, asset.text).with("ETag", etag);
-        answer.with_body = !fresh;
+        let mut response = Self::of(status, asset.content_type, asset.text).with("ETag", etag);
+        response.with_body = !fresh;
         for (name, value) in page::HEADERS {
-            answer = answer.with(name, value);
+            response = response.with(name, value);
         }
-        answer
+        response
     }
 
-    /// With one more header field.
+    /// Adds a header field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// As the answer to a HEAD request (RFC 9110 §9.3.2).
+    /// Makes it the response to a HEAD request (RFC 9110 §9.3.2).
     #[must_use]
     pub fn without_body(mut self) -> Self {
         self.with_body = false;
         self
     }
 
-    /// Writes it, as the socket's mode and time-out have it.
+    /// Writes the response. Whether this blocks, and for how long, is up to the socket's options.
     pub fn write(&self, socket: &TcpStream) -> io::Result<()> {
         (&mut &*socket).write_all(&self.bytes())
     }
 
-    /// As it is written.
+    /// The bytes on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
@@ -115,7 +115,7 @@ impl Answer {
              Connection: close\r\n",
             self.status
         );
-        // There is no content to tell of (RFC 9110 §8.6).
+        // A 204 has no content, and must not have these fields (RFC 9110 §8.6).
         if self.status != 204 {
             let length = self.body.len();
             bytes.push_str(&format!(

@@ -1,0 +1,157 @@
+//! Rate limits: a token bucket, and the buckets of users who have no connection.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::message::UserName;
+use crate::threads::lock;
+
+/// When there are this many buckets, those that are full again are dropped.
+const SWEEP_AT: usize = 10_000;
+
+/// A token bucket: it allows `burst` requests at once, and `per_second` requests a second on average.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBucket {
+    /// `None` for no limit.
+    per_second: Option<f64>,
+    burst: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket. A rate of 0 means no limit.
+    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        Self {
+            per_second: (per_second > 0).then_some(f64::from(per_second)),
+            burst: f64::from(burst),
+            tokens: f64::from(burst),
+            filled: now,
+        }
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.tokens_at(now) >= self.burst
+    }
+
+    fn tokens_at(&self, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.per_second.map_or(self.burst, |per_second| {
+            (self.tokens + since * per_second).min(self.burst)
+        })
+    }
+
+    /// Takes a token. Without one, the error is the time until the next token.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let Some(per_second) = self.per_second else {
+            return Ok(());
+        };
+        self.tokens = self.tokens_at(now);
+        self.filled = now;
+        if self.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.tokens) / per_second));
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+/// A token bucket for each user who sends HTTP requests, since there is no connection to hold it. Also
+/// the buckets of connections that have ended: otherwise a user would get a full bucket by reconnecting.
+#[derive(Debug)]
+pub struct UserBuckets {
+    per_second: u32,
+    burst: u32,
+    buckets: Mutex<HashMap<UserName, TokenBucket>>,
+}
+
+impl UserBuckets {
+    /// No user has a bucket yet. A rate of 0 means no limit.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            per_second,
+            burst,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Takes a token of this user's. Without one, the error is the time until the next token.
+    pub fn take(&self, user: &UserName, now: Instant) -> Result<(), Duration> {
+        self.with_bucket(user, now, |bucket| bucket.take(now))
+    }
+
+    /// The bucket that a new connection of this user begins with.
+    pub fn bucket(&self, user: &UserName, now: Instant) -> TokenBucket {
+        let full = || TokenBucket::new(self.per_second, self.burst, now);
+        let kept = lock(&self.buckets).get(user).copied();
+        kept.unwrap_or_else(full)
+    }
+
+    /// Keeps the bucket of a connection that has ended, unless another one left less in it.
+    pub fn keep(&self, user: &UserName, left: TokenBucket, now: Instant) {
+        // A full bucket is the same as none.
+        if !left.is_full(now) {
+            self.with_bucket(user, now, |bucket| {
+                if left.tokens_at(now) < bucket.tokens_at(now) {
+                    *bucket = left;
+                }
+            });
+        }
+    }
+
+    fn with_bucket<T>(
+        &self,
+        user: &UserName,
+        now: Instant,
+        run: impl FnOnce(&mut TokenBucket) -> T,
+    ) -> T {
+        let mut buckets = lock(&self.buckets);
+        if buckets.len() >= SWEEP_AT && !buckets.contains_key(user) {
+            buckets.retain(|_, bucket| !bucket.is_full(now));
+        }
+        let full = || TokenBucket::new(self.per_second, self.burst, now);
+        run(buckets.entry(user.clone()).or_insert_with(full))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(10, 3, start);
+        let taken = |bucket: &mut TokenBucket, now| {
+            let mut count = 0;
+            while bucket.take(now).is_ok() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(taken(&mut bucket, start), 3);
+        let wait = bucket.take(start).expect_err("it is empty");
+        assert_eq!(wait, Duration::from_millis(100));
+        assert_eq!(taken(&mut bucket, start + wait), 1);
+        assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 3);
+        let mut open = TokenBucket::new(0, 1, start);
+        assert!((0..1000).all(|_| open.take(start).is_ok()));
+    }
+
+    #[test]
+    fn a_user_who_reconnects_goes_on_with_the_bucket_that_they_left() {
+        let start = Instant::now();
+        let buckets = UserBuckets::new(10, 3);
+        let user: UserName = "alice".parse().expect("a name");
+        let mut first = buckets.bucket(&user, start);
+        let second = buckets.bucket(&user, start);
+        while first.take(start).is_ok() {}
+        buckets.keep(&user, first, start);
+        buckets.keep(&user, second, start);
+        assert!(buckets.bucket(&user, start).take(start).is_err());
+        assert!(buckets.take(&user, start).is_err());
+        let later = start + Duration::from_millis(100);
+        assert!(buckets.bucket(&user, later).take(later).is_ok());
+    }
+}
