@@ -14,11 +14,14 @@ use super::batch::Batch;
 use super::log::{self, Logs};
 use super::roster::Roster;
 use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
-use crate::hub::{Delivery, Hub};
+use crate::hub::Hub;
 use crate::message::{MessageId, Notice, RoomName, UserName};
 use crate::protocol::Cursor;
 use crate::threads;
 use crate::threads::lock;
+
+/// The most jobs before a batch is delivered: no receipt waits for longer.
+const JOBS_IN_A_ROW: usize = 1024;
 
 /// The pause between two looks at the graces.
 const GRACES: Duration = Duration::from_millis(250);
@@ -88,28 +91,27 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
     let mut next_forgetting = Instant::now() + FORGETTING;
     let mut batch = Batch::default();
     let mut receipts = Vec::new();
+    let mut in_a_row = 0;
     loop {
         let next_flush = shared.hub.flush_due(Instant::now());
         match queue.recv_deadline(next_flush.map_or(next_graces, |next| next.min(next_graces))) {
             Ok(Job::Publish(draft, receipt, _place)) => {
                 receipts.push((receipt, shared.store(draft, &mut batch)));
-                // Keep batching while jobs are queued.
-                if !queue.is_empty() && !batch.is_full() {
-                    continue;
-                }
-                shared.deliver(&mut batch, &mut receipts);
             }
-            Ok(Job::Notice(room, notice)) => {
-                // A notice follows the messages before it.
-                shared.deliver(&mut batch, &mut receipts);
-                shared.hub.deliver(&room, Delivery::Notice(notice));
-            }
+            Ok(Job::Notice(room, notice)) => batch.add_notice(&shared.hub, &room, notice),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 shared.deliver(&mut batch, &mut receipts);
                 return;
             }
         }
+        // Keep batching while jobs are queued.
+        in_a_row += 1;
+        if !queue.is_empty() && !batch.is_full() && in_a_row < JOBS_IN_A_ROW {
+            continue;
+        }
+        in_a_row = 0;
+        shared.deliver(&mut batch, &mut receipts);
         let now = Instant::now();
         if now >= next_graces {
             shared.miss_who_is_gone(now, jobs);

@@ -12,7 +12,7 @@ use crate::protocol::{Cursor, Ref};
 
 /// The bytes that an entry, a ref, and a room take beside their text, about.
 const ENTRY_BYTES: usize = 256;
-const REF_BYTES: usize = 256;
+const REF_BYTES: usize = 128;
 const ROOM_BYTES: usize = 512;
 
 /// The logs of all rooms.
@@ -79,7 +79,7 @@ impl Logs {
                 let (id, duplicate) = (*id, true);
                 return Ok((Stored { id, duplicate }, None));
             }
-            if known.is_none() && self.ref_bytes >= self.retention.history_bytes / 4 {
+            if known.is_none() && self.ref_bytes >= self.retention.history_bytes {
                 return Err(BackplaneError::Overloaded);
             }
         }

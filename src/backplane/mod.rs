@@ -60,7 +60,8 @@ pub enum BackplaneError {
     /// It stopped answering: whether it was done is unknown. The asker may try again, and a
     /// message's ref makes that safe.
     NoAnswer,
-    /// Too much waits to be stored already, so nothing was done. The asker may try again.
+    /// Too much waits to be stored, or too many refs are remembered, so nothing was done. The asker may try
+    /// again.
     Overloaded,
     /// It refuses, and says why; an operator acts next.
     Refused(String),
@@ -73,7 +74,7 @@ impl fmt::Display for BackplaneError {
             Self::NoAnswer => {
                 f.write_str("Redis stopped answering, so it may be done or not; try again")
             }
-            Self::Overloaded => f.write_str("too many messages wait to be stored, try again"),
+            Self::Overloaded => f.write_str("the server is overloaded, try again"),
             Self::Refused(why) => write!(f, "Redis refuses: {why}"),
         }
     }

@@ -308,6 +308,33 @@ fn a_newest_id_that_somebody_overwrote_or_deleted_does_no_harm() {
 }
 
 #[test]
+fn a_room_that_could_not_be_entered_in_an_outage_is_not_heard_afterwards() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let channels = || redis.run::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len();
+    let before = channels();
+    redis.freeze();
+    thread::scope(|scope| {
+        for n in 0..10 {
+            let target = format!("/chat/alice?room=room-{n}");
+            scope.spawn(|| {
+                let target = target;
+                let mut alice = Client::text(hubbub.address(), &target);
+                assert!(alice.hears().starts_with("! cannot enter the room"));
+            });
+        }
+    });
+    thread::sleep(std::time::Duration::from_secs(8)); // longer than a room without members lingers
+    redis.thaw();
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    until("only its own channel is heard", || {
+        (channels() == before).then_some(())
+    });
+}
+
+#[test]
 fn a_log_that_is_flushed_mid_chat_leads_to_no_hang_no_double_and_no_crash() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));

@@ -21,8 +21,15 @@ pub(super) struct Heard {
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
-    /// Told once the room is heard.
-    pub(super) waiting: Vec<Sender<()>>,
+    /// Told once the room is heard; each waits until a deadline.
+    pub(super) waiting: Vec<(Instant, Sender<()>)>,
+}
+
+impl Heard {
+    /// Whether somebody still waits for the room to be heard.
+    pub(super) fn is_awaited(&self, now: Instant) -> bool {
+        self.waiting.iter().any(|(until, _)| *until > now)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

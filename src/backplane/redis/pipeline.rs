@@ -194,7 +194,8 @@ impl Outcome {
     fn refuse(&mut self, error: &ServerError) -> BackplaneError {
         let why = sentence(error);
         // Inside a script, older versions put the code into the sentence.
-        if PASSING_TROUBLE.iter().any(|code| why.contains(code)) {
+        let mut words = why.split(|c: char| !c.is_ascii_alphanumeric());
+        if words.any(|word| PASSING_TROUBLE.contains(&word)) {
             self.is_replica |= why.contains(READONLY);
             self.refused = Some(why);
             BackplaneError::Unavailable

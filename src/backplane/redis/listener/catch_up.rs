@@ -68,7 +68,7 @@ impl Listener {
             if fill(&self.hub, heard, missed, tail) {
                 self.behind.remove(channel);
                 lock(&self.subscription.heard).insert(heard.room.clone());
-                for waiting in heard.waiting.drain(..) {
+                for (_, waiting) in heard.waiting.drain(..) {
                     let _ = waiting.send(());
                 }
             }

@@ -22,7 +22,8 @@ use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::wire::{self, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
-use crate::hub::{Delivery, Hub};
+use crate::backplane::ANSWER_WITHIN;
+use crate::hub::Hub;
 use crate::message::RoomName;
 use crate::metrics;
 use crate::threads::lock;
@@ -204,7 +205,7 @@ impl Listener {
                         waiting: Vec::new(),
                     }
                 });
-                heard.waiting.push(tell);
+                heard.waiting.push((Instant::now() + ANSWER_WITHIN, tell));
             }
             Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
             Task::Stop => self.stopping = true,
@@ -355,9 +356,8 @@ impl Listener {
                             }
                         }
                         Some(Payload::Notice(notice)) => {
-                            // Behind what was said before.
-                            self.coalescer.deliver(&self.hub);
-                            self.hub.deliver(&heard.room, Delivery::Notice(notice));
+                            let batch = self.coalescer.batch();
+                            batch.add_notice(&self.hub, &heard.room, notice);
                         }
                         None => warn!("{channel}: something that is not Hubbub's was published"),
                     }
@@ -421,7 +421,7 @@ impl Listener {
                 self.unconfirmed -= usize::from(heard.asked.is_some());
                 connection.unsubscribe_resp3(&channel)?;
                 // Somebody asked for the room in between: it is heard anew.
-                if !heard.waiting.is_empty() {
+                if heard.is_awaited(now) {
                     self.wanted.push(channel.clone());
                     self.rooms.insert(
                         channel,
@@ -434,14 +434,17 @@ impl Listener {
                 }
             }
         }
+        if self.behind.is_empty() {
+            *lock(&self.subscription.behind_since) = None;
+        }
         self.subscribe(connection)
     }
 
     /// Before subscribing anew: rooms without members need not be heard.
     fn forget_unhosted(&mut self) {
-        let hub = &self.hub;
+        let (hub, now) = (&self.hub, Instant::now());
         self.rooms
-            .retain(|_, heard| !heard.waiting.is_empty() || hub.hosts(&heard.room));
+            .retain(|_, heard| heard.is_awaited(now) || hub.hosts(&heard.room));
     }
 }
 
