@@ -176,6 +176,8 @@ fn end_outbox(outbox: &Outbox, ended: &Ended) {
 
 /// Reads until the client ends its side. If the socket were closed with unread bytes, the kernel would
 /// send a reset, and the client could lose our close frame.
+// Inlined, its buffer would be part of the stack of every connection that is open.
+#[inline(never)]
 fn discard_input(mut socket: &TcpStream, config: &Config) {
     // The heartbeat's time-out may be about to end. The writer bounds this wait: it shuts the socket.
     let _ = socket.set_read_timeout(Some(config.ping_interval + config.deadlines.pong));
