@@ -20,7 +20,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use hubbub::server::limits::most_files;
+use hubbub::server::capacity::most_files;
 
 use self::crowd::Crowd;
 use self::load::{Load, everybody_hears};

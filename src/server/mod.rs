@@ -29,7 +29,6 @@ pub mod connection;
 mod accept;
 
 // The meter uses this name.
-pub use self::capacity as limits;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
