@@ -28,8 +28,6 @@ pub mod api;
 pub mod connection;
 mod accept;
 
-// The meter uses this name.
-
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
