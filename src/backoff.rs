@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt: exponential, capped, with full jitter.
+//! The wait before the next attempt: exponential, capped, with full jitter.
 //!
-//! Full jitter (a uniform draw between nothing and the current ceiling) spreads a crowd that was
-//! cut off in the same instant, which is what happens to every client of an instance that
-//! restarts and to every instance of a Redis that does.
+//! Full jitter (a uniform draw between nothing and the current ceiling) spreads a crowd that was cut off
+//! at the same moment: the clients of an instance that restarts, or the instances on a Redis that
+//! restarts.
 
 use std::time::Duration;
 
-/// Counts failed attempts and says how long to wait after each.
+/// Counts failed attempts, and gives the wait after each.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -24,14 +24,14 @@ impl Backoff {
         }
     }
 
-    /// Notes a failure; the time to wait before the next attempt.
+    /// Notes a failure, and returns the wait before the next attempt.
     pub(crate) fn next(&mut self) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(rand::random::<f64>())
     }
 
-    /// Notes a success: the next failure waits briefly again.
+    /// Notes a success. The wait after the next failure is short again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -43,8 +43,8 @@ impl Backoff {
     }
 }
 
-/// Between half and the whole of `wait`: for who was told when to come back, and must not come with
-/// everyone else who was.
+/// A random time between half of `wait` and `wait`. It spreads clients that are all told at the same
+/// moment to come back.
 pub(crate) fn spread(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_spread_is_no_longer_than_it_was_and_no_shorter_than_half() {
+    fn a_spread_wait_is_between_half_and_the_whole() {
         let wait = Duration::from_secs(1);
         for _ in 0..100 {
             assert!((wait / 2..=wait).contains(&spread(wait)));

@@ -1,7 +1,7 @@
-//! The nouns: who speaks, where, what, and under which id.
+//! The nouns: users, rooms, messages and their ids.
 //!
-//! A [`UserName`] or [`RoomName`] is valid because it exists, and a [`MessageId`] is born in the
-//! backplane's log: ids of one room grow, and their order is the room's order.
+//! A [`UserName`] or [`RoomName`] is valid because it exists: parsing checks it. The backplane's log
+//! gives each message its [`MessageId`]: the ids of one room grow, and their order is the room's order.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 /// The longest name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
 
-/// Why a user or room name was refused. Whoever chose the name acts next.
+/// Why a user or room name was refused. The user has to choose another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameError {
-    /// Nothing between the slashes.
+    /// The name has no characters.
     Empty,
     /// More than [`MAX_NAME_CHARS`] characters.
     TooLong,
@@ -26,10 +26,9 @@ pub enum NameError {
     Slash,
     /// A control character, a line or paragraph separator, or one that turns the direction of text.
     Control,
-    /// White space other than single ordinary spaces inside: nobody sees how many there are, or
-    /// which.
+    /// White space other than single ordinary spaces inside: readers could not tell how much, or which.
     Space,
-    /// A character that nobody sees.
+    /// A character that is drawn as nothing.
     Invisible,
     /// A combining mark at the beginning: it would change the character before the name.
     Mark,
@@ -107,11 +106,11 @@ fn check_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Whether nobody sees the character. Joiners and variation selectors are among these characters,
-/// so an emoji that is made with one cannot stand in a name.
+/// Whether the character is drawn as nothing. Joiners and variation selectors are among these
+/// characters, so a name cannot have an emoji that is made with one.
 fn is_invisible(c: char) -> bool {
-    // Unicode does not count some as ignorable that are drawn as nothing: a Braille cell without dots,
-    // the anchors of annotations, and a note without a head.
+    // Unicode does not list some characters as ignorable although they are drawn as nothing: a Braille
+    // cell without dots, the anchors of annotations, and a note without a head.
     matches!(c, '\u{2800}' | '\u{fff9}'..='\u{fffb}' | '\u{1d159}')
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
@@ -120,8 +119,8 @@ fn is_mark(c: char) -> bool {
     GeneralCategoryGroup::Mark.contains(CodePointMapData::<GeneralCategory>::new().get(c))
 }
 
-/// Whether a terminal or a page would show something else than a character in its place: control
-/// characters, line separators, and the marks that override or isolate the direction of text.
+/// Whether the character changes how the rest of a line is shown: control characters, line separators,
+/// and the marks that override or isolate the direction of text.
 pub(crate) fn disturbs_a_line(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -135,7 +134,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as it was given; no case is folded.
+            /// The name as the user gave it; case is not folded.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -179,17 +178,17 @@ macro_rules! name {
 }
 
 name! {
-    /// Who speaks: 1 to 64 characters that can be seen, in normalization form C, without slashes, and
-    /// without anything that reads as the end of a name in a line. [`NameError`] has every rule.
+    /// A user's name: 1 to 64 visible characters in normalization form C, without slashes, and without
+    /// anything that reads as the end of a name in a line. [`NameError`] has every rule.
     UserName
 }
 
 name! {
-    /// Where: the same rules as for a [`UserName`].
+    /// A room's name. The rules are the same as for a [`UserName`].
     RoomName
 }
 
-/// The room of those who name none.
+/// The room of a client that names none.
 pub const DEFAULT_ROOM: &str = "lobby";
 
 impl RoomName {
@@ -199,7 +198,7 @@ impl RoomName {
     }
 }
 
-/// A message's place in its room's log: the millisecond in which the log took it, and its number
+/// A message's place in its room's log: the millisecond in which the log stored it, and its number
 /// within that millisecond. Written `1700000000000-0`, as
 /// [Redis stream ids](https://redis.io/docs/latest/develop/data-types/streams/#entry-ids) are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -218,7 +217,7 @@ impl MessageId {
         number: 0,
     };
 
-    /// No message has a greater id.
+    /// At least as great as the id of any message.
     pub const GREATEST: Self = Self {
         millis: u64::MAX,
         number: u64::MAX,
@@ -247,7 +246,7 @@ impl MessageId {
     }
 }
 
-/// Text that is not a [`MessageId`]. Whoever sent it acts next.
+/// Text that is not a [`MessageId`]. The sender has to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidId;
 
@@ -299,25 +298,25 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// One message, as its readers see it.
+/// A message, as its readers see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its place in the room's order.
     pub id: MessageId,
-    /// Who said it.
+    /// The author.
     pub from: UserName,
-    /// What was said, as it was said.
+    /// The text, as the author sent it.
     pub text: String,
-    /// When the log took it: milliseconds since the Unix epoch.
+    /// The time at which the log stored it, in milliseconds since the Unix epoch.
     pub at: u64,
 }
 
-/// Names one connection of one instance, so that a sender's own lines can be told from another's.
+/// Names one connection of one instance. A connection recognises its own messages by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Via {
-    /// Drawn at random when the instance starts.
+    /// The instance; a random number from its start.
     pub instance: InstanceId,
-    /// Counts up within the instance.
+    /// The connection; a number that counts up within the instance.
     pub connection: ConnectionId,
 }
 
@@ -328,7 +327,7 @@ impl fmt::Display for Via {
 }
 
 impl Via {
-    /// Reads what `Display` wrote; `None` for anything else, which then is nobody's own line.
+    /// Reads the format of `Display`; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (instance, connection) = text.split_once('.')?;
         Some(Self {
@@ -343,7 +342,7 @@ impl Via {
 pub struct InstanceId(u64);
 
 impl InstanceId {
-    /// A new one.
+    /// A new id, drawn at random.
     pub fn random() -> Self {
         Self(rand::random())
     }
@@ -355,7 +354,7 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// Names a connection within its instance; never used twice.
+/// Names a connection within its instance. An id is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -365,24 +364,24 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A message with what the log knows about it beside its content.
+/// A message, with what only the log and the hub need to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What readers see.
+    /// The message.
     pub message: Message,
-    /// The entry before it in the room's log; `None` for the first. This is the chain by which a
-    /// hole is found.
+    /// The id of the entry before it in the room's log; `None` for the first. This is the chain that
+    /// shows a gap.
     pub prev: Option<MessageId>,
-    /// The connection it was said on.
+    /// The connection that sent it.
     pub via: Option<Via>,
 }
 
-/// Something that happened in a room and is not kept.
+/// An event in a room that the log does not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A user's first connection, on any instance, entered the room.
+    /// A user joined: the first connection of the user, on any instance, entered the room.
     Joined(UserName),
-    /// A user's last connection left the room.
+    /// A user left: the last connection of the user left the room.
     Left(UserName),
     /// A user is typing.
     Typing(UserName),
@@ -440,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_has_a_character_that_nobody_sees() {
+    fn a_name_with_an_invisible_character_is_refused() {
         for invisible in [
             '\u{ad}',    // soft hyphen
             '\u{34f}',   // combining grapheme joiner
@@ -494,12 +493,12 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_survives_being_written() {
-        let origin = Via {
+    fn a_via_survives_being_written() {
+        let via = Via {
             instance: InstanceId::random(),
             connection: ConnectionId(17),
         };
-        assert_eq!(Via::parse(&origin.to_string()), Some(origin));
+        assert_eq!(Via::parse(&via.to_string()), Some(via));
         assert_eq!(Via::parse("elsewhere"), None);
     }
 }

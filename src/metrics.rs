@@ -1,21 +1,21 @@
 //! Counters and gauges of this process, rendered for Prometheus
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! They are statics: a process is one instance, and whoever counts should not need a handle.
+//! They are statics: a process is one instance, and code that counts should not need a handle.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a number does.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It only grows.
+    /// The value only grows.
     Counter,
-    /// It goes up and down.
+    /// The value goes up and down.
     Gauge,
 }
 
-/// One number.
+/// One number with its name and description.
 #[derive(Debug)]
 pub struct Metric {
     name: &'static str,
@@ -34,12 +34,12 @@ impl Metric {
         }
     }
 
-    /// One more.
+    /// Adds one.
     pub fn count(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds a number.
     pub fn add(&self, number: usize) {
         self.value.fetch_add(number as u64, Ordering::Relaxed);
     }
@@ -49,7 +49,7 @@ impl Metric {
         self.value.load(Ordering::Relaxed)
     }
 
-    /// It is now this.
+    /// Sets the value.
     pub fn set(&self, number: usize) {
         self.value.store(number as u64, Ordering::Relaxed);
     }
@@ -68,35 +68,35 @@ macro_rules! metrics {
 
 metrics! {
     Gauge CONNECTIONS "hubbub_connections" "Connections that are open.";
-    Gauge MAX_CONNECTIONS "hubbub_max_connections" "Connections that there may be.";
+    Gauge MAX_CONNECTIONS "hubbub_max_connections" "The most connections that may be open.";
     Gauge ROOMS "hubbub_rooms" "Rooms with a member on this instance.";
     Gauge READY "hubbub_ready" "Whether the instance can take users: 1 or 0.";
-    Counter ACCEPTED "hubbub_connections_accepted_total" "Connections taken.";
+    Counter ACCEPTED "hubbub_connections_accepted_total" "Connections accepted.";
     Counter REFUSED_FULL "hubbub_connections_refused_total" "Connections refused because there were too many.";
     Counter REQUESTS_REFUSED "hubbub_requests_refused_total" "Requests answered with a status of 400 or more.";
-    Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests without a token, origin or room that is allowed.";
+    Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests whose token, origin or room is not allowed.";
     Gauge IN_FLIGHT "hubbub_messages_in_flight" "Messages that wait for the backplane's receipt.";
     Counter STORED "hubbub_messages_stored_total" "Messages acknowledged.";
-    Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages that were stored before, under the same ref.";
-    Counter NOT_STORED "hubbub_messages_refused_total" "Messages that the backplane did not take.";
+    Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages acknowledged that were stored before, under the same ref.";
+    Counter NOT_STORED "hubbub_messages_refused_total" "Messages that the backplane refused.";
     Counter TOO_FAST "hubbub_messages_limited_total" "Messages refused because they came too fast.";
-    Counter HEARD "hubbub_messages_heard_total" "Messages that the backplane delivered to a room here.";
-    Counter DELIVERED "hubbub_deliveries_total" "Frames put into an outbox by a room.";
-    Counter SHED "hubbub_notices_shed_total" "Notices dropped for users who fell behind.";
-    Counter SLOW "hubbub_slow_consumers_total" "Connections given up because they read too slowly.";
-    Counter STUCK "hubbub_write_timeouts_total" "Connections given up because what was written was not taken in time.";
-    Counter UNANSWERED "hubbub_close_timeouts_total" "Connections broken off because a goodbye was not answered in time.";
-    Counter LATE_HEADS "hubbub_head_timeouts_total" "Requests whose head did not come in time.";
-    Counter SILENT "hubbub_silent_peers_total" "Connections given up because nothing was heard.";
+    Counter HEARD "hubbub_messages_heard_total" "Messages that the backplane delivered to rooms of this instance.";
+    Counter DELIVERED "hubbub_deliveries_total" "Events that rooms pushed to members.";
+    Counter SHED "hubbub_notices_shed_total" "Notices dropped for members that fell behind.";
+    Counter SLOW "hubbub_slow_consumers_total" "Connections evicted because they read too slowly.";
+    Counter STUCK "hubbub_write_timeouts_total" "Connections abandoned because a write took too long.";
+    Counter UNANSWERED "hubbub_close_timeouts_total" "Connections shut down because the peer did not answer a close frame in time.";
+    Counter LATE_HEADS "hubbub_head_timeouts_total" "Requests whose head did not arrive in time.";
+    Counter SILENT "hubbub_silent_peers_total" "Connections abandoned because the peer sent nothing.";
     Counter VIOLATIONS "hubbub_protocol_errors_total" "Connections closed because they broke the protocol or a limit.";
     Counter PANICS "hubbub_panics_total" "Connections ended by a panic.";
-    Counter GAPS "hubbub_gaps_total" "Holes that could not be filled.";
-    Counter CAUGHT_UP "hubbub_messages_recovered_total" "Messages read from the log because they were not heard.";
+    Counter GAPS "hubbub_gaps_total" "Gaps in the chain of messages that could not be filled.";
+    Counter CAUGHT_UP "hubbub_messages_recovered_total" "Messages read from the log because the subscription missed them.";
     Counter SUBSCRIPTION_CUTS "hubbub_subscription_cuts_total" "Times the subscription was lost.";
-    Counter REDIS_LOSSES "hubbub_redis_losses_total" "Times the connection for commands was lost.";
+    Counter REDIS_LOSSES "hubbub_redis_losses_total" "Times the command connection was lost.";
 }
 
-/// All of them, in Prometheus's text format.
+/// All metrics, in Prometheus's text format.
 pub fn render() -> String {
     let mut text = String::new();
     for metric in ALL {

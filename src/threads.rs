@@ -1,16 +1,16 @@
-//! Threads and locks, and what a panic ends.
+//! Threads and locks, and the reach of a panic.
 //!
 //! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process:
 //! the acceptor, the publisher, the subscriber, the keeper, and the embedded backplane's thread.
 //!
-//! A vital thread cannot be replaced. Its state is lost with it, and a loop that begins anew behind an
-//! unknown fault would promise what it may not keep. Without it the process goes on in part: sends are
-//! acknowledged and nobody hears them, and `/readyz` says 200. So a panic there ends the process, and
-//! a supervisor starts a whole one; users come back and resume, and the log has what they missed.
+//! A vital thread cannot be replaced. Its state is lost with it, and after an unknown fault a loop that
+//! begins anew could not keep its promises. Without that thread the process would go on in part: it
+//! would acknowledge sends that nobody hears, and `/readyz` would say 200. So a panic there ends the
+//! process, and a supervisor starts a new one. Users come back and resume from the log.
 //!
-//! This holds for a receipt that panics as well, and for a delivery to the hub, since both run on these
-//! threads. A receipt that was caught leaves its send unanswered for ever, and a caught delivery leaves
-//! a room in which some members have a message that the others never get.
+//! Receipts and deliveries to the hub run on these threads, too, and their panics are not caught
+//! either. A send whose receipt panicked would never be answered, and a room whose delivery panicked
+//! would have members that lack a message for ever.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,22 +20,21 @@ use std::thread::{Builder, JoinHandle};
 
 use log::error;
 
-/// Takes the lock, also when a thread panicked while it held it. Every mutex of this crate guards data
-/// that is valid between any two statements, so the lock is still good to use.
+/// Takes the lock, even if a thread panicked while it held the lock. Every mutex of this crate guards
+/// data that is valid between any two statements, so the data can still be used.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The exit code of a process whose vital thread panicked; the same that Rust gives a process whose
-/// main thread does.
+/// The exit code of a process whose vital thread panicked. Rust uses the same code when the main thread
+/// panics.
 const PANICKED: i32 = 101;
 
 /// Starts a thread whose panic ends the process with one line in the log and the exit code 101.
 ///
-/// The process exits and does not abort, so that a bug has an exit code of its own and leaves no core
-/// file each time that the supervisor starts the next process. Exiting waits for no other thread and
-/// takes none of their locks: destructors do not run, not even those of statics. Nothing is left to be
-/// flushed, since the log writes each line through to stderr.
+/// The process exits and does not abort: so a bug has an exit code of its own, and the supervisor's
+/// restarts leave no core files. `exit` waits for no thread and takes no lock of ours, since it runs no
+/// destructors. The log needs no flush, since it writes each line to stderr at once.
 pub(crate) fn spawn_vital(
     name: &'static str,
     run: impl FnOnce() + Send + 'static,
@@ -44,7 +43,7 @@ pub(crate) fn spawn_vital(
         if catch_unwind(AssertUnwindSafe(run)).is_ok() {
             return;
         }
-        // The panic may have struck within the log, which then panics again.
+        // If the log itself panicked, it panics here again.
         let _ = catch_unwind(|| {
             error!("the thread {name} panicked, and nothing can replace it: the process ends");
         });
@@ -61,10 +60,10 @@ mod tests {
 
     use super::*;
 
-    /// Tells this test, started anew, that it is the process whose thread panics.
+    /// Set in the process that the test starts, whose thread panics.
     const CHILD: &str = "HUBBUB_TEST_PANICS_IN";
 
-    /// Longer than the process may take to end.
+    /// The process ends long before this.
     const LONG: Duration = Duration::from_secs(20);
 
     struct ToStderr;
@@ -82,7 +81,7 @@ mod tests {
         fn flush(&self) {}
     }
 
-    /// What the child does.
+    /// Runs in the child process.
     fn panic_in_a_vital_thread() {
         log::set_logger(&ToStderr).expect("the only log");
         log::set_max_level(log::LevelFilter::Error);

@@ -1,40 +1,41 @@
-//! The client's side: the request for an upgrade, the half that reads afterwards, and masked frames.
+//! The client's side: the upgrade request, the half that reads afterwards, and masked frames.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
 use tungstenite::error::ProtocolError;
+use tungstenite::handshake::HandshakeRole;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::{Error, HandshakeError, http};
 
-use super::{Divided, ReadHalf, Replies, config};
+use super::{ReadHalf, Replies, SplitStream, config};
 
-/// What a client hears may be many messages at a time.
+/// A client often reads many messages at a time.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// Why a client's request for an upgrade came to nothing.
+/// Why a client's upgrade request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpgradeError {
-    /// The server refuses and says why; whoever made the request acts next.
+    /// The server refuses and says why. The caller has to change the request.
     Refused {
         /// The HTTP status.
         status: u16,
         /// The server's sentence.
         why: String,
     },
-    /// What answers there is no WebSocket server.
+    /// There is no WebSocket server at that address.
     NotWebSocket,
-    /// The connection failed; trying again may help.
+    /// The connection failed. The caller may try again.
     Broken(String),
 }
 
 impl ReadHalf {
-    /// A client's half: asks for the upgrade at `url` and waits for the answer. Until then the
-    /// socket is written to here; afterwards only `replies` is.
+    /// Asks the server at `url` for the upgrade, waits for its response, and returns the client's half.
+    /// During the upgrade this function writes to the socket; afterwards only `replies` does.
     pub fn client(
         socket: Arc<TcpStream>,
         url: &str,
@@ -43,61 +44,68 @@ impl ReadHalf {
         max_message: usize,
         replies: Replies,
     ) -> Result<Self, UpgradeError> {
-        let uri: http::Uri = url.parse().map_err(|_| UpgradeError::NotWebSocket)?;
-        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let mut request = http::Request::builder();
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let request = request
-            .uri(uri)
-            .header("Host", host)
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", generate_key())
-            .header("Sec-WebSocket-Protocol", subprotocol)
-            .body(())
-            .map_err(|_| UpgradeError::NotWebSocket)?;
+        let request =
+            upgrade_request(url, subprotocol, token).map_err(|_| UpgradeError::NotWebSocket)?;
         let direct = Arc::clone(&socket);
-        let stream = Divided {
+        let stream = SplitStream {
             source: Box::new(Reading(socket)),
             replies: Box::new(move |bytes| {
-                // A failure shows in the reading that follows.
+                // The read that follows meets the failure, too.
                 let _ = (&*direct).write_all(bytes);
             }),
         };
         let config = config(READ_BUFFER, max_message);
-        match tungstenite::client::client_with_config(request, stream, Some(config)) {
-            Ok((mut websocket, _)) => {
-                websocket.get_mut().replies = replies;
-                Ok(Self(websocket))
-            }
-            Err(HandshakeError::Failure(Error::Http(response))) => {
-                let body = response.body().clone().unwrap_or_default();
-                Err(UpgradeError::Refused {
-                    status: response.status().as_u16(),
-                    why: String::from_utf8_lossy(&body).trim().to_owned(),
-                })
-            }
-            Err(HandshakeError::Failure(Error::Io(error))) => {
-                Err(UpgradeError::Broken(error.to_string()))
-            }
-            // A server that goes down, or a proxy whose server is down.
-            Err(HandshakeError::Failure(Error::Protocol(ProtocolError::HandshakeIncomplete))) => {
-                Err(UpgradeError::Broken(
-                    "it closed in the handshake".to_owned(),
-                ))
-            }
-            Err(HandshakeError::Failure(_)) => Err(UpgradeError::NotWebSocket),
-            Err(HandshakeError::Interrupted(_)) => {
-                Err(UpgradeError::Broken("no answer in time".to_owned()))
-            }
-        }
+        let (mut websocket, _) =
+            tungstenite::client::client_with_config(request, stream, Some(config))
+                .map_err(upgrade_error)?;
+        websocket.get_mut().replies = replies;
+        Ok(Self(websocket))
     }
 }
 
-/// A client's socket, which others write to and shut down.
+/// The request of RFC 6455 §4.1.
+fn upgrade_request(
+    url: &str,
+    subprotocol: &str,
+    token: Option<&str>,
+) -> Result<http::Request<()>, http::Error> {
+    let uri: http::Uri = url.parse()?;
+    let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let mut request = http::Request::builder();
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    request
+        .uri(uri)
+        .header("Host", host)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", generate_key())
+        .header("Sec-WebSocket-Protocol", subprotocol)
+        .body(())
+}
+
+fn upgrade_error<Role: HandshakeRole>(error: HandshakeError<Role>) -> UpgradeError {
+    match error {
+        HandshakeError::Failure(Error::Http(response)) => {
+            let body = response.body().clone().unwrap_or_default();
+            UpgradeError::Refused {
+                status: response.status().as_u16(),
+                why: String::from_utf8_lossy(&body).trim().to_owned(),
+            }
+        }
+        HandshakeError::Failure(Error::Io(error)) => UpgradeError::Broken(error.to_string()),
+        // The server shuts down, or it is a proxy whose server is down.
+        HandshakeError::Failure(Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
+            UpgradeError::Broken("it closed in the handshake".to_owned())
+        }
+        HandshakeError::Failure(_) => UpgradeError::NotWebSocket,
+        HandshakeError::Interrupted(_) => UpgradeError::Broken("no answer in time".to_owned()),
+    }
+}
+
+/// The client's socket, to read from. Other threads write to it and shut it down.
 struct Reading(Arc<TcpStream>);
 
 impl Read for Reading {
@@ -130,12 +138,12 @@ pub fn masked(frame: ClientFrame<'_>) -> Vec<u8> {
     bytes
 }
 
-/// What a client sends.
+/// The frames that a client sends.
 #[derive(Debug, Clone, Copy)]
 pub enum ClientFrame<'a> {
     /// A text message.
     Text(&'a str),
-    /// Is the server there?
+    /// Asks the server for a pong.
     Ping,
     /// The answer to the server's ping, with its payload.
     Pong(&'a [u8]),

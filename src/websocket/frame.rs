@@ -1,7 +1,7 @@
 //! Ready-made frames: the bytes that a server puts on the wire (RFC 6455 §5).
 //!
-//! A server's frames are not masked, so the bytes for one event in one encoding are the same for
-//! everyone: they are made once and shared.
+//! A server's frames are not masked, so the bytes for one event in one encoding are the same for every
+//! client. They are made once and shared.
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ pub fn ping() -> Frame {
     Arc::new([PING, 0])
 }
 
-/// A close frame with a status code (RFC 6455 §5.5.1) and a sentence, cut where a control frame
-/// would be too long.
+/// A close frame with a status code (RFC 6455 §5.5.1) and a sentence, which is cut to the length of a
+/// control frame.
 pub fn close(code: u16, reason: &str) -> Frame {
     let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);
     while !reason.is_char_boundary(end) {
@@ -69,8 +69,8 @@ fn header(first: u8, length: usize, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Splits the control frames that tungstenite writes of its own accord (pong and close, never
-/// masked on a server, never longer than 125 bytes) into single frames.
+/// Splits the control frames that tungstenite writes of its own accord into single frames. They are
+/// pongs and close frames, never masked on a server, and never longer than 125 bytes.
 pub fn split_controls(bytes: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut rest = bytes;

@@ -1,12 +1,12 @@
-//! WebSocket (RFC 6455) on a blocking socket: one half that reads, and ready-made frames to write.
+//! WebSocket (RFC 6455) on a blocking socket: a half that reads, and ready-made frames to write.
 //!
-//! Read [`frame`] and [`code`] for what is written; here, what both sides read; then how a connection is
-//! upgraded, in [`server`] and in [`client`].
+//! Read [`frame`] and [`code`] first, for the frames that are written; then this file, for what both
+//! sides read; then [`server`] and [`client`], for the upgrade of a connection.
 //!
-//! tungstenite's `read` also writes: it answers pings and closes. Two writers on one socket would tear
-//! each other's frames. So the half that reads is given a stream whose `write` hands those frames to
-//! [`Replies`], which puts them behind all that is written already. The half that writes has no
-//! WebSocket at all.
+//! tungstenite's `read` also writes: it answers pings and close frames. Two writers on one socket would
+//! tear each other's frames. So the half that reads works on a stream whose `write` hands those frames
+//! to [`Replies`], which puts them behind all frames that were written before. The writing side does
+//! without tungstenite.
 
 pub mod code;
 pub mod frame;
@@ -19,7 +19,7 @@ use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message, WebSocket};
 
-/// What the peer sent.
+/// A message or control frame from the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A text message, put together from its fragments.
@@ -28,7 +28,7 @@ pub enum Incoming {
     Binary(Vec<u8>),
     /// A ping or a pong: a sign of life.
     Alive,
-    /// A close frame, with its code. What [`ReadHalf::read`] returns next is [`Ended::Closed`].
+    /// A close frame, with its code. [`ReadHalf::read`] returns [`Ended::Closed`] next.
     Close(Option<u16>),
 }
 
@@ -39,30 +39,30 @@ pub enum Ended {
     Closed,
     /// The peer ended its side without a close frame.
     Vanished,
-    /// The peer broke the protocol, and is told so with this code and sentence.
+    /// The peer broke the protocol. The close frame to it should have this code and sentence.
     Wrong {
         /// RFC 6455 §7.4.1.
         code: u16,
-        /// What it did.
+        /// The violation, in a sentence.
         why: String,
     },
-    /// Nothing was heard for longer than a heartbeat takes.
+    /// The peer sent nothing for longer than the heartbeat allows.
     Silent,
     /// The socket failed.
     Broken(String),
 }
 
-/// Where the frames that tungstenite writes of its own accord are put.
+/// Takes the frames that tungstenite writes of its own accord.
 pub type Replies = Box<dyn FnMut(&[u8]) + Send>;
 
 /// The half that reads.
-pub struct ReadHalf(WebSocket<Divided>);
+pub struct ReadHalf(WebSocket<SplitStream>);
 
-/// What it reads: the bytes of one socket. A read that times out ends it as [`Ended::Silent`].
+/// The bytes that the peer sends. A read that times out ends the half as [`Ended::Silent`].
 pub type Source = Box<dyn Read + Send>;
 
-/// tungstenite allocates its read buffer eagerly, 128 KiB unless told otherwise, and clears it before each
-/// reading. It would take messages of 64 MiB.
+/// The defaults of tungstenite are too large for many small connections: it allocates a read buffer of
+/// 128 KiB at once and clears it before each read, and it takes messages of 64 MiB.
 fn config(read_buffer: usize, max_message: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(read_buffer)
@@ -72,10 +72,10 @@ fn config(read_buffer: usize, max_message: usize) -> WebSocketConfig {
 }
 
 impl ReadHalf {
-    /// Waits for what comes next.
+    /// Waits for the next message or control frame.
     pub fn read(&mut self) -> Result<Incoming, Ended> {
         match self.0.read() {
-            // A payload shares tungstenite's read buffer, which it would keep alive: copied.
+            // A payload is a part of tungstenite's read buffer, and would keep it alive. So it is copied.
             Ok(Message::Text(text)) => Ok(Incoming::Text(text.as_str().to_owned())),
             Ok(Message::Binary(bytes)) => Ok(Incoming::Binary(bytes.to_vec())),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Incoming::Alive),
@@ -85,19 +85,19 @@ impl ReadHalf {
     }
 }
 
-/// Reads here, and writes elsewhere.
-struct Divided {
+/// The stream that tungstenite works on: it reads from the socket, and writes to [`Replies`].
+struct SplitStream {
     source: Source,
     replies: Replies,
 }
 
-impl Read for Divided {
+impl Read for SplitStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.source.read(buffer)
     }
 }
 
-impl Write for Divided {
+impl Write for SplitStream {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         (self.replies)(frames);
         Ok(frames.len())
@@ -108,7 +108,7 @@ impl Write for Divided {
     }
 }
 
-/// tungstenite sends no close frame on an error; the code says which one is due.
+/// Translates an error of tungstenite, which sends no close frame for it, to the code that is due.
 fn ended(error: Error) -> Ended {
     let wrong = |code, why: String| Ended::Wrong { code, why };
     match error {

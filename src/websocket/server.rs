@@ -1,15 +1,15 @@
-//! The server's side: the answer to a request for an upgrade, and the half that reads afterwards.
+//! The server's side: the response to an upgrade request, and the half that reads afterwards.
 
 use tungstenite::handshake::server::create_response;
 use tungstenite::protocol::Role;
 use tungstenite::{WebSocket, http};
 
-use super::{Divided, ReadHalf, Replies, Source, config};
+use super::{ReadHalf, Replies, Source, SplitStream, config};
 
-/// What a user says is short.
+/// Users send short messages.
 const READ_BUFFER: usize = 1024;
 
-/// The answer to a request for an upgrade (RFC 6455 §4.2.2): its head, ready to be written.
+/// The head of the response that accepts an upgrade request (RFC 6455 §4.2.2), ready to be written.
 pub fn accept(headers: &[(String, String)], subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
     let mut request = http::Request::builder().method("GET").uri("/");
     for (name, value) in headers {
@@ -32,7 +32,7 @@ pub fn accept(headers: &[(String, String)], subprotocol: Option<&str>) -> Result
 }
 
 impl ReadHalf {
-    /// A server's half, which begins with the bytes `read_already` behind the request's head.
+    /// The server's half. The bytes `read_already` came behind the request's head and are read first.
     pub fn server(
         source: Source,
         read_already: Vec<u8>,
@@ -40,7 +40,7 @@ impl ReadHalf {
         replies: Replies,
     ) -> Self {
         Self(WebSocket::from_partially_read(
-            Divided { source, replies },
+            SplitStream { source, replies },
             read_already,
             Role::Server,
             Some(config(READ_BUFFER, max_message)),
