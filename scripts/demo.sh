@@ -9,7 +9,7 @@ command -v redis-server >/dev/null || {
   exit 1
 }
 hubbub=${HUBBUB:-target/release/hubbub}
-[ -n "${HUBBUB:-}" ] || cargo build --release --locked --quiet
+[ -n "${HUBBUB:-}" ] || cargo build --release --locked --quiet --bin hubbub
 
 folder=$(mktemp -d)
 processes=()
