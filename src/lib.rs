@@ -46,8 +46,8 @@
 //! # Locks
 //!
 //! No lock is held across I/O that can block. Most are taken alone. Where two are held, they are taken in
-//! this order: a room; then the map of rooms, the gathering of the hub, or a member's outbox (its lane);
-//! then the outbox's wait for room, or its writer's handle. Commands and jobs are queued under the
+//! this order: a room; then the map of rooms, the hub's due times, or a member's outbox (its lane); then
+//! the outbox's flag that its reader waits, or its writer's handle. Commands and jobs are queued under the
 //! roster's lock, so that they keep its order; to queue never blocks.
 
 // Tools.
