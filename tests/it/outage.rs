@@ -280,6 +280,20 @@ fn while_redis_is_full_it_is_not_ready_and_nobody_is_taken_for_gone() {
 }
 
 #[test]
+fn a_user_that_enters_again_while_redis_is_full_is_shown_to_themselves() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--presence-ttl", "3"]);
+    let mut alice = hubbub.join("alice");
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    until("nobody could be renewed", || {
+        alice.says("/who");
+        (alice.hears() == "* online: ").then_some(())
+    });
+    let mut tab = Client::json(hubbub.address(), "alice");
+    assert_eq!(tab.joins("lobby")["members"], json!(["alice"]));
+}
+
+#[test]
 fn a_redis_that_cannot_save_is_not_ready() {
     let redis = Redis::start_with(&["--save", "3600 1"]);
     let hubbub = Hubbub::on(&redis);

@@ -2,9 +2,11 @@
 //!
 //! The session sends them as fast as the user reads, and in pieces ([`history`]).
 
+use std::sync::Arc;
+
 use super::Session;
 use crate::backplane::{BackplaneError, Excerpt, continues};
-use crate::message::{MessageId, RoomName};
+use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
 use crate::server::history::{self, PAGE_MOST, PIECE, messages};
 use crate::websocket::code;
@@ -54,7 +56,7 @@ impl Session {
         // A log that began after `since` knows nothing of the client's past.
         let anew = !recovered
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
-        let members = backplane.members(room)?;
+        let members = with_user(backplane.members(room)?, &self.user);
         let more = past.more;
         let last = past
             .entries
@@ -152,5 +154,18 @@ impl Session {
             }
         }
         Ok(last)
+    }
+}
+
+/// The list with this user in it, who is in the room. The shared state may have let the user expire while
+/// Redis took no renewals, and nobody is told of their own join.
+fn with_user(members: Arc<[UserName]>, user: &UserName) -> Arc<[UserName]> {
+    match members.binary_search(user) {
+        Ok(_) => members,
+        Err(index) => {
+            let mut members = members.to_vec();
+            members.insert(index, user.clone());
+            members.into()
+        }
     }
 }
