@@ -236,10 +236,10 @@ impl Redis {
 
 impl Backplane for Redis {
     fn publish(&self, draft: Draft, receipt: Receipt) {
-        let command = self.scripts.publish(&self.keys, &draft, &self.retention);
         let Some(place) = self.backlog.admit(&draft) else {
             return receipt(Err(BackplaneError::Overloaded));
         };
+        let command = self.scripts.publish(&self.keys, &draft, &self.retention);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         let in_flight = Arc::clone(&self.in_flight);
         self.publisher.submit(

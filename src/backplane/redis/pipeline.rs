@@ -113,40 +113,40 @@ impl Pipeline {
         answers.collect()
     }
 
-    /// Writes all commands at once and answers each as its reply arrives. After an error, those that
-    /// were not answered stay in `batch`: whether they were done is unknown.
-    pub(super) fn exchange(
-        &mut self,
-        batch: &mut Vec<PendingCommand>,
-    ) -> Result<Outcome, RedisError> {
-        let commands: Vec<&[u8]> = batch.iter().map(|job| &job.command[..]).collect();
+    /// Writes all commands at once and answers each as its reply arrives. Commands whose script Redis does
+    /// not know are handed back. After an error, a command whose reply was not read may be done or not.
+    pub(super) fn exchange(&mut self, batch: Vec<PendingCommand>) -> Result<Outcome, RedisError> {
+        let commands: Vec<&[u8]> = batch.iter().map(|one| &one.command[..]).collect();
         let mut replies = Replies::within(COMMAND_TIMEOUT);
-        self.connection.send_packed_command(&commands.concat())?;
+        let written = self.connection.send_packed_command(&commands.concat());
+        let mut failed = written.err();
         let mut outcome = Outcome::default();
-        // The jobs leave the batch one by one, in order.
-        let mut jobs = std::mem::take(batch).into_iter();
-        while !jobs.as_slice().is_empty() {
-            let reply = match replies.next(&mut self.connection) {
-                Ok(reply) => reply,
-                Err(error) => {
-                    batch.extend(jobs);
-                    for job in outcome.unknown {
-                        // Their replies were read, so they did nothing.
-                        job.answer(Err(BackplaneError::Unavailable));
-                    }
-                    return Err(error);
-                }
+        for pending in batch {
+            let reply = match failed {
+                None => replies.next(&mut self.connection),
+                Some(_) => Err(late()),
             };
-            let Some(job) = jobs.next() else { break };
             match reply {
-                Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
-                    outcome.unknown.push(job);
+                Ok(Value::ServerError(error))
+                    if error.kind() == Some(ServerErrorKind::NoScript) =>
+                {
+                    outcome.unknown.push(pending);
                 }
-                Value::ServerError(error) => job.answer(Err(outcome.refuse(&error))),
-                reply => job.answer(Ok(reply)),
+                Ok(Value::ServerError(error)) => pending.answer(Err(outcome.refuse(&error))),
+                Ok(reply) => pending.answer(Ok(reply)),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    pending.answer(Err(BackplaneError::NoAnswer));
+                }
             }
         }
-        Ok(outcome)
+        match failed {
+            None => Ok(outcome),
+            Some(error) => {
+                outcome.give_up_unknown();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -190,6 +190,13 @@ fn late() -> RedisError {
 }
 
 impl Outcome {
+    /// Answers the commands whose script Redis does not know: they did nothing.
+    pub(super) fn give_up_unknown(&mut self) {
+        for pending in self.unknown.drain(..) {
+            pending.answer(Err(BackplaneError::Unavailable));
+        }
+    }
+
     /// Tells a refusal that passes from one that stays.
     fn refuse(&mut self, error: &ServerError) -> BackplaneError {
         let why = sentence(error);

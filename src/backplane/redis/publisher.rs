@@ -262,11 +262,11 @@ struct Worker {
 impl Worker {
     fn run(mut self, pipeline: Pipeline, queue: &Receiver<Queued>) {
         self.connected(pipeline);
-        let mut batch = Vec::with_capacity(BATCH_COMMANDS);
+        let mut batch = Vec::new();
         loop {
             let stop = self.collect(queue, &mut batch);
             // First the answers: connecting may take a while.
-            self.run_batch(&mut batch);
+            self.run_batch(std::mem::take(&mut batch));
             if stop {
                 self.link.connected.store(false, Ordering::Release);
                 return;
@@ -365,13 +365,15 @@ impl Worker {
         warn!("lost Redis ({why}): messages are refused until it is back");
     }
 
-    /// Runs the batch and answers every job in it.
-    fn run_batch(&mut self, batch: &mut Vec<PendingCommand>) {
+    /// Runs the batch and answers every command in it.
+    fn run_batch(&mut self, batch: Vec<PendingCommand>) {
         if batch.is_empty() {
             return;
         }
         let Some(pipeline) = self.pipeline.as_mut() else {
-            answer_all(batch.drain(..), &BackplaneError::Unavailable);
+            for pending in batch {
+                pending.answer(Err(BackplaneError::Unavailable));
+            }
             return;
         };
         let (size, begun) = (batch.len(), Instant::now());
@@ -381,60 +383,42 @@ impl Worker {
         } else {
             self.most = (self.most * 2).min(BATCH_COMMANDS);
         }
-        let Outcome {
-            refused,
-            is_replica,
-            ..
-        } = match outcome {
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => return self.lost(&describe(&error)),
         };
-        if let Some(why) = refused {
+        if let Some(why) = outcome.refused {
             self.link.refuses(why);
         }
-        if is_replica {
+        if outcome.is_replica {
             // It stays connected for ever, and another Redis may be the master by now.
             self.lost(IS_REPLICA);
         }
     }
 }
 
-/// Runs the batch and answers every job in it. The scripts are loaded again if Redis forgot them.
+/// Runs the batch and answers every command in it. The scripts are loaded again if Redis forgot them.
 fn exchange(
     pipeline: &mut Pipeline,
     scripts: &Scripts,
-    batch: &mut Vec<PendingCommand>,
+    batch: Vec<PendingCommand>,
 ) -> Result<Outcome, RedisError> {
-    let outcome = answered(pipeline.exchange(batch), batch)?;
-    if outcome.unknown.is_empty() {
-        return Ok(outcome);
+    let mut first = pipeline.exchange(batch)?;
+    if first.unknown.is_empty() {
+        return Ok(first);
     }
     // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They stay
     // in order unless another instance loads the scripts in the midst of this batch.
-    let mut again = outcome.unknown;
     if let Err(error) = pipeline.load(scripts) {
-        answer_all(again.drain(..), &BackplaneError::Unavailable);
+        first.give_up_unknown();
         return Err(error);
     }
-    let mut outcome = answered(pipeline.exchange(&mut again), &mut again)?;
+    let mut again = pipeline.exchange(first.unknown)?;
     // Redis forgets the scripts faster than they can be loaded.
-    answer_all(outcome.unknown.drain(..), &BackplaneError::Unavailable);
-    Ok(outcome)
-}
-
-/// After an error, the jobs that were written and not answered may be done or not.
-fn answered(
-    outcome: Result<Outcome, RedisError>,
-    batch: &mut Vec<PendingCommand>,
-) -> Result<Outcome, RedisError> {
-    if outcome.is_err() {
-        answer_all(batch.drain(..), &BackplaneError::NoAnswer);
-    }
-    outcome
-}
-
-fn answer_all(jobs: impl Iterator<Item = PendingCommand>, error: &BackplaneError) {
-    for job in jobs {
-        job.answer(Err(error.clone()));
-    }
+    again.give_up_unknown();
+    Ok(Outcome {
+        refused: again.refused.or(first.refused),
+        is_replica: again.is_replica || first.is_replica,
+        unknown: Vec::new(),
+    })
 }

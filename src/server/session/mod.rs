@@ -204,8 +204,7 @@ impl Session {
     fn is_in(&self, room: &RoomName) -> bool {
         let is_in = self.rooms.contains_key(room);
         if !is_in {
-            let message = format!("not in the room {room}; join it first");
-            self.refuse(ErrorCode::NotJoined, message, room.clone(), None);
+            self.refuse(ErrorCode::NotJoined, not_joined(room), room.clone(), None);
         }
         is_in
     }
@@ -257,8 +256,7 @@ impl Session {
             return Some((ErrorCode::Empty, "there is nothing to say".to_owned()));
         }
         if !self.rooms.contains_key(room) {
-            let why = format!("not in the room {room}; join it first");
-            return Some((ErrorCode::NotJoined, why));
+            return Some((ErrorCode::NotJoined, not_joined(room)));
         }
         if self.state.is_closing() {
             let why = "the server is closing, try again".to_owned();
@@ -317,6 +315,10 @@ impl Session {
         }
         None
     }
+}
+
+fn not_joined(room: &RoomName) -> String {
+    format!("not in the room {room}; join it first")
 }
 
 impl Drop for Session {

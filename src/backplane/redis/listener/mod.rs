@@ -149,11 +149,12 @@ impl Listener {
         lock(&self.subscription.heard).clear();
         self.subscription.alive.store(false, Ordering::Release);
         self.behind.clear();
+        *lock(&self.subscription.behind_since) = None;
         for heard in self.rooms.values_mut() {
             heard.chain.cut();
         }
         if let Cut::NotConfirmed(_) = cut {
-            // Redis may refuse some for good; whoever waits for them is told by their deadline.
+            // Redis may refuse some for good. The sessions that wait for them stop at their deadline.
             self.rooms.retain(|_, heard| heard.chain != Chain::Unknown);
         }
         let why = match cut {
