@@ -292,8 +292,7 @@ fn a_client_that_resumes_in_a_room_that_forgot_has_missed_nothing() {
     alice.joins("lobby");
     let last = say(&mut alice, "lobby", "soon forgotten");
     crate::support::until("it is forgotten", || {
-        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
-        (kept == 0).then_some(())
+        redis.has_forgotten("lobby").then_some(())
     });
     let resume = |since: &Value| {
         // Another instance, which knows only what Redis tells.
@@ -312,8 +311,7 @@ fn a_client_that_resumes_in_a_room_that_forgot_has_missed_nothing() {
     assert_eq!(missed["recovered"], true);
     assert_eq!(texts(&missed["messages"]), ["anew"]);
     crate::support::until("this one is forgotten as well", || {
-        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
-        (kept == 0).then_some(())
+        redis.has_forgotten("lobby").then_some(())
     });
     assert_eq!(resume(&last)["recovered"], false, "that was missed");
     assert_eq!(resume(&next)["recovered"], true);

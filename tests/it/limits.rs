@@ -541,12 +541,7 @@ fn what_the_embedded_backplane_remembers_is_bounded() {
                 })
             })
             .collect();
-        let mut most = before;
-        while speakers.iter().any(|speaker| !speaker.is_finished()) {
-            most = most.max(hubbub.resident_kib());
-            thread::sleep(Duration::from_millis(10)); // between two looks
-        }
-        most
+        hubbub.most_resident_kib(&speakers)
     });
     // All of it would be 229 MiB.
     let grown = (most - before) / 1024;

@@ -351,12 +351,7 @@ fn what_waits_for_a_frozen_redis_is_bounded_and_answered_in_time() {
                 })
             })
             .collect();
-        let mut most = before;
-        while refused.iter().any(|speaker| !speaker.is_finished()) {
-            most = most.max(hubbub.resident_kib());
-            thread::sleep(Duration::from_millis(10)); // between two looks
-        }
-        most
+        hubbub.most_resident_kib(&refused)
     });
     // All of them would be 234 MiB.
     let grown = (most - before) / 1024;

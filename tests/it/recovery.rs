@@ -249,8 +249,7 @@ fn a_cut_in_a_room_that_forgot_its_past_raises_no_alarm() {
     speaker.says("before");
     witness.has_seen("before");
     until("the log is forgotten", || {
-        let kept: i64 = redis.run(&["EXISTS", "hubbub:{lobby}:log"]);
-        (kept == 0).then_some(())
+        redis.has_forgotten("lobby").then_some(())
     });
     cut_subscription(&redis, &hubbub, 2);
     speaker.says("after");
@@ -305,6 +304,23 @@ fn a_newest_id_that_somebody_overwrote_or_deleted_does_no_harm() {
     witness.has_seen("the end");
     check(&[&witness], &said);
     assert!(!witness.seen().iter().any(Seen::is_gap), "nothing was lost");
+}
+
+#[test]
+fn a_room_whose_log_is_something_else_is_refused_and_keeps_nobody_else_unready() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let _: String = redis.run(&["SET", "hubbub:{odd}:log", "x"]);
+    let mut alice = Client::text(hubbub.address(), "/chat/alice?room=odd");
+    assert!(alice.hears().starts_with("! cannot enter the room"));
+    let mut bob = hubbub.join("bob");
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: bob");
+    until("that room is not heard any more", || {
+        let channels: Vec<String> = redis.run(&["PUBSUB", "CHANNELS", "hubbub:{odd}"]);
+        channels.is_empty().then_some(())
+    });
+    assert_eq!(get(hubbub.address(), "/readyz").0, 200);
 }
 
 #[test]

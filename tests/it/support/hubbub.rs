@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -121,6 +123,16 @@ impl Hubbub {
         let number = line.and_then(|line| line.split_whitespace().next());
         let number = number.and_then(|number| number.parse().ok());
         number.expect("a number")
+    }
+
+    /// The most memory that it has while these threads run.
+    pub(crate) fn most_resident_kib<T>(&self, threads: &[ScopedJoinHandle<'_, T>]) -> usize {
+        let mut most = self.resident_kib();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            most = most.max(self.resident_kib());
+            thread::sleep(Duration::from_millis(10)); // between two looks
+        }
+        most
     }
 
     pub(crate) fn url(&self) -> String {

@@ -100,6 +100,12 @@ impl Redis {
         }
     }
 
+    /// Whether a room's log has expired.
+    pub(crate) fn has_forgotten(&self, room: &str) -> bool {
+        let log = format!("hubbub:{{{room}}}:log");
+        self.run::<i64>(&["EXISTS", &log]) == 0
+    }
+
     /// Takes the folder away that it saves to, and has it notice.
     pub(crate) fn fails_to_save(&self) {
         fs::remove_dir_all(&self.folder).expect("its folder");
