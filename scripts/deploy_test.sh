@@ -68,7 +68,7 @@ fi
 
 "$hubbub" --help >"$folder/options.txt"
 "$hubbub" ready --help >>"$folder/options.txt"
-known=' --build-arg --ulimit --time --locked --release --features --interval --timeout '
+known=' --build-arg --ulimit --time --locked --release --bin --features --interval --timeout '
 known+=' --start-period --from --no-install-recommends --appendonly --appendfsync --build --now '
 known+=' --system HUBBUB_SITE HUBBUB_INSTANCES '
 for word in $(grep -rohE 'HUBBUB_[A-Z_]+|(^|[ `"(])--[a-z][a-z-]+' "$deploy" | tr -d ' `"(' | sort -u); do
