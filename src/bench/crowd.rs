@@ -1,7 +1,7 @@
 //! All connections of the meter: made, read in rounds, and written to.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::thread;
@@ -13,14 +13,13 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::options::{Options, Target};
+use crate::options::Options;
 use crate::wire::first_frame;
 
 /// How many handshakes may be under way: fewer than any server's backlog of connections.
 const HANDSHAKES: usize = 64;
 
-/// How long a connection may take to be made, and the server's answer to a handshake to come.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the answer to a handshake may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// The key and its answer from RFC 6455 §1.3. A fresh key would only guard against caches.
@@ -34,12 +33,10 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 /// The size of the read buffer. A frame is at most half as long.
 const READ_BYTES: usize = 256 * 1024;
 
-/// The pause between two polls, for each socket. A poll costs some 50 ns a socket; without the pause
-/// the meter would do little but poll while a message is on its way to a thousand members. A measured
-/// latency may be too long by the pause.
+/// The pause before a poll, for each socket but a few. A poll costs some 50 ns a socket; without the
+/// pause the meter would do little but poll while a message is on its way to a thousand members. A
+/// measured latency may be too long by the pause.
 const PAUSE_PER_SOCKET: Duration = Duration::from_nanos(500);
-
-/// So few sockets need no pause.
 const FEW: usize = 64;
 
 /// One connection.
@@ -66,46 +63,48 @@ impl Crowd {
     pub(crate) fn connect(options: &Options) -> Result<Self, String> {
         let server = &options.url.server;
         let unreachable = |error| format!("cannot reach {server}: {error}");
-        let to = address(server.authority()).map_err(unreachable)?;
+        // The first of the server's addresses that takes a connection.
+        let to = TcpStream::connect(server.authority()).and_then(|socket| socket.peer_addr());
+        let to = to.map_err(unreachable)?;
         let run: u32 = rand::random();
-        let begin = Instant::now();
         let count = options.connections();
         let mut crowd = Self {
             connections: Vec::with_capacity(count),
             buffer: vec![0; READ_BYTES],
             connects_per_s: 0.0,
         };
+        let begin = Instant::now();
         let mut answered = 0;
         for number in 0..count {
-            let ramp = options.ramp.filter(|&ramp| ramp > 0.0);
-            let due = ramp.map_or(begin, |ramp| {
-                begin + Duration::from_secs_f64(number as f64 / ramp)
-            });
-            if Instant::now() < due {
+            // Without a ramp this is a division by zero, and everything is due at once.
+            let due = Duration::try_from_secs_f64(number as f64 / options.ramp);
+            let early = due.unwrap_or_default().saturating_sub(begin.elapsed());
+            if !early.is_zero() {
                 crowd.take_answers(&mut answered, number, options)?;
-                thread::sleep(due.saturating_duration_since(Instant::now()));
+                thread::sleep(early);
+            } else if number - answered == HANDSHAKES {
+                crowd.take_answers(&mut answered, number - HANDSHAKES / 2, options)?;
             }
-            let room = format!("{}-{run:x}-{}", options.user_prefix, options.room(number));
-            let path = options.url.path.replace("{room}", &room);
-            let path = path.replace("{user}", &options.user(number));
-            let socket = ask(to, &options.url, &path, options.outside).map_err(unreachable)?;
+            let (prefix, room) = (&options.user_prefix, options.room(number));
+            let path = options
+                .url
+                .path
+                .replace("{user}", &format!("{prefix}-{number}"));
+            let path = path.replace("{room}", &format!("{prefix}-{run:x}-{room}"));
+            let socket = ask(to, &path, options).map_err(unreachable)?;
             crowd.connections.push(Connection {
                 socket,
                 begun: Vec::new(),
                 out: Vec::new(),
                 ended: None,
             });
-            if number + 1 - answered == HANDSHAKES {
-                let half = answered + HANDSHAKES / 2;
-                crowd.take_answers(&mut answered, half, options)?;
-            }
         }
         crowd.take_answers(&mut answered, count, options)?;
         crowd.connects_per_s = count as f64 / begin.elapsed().as_secs_f64();
         Ok(crowd)
     }
 
-    /// Reads the answers to the handshakes up to this number. It waits for the last of them first: the
+    /// Reads the answers to the handshakes before `until`. It waits for the last of them first: the
     /// others have mostly come by then, and the meter is woken once and not for each.
     fn take_answers(
         &mut self,
@@ -115,7 +114,7 @@ impl Crowd {
     ) -> Result<(), String> {
         for connection in self.connections[*answered..until].iter_mut().rev() {
             let answer = connection.take_answer(&mut self.buffer);
-            answer.map_err(|why| format!("{} {why}", options.url.server))?;
+            answer.map_err(|why| format!("{} answers: {why}", options.url.server))?;
         }
         *answered = until;
         let count = options.connections();
@@ -139,10 +138,8 @@ impl Crowd {
     /// Waits for connections that can be read, or take what they did not take yet; at most until then.
     pub(crate) fn ready(&self, until: Instant) -> Result<Vec<usize>, String> {
         let left = || until.saturating_duration_since(Instant::now());
-        if self.connections.len() >= FEW {
-            let pause = PAUSE_PER_SOCKET * self.connections.len() as u32;
-            thread::sleep(pause.min(left()));
-        }
+        let many = self.connections.len().saturating_sub(FEW);
+        thread::sleep((PAUSE_PER_SOCKET * many as u32).min(left()));
         let connections = self.connections.iter().enumerate();
         let (numbers, mut fds): (Vec<_>, Vec<_>) = connections
             .filter(|(_, connection)| connection.ended.is_none())
@@ -161,7 +158,7 @@ impl Crowd {
         Ok(ready.map(|(number, _)| number).collect())
     }
 
-    /// Reads once, and hands out each text that is whole. False if the connection has ended.
+    /// Reads once, and hands out each text that is whole. False once the connection has ended.
     pub(crate) fn read(&mut self, number: usize, hears: impl FnMut(&[u8])) -> bool {
         let connection = &mut self.connections[number];
         connection.ended = connection.read(&mut self.buffer, hears).err();
@@ -169,16 +166,14 @@ impl Crowd {
         connection.ended.is_none()
     }
 
-    /// Whether a connection has taken all that was written to it.
-    pub(crate) fn is_free(&self, number: usize) -> bool {
-        self.connections[number].out.is_empty()
+    /// The bytes that a connection's socket did not take yet.
+    pub(crate) fn out(&mut self, number: usize) -> &mut Vec<u8> {
+        &mut self.connections[number].out
     }
 
-    /// Writes whole frames.
-    pub(crate) fn write(&mut self, number: usize, frames: &[u8]) {
-        let connection = &mut self.connections[number];
-        connection.out.extend_from_slice(frames);
-        connection.flush();
+    /// Writes them, as far as the socket takes them.
+    pub(crate) fn flush(&mut self, number: usize) {
+        self.connections[number].flush();
     }
 
     /// How many of these connections have ended, and why the first of them did.
@@ -193,27 +188,18 @@ impl Crowd {
 impl Drop for Crowd {
     /// Every connection says goodbye, so that the server does not wait for its user to come back.
     fn drop(&mut self) {
-        let goodbye = masked(ClientFrame::Goodbye);
-        for number in 0..self.connections.len() {
-            self.write(number, &goodbye);
+        for connection in &mut self.connections {
+            let goodbye = masked(ClientFrame::Goodbye);
+            connection.out.extend_from_slice(&goodbye);
+            connection.flush();
         }
     }
 }
 
-/// The first of the server's addresses that takes a connection.
-fn address(authority: &str) -> io::Result<SocketAddr> {
-    let addresses: Vec<_> = authority.to_socket_addrs()?.collect();
-    let takes = |to: &SocketAddr| TcpStream::connect_timeout(to, CONNECT_WITHIN).is_ok();
-    let found = addresses.iter().copied().find(takes);
-    // If none does, connecting to one of them tells why.
-    let found = found.or_else(|| addresses.first().copied());
-    found.ok_or_else(|| io::Error::other("the name has no address"))
-}
-
 /// Connects and asks for the upgrade. The answer has yet to be read.
-fn ask(to: SocketAddr, target: &Target, path: &str, outside: bool) -> io::Result<TcpStream> {
-    let host = target.server.authority();
-    let subprotocol = match outside {
+fn ask(to: SocketAddr, path: &str, options: &Options) -> io::Result<TcpStream> {
+    let host = options.url.server.authority();
+    let subprotocol = match options.outside {
         // With it, a user of Hubbub enters a room only when asking for it.
         true => "Sec-WebSocket-Protocol: hubbub.v1\r\n",
         false => "",
@@ -222,7 +208,7 @@ fn ask(to: SocketAddr, target: &Target, path: &str, outside: bool) -> io::Result
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n"
     );
-    let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN)?;
+    let mut socket = TcpStream::connect(to)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
     socket.write_all(request.as_bytes())?;
@@ -230,46 +216,36 @@ fn ask(to: SocketAddr, target: &Target, path: &str, outside: bool) -> io::Result
 }
 
 impl Connection {
-    /// Waits for the answer to the handshake. An error says what the server did instead.
+    /// Waits for the answer to the handshake. An error is what came instead of an agreement.
     fn take_answer(&mut self, buffer: &mut [u8]) -> Result<(), String> {
-        while !self.begins_with_upgrade()? {
-            match self.socket.read(buffer) {
-                Ok(0) => return Err("closed the connection in the handshake".to_owned()),
-                Ok(_) if self.begun.len() > READ_BYTES / 2 => {
-                    return Err("answers more than a handshake".to_owned());
-                }
-                Ok(count) => self.begun.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err("does not answer a WebSocket handshake".to_owned());
-                }
-                Err(error) => return Err(format!("failed in the handshake: {error}")),
+        let end = loop {
+            let mut windows = self.begun.windows(4);
+            if let Some(at) = windows.position(|four| four == b"\r\n\r\n") {
+                break at + 4;
             }
-        }
-        let failed = |error| format!("failed after the handshake: {error}");
-        self.socket.set_nonblocking(true).map_err(failed)
-    }
-
-    /// Cuts off the answer, if all of it is there.
-    fn begins_with_upgrade(&mut self) -> Result<bool, String> {
-        let mut windows = self.begun.windows(4);
-        let Some(end) = windows.position(|four| four == b"\r\n\r\n") else {
-            return Ok(false);
+            match self.socket.read(buffer) {
+                Ok(1..) if self.begun.len() > READ_BYTES / 2 => return Err("too much".to_owned()),
+                Ok(count @ 1..) => self.begun.extend_from_slice(&buffer[..count]),
+                Ok(0) => return Err("nothing, and closes".to_owned()),
+                Err(error) => return Err(format!("nothing ({error})")),
+            }
         };
         let text = String::from_utf8_lossy(&self.begun);
-        if !text.starts_with("HTTP/1.1 101") {
+        if !text.starts_with("HTTP/1.1 101") || !text.contains(ACCEPT) {
             let status = text.lines().next().unwrap_or_default();
-            let status = status.strip_prefix("HTTP/1.1 ").unwrap_or(status);
             let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let body = body.lines().next().unwrap_or_default();
-            return Err(format!("answers: {status}, {body}"));
+            let status = status.trim_start_matches("HTTP/1.1 ");
+            return Err(format!(
+                "{status}, {}",
+                body.lines().next().unwrap_or_default()
+            ));
         }
-        if !text.contains(ACCEPT) {
-            return Err("answers: an upgrade that is not one to WebSocket".to_owned());
-        }
-        self.begun.drain(..end + 4);
-        Ok(true)
+        self.begun.drain(..end);
+        let nonblocking = self.socket.set_nonblocking(true);
+        nonblocking.map_err(|error| error.to_string())
     }
 
+    /// Reads once, and hands out each text that is whole. An error is the end of the connection.
     fn read(&mut self, buffer: &mut [u8], mut hears: impl FnMut(&[u8])) -> Result<(), String> {
         let begun = self.begun.len();
         buffer[..begun].copy_from_slice(&self.begun);
@@ -280,17 +256,23 @@ impl Connection {
             Err(error) => return Err(error.to_string()),
         };
         let mut rest = &buffer[..begun + count];
-        while let Some(frame) = first_frame(rest)? {
-            match frame.opcode {
-                OpCode::Data(Data::Text | Data::Continue) => hears(frame.payload),
+        while let Some((opcode, payload, behind)) = first_frame(rest)? {
+            match opcode {
+                OpCode::Data(Data::Text | Data::Continue) => hears(payload),
                 OpCode::Control(Control::Ping) => {
-                    let pong = masked(ClientFrame::Pong(frame.payload));
+                    let pong = masked(ClientFrame::Pong(payload));
                     self.out.extend_from_slice(&pong);
                 }
-                OpCode::Control(Control::Close) => return Err(goodbye(frame.payload)),
+                OpCode::Control(Control::Close) => {
+                    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    let code = code.map_or(String::new(), |code| format!(": {code} "));
+                    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+                    let why = format!("it closed the connection{code}{reason}");
+                    return Err(why.trim_end().to_owned());
+                }
                 OpCode::Data(_) | OpCode::Control(_) => {}
             }
-            rest = &rest[frame.length..];
+            rest = behind;
         }
         if rest.len() >= buffer.len() / 2 {
             return Err("it sent a frame that is too long for this meter".to_owned());
@@ -310,16 +292,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// A close frame's payload as a sentence.
-fn goodbye(payload: &[u8]) -> String {
-    let (code, reason) = match payload {
-        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]).to_string(), reason),
-        _ => return "it closed the connection".to_owned(),
-    };
-    let reason = String::from_utf8_lossy(reason);
-    format!("it closed the connection: {code} {reason}")
-        .trim_end()
-        .to_owned()
 }

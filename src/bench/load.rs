@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
 use crate::options::Options;
+use crate::report::{Kind, Report, Times};
 use crate::tally::{Histogram, Room, Track};
 use crate::wire::{Stamp, Stamps};
 
@@ -23,99 +24,108 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the first message may take to reach everybody, and how often it is repeated until then: a
-/// server may let a user into the room some time after the handshake.
+/// How long the first messages may take to reach everybody, and how many are sent in each room and
+/// second until then: a server may let a user into the room some time after the handshake.
 const ECHO_WITHIN: Duration = Duration::from_secs(15);
-const ECHO_AGAIN: Duration = Duration::from_millis(500);
+const ECHO_RATE: f64 = 2.0;
 
 /// One measurement.
 pub(crate) struct Load<'a> {
     options: &'a Options,
     /// Messages a second; 0 for as fast as they come back, `None` if nothing is sent.
     rate: Option<f64>,
+    /// How many messages there are to send, if there is a rate.
+    planned: u64,
     begin: Instant,
     end: Instant,
+    next_tick: Instant,
+    /// For how many ticks nothing came.
+    quiet_ticks: u32,
     stamps: Stamps,
-    frames: Vec<u8>,
     rooms: Vec<Room>,
     /// By member.
     tracks: Vec<Track>,
-    pub(crate) times: Histogram,
+    times: Histogram,
     sent: u64,
     /// When a member last received a message of this measurement.
     last_heard: Instant,
-    /// For how many ticks nothing came.
-    quiet_ticks: u32,
     /// The server's answer to a message that it did not take.
     complaint: Option<String>,
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn new(options: &'a Options, rate: Option<f64>) -> Self {
+    pub(crate) fn new(options: &'a Options, rate: Option<f64>, time: Duration) -> Self {
         let begin = Instant::now();
         let rooms = (0..options.rooms).map(|room| {
             // The members that are left over go to the first rooms.
             let members = (options.members + options.rooms - 1 - room) / options.rooms;
             Room::new(members as u32, options.window)
         });
+        let planned = rate.unwrap_or(0.0) * time.as_secs_f64();
         Self {
             options,
             rate,
+            planned: planned as u64,
             begin,
-            end: begin + Duration::from_secs_f64(options.seconds),
+            end: begin + time,
+            next_tick: begin,
+            // So the first round sends in all rooms.
+            quiet_ticks: QUIET_TICKS,
             stamps: Stamps::new(rand::random()),
-            frames: Vec::new(),
             rooms: rooms.collect(),
             tracks: vec![Track::default(); options.members],
             times: Histogram::new(),
             sent: 0,
             last_heard: begin,
-            quiet_ticks: 0,
             complaint: None,
         }
     }
 
-    /// Sends and receives until everything has come, or nothing more comes.
+    /// Sends and receives until everything has come, or nothing more comes. Calls `tick` now and then.
     pub(crate) fn run(
         &mut self,
         crowd: &mut Crowd,
-        mut tick: impl FnMut(&Self),
+        mut tick: impl FnMut(&Report),
     ) -> Result<(), String> {
-        let mut next_tick = self.begin;
-        self.send_in_all_rooms(crowd);
         loop {
             let now = Instant::now();
-            if now >= next_tick {
-                tick(self);
-                next_tick = now + TICK;
-                self.quiet_ticks += 1;
-            }
-            let is_over = self.is_quiet() || now >= self.end + DRAIN_WITHIN;
-            if now >= self.end && (is_over || self.delivered() == self.expected()) {
-                tick(self);
+            let is_complete = self.times.total == self.expected();
+            let is_over = is_complete || self.is_quiet() || now >= self.end + DRAIN_WITHIN;
+            if now >= self.end && is_over {
                 return Ok(());
             }
-            if self.is_quiet() {
-                self.quiet_ticks = 0;
-                self.rooms.iter_mut().for_each(Room::give_up);
-                self.send_in_all_rooms(crowd);
+            if self.round(crowd)? {
+                tick(&self.report());
             }
-            let mut until = next_tick;
-            if now < self.end {
-                until = until.min(self.end).min(self.due().unwrap_or(self.end));
-            }
-            self.listen(crowd, until)?;
         }
     }
 
     fn is_quiet(&self) -> bool {
-        self.quiet_ticks > QUIET_TICKS
+        self.quiet_ticks >= QUIET_TICKS
     }
 
-    /// Waits for messages at most until then, and takes those that are there. Sends after each
-    /// connection, so that the reading of a thousand does not hold up what is due.
-    fn listen(&mut self, crowd: &mut Crowd, until: Instant) -> Result<(), String> {
-        for connection in crowd.ready(until)? {
+    /// Waits for messages, at most until the next is due, and takes those that are there. Sends after
+    /// each connection, so that the reading of a thousand does not hold up what is due. True if a tick
+    /// began.
+    fn round(&mut self, crowd: &mut Crowd) -> Result<bool, String> {
+        let now = Instant::now();
+        if self.is_quiet() {
+            self.quiet_ticks = 0;
+            for room in 0..self.rooms.len() {
+                self.rooms[room].give_up();
+                self.send(room, now, crowd);
+            }
+        }
+        let is_tick = now >= self.next_tick;
+        if is_tick {
+            self.next_tick = now + TICK;
+            self.quiet_ticks += 1;
+        }
+        let until = match now < self.end {
+            true => self.end.min(self.due().unwrap_or(self.end)),
+            false => self.next_tick,
+        };
+        for connection in crowd.ready(until.min(self.next_tick))? {
             let now = Instant::now();
             let room = self.options.room(connection);
             let is_open = crowd.read(connection, |payload| self.hears(connection, payload, now));
@@ -125,7 +135,7 @@ impl<'a> Load<'a> {
             self.send(room, now, crowd);
         }
         self.send(0, Instant::now(), crowd);
-        if let Some(complaint) = self.complaint.take() {
+        if let Some(complaint) = &self.complaint {
             let hint = match complaint.contains("fast") {
                 true => " (start it with --send-rate 0 to measure it)",
                 false => "",
@@ -137,7 +147,7 @@ impl<'a> Load<'a> {
         }
         match crowd.gone(0..self.options.senders()) {
             (_, Some(why)) => Err(format!("the server gave up a sender: {why}")),
-            (_, None) => Ok(()),
+            (_, None) => Ok(is_tick),
         }
     }
 
@@ -168,7 +178,7 @@ impl<'a> Load<'a> {
     /// When the next message is due, if there is a rate and its room has space for it. The rooms take
     /// turns.
     fn due(&self) -> Option<Instant> {
-        let rate = self.rate.filter(|_| self.sent < self.planned())?;
+        let rate = self.rate.filter(|_| self.sent < self.planned)?;
         let has_space = self.rooms[self.next_room()].has_space();
         has_space.then(|| self.begin + Duration::from_secs_f64(self.sent as f64 / rate))
     }
@@ -181,147 +191,107 @@ impl<'a> Load<'a> {
     /// so that one write takes many messages.
     fn send(&mut self, room: usize, now: Instant, crowd: &mut Crowd) {
         match self.rate {
+            None => {}
             Some(_) if now >= self.end => {}
             Some(0.0) => {
                 let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
-                if is_low && crowd.is_free(room) {
+                if is_low && crowd.out(room).is_empty() {
                     while self.rooms[room].has_space() {
-                        self.add(room, now);
+                        self.add(room, now, crowd.out(room));
                     }
-                    self.flush(room, crowd);
+                    crowd.flush(room);
                 }
             }
             Some(_) => {
                 while let Some(due) = self.due().filter(|&due| due <= now) {
                     let room = self.next_room();
-                    if !crowd.is_free(room) {
+                    if !crowd.out(room).is_empty() {
                         return;
                     }
-                    self.add(room, due);
-                    self.flush(room, crowd);
+                    self.add(room, due, crowd.out(room));
+                    crowd.flush(room);
                 }
             }
-            None => {}
         }
     }
 
-    fn send_in_all_rooms(&mut self, crowd: &mut Crowd) {
-        for room in 0..self.rooms.len() {
-            self.send(room, Instant::now(), crowd);
-        }
-    }
-
-    /// Puts a room's next message behind the frames that are to be written.
-    fn add(&mut self, room: usize, due: Instant) {
+    /// Puts a room's next message behind what is to be written.
+    fn add(&mut self, room: usize, due: Instant, out: &mut Vec<u8>) {
         let stamp = Stamp {
             room,
             sequence: self.rooms[room].sent,
             due: due.saturating_duration_since(self.begin).as_micros() as u64,
         };
-        let size = self.options.size;
-        self.stamps.write(stamp, size, &mut self.frames);
+        self.stamps.write(stamp, self.options.size, out);
         self.rooms[room].sent += 1;
         self.sent += 1;
     }
 
-    fn flush(&mut self, room: usize, crowd: &mut Crowd) {
-        crowd.write(room, &self.frames);
-        self.frames.clear();
+    /// How many deliveries there should be.
+    fn expected(&self) -> u64 {
+        let expected = self
+            .rooms
+            .iter()
+            .map(|room| u64::from(room.sent) * u64::from(room.members));
+        expected.sum()
     }
 
-    /// How many messages there are to send, if there is a rate.
-    fn planned(&self) -> u64 {
-        (self.rate.unwrap_or(0.0) * self.options.seconds) as u64
-    }
-
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// How many messages were due, but had no space in their window.
-    pub(crate) fn unsent(&self) -> u64 {
-        self.planned().saturating_sub(self.sent)
-    }
-
-    /// How many deliveries there should have been.
-    pub(crate) fn expected(&self) -> u64 {
-        let rooms = self.rooms.iter();
-        rooms
-            .map(|room| u64::from(room.sent) * u64::from(room.members))
-            .sum()
-    }
-
-    pub(crate) fn delivered(&self) -> u64 {
-        self.times.total
-    }
-
-    /// How many deliveries are missing and will not come: a later one came, or nothing comes any more.
-    pub(crate) fn lost(&self) -> u64 {
-        let skipped: u64 = self.tracks.iter().map(Track::skipped).sum();
-        skipped + if self.is_quiet() { self.awaited() } else { 0 }
-    }
-
-    /// How many deliveries were still on their way when the meter had waited long enough.
-    pub(crate) fn late(&self) -> u64 {
-        if self.is_quiet() { 0 } else { self.awaited() }
-    }
-
-    fn awaited(&self) -> u64 {
-        let tracks = self.tracks.iter().enumerate();
-        tracks
-            .map(|(member, track)| track.awaited(self.rooms[member % self.rooms.len()].sent))
-            .sum()
-    }
-
-    pub(crate) fn doubled(&self) -> u64 {
-        self.tracks.iter().map(|track| track.doubled).sum()
-    }
-
-    pub(crate) fn out_of_order(&self) -> u64 {
-        self.tracks.iter().map(|track| track.out_of_order).sum()
-    }
-
-    /// From the beginning to the last delivery.
-    pub(crate) fn deliveries_per_s(&self) -> f64 {
+    /// The part of the report that is counted here.
+    pub(crate) fn report(&self) -> Report {
+        let sum = |count: fn(&Track) -> u64| self.tracks.iter().map(count).sum::<u64>();
+        let skipped = sum(|track| track.skipped.len() as u64);
+        let delivered = self.times.total;
+        let awaited = self.expected() - delivered - skipped;
         let time = self.last_heard.saturating_duration_since(self.begin);
-        self.delivered() as f64 / time.as_secs_f64().max(1e-6)
-    }
-
-    /// Seconds since the beginning.
-    pub(crate) fn elapsed(&self) -> f64 {
-        self.begin.elapsed().as_secs_f64()
+        Report {
+            kind: match self.rate {
+                None => Kind::Idle,
+                Some(0.0) => Kind::Most,
+                Some(_) => Kind::Rate,
+            },
+            members: self.options.members,
+            rooms: self.options.rooms,
+            rate: self.rate.unwrap_or(0.0),
+            size: self.rate.map_or(0, |_| self.options.size),
+            seconds: self.begin.elapsed().as_secs_f64(),
+            sent: self.sent,
+            unsent: self.planned.saturating_sub(self.sent),
+            expected: self.expected(),
+            delivered,
+            // Behind a gap is a later message; behind the end, the silence tells.
+            lost: skipped + if self.is_quiet() { awaited } else { 0 },
+            late: if self.is_quiet() { 0 } else { awaited },
+            doubled: sum(|track| track.doubled),
+            out_of_order: sum(|track| track.out_of_order),
+            deliveries_per_s: delivered as f64 / time.as_secs_f64().max(1e-6),
+            latency_ms: self.rate.map(|_| Times {
+                p50: self.times.quantile_ms(0.5),
+                p90: self.times.quantile_ms(0.9),
+                p99: self.times.quantile_ms(0.99),
+                max: self.times.quantile_ms(1.0),
+            }),
+            ..Report::default()
+        }
     }
 }
 
 /// Sends in every room until every member has received something.
 pub(crate) fn everybody_hears(options: &Options, crowd: &mut Crowd) -> Result<(), String> {
-    let mut load = Load::new(options, None);
-    let begin = load.begin;
-    let mut again = begin;
+    let rate = ECHO_RATE * options.rooms as f64;
+    let mut load = Load::new(options, Some(rate), ECHO_WITHIN);
     loop {
-        let now = Instant::now();
-        let deaf = load.tracks.iter().filter(|track| track.is_deaf()).count();
-        if deaf == 0 {
-            return Ok(());
-        }
-        if let (_, Some(why)) = crowd.gone(options.senders()..options.connections()) {
-            return Err(format!("the server gave up a member: {why}"));
-        }
-        if now > begin + ECHO_WITHIN {
-            return Err(format!(
-                "{deaf} members do not hear what is said in their room; does this server pass on \
-                 what it is sent, and is {{room}} at the right place in --url?"
-            ));
-        }
-        if now >= again {
-            again = now + ECHO_AGAIN;
-            for room in 0..options.rooms {
-                load.rooms[room].give_up();
-                load.add(room, now);
-                load.flush(room, crowd);
+        let deaf = load.tracks.iter().filter(|track| track.next == 0).count();
+        match crowd.gone(options.senders()..options.connections()) {
+            _ if deaf == 0 => return Ok(()),
+            (_, Some(why)) => return Err(format!("the server gave up a member: {why}")),
+            (_, None) if Instant::now() < load.end => load.round(crowd)?,
+            (_, None) => {
+                return Err(format!(
+                    "{deaf} members do not hear what is said in their room; does this server pass \
+                     on what it is sent, and is {{room}} at the right place in --url?"
+                ));
             }
-        }
-        load.listen(crowd, again.min(now + Duration::from_millis(10)))?;
+        };
     }
 }
 
@@ -343,12 +313,10 @@ mod tests {
     }
 
     fn load(options: &Options, sent: u32) -> Load<'_> {
-        let mut load = Load::new(options, Some(1.0));
+        let mut load = Load::new(options, Some(1.0), Duration::from_secs(10));
         load.stamps = Stamps::new(7);
-        // Nothing more comes.
-        load.quiet_ticks = u32::MAX;
         for _ in 0..sent {
-            load.add(0, load.begin);
+            load.add(0, load.begin, &mut Vec::new());
         }
         load
     }
@@ -359,12 +327,19 @@ mod tests {
             let text = format!("name: Qz000000070000{sequence:08x}{:010x}xx", 0);
             load.hears(1 + member, text.as_bytes(), Instant::now());
         }
-        load.quiet_ticks = u32::MAX;
+        // Nothing more comes.
+        load.quiet_ticks = QUIET_TICKS;
     }
 
     fn found(load: &Load<'_>) -> (u64, u64, u64, u64) {
-        let (doubled, out_of_order) = (load.doubled(), load.out_of_order());
-        (load.delivered(), load.lost(), doubled, out_of_order)
+        let Report {
+            delivered,
+            lost,
+            doubled,
+            out_of_order,
+            ..
+        } = load.report();
+        (delivered, lost, doubled, out_of_order)
     }
 
     #[test]
@@ -374,7 +349,7 @@ mod tests {
         hears(&mut load, 0, &[0, 1, 2]);
         hears(&mut load, 1, &[0, 1, 2]);
         assert_eq!(found(&load), (6, 0, 0, 0));
-        assert_eq!(load.expected(), 6);
+        assert_eq!(load.report().expected, 6);
     }
 
     #[test]
@@ -401,7 +376,7 @@ mod tests {
         hears(&mut load, 1, &[0]);
         assert!(load.due().is_some());
         load.rooms.iter_mut().for_each(Room::give_up);
-        assert_eq!(load.lost(), 3);
+        assert_eq!(load.report().lost, 3);
     }
 
     #[test]
@@ -411,7 +386,7 @@ mod tests {
         hears(&mut load, 0, &[5]);
         load.hears(1, b"* bob joined", Instant::now());
         load.hears(0, b"! not sent: too fast", Instant::now());
-        assert_eq!((load.delivered(), load.late()), (0, 2));
+        assert_eq!((load.report().delivered, load.report().late), (0, 2));
         assert_eq!(load.complaint.as_deref(), Some("! not sent: too fast"));
     }
 }

@@ -3,15 +3,13 @@
 //! Connections are numbered: first the senders, one for each room, then the members, who are
 //! distributed over the rooms in turn.
 
-use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use hubbub::client::ServerUrl;
 
-use crate::process::Process;
+use crate::process::memory_kib;
 use crate::wire::Stamp;
 
 /// Measures a running server as its clients do: deliveries, order, latency, and what they cost it.
@@ -29,13 +27,13 @@ pub(crate) struct Options {
     pub(crate) rooms: usize,
     /// Messages a second over all rooms, or 0 for as fast as they come back. Several rates, separated
     /// by commas, are measured in turn
-    #[arg(long, value_name = "RATE", default_value = "100", value_delimiter = ',', value_parser = rate)]
+    #[arg(long, value_name = "RATE", default_value = "100", value_delimiter = ',', value_parser = number)]
     pub(crate) rate: Vec<f64>,
     /// The length of a message
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = count(Stamp::LENGTH as u64..=65_536))]
     pub(crate) size: usize,
     /// How long each measurement takes
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = |text: &str| number(text, 0.1..=1e6))]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = number)]
     pub(crate) seconds: f64,
     /// Send nothing, only hold the connections
     #[arg(long, conflicts_with_all = ["rate", "size", "window"])]
@@ -44,16 +42,16 @@ pub(crate) struct Options {
     #[arg(long, requires = "idle")]
     pub(crate) outside: bool,
     /// Connect at most so many a second [default: as fast as it goes]
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    pub(crate) ramp: Option<f64>,
+    #[arg(long, value_name = "RATE", value_parser = number, default_value = "0", hide_default_value = true)]
+    pub(crate) ramp: f64,
     /// How many messages of a room may be on their way to its slowest member
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count(1..=65_536))]
     pub(crate) window: usize,
     /// The server's process, if it is on this machine: its CPU and memory are measured, too
-    #[arg(long, value_name = "PID", value_parser = Process::parse)]
-    pub(crate) pid: Option<Process>,
+    #[arg(long, value_name = "PID", value_parser = process)]
+    pub(crate) pid: Option<i32>,
     /// What the names of users and rooms begin with
-    #[arg(long, value_name = "NAME", default_value = "bench", value_parser = prefix)]
+    #[arg(long, value_name = "NAME", default_value = "bench")]
     pub(crate) user_prefix: String,
     /// Print one line of JSON for each measurement
     #[arg(long)]
@@ -64,24 +62,15 @@ fn count(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(range)
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    number(text, 0.0..=1e7)
+fn number(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (0.0..=1e7).contains(number));
+    number.ok_or_else(|| "it is a number, 0 or more".to_owned())
 }
 
-fn number<N: FromStr + PartialOrd + Display>(
-    text: &str,
-    range: RangeInclusive<N>,
-) -> Result<N, String> {
-    let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("it is a number from {} to {}", range.start(), range.end()))
-}
-
-fn prefix(text: &str) -> Result<String, String> {
-    let fits = (1..=20).contains(&text.len());
-    match fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        true => Ok(text.to_owned()),
-        false => Err("it has 1 to 20 letters and digits".to_owned()),
-    }
+fn process(id: &str) -> Result<i32, String> {
+    let id = id.parse().ok().filter(|&id| memory_kib(id).is_some());
+    id.ok_or_else(|| "there is no such process here".to_owned())
 }
 
 impl Options {
@@ -94,16 +83,22 @@ impl Options {
             // clap's error is its first paragraph; usage and tips follow.
             let text = error.to_string();
             let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
-            let line = lines.join(" ");
-            line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+            lines.join(" ").replacen("error: ", "", 1)
         })?;
-        if options.rooms > options.members {
-            return Err("there are more --rooms than --members".to_owned());
+        match options.rooms > options.members {
+            true => Err("there are more --rooms than --members".to_owned()),
+            false => Ok(options),
         }
-        Ok(options)
     }
 
-    /// How many connections send.
+    /// Each rate that is measured; `None` for a measurement in which nothing is sent.
+    pub(crate) fn rates(&self) -> Vec<Option<f64>> {
+        match self.idle {
+            true => vec![None],
+            false => self.rate.iter().copied().map(Some).collect(),
+        }
+    }
+
     pub(crate) fn senders(&self) -> usize {
         if self.idle { 0 } else { self.rooms }
     }
@@ -114,19 +109,8 @@ impl Options {
 
     /// The room of a connection.
     pub(crate) fn room(&self, connection: usize) -> usize {
-        match connection.checked_sub(self.senders()) {
-            None => connection,
-            Some(member) => member % self.rooms,
-        }
-    }
-
-    /// The user's name of a connection.
-    pub(crate) fn user(&self, connection: usize) -> String {
-        let prefix = &self.user_prefix;
-        match connection.checked_sub(self.senders()) {
-            None => format!("{prefix}-sender-{connection}"),
-            Some(member) => format!("{prefix}-{member}"),
-        }
+        let member = connection.checked_sub(self.senders());
+        member.map_or(connection, |member| member % self.rooms)
     }
 }
 

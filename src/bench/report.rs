@@ -7,7 +7,7 @@ use hubbub::protocol::text;
 use serde::{Deserialize, Serialize};
 
 /// What kind of measurement it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// At a rate. Latencies count from when a message was due.
@@ -15,11 +15,12 @@ pub(crate) enum Kind {
     /// As fast as messages come back. Latencies count from the sending.
     Most,
     /// Nothing was sent.
+    #[default]
     Idle,
 }
 
 /// One measurement.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     /// Over all rooms, without the senders.
@@ -107,34 +108,6 @@ impl Report {
         }
         (!faults.is_empty()).then(|| faults.join(", "))
     }
-
-    fn fmt_deliveries(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [sent, unsent, delivered, expected] =
-            [self.sent, self.unsent, self.delivered, self.expected].map(grouped);
-        let [lost, late, doubled, out_of_order] =
-            [self.lost, self.late, self.doubled, self.out_of_order].map(grouped);
-        match self.unsent {
-            0 => writeln!(f, "sent       {sent}")?,
-            _ => writeln!(f, "sent       {sent}, {unsent} more were due and held up")?,
-        }
-        writeln!(
-            f,
-            "delivered  {delivered} of {expected}, lost {lost}, late {late}, doubled {doubled}, \
-             out of order {out_of_order}"
-        )?;
-        if let Some(why) = &self.disconnected_because {
-            writeln!(f, "ended      {} connections: {why}", self.disconnected)?;
-        }
-        let rate = rounded(self.deliveries_per_s);
-        writeln!(f, "rate       {rate} deliveries/s")?;
-        if let Some(Times { p50, p90, p99, max }) = &self.latency_ms {
-            writeln!(
-                f,
-                "latency    p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
-            )?;
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Display for Report {
@@ -144,15 +117,30 @@ impl fmt::Display for Report {
             1 => "one room".to_owned(),
             rooms => format!("{} rooms", grouped(rooms as u64)),
         };
-        let (rate, size) = (rounded(self.rate), self.size);
+        let (rate, size) = (grouped(self.rate.round() as u64), self.size);
         let what = match self.kind {
             Kind::Idle => format!("idle for {:.1} s", self.seconds),
             Kind::Rate => format!("{rate} messages/s of {size} bytes"),
             Kind::Most => format!("messages of {size} bytes as fast as they come back"),
         };
         writeln!(f, "{members} members in {rooms}, {what}")?;
-        if self.kind != Kind::Idle {
-            self.fmt_deliveries(f)?;
+        if let Some(Times { p50, p90, p99, max }) = &self.latency_ms {
+            let counts = [self.sent, self.unsent, self.delivered, self.expected];
+            let [sent, unsent, delivered, expected] = counts.map(grouped);
+            let counts = [self.lost, self.late, self.doubled, self.out_of_order];
+            let [lost, late, doubled, out_of_order] = counts.map(grouped);
+            let rate = grouped(self.deliveries_per_s.round() as u64);
+            writeln!(
+                f,
+                "sent       {sent}, held up {unsent}\n\
+                 delivered  {delivered} of {expected}, lost {lost}, late {late}, doubled {doubled}, \
+                 out of order {out_of_order}\n\
+                 rate       {rate} deliveries/s\n\
+                 latency    p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
+            )?;
+        }
+        if let Some(why) = &self.disconnected_because {
+            writeln!(f, "ended      {} connections: {why}", self.disconnected)?;
         }
         let cpu = |seconds: f64, each: Option<f64>| match each {
             Some(each) => format!("{seconds:.2} s of CPU, {each:.2} µs a delivery"),
@@ -163,27 +151,24 @@ impl fmt::Display for Report {
             writeln!(f, "server     {server}")?;
         }
         if let Some(memory) = &self.memory {
-            let [before, idle, peak] =
-                [memory.before, memory.idle, memory.peak].map(|kib| kib / 1024.0);
-            let each = memory.per_connection;
+            let mib = [memory.before, memory.idle, memory.peak].map(|kib| kib / 1024.0);
+            let ([before, idle, peak], each) = (mib, memory.per_connection);
             writeln!(
                 f,
                 "memory     {before:.1} MiB before, {idle:.1} MiB idle ({each:.1} KiB a connection), \
                  {peak:.1} MiB at most"
             )?;
         }
-        let connects = rounded(self.connects_per_s);
-        writeln!(f, "connects   {connects}/s through the handshake")?;
+        let connects = grouped(self.connects_per_s.round() as u64);
         let meter = cpu(self.meter_cpu_s, self.meter_cpu_us_per_delivery);
-        writeln!(f, "meter      {meter}")
+        writeln!(
+            f,
+            "connects   {connects}/s through the handshake\nmeter      {meter}"
+        )
     }
 }
 
 /// `1234567` as `1,234,567`.
 fn grouped(number: u64) -> String {
     text::grouped(number as usize)
-}
-
-fn rounded(number: f64) -> String {
-    text::grouped(number.round() as usize)
 }

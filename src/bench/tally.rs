@@ -14,9 +14,11 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn new() -> Self {
-        let counts = vec![0; Self::slot(u64::MAX) + 1];
-        let (total, max) = (0, 0);
-        Self { counts, total, max }
+        Self {
+            counts: vec![0; Self::slot(u64::MAX) + 1],
+            total: 0,
+            max: 0,
+        }
     }
 
     fn slot(value: u64) -> usize {
@@ -51,9 +53,9 @@ impl Histogram {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Track {
     /// One more than the highest sequence number so far.
-    next: u32,
-    /// Lower ones that were skipped, and may still come.
-    skipped: BTreeSet<u32>,
+    pub(crate) next: u32,
+    /// Lower ones that did not come. They may still.
+    pub(crate) skipped: BTreeSet<u32>,
     pub(crate) doubled: u64,
     pub(crate) out_of_order: u64,
 }
@@ -71,21 +73,6 @@ impl Track {
             return false;
         }
         true
-    }
-
-    /// Whether nothing came yet.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.next == 0
-    }
-
-    /// How many messages did not come although a later one did.
-    pub(crate) fn skipped(&self) -> u64 {
-        self.skipped.len() as u64
-    }
-
-    /// How many of `sent` messages are later than all that came.
-    pub(crate) fn awaited(&self, sent: u32) -> u64 {
-        u64::from(sent.saturating_sub(self.next))
     }
 }
 
@@ -186,12 +173,12 @@ mod tests {
     }
 
     /// What is counted of these sequence numbers: doubled, out of order, and lost of `sent`.
-    fn found(sequences: &[u32], sent: u32) -> (u64, u64, u64) {
+    fn found(sequences: &[u32], sent: u32) -> (u64, u64, u32) {
         let mut track = Track::default();
         for &sequence in sequences {
             track.hear(sequence);
         }
-        let lost = track.skipped() + track.awaited(sent);
+        let lost = track.skipped.len() as u32 + sent - track.next;
         (track.doubled, track.out_of_order, lost)
     }
 

@@ -46,12 +46,9 @@ impl Stamps {
 
     /// Appends a masked text frame that holds the stamp and is padded to `size` bytes.
     pub(crate) fn write(&self, stamp: Stamp, size: usize, out: &mut Vec<u8>) {
-        let Stamp {
-            room,
-            sequence,
-            due,
-        } = stamp;
-        let text = format!("{}{room:04x}{sequence:08x}{due:010x}", self.needle);
+        let needle = &self.needle;
+        let (room, sequence, due) = (stamp.room, stamp.sequence, stamp.due);
+        let text = format!("{needle}{room:04x}{sequence:08x}{due:010x}");
         out.extend_from_slice(&masked(ClientFrame::Text(&format!("{text:x<size$}"))));
     }
 
@@ -72,13 +69,8 @@ impl Stamps {
     }
 }
 
-/// A server's frame.
-pub(crate) struct Frame<'a> {
-    pub(crate) opcode: OpCode,
-    pub(crate) payload: &'a [u8],
-    /// The length with its header.
-    pub(crate) length: usize,
-}
+/// A frame's opcode, its payload, and the bytes behind it.
+type Frame<'a> = (OpCode, &'a [u8], &'a [u8]);
 
 /// The first frame in `bytes`, if all of it is there.
 pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
@@ -90,13 +82,9 @@ pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     if header.mask.is_some() {
         return Err("it sent a masked frame, which a server must not (RFC 6455 §5.1)".to_owned());
     }
-    let start = cursor.position() as usize;
-    let end = start.saturating_add(length as usize);
-    Ok(bytes.get(start..end).map(|payload| Frame {
-        opcode: header.opcode,
-        payload,
-        length: end,
-    }))
+    let behind = &bytes[cursor.position() as usize..];
+    let split = behind.split_at_checked(length as usize);
+    Ok(split.map(|(payload, rest)| (header.opcode, payload, rest)))
 }
 
 #[cfg(test)]
@@ -136,9 +124,8 @@ mod tests {
     fn a_frame_is_taken_once_all_of_it_is_there() {
         for length in [0, 125, 126, 65_535, 65_536] {
             let bytes = hubbub::websocket::frame::text(&["x".repeat(length)]).expect("a frame");
-            let frame = first_frame(&bytes).expect("not masked").expect("whole");
-            assert_eq!(frame.payload.len(), length);
-            assert_eq!(frame.length, bytes.len());
+            let (_, payload, rest) = first_frame(&bytes).expect("not masked").expect("whole");
+            assert_eq!((payload.len(), rest), (length, &[][..]));
             for part in [0, 1, 2, bytes.len() - 1] {
                 let part = first_frame(&bytes[..part.min(bytes.len() - 1)]);
                 assert!(part.expect("not masked").is_none());
