@@ -11,7 +11,7 @@ use super::screen::{Asked, BadLine, Screen, When};
 use super::talk::{Printed, Stop, client_ended, outcome, start};
 use super::typed_line::{self, LineRequest};
 use super::{ExitCode, RoomName, UserName, Where};
-use crate::client::{Client, Happening};
+use crate::client::{Client, ClientEvent};
 use crate::message::Message;
 use crate::protocol::text::{self, Line};
 use crate::protocol::{Event, Ref};
@@ -133,7 +133,7 @@ impl Conversation {
                     self.overdue = None;
                     self.screen.aside("not sent yet; it is tried again until it is".to_owned())?;
                 }
-                recv(self.client.happenings()) -> happening => match happening {
+                recv(self.client.events()) -> happening => match happening {
                     Ok(happening) => self.take(happening)?,
                     Err(_) => return Err(client_ended()),
                 },
@@ -260,13 +260,13 @@ impl Conversation {
         Ok(self.screen.print(&[Line::Error(why)])?)
     }
 
-    fn take(&mut self, happening: Happening) -> Printed {
+    fn take(&mut self, happening: ClientEvent) -> Printed {
         match happening {
-            Happening::Connected | Happening::Postponed(_) => Ok(()),
-            Happening::Disconnected { why, .. } if !self.entered => Err(Stop::Failed(why)),
-            Happening::Disconnected { why, .. } => self.lose(&why),
-            Happening::Refused(why) => Err(Stop::Failed(why)),
-            Happening::Event(event) => match event.room() {
+            ClientEvent::Connected | ClientEvent::Postponed(_) => Ok(()),
+            ClientEvent::Disconnected { why, .. } if !self.entered => Err(Stop::Failed(why)),
+            ClientEvent::Disconnected { why, .. } => self.lose(&why),
+            ClientEvent::Refused(why) => Err(Stop::Failed(why)),
+            ClientEvent::Server(event) => match event.room() {
                 Some(room) if *room != self.room => self.hear_from_elsewhere(event),
                 Some(_) | None => self.hear(event),
             },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::{UserName, Where, complain};
-use crate::client::{Client, Happening, Options};
+use crate::client::{Client, ClientEvent, ClientOptions};
 use crate::protocol::Event;
 use crate::protocol::text::Line;
 use crate::server::config::limit;
@@ -58,7 +58,7 @@ pub(super) fn print_lines(lines: &[Line]) -> Printed {
 }
 
 pub(super) fn start(at: &Where, name: &UserName) -> Result<Client, Stop> {
-    let options = Options {
+    let options = ClientOptions {
         servers: at.url.clone(),
         user: name.clone(),
         token: at.token.clone(),
@@ -88,16 +88,16 @@ impl Patience {
     pub(super) fn next(&mut self, client: &Client) -> Result<Option<Event>, Stop> {
         loop {
             let happening = match self.deadline {
-                Some(deadline) => client.happenings().recv_deadline(deadline),
-                None => client.happenings().recv().map_err(Into::into),
+                Some(deadline) => client.events().recv_deadline(deadline),
+                None => client.events().recv().map_err(Into::into),
             };
             match happening {
-                Ok(Happening::Connected) => self.last_trouble = None,
-                Ok(Happening::Disconnected { why, .. } | Happening::Postponed(why)) => {
+                Ok(ClientEvent::Connected) => self.last_trouble = None,
+                Ok(ClientEvent::Disconnected { why, .. } | ClientEvent::Postponed(why)) => {
                     self.trouble(why);
                 }
-                Ok(Happening::Refused(why)) => return Err(Stop::Failed(why)),
-                Ok(Happening::Event(event)) => {
+                Ok(ClientEvent::Refused(why)) => return Err(Stop::Failed(why)),
+                Ok(ClientEvent::Server(event)) => {
                     self.last_trouble = None;
                     return Ok(Some(event));
                 }
@@ -117,7 +117,7 @@ impl Patience {
 
     /// The error for a command that ran out of time, with no time left for a long goodbye either.
     pub(super) fn up(self, client: Client, what: &str) -> Stop {
-        client.end_within(LATE_GOODBYE_WITHIN);
+        client.close_within(LATE_GOODBYE_WITHIN);
         let why = self.last_trouble.as_deref().unwrap_or("the time is up");
         // The server's sentence is about one attempt of several.
         let why = why.strip_prefix("not sent: ").unwrap_or(why);
@@ -143,8 +143,8 @@ mod tests {
         });
         let url = ServerUrl::parse(&address).expect("an address");
         let client = Client::start(url, "alice".parse().expect("a name")).expect("a thread");
-        let last = client.happenings().recv();
-        assert!(matches!(last, Ok(Happening::Refused(_))), "{last:?}");
+        let last = client.events().recv();
+        assert!(matches!(last, Ok(ClientEvent::Refused(_))), "{last:?}");
         server.join().expect("no panic");
         client
     }

@@ -1,34 +1,33 @@
-//! A blocking client that reconnects and resumes. `join`, `say` and `tail` are made of it.
+//! A blocking client that reconnects and resumes. `hubbub join`, `say` and `tail` use it.
 //!
-//! The user of a client sees a connection that never breaks: every message of a joined room arrives once
-//! and in order, however often the client reconnects and to which instance. A send is repeated under its ref
-//! until it is answered. Where messages are missing for good, an [`Event::Gap`] says so, or an
-//! [`Event::Room`] with `anew`.
+//! The user of a [`Client`] does not see reconnects: each message of a joined room arrives once and in
+//! order, and each send is repeated under its ref until the server answers it. If the server cannot
+//! fill a gap, the client reports an [`Event::Gap`], or an [`Event::Room`] with `anew`.
 //!
-//! Read `memory` for what the client knows and decides, without a socket; `unanswered` for its sends; then
-//! `link`, one connection, and `worker`, the thread that ties them together. The page has the same logic in
-//! JavaScript (`server/page/`).
+//! Read here the handle, which the user holds; then `worker`, the client's thread; then `state`, which
+//! decides what to send and what to report after a reconnect, without a socket. `connection` is one
+//! WebSocket connection with its reading thread. `ready` is the health check of `hubbub ready`.
 
 mod ready;
-mod link;
-mod unanswered;
-mod memory;
+mod connection;
+mod state;
 mod worker;
 
+use std::net::{TcpStream, ToSocketAddrs};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
-use self::worker::{Ask, Worker};
+use self::worker::{ClientRequest, Worker};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
 
-/// The most happenings that wait for the user. Beyond them the client's thread waits.
-const HAPPENINGS: usize = 32;
+/// The capacity of the queue of events for the user. While it is full, the client's thread waits.
+const EVENT_QUEUE: usize = 32;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
     /// Host and port.
@@ -73,100 +72,115 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// An event of the client: something about its connection, or an event from the server.
+/// Opens a TCP connection to the first address of the server that answers. `timeout` is the limit for
+/// the next address.
+fn open(server: &ServerUrl, timeout: impl Fn() -> Duration) -> io::Result<TcpStream> {
+    let mut outcome = Err(io::Error::other("the name has no address"));
+    for address in server.authority.to_socket_addrs()? {
+        outcome = TcpStream::connect_timeout(&address, timeout());
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// An event of the client.
 #[derive(Debug)]
-pub enum Happening {
-    /// The connection is made; rooms are being joined.
+pub enum ClientEvent {
+    /// The connection stands. The client joins its rooms next.
     Connected,
-    /// The connection is lost, or could not be made; it is tried again.
+    /// The connection is lost, or the attempt failed. The client tries again.
     Disconnected {
-        /// The reason.
+        /// The reason, in a sentence.
         why: String,
         /// The time until the next attempt.
         retry_in: Duration,
     },
-    /// The server cannot do something now, and said why; it is asked again.
+    /// The server cannot do a command now, for this reason. The client sends it again.
     Postponed(String),
-    /// The server told something.
-    Event(Event),
-    /// The server refuses for good. Nothing follows.
+    /// The server sent an event.
+    Server(Event),
+    /// The server refuses the user for good, for this reason. No event follows.
     Refused(String),
 }
 
 /// The handle of a client.
 ///
-/// Happenings that are not taken hold back the client's thread, and through it the server, so that
-/// neither keeps more and more of them. A server that is held back for long cuts the connection; the
-/// client resumes by id once its happenings are taken again.
+/// The queue of events is bounded. If the user does not take them, the client's thread waits, reads no
+/// more, and so holds the server back. A server that is held back for long cuts the connection; the
+/// client resumes once its events are taken again.
 pub struct Client {
-    /// Not bounded, so that asking never waits: the client's thread may be waiting until whoever asks
-    /// takes a happening, and two full channels would wait for each other.
-    asks: Sender<Ask>,
-    happenings: Receiver<Happening>,
+    /// Unbounded, so that a request never waits: with two full queues the user and the client's thread
+    /// would wait for each other.
+    requests: Sender<ClientRequest>,
+    events: Receiver<ClientEvent>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The user, and the servers to connect to.
+/// The user and the servers of a client.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// At least one. Of several, the next is tried when one is away.
+pub struct ClientOptions {
+    /// At least one. The client tries them in turn.
     pub servers: Vec<ServerUrl>,
     /// The user.
     pub user: UserName,
-    /// For a server that wants one.
+    /// The token, if the server demands one.
     pub token: Option<String>,
 }
 
 impl Client {
-    /// Starts a client of one server, which connects at once.
+    /// Starts a client of one server. The client connects at once.
     pub fn start(server: ServerUrl, user: UserName) -> io::Result<Self> {
-        Self::start_with(Options {
+        Self::start_with(ClientOptions {
             servers: vec![server],
             user,
             token: None,
         })
     }
 
-    /// Starts a client, which connects at once.
-    pub fn start_with(options: Options) -> io::Result<Self> {
-        let (asks, asked) = unbounded();
-        let (tell, happenings) = bounded(HAPPENINGS);
-        let worker = Worker::new(options, asked, tell);
+    /// Starts a client. The client connects at once.
+    pub fn start_with(options: ClientOptions) -> io::Result<Self> {
+        let (requests, to_do) = unbounded();
+        let (tell, events) = bounded(EVENT_QUEUE);
+        let worker = Worker::new(options, to_do, tell);
         let thread = thread::Builder::new()
             .name("client".into())
             .spawn(move || worker.run())?;
         Ok(Self {
-            asks,
-            happenings,
+            requests,
+            events,
             thread: Some(thread),
         })
     }
 
-    /// The happenings, in order. A clone of this receiver that outlives the client would hold up its goodbye.
-    pub fn happenings(&self) -> &Receiver<Happening> {
-        &self.happenings
+    /// The events, in order. Do not keep a clone beyond the client: its full queue would delay the
+    /// goodbye.
+    pub fn events(&self) -> &Receiver<ClientEvent> {
+        &self.events
     }
 
-    /// Enters a room, now and after every reconnect.
+    /// Joins a room, now and after every reconnect: from the message `since`, or with up to `history`
+    /// past messages.
     pub fn join(&self, room: RoomName, since: Option<MessageId>, history: Option<usize>) {
-        self.ask(Ask::Join {
+        self.request(ClientRequest::Join {
             room,
             since,
             history,
         });
     }
 
-    /// Leaves a room, once everything that was said there is answered.
+    /// Leaves a room, once its sends are answered.
     pub fn leave(&self, room: RoomName) {
-        self.ask(Ask::Part(room));
+        self.request(ClientRequest::Leave(room));
     }
 
-    /// Says something in a joined room. [`Event::Sent`] or a final [`Event::Error`] with the ref
-    /// that is returned tells how it went. Until then the text is kept: whoever says much waits for
+    /// Sends a text to a joined room. [`Event::Sent`] or a final [`Event::Error`] with the returned ref
+    /// answers it. The client keeps the text until then, so a caller with many texts should wait for
     /// answers.
     pub fn send(&self, room: RoomName, text: String) -> Ref {
         let reference = Ref::random();
-        self.ask(Ask::Send {
+        self.request(ClientRequest::Send {
             room,
             text,
             reference: reference.clone(),
@@ -174,17 +188,17 @@ impl Client {
         reference
     }
 
-    /// Asks for something that is not worth repeating after a reconnect.
+    /// Sends a command at most once: not at all without a connection, and not again after a reconnect.
     pub fn command(&self, command: Command) {
-        self.ask(Ask::Other(command));
+        self.request(ClientRequest::Command(command));
     }
 
-    /// Says goodbye, and gives up on the thread if it takes longer than this.
-    pub fn end_within(mut self, most: Duration) {
-        self.ask(Ask::Leave);
-        let due = Instant::now() + most;
+    /// Closes the connection. Abandons the thread if that takes longer than `limit`.
+    pub fn close_within(mut self, limit: Duration) {
+        self.request(ClientRequest::Close);
+        let deadline = Instant::now() + limit;
         loop {
-            match self.happenings.recv_deadline(due) {
+            match self.events.recv_deadline(deadline) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -195,18 +209,18 @@ impl Client {
         }
     }
 
-    fn ask(&self, ask: Ask) {
-        // A client that was refused no longer listens; its last happening says so.
-        let _ = self.asks.send(ask);
+    fn request(&self, request: ClientRequest) {
+        // After a refusal the thread is gone; its last event said so.
+        let _ = self.requests.send(request);
     }
 }
 
 impl Drop for Client {
-    /// Says goodbye and waits for the thread.
+    /// Closes the connection and waits for the thread.
     fn drop(&mut self) {
-        // The thread may be waiting for room in there.
-        self.happenings = never();
-        self.ask(Ask::Leave);
+        // The thread may be waiting because the queue is full.
+        self.events = never();
+        self.request(ClientRequest::Close);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

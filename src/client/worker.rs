@@ -1,208 +1,211 @@
-//! The client's thread: it connects again whenever the connection is lost, and does there what the
-//! [`Memory`] says.
+//! The client's thread: keeps a connection, does the [`Actions`] of the [`ClientState`], and retries.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::link::{FromServer, Link, NoLink, connect};
-use super::memory::{Memory, Step};
-use super::{Happening, Options};
+use super::connection::{ConnectError, Connection, Received, connect};
+use super::state::{Actions, ClientState};
+use super::{ClientEvent, ClientOptions};
 use crate::backoff::{Backoff, spread};
 use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
 use crate::websocket::client::ClientFrame;
 
-/// The pause between two pings. Shorter than [`SILENCE`](super::link::SILENCE).
+/// The time between two pings. Shorter than [`READ_TIMEOUT`](super::connection::READ_TIMEOUT).
 const PING_EVERY: Duration = Duration::from_secs(15);
 
-/// The ceilings of the first and of the longest wait between two attempts.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_CAP: Duration = Duration::from_secs(5);
+/// The ceilings of the first and of the longest wait between two attempts to connect.
+const RECONNECT_FIRST: Duration = Duration::from_millis(200);
+const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
-/// The pause before a request is repeated that the server could not do.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The wait before a retry of a command that the server could not do.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The time that the server has to answer a goodbye.
+/// The longest wait for the server's answer to our close frame.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
-/// A request of the handle.
-pub(super) enum Ask {
+/// A request of the handle to the thread.
+pub(super) enum ClientRequest {
     Join {
         room: RoomName,
         since: Option<MessageId>,
         history: Option<usize>,
     },
+    /// Leave a room once its sends are answered.
+    Leave(RoomName),
     Send {
         room: RoomName,
         text: String,
         reference: Ref,
     },
-    Other(Command),
-    /// Leave a room, once all sends there are answered.
-    Part(RoomName),
-    Leave,
+    /// Send this command once, if there is a connection.
+    Command(Command),
+    /// Close the connection and end the thread.
+    Close,
 }
 
-/// The thread's own state.
+/// The client's thread.
 pub(super) struct Worker {
-    options: Options,
-    /// The number of connections that were tried; the servers take turns.
+    options: ClientOptions,
+    /// The number of attempts to connect. The servers take turns.
     attempts: usize,
-    asked: Receiver<Ask>,
-    tell: Sender<Happening>,
-    memory: Memory,
-    leaving: bool,
+    requests: Receiver<ClientRequest>,
+    events: Sender<ClientEvent>,
+    state: ClientState,
+    closing: bool,
 }
 
 impl Worker {
-    pub(super) fn new(options: Options, asked: Receiver<Ask>, tell: Sender<Happening>) -> Self {
+    pub(super) fn new(
+        options: ClientOptions,
+        requests: Receiver<ClientRequest>,
+        events: Sender<ClientEvent>,
+    ) -> Self {
         Self {
             options,
             attempts: 0,
-            asked,
-            tell,
-            memory: Memory::new(),
-            leaving: false,
+            requests,
+            events,
+            state: ClientState::new(),
+            closing: false,
         }
     }
 
     pub(super) fn run(mut self) {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        while !self.leaving {
+        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_CAP);
+        while !self.closing {
             let server = &self.options.servers[self.attempts % self.options.servers.len()];
             self.attempts += 1;
             let why = match connect(server, &self.options) {
-                Ok(link) => {
-                    self.tell(Happening::Connected);
-                    let why = self.converse(&link, &mut backoff);
-                    link.close();
-                    self.memory.disconnected();
+                Ok(connection) => {
+                    self.tell(ClientEvent::Connected);
+                    let why = self.run_connection(&connection, &mut backoff);
+                    connection.close();
+                    self.state.disconnected();
                     why
                 }
-                Err(NoLink::ForNow(why)) => why,
-                Err(NoLink::ForGood(why)) => return self.tell(Happening::Refused(why)),
+                Err(ConnectError::Temporary(why)) => why,
+                Err(ConnectError::Permanent(why)) => return self.tell(ClientEvent::Refused(why)),
             };
-            if !self.leaving {
-                let asked_for = self.memory.come_back_in();
-                let retry_in = asked_for.map_or_else(|| backoff.next(), spread);
-                self.tell(Happening::Disconnected { why, retry_in });
+            if !self.closing {
+                let retry_after = self.state.take_retry_after();
+                let retry_in = retry_after.map_or_else(|| backoff.next(), spread);
+                self.tell(ClientEvent::Disconnected { why, retry_in });
                 self.pause(retry_in);
             }
         }
     }
 
-    /// Waits until there is room for it. Meanwhile nothing is read and no ping is answered, so that
-    /// the server ends the connection after a while (when the outbox is full or a write takes too
-    /// long, or after the silence that follows a ping). What was told until then is resumed from.
-    fn tell(&self, happening: Happening) {
-        // The user may have dropped the receiver; then `leaving` follows.
-        let _ = self.tell.send(happening);
+    /// Passes an event to the user, and waits while the queue is full. During the wait the client reads
+    /// nothing and answers no ping. A long wait makes the server end the connection, because its outbox
+    /// is full, a write times out, or a ping stays unanswered. The client resumes afterwards.
+    fn tell(&self, event: ClientEvent) {
+        // If the handle is gone, a `Close` follows.
+        let _ = self.events.send(event);
     }
 
-    fn tell_events(&self, events: Vec<Event>) {
+    fn tell_all(&self, events: Vec<Event>) {
         for event in events {
-            self.tell(Happening::Event(event));
+            self.tell(ClientEvent::Server(event));
         }
     }
 
-    /// Waits, and takes note of what is asked meanwhile.
+    /// Waits, and handles requests during the wait. Their commands are dropped: joins and sends are
+    /// repeated on the next connection, and other commands are sent at most once.
     fn pause(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
-        while !self.leaving {
-            match self.asked.recv_deadline(until) {
-                Ok(ask) => {
-                    // Without a connection nothing is said but what was asked in passing, and that
-                    // is not worth repeating.
-                    let step = self.note(ask);
-                    self.tell_events(step.tell);
+        while !self.closing {
+            match self.requests.recv_deadline(until) {
+                Ok(request) => {
+                    let actions = self.handle(request);
+                    self.tell_all(actions.events);
                 }
                 Err(_) => return,
             }
         }
     }
 
-    /// Takes note of what is asked.
-    fn note(&mut self, ask: Ask) -> Step {
-        match ask {
-            Ask::Join {
+    fn handle(&mut self, request: ClientRequest) -> Actions {
+        match request {
+            ClientRequest::Join {
                 room,
                 since,
                 history,
-            } => self.memory.join(&room, since, history),
-            Ask::Send {
+            } => self.state.join(&room, since, history),
+            ClientRequest::Leave(room) => self.state.leave(&room),
+            ClientRequest::Send {
                 room,
                 text,
                 reference,
-            } => self.memory.send(&room, text, reference, Instant::now()),
-            Ask::Other(command) => Step {
-                say: vec![command],
-                ..Step::default()
+            } => self.state.send(&room, text, reference, Instant::now()),
+            ClientRequest::Command(command) => Actions {
+                commands: vec![command],
+                ..Actions::default()
             },
-            Ask::Part(room) => self.memory.part(&room),
-            Ask::Leave => {
-                self.leaving = true;
-                Step::default()
+            ClientRequest::Close => {
+                self.closing = true;
+                Actions::default()
             }
         }
     }
 
-    /// Does what follows. True if something has to be asked again later, and the user is told why.
-    fn follow(&mut self, link: &Link, step: Step) -> bool {
-        self.tell_events(step.tell);
-        for command in &step.say {
+    /// Does the actions. Returns whether a retry is due later.
+    fn perform(&mut self, connection: &Connection, actions: Actions) -> bool {
+        self.tell_all(actions.events);
+        for command in &actions.commands {
             let now = Instant::now();
-            if link.request(command) {
-                self.memory.gives(command, now);
+            if connection.send(command) {
+                self.state.writing(command, now);
             }
         }
-        let asks_again = step.ask_again.is_some();
-        if let Some(why) = step.ask_again {
-            self.tell(Happening::Postponed(why));
+        let retries = actions.retry.is_some();
+        if let Some(why) = actions.retry {
+            self.tell(ClientEvent::Postponed(why));
         }
-        asks_again
+        retries
     }
 
-    /// One connection's life, and why it ended.
-    fn converse(&mut self, link: &Link, backoff: &mut Backoff) -> String {
-        let step = self.memory.connected();
-        self.follow(link, step);
+    /// Serves one connection until it ends. Returns the reason of its end.
+    fn run_connection(&mut self, connection: &Connection, backoff: &mut Backoff) -> String {
+        let actions = self.state.connected();
+        self.perform(connection, actions);
         let mut next_ping = Instant::now() + PING_EVERY;
-        let mut ask_again: Option<Instant> = None;
+        let mut next_retry: Option<Instant> = None;
         loop {
             let now = Instant::now();
             if now >= next_ping {
                 next_ping = now + PING_EVERY;
-                link.write(ClientFrame::Ping);
+                connection.write(ClientFrame::Ping);
             }
-            if ask_again.is_some_and(|at| now >= at) {
-                ask_again = None;
-                let step = self.memory.ask_again(now);
-                self.follow(link, step);
+            if next_retry.is_some_and(|at| now >= at) {
+                next_retry = None;
+                let actions = self.state.retry(now);
+                self.perform(connection, actions);
             }
-            let wake = ask_again.map_or(next_ping, |at| at.min(next_ping));
+            let wake = next_retry.map_or(next_ping, |at| at.min(next_ping));
             select! {
-                recv(self.asked) -> ask => {
-                    // The handle is never dropped without asking to leave.
-                    let step = self.note(ask.unwrap_or(Ask::Leave));
-                    self.follow(link, step);
-                    if self.leaving {
-                        return say_goodbye(link);
+                recv(self.requests) -> request => {
+                    // The handle sends `Close` before it drops its end, so no error is expected.
+                    let actions = self.handle(request.unwrap_or(ClientRequest::Close));
+                    self.perform(connection, actions);
+                    if self.closing {
+                        return say_goodbye(connection);
                     }
                 }
-                recv(link.incoming) -> incoming => match incoming {
-                    Ok(FromServer::Event(event)) => {
+                recv(connection.received) -> received => match received {
+                    Ok(Received::Event(event)) => {
                         backoff.reset();
-                        let step = self.memory.take(event, Instant::now());
-                        if self.follow(link, step) && ask_again.is_none() {
-                            ask_again = Some(Instant::now() + spread(ASK_AGAIN));
+                        let actions = self.state.handle(event, Instant::now());
+                        if self.perform(connection, actions) && next_retry.is_none() {
+                            next_retry = Some(Instant::now() + spread(RETRY_AFTER));
                         }
                     }
-                    Ok(FromServer::Reply(frames)) => {
-                        link.pass_on(&frames);
+                    Ok(Received::Reply(frames)) => {
+                        connection.write_all(&frames);
                     }
-                    Ok(FromServer::Alive) => {}
-                    Ok(FromServer::Ended(why)) => return why,
+                    Ok(Received::Alive) => {}
+                    Ok(Received::Ended(why)) => return why,
                     Err(_) => return "the connection ended".to_owned(),
                 },
                 default(wake.saturating_duration_since(now)) => {}
@@ -211,13 +214,13 @@ impl Worker {
     }
 }
 
-/// The server's answer to our close frame tells that it took everything before. Nobody is told any more
-/// what it says until then.
-fn say_goodbye(link: &Link) -> String {
-    link.write(ClientFrame::Goodbye);
+/// Sends a close frame and waits for the server's. That answer shows that the server has taken
+/// everything before it. Events that arrive meanwhile are dropped.
+fn say_goodbye(connection: &Connection) -> String {
+    connection.write(ClientFrame::Goodbye);
     let deadline = Instant::now() + GOODBYE_WITHIN;
-    while let Ok(incoming) = link.incoming.recv_deadline(deadline) {
-        if matches!(incoming, FromServer::Ended(_)) {
+    while let Ok(received) = connection.received.recv_deadline(deadline) {
+        if matches!(received, Received::Ended(_)) {
             break;
         }
     }

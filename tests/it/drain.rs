@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hubbub::client::{Client, Happening, Options, ServerUrl};
+use hubbub::client::{Client, ClientEvent, ClientOptions, ServerUrl};
 use hubbub::message::MessageId;
 use hubbub::protocol::Event;
 
@@ -19,7 +19,7 @@ struct Member {
 
 impl Member {
     fn enter(servers: &[ServerUrl], number: usize, room: &str) -> Self {
-        let client = Client::start_with(Options {
+        let client = Client::start_with(ClientOptions {
             servers: servers.to_vec(),
             user: format!("u{number}").parse().expect("a name"),
             token: None,
@@ -35,11 +35,13 @@ impl Member {
     /// Takes in what happened until `wanted` does.
     fn until(&mut self, what: &str, wanted: impl Fn(&Event) -> bool) {
         loop {
-            let happening = self.client.happenings().recv_timeout(DEADLINE * 3);
-            let event = match happening.unwrap_or_else(|_| panic!("waited in vain: {what}")) {
-                Happening::Event(event) => event,
-                Happening::Refused(why) => panic!("{why}"),
-                Happening::Connected | Happening::Disconnected { .. } | Happening::Postponed(_) => {
+            let event = self.client.events().recv_timeout(DEADLINE * 3);
+            let event = match event.unwrap_or_else(|_| panic!("waited in vain: {what}")) {
+                ClientEvent::Server(event) => event,
+                ClientEvent::Refused(why) => panic!("{why}"),
+                ClientEvent::Connected
+                | ClientEvent::Disconnected { .. }
+                | ClientEvent::Postponed(_) => {
                     continue;
                 }
             };

@@ -1,6 +1,6 @@
 //! The JSON encoding: many rooms on one connection.
 
-use hubbub::client::{Client as OurClient, Happening, Options, ServerUrl};
+use hubbub::client::{Client as OurClient, ClientEvent, ClientOptions, ServerUrl};
 use hubbub::protocol::Event;
 use serde_json::json;
 
@@ -141,7 +141,7 @@ fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
     const ROOMS: usize = 32;
     let limits = ["--send-rate", "40", "--send-burst", "5"];
     let (mut first, second) = (Hubbub::with(&limits), Hubbub::with(&limits));
-    let client = OurClient::start_with(Options {
+    let client = OurClient::start_with(ClientOptions {
         servers: [&first, &second]
             .map(|one| ServerUrl::parse(&one.url()).expect("an address"))
             .to_vec(),
@@ -153,19 +153,19 @@ fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
         let room = format!("room-{number}").parse().expect("a room");
         client.join(room, None, None);
     }
-    let happens = || client.happenings().recv_timeout(DEADLINE).expect("more");
+    let happens = || client.events().recv_timeout(DEADLINE).expect("more");
     let enters_all = || {
         let mut entered = 0;
         while entered < ROOMS {
             match happens() {
-                Happening::Event(Event::Room { .. }) => entered += 1,
-                Happening::Event(Event::Welcome { .. }) | Happening::Connected => {}
+                ClientEvent::Server(Event::Room { .. }) => entered += 1,
+                ClientEvent::Server(Event::Welcome { .. }) | ClientEvent::Connected => {}
                 other => panic!("{other:?}"),
             }
         }
     };
     enters_all();
     first.kill();
-    while !matches!(happens(), Happening::Connected) {}
+    while !matches!(happens(), ClientEvent::Connected) {}
     enters_all();
 }

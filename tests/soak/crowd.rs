@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
-use hubbub::client::{Client, Happening, ServerUrl};
+use hubbub::client::{Client, ClientEvent, ServerUrl};
 use hubbub::message::{Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{Event, Ref};
 
@@ -79,13 +79,13 @@ impl Record {
         }
     }
 
-    pub(crate) fn note(&mut self, happening: Happening) {
-        match happening {
-            Happening::Event(Event::Message { message, .. }) => self.see(message),
-            Happening::Event(Event::Gap { after, before, .. }) => {
+    pub(crate) fn note(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Server(Event::Message { message, .. }) => self.see(message),
+            ClientEvent::Server(Event::Gap { after, before, .. }) => {
                 self.seen.push(Seen::Gap(after, before));
             }
-            Happening::Event(Event::Room {
+            ClientEvent::Server(Event::Room {
                 messages,
                 members,
                 last,
@@ -95,19 +95,21 @@ impl Record {
                 messages.into_iter().for_each(|message| self.see(message));
                 self.members = members.iter().cloned().collect();
             }
-            Happening::Event(Event::Joined { user, .. }) => {
+            ClientEvent::Server(Event::Joined { user, .. }) => {
                 self.members.insert(user);
             }
-            Happening::Event(Event::Left { user, .. }) => {
+            ClientEvent::Server(Event::Left { user, .. }) => {
                 self.members.remove(&user);
                 self.missed.push(user);
             }
-            Happening::Event(Event::Error { message, retry, .. }) if !retry => {
+            ClientEvent::Server(Event::Error { message, retry, .. }) if !retry => {
                 self.refusals.push(message);
             }
-            Happening::Refused(why) => self.refusals.push(why),
-            Happening::Connected => self.connections += 1,
-            Happening::Disconnected { .. } | Happening::Postponed(_) | Happening::Event(_) => {}
+            ClientEvent::Refused(why) => self.refusals.push(why),
+            ClientEvent::Connected => self.connections += 1,
+            ClientEvent::Disconnected { .. }
+            | ClientEvent::Postponed(_)
+            | ClientEvent::Server(_) => {}
         }
     }
 
@@ -157,12 +159,12 @@ impl Talk {
     }
 
     /// Whether it was the answer to what was said.
-    fn hear(&mut self, happening: &Happening, record: &Mutex<Record>) {
+    fn hear(&mut self, event: &ClientEvent, record: &Mutex<Record>) {
         let Some((mine, _, _)) = &self.unanswered else {
             return;
         };
-        match happening {
-            Happening::Event(Event::Sent {
+        match event {
+            ClientEvent::Server(Event::Sent {
                 reference: Some(reference),
                 id,
                 duplicate,
@@ -175,7 +177,7 @@ impl Talk {
                 record.duplicates += usize::from(*duplicate);
                 record.silent = self.ended;
             }
-            Happening::Event(Event::Error {
+            ClientEvent::Server(Event::Error {
                 reference: Some(reference),
                 ..
             }) if reference == mine => self.unanswered = None,
@@ -226,17 +228,17 @@ fn listen(
     mut talk: Option<&mut Talk>,
 ) {
     loop {
-        let happening = select! {
-            recv(client.happenings()) -> happening => happening.ok(),
+        let event = select! {
+            recv(client.events()) -> event => event.ok(),
             recv(leaving) -> _ => break,
             default(SAYS_EVERY / 4) => None,
         };
-        if let Some(happening) = happening {
+        if let Some(event) = event {
             if let Some(talk) = &mut talk {
-                talk.hear(&happening, record);
+                talk.hear(&event, record);
             }
-            let refused = matches!(happening, Happening::Refused(_));
-            lock(record).note(happening);
+            let refused = matches!(event, ClientEvent::Refused(_));
+            lock(record).note(event);
             if refused {
                 // Nothing follows, and an ended channel would be read for ever.
                 return;

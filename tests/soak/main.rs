@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use hubbub::client::{Client, Happening, ServerUrl};
+use hubbub::client::{Client, ClientEvent, ServerUrl};
 use hubbub::message::{MessageId, UserName};
 use hubbub::protocol::{Command, Event};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -232,8 +232,8 @@ fn check_presence(house: &House, crowd: &Crowd) {
                 auditor.command(Command::Members { room: room.clone() });
             }
             let until = Instant::now() + Duration::from_millis(300);
-            while let Ok(happening) = auditor.happenings().recv_deadline(until) {
-                if let Happening::Event(Event::Members { room, members }) = happening {
+            while let Ok(event) = auditor.events().recv_deadline(until) {
+                if let ClientEvent::Server(Event::Members { room, members }) = event {
                     told.insert(room, members.iter().cloned().collect::<BTreeSet<_>>());
                 }
             }

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
-use hubbub::client::Happening;
+use hubbub::client::ClientEvent;
 use hubbub::message::{Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{ErrorCode, Event};
 
@@ -133,7 +133,7 @@ fn speaker() -> Record {
 fn witness() -> Record {
     let room = RoomName::lobby();
     let mut record = Record::new(user("bob"), room.clone());
-    let mut hear = |event| record.note(Happening::Event(event));
+    let mut hear = |event| record.note(ClientEvent::Server(event));
     hear(Event::Room {
         room: room.clone(),
         members: vec![user("alice"), user("bob")].into(),
@@ -183,7 +183,7 @@ fn members(test: &mut Test) {
     let told = |event: Option<Event>| {
         let mut record = witness();
         if let Some(event) = event {
-            record.note(Happening::Event(event));
+            record.note(ClientEvent::Server(event));
         }
         record
     };
@@ -199,7 +199,7 @@ fn members(test: &mut Test) {
     test.finds("bob was refused for good: away", |planted| {
         let mut record = witness();
         if planted {
-            record.note(Happening::Refused("away".to_owned()));
+            record.note(ClientEvent::Refused("away".to_owned()));
         }
         check::refusals(&[record])
     });

@@ -1,5 +1,5 @@
 /**
- * The chat's state and logic, without any view; the terminal's counterpart is `src/client/worker.rs`.
+ * The chat's state and logic, without any view; the terminal's counterpart is `src/client/state`.
  * It keeps the rooms and the unsent lines through every reconnect, resumes each room after the last
  * id that it has, and tells its views after each change.
  */

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use hubbub::client::{Client, Happening, ServerUrl};
+use hubbub::client::{Client, ClientEvent, ServerUrl};
 use hubbub::message::{MessageId, RoomName};
 use hubbub::protocol::Event;
 
@@ -49,25 +49,26 @@ impl Witness {
         let counts = Arc::clone(&reconnects);
         let thread = thread::spawn(move || {
             loop {
-                let happening = crossbeam_channel::select! {
-                    recv(client.happenings()) -> happening => happening,
+                let event = crossbeam_channel::select! {
+                    recv(client.events()) -> event => event,
                     recv(stopped) -> _ => return,
                 };
                 let mut seen = notes.lock().expect("no panic");
-                match happening.expect("the client lives") {
-                    Happening::Event(Event::Message { message, .. }) => {
+                match event.expect("the client lives") {
+                    ClientEvent::Server(Event::Message { message, .. }) => {
                         seen.push(Seen::Message(message.id, message.text));
                     }
-                    Happening::Event(Event::Gap { after, before, .. }) => {
+                    ClientEvent::Server(Event::Gap { after, before, .. }) => {
                         seen.push(Seen::Gap(after, before));
                     }
-                    Happening::Event(Event::Room { messages, .. }) => {
+                    ClientEvent::Server(Event::Room { messages, .. }) => {
                         seen.extend(messages.into_iter().map(|m| Seen::Message(m.id, m.text)));
                         let _ = entered.try_send(());
                     }
-                    Happening::Disconnected { .. } => *counts.lock().expect("no panic") += 1,
-                    Happening::Refused(why) => panic!("{why}"),
-                    Happening::Connected | Happening::Postponed(_) | Happening::Event(_) => {}
+                    ClientEvent::Disconnected { .. } => *counts.lock().expect("no panic") += 1,
+                    ClientEvent::Refused(why) => panic!("{why}"),
+                    ClientEvent::Connected | ClientEvent::Postponed(_) | ClientEvent::Server(_) => {
+                    }
                 }
             }
         });
@@ -129,19 +130,19 @@ impl Speaker {
     pub(crate) fn says(&self, text: &str) -> MessageId {
         let mine = self.client.send(self.room.clone(), text.to_owned());
         loop {
-            let happening = self.client.happenings().recv_timeout(super::DEADLINE);
-            match happening.expect("an answer") {
-                Happening::Event(Event::Sent { reference, id, .. })
+            let event = self.client.events().recv_timeout(super::DEADLINE);
+            match event.expect("an answer") {
+                ClientEvent::Server(Event::Sent { reference, id, .. })
                     if reference.as_ref() == Some(&mine) =>
                 {
                     return id;
                 }
-                Happening::Event(Event::Error {
+                ClientEvent::Server(Event::Error {
                     message, reference, ..
                 }) if reference.as_ref() == Some(&mine) => {
                     panic!("{text}: {message}")
                 }
-                Happening::Refused(why) => panic!("{why}"),
+                ClientEvent::Refused(why) => panic!("{why}"),
                 _ => {}
             }
         }

@@ -1,0 +1,209 @@
+//! One connection to one server. A thread of its own reads it; the client's thread writes to it.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{ClientOptions, ServerUrl, open};
+use crate::protocol::{Command, Encoding, Event, json};
+use crate::websocket::client::{ClientFrame, UpgradeError, masked};
+use crate::websocket::{Ended, Incoming, ReadHalf};
+
+/// The limit for the TCP connection, for the answer to the handshake, and for each write.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A server that sends nothing for this long, not even a pong, is gone.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// The largest event that is read: a page of history is larger than a message.
+const MAX_EVENT: usize = 64 << 20;
+
+/// The capacity of the queue between the reading thread and the client's. While the queue is full, the
+/// reading thread reads nothing, and TCP holds the server back.
+const QUEUE: usize = 32;
+
+/// A report of the reading thread.
+pub(super) enum Received {
+    Event(Event),
+    /// Frames to write that answer the server's frames: pongs, and the close reply.
+    Reply(Vec<u8>),
+    /// A sign of life, and no event.
+    Alive,
+    /// The connection ended for this reason. Nothing follows.
+    Ended(String),
+}
+
+/// One connection.
+pub(super) struct Connection {
+    socket: Arc<TcpStream>,
+    pub(super) received: Receiver<Received>,
+    reader: JoinHandle<()>,
+    /// Whether a write has failed, perhaps in the middle of a frame.
+    write_failed: Cell<bool>,
+}
+
+impl Connection {
+    pub(super) fn write(&self, frame: ClientFrame<'_>) {
+        self.write_all(&masked(frame));
+    }
+
+    /// Writes a command. Returns false if not even a part of it was written.
+    pub(super) fn send(&self, command: &Command) -> bool {
+        json::encode_command(command)
+            .is_some_and(|frame| self.write_all(&masked(ClientFrame::Text(&frame))))
+    }
+
+    /// Writes frames. After a failed write this does nothing and returns false. Events that the server
+    /// sent before are still read; [`Received::Ended`] follows them.
+    pub(super) fn write_all(&self, frames: &[u8]) -> bool {
+        if self.write_failed.get() {
+            return false;
+        }
+        if (&*self.socket).write_all(frames).is_err() {
+            self.write_failed.set(true);
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+        true
+    }
+
+    pub(super) fn close(self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        // The reading thread may be waiting because the queue is full.
+        drop(self.received);
+        let _ = self.reader.join();
+    }
+}
+
+/// The reason why there is no connection.
+pub(super) enum ConnectError {
+    /// Another attempt would fail the same way. The user acts next.
+    Permanent(String),
+    /// Another attempt may succeed.
+    Temporary(String),
+}
+
+/// Connects, upgrades to WebSocket, and starts the reading thread.
+pub(super) fn connect(
+    server: &ServerUrl,
+    options: &ClientOptions,
+) -> Result<Connection, ConnectError> {
+    let temporary =
+        |error: io::Error| ConnectError::Temporary(format!("cannot reach {server}: {error}"));
+    let socket = Arc::new(open(server, || CONNECT_WITHIN).map_err(temporary)?);
+    let prepare = || {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(CONNECT_WITHIN))?;
+        socket.set_read_timeout(Some(CONNECT_WITHIN))
+    };
+    prepare().map_err(temporary)?;
+    let (reports, received) = bounded(QUEUE);
+    let replies = reports.clone();
+    let url = format!(
+        "ws://{}/chat/{}",
+        server.authority,
+        utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
+    );
+    let half = ReadHalf::client(
+        Arc::clone(&socket),
+        &url,
+        Encoding::Json.subprotocol(),
+        options.token.as_deref(),
+        MAX_EVENT,
+        Box::new(move |frames| {
+            let _ = replies.send(Received::Reply(frames.to_vec()));
+        }),
+    )
+    .map_err(|error| match error {
+        UpgradeError::Refused {
+            status: 429 | 503,
+            why,
+        } => ConnectError::Temporary(why),
+        UpgradeError::Refused { status, why } => {
+            ConnectError::Permanent(format!("{server} refuses ({status}): {why}"))
+        }
+        UpgradeError::NotWebSocket => {
+            ConnectError::Permanent(format!("{server} is not a WebSocket server"))
+        }
+        UpgradeError::Broken(why) => ConnectError::Temporary(format!("{server}: {why}")),
+    })?;
+    socket
+        .set_read_timeout(Some(READ_TIMEOUT))
+        .map_err(temporary)?;
+    let reader = thread::Builder::new()
+        .name("client-reader".into())
+        .spawn(move || read(half, &reports))
+        .map_err(temporary)?;
+    Ok(Connection {
+        socket,
+        received,
+        reader,
+        write_failed: Cell::new(false),
+    })
+}
+
+/// The reading thread: passes each frame of the socket to the queue until the connection ends.
+fn read(mut half: ReadHalf, reports: &Sender<Received>) {
+    let mut closed_with = None;
+    loop {
+        let report = match half.read() {
+            Ok(Incoming::Text(text)) => match json::parse_event(&text) {
+                Ok(event) => Received::Event(event),
+                // A newer server may send events that this client does not know.
+                Err(_) => Received::Alive,
+            },
+            Ok(Incoming::Binary(_) | Incoming::Alive) => Received::Alive,
+            Ok(Incoming::Close(code)) => {
+                closed_with = code;
+                Received::Alive
+            }
+            Err(ended) => Received::Ended(match (ended, closed_with) {
+                (_, Some(code)) => format!("the server closed the connection ({code})"),
+                (Ended::Closed | Ended::Vanished, None) => {
+                    "the server closed the connection".into()
+                }
+                (Ended::Silent, None) => "the server is silent".into(),
+                (Ended::Wrong { why, .. } | Ended::Broken(why), None) => why,
+            }),
+        };
+        let ended = matches!(report, Received::Ended(_));
+        if reports.send(report).is_err() || ended {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_connection_closes_while_its_queue_is_full() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (reports, received) = bounded(QUEUE);
+        let connection = Connection {
+            socket: Arc::new(TcpStream::connect(address).expect("a connection")),
+            received,
+            reader: thread::spawn(move || while reports.send(Received::Alive).is_ok() {}),
+            write_failed: Cell::new(false),
+        };
+        while !connection.received.is_full() {
+            thread::yield_now();
+        }
+        let (done, closed) = bounded(1);
+        thread::spawn(move || {
+            connection.close();
+            done.send(())
+        });
+        closed
+            .recv_timeout(Duration::from_secs(20))
+            .expect("it is closed");
+    }
+}
