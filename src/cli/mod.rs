@@ -1,12 +1,16 @@
-//! The command line: parse, dispatch, and turn an error into one line on stderr and an exit code.
+//! The command line: parses the arguments, runs a command, and turns an error into one line on stderr and
+//! an exit code.
+//!
+//! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
+//! `token`. Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
+//! have a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
 //! main thread, or in a thread of `hubbub serve` that cannot be replaced: `vital`), 130 a second
 //! Ctrl-C, and in `hubbub join` the first.
 
-mod talk;
-mod typed_line;
-mod echoes;
+mod exit;
+mod timed_client;
 mod screen;
 mod serve;
 mod join;
@@ -22,8 +26,13 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::client::ServerUrl;
-use crate::message::{DEFAULT_ROOM, MessageId, RoomName, UserName};
+use self::exit::Exit;
+use crate::client::{Client, ClientOptions, ServerUrl};
+use crate::message::{DEFAULT_ROOM, RoomName, UserName};
+use crate::server::config::limit;
+
+/// The longest text that is read from a user, in bytes: no server accepts a longer one.
+const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
 
 /// A chat server in one small binary: WebSocket outside, Redis between instances.
 #[derive(Parser)]
@@ -36,33 +45,33 @@ use crate::message::{DEFAULT_ROOM, MessageId, RoomName, UserName};
     after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
                   101 a bug, 130 a second Ctrl-C during the teardown."
 )]
-struct Line {
+struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Commands>,
     #[command(flatten)]
-    serve: serve::Options,
+    serve: serve::ServeArgs,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Commands {
     /// Serve chat (also the default without a command)
-    Serve(Box<serve::Options>),
+    Serve(Box<serve::ServeArgs>),
     /// Chat from a terminal or a pipe: lines on stdin are said, lines heard are printed
     #[command(after_help = join::ABOUT)]
-    Join(join::Options),
+    Join(join::JoinArgs),
     /// Say one thing; exits 0 only once the server has stored it
-    Say(say::Options),
+    Say(say::SayArgs),
     /// Print what is said in a room, each message once, also through restarts
-    Tail(tail::Options),
+    Tail(tail::TailArgs),
     /// Exit 0 if a server can take users now, for health checks
-    Ready(ready::Options),
+    Ready(ready::ReadyArgs),
     /// Make a token for a server that lets in only who has one
-    Token(token::Options),
+    Token(token::TokenArgs),
 }
 
-/// Where a client connects to.
+/// The server and the room of a client.
 #[derive(Args)]
-struct Where {
+struct ConnectArgs {
     /// The server; of several, separated by commas, the next is tried when one is away
     #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse, value_delimiter = ',')]
     url: Vec<ServerUrl>,
@@ -79,26 +88,39 @@ struct Where {
     room: RoomName,
 }
 
-/// Runs the command that the process was started with.
+impl ConnectArgs {
+    /// Starts a client of this user.
+    fn start(&self, user: &UserName) -> Result<Client, Exit> {
+        let options = ClientOptions {
+            servers: self.url.clone(),
+            user: user.clone(),
+            token: self.token.clone(),
+        };
+        Client::start_with(options)
+            .map_err(|error| Exit::Failed(format!("cannot start a thread: {error}")))
+    }
+}
+
+/// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
-    let parsed = Line::command().try_get_matches().and_then(|given| {
-        let line = Line::from_arg_matches(&given)?;
-        Ok((line, given))
+    let parsed = Cli::command().try_get_matches().and_then(|given| {
+        let cli = Cli::from_arg_matches(&given)?;
+        Ok((cli, given))
     });
-    let (line, given) = match parsed {
+    let (cli, given) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return explain(&error),
     };
-    // Where the options of the command, if there is one, come from.
+    // The sources of the command's arguments, for `hubbub serve --check`.
     let given = given.subcommand().map_or(&given, |(_, given)| given);
-    let outcome = match line.command {
-        None => done(serve::run(line.serve, given)),
-        Some(Command::Serve(options)) => done(serve::run(*options, given)),
-        Some(Command::Join(options)) => join::run(options),
-        Some(Command::Say(options)) => say::run(&options),
-        Some(Command::Tail(options)) => tail::run(&options),
-        Some(Command::Ready(options)) => done(ready::run(&options)),
-        Some(Command::Token(options)) => done(token::run(options)),
+    let outcome = match cli.command {
+        None => done(serve::run(cli.serve, given)),
+        Some(Commands::Serve(args)) => done(serve::run(*args, given)),
+        Some(Commands::Join(args)) => join::run(args),
+        Some(Commands::Say(args)) => say::run(&args),
+        Some(Commands::Tail(args)) => tail::run(&args),
+        Some(Commands::Ready(args)) => done(ready::run(&args)),
+        Some(Commands::Token(args)) => done(token::run(args)),
     };
     outcome.unwrap_or_else(fail)
 }
@@ -112,12 +134,12 @@ fn fail(error: impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// One line on stderr. Where that cannot be written to, there is nobody to tell.
+/// Prints one line on stderr. A failure is ignored, since there is no other place to report it.
 fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// clap's error as one line; its help and version as they are.
+/// Prints clap's error as one line. Help and version are printed as they are.
 fn explain(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = write!(io::stdout(), "{error}");

@@ -1,4 +1,4 @@
-//! `hubbub ready`: a health check for images that hold nothing but the binary.
+//! `hubbub ready`: a health check for container images that hold nothing but this binary.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use crate::client::ServerUrl;
 
 #[derive(Args)]
-pub(super) struct Options {
+pub(super) struct ReadyArgs {
     /// The server
     #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
     url: ServerUrl,
@@ -16,8 +16,6 @@ pub(super) struct Options {
     timeout: u64,
 }
 
-pub(super) fn run(options: &Options) -> Result<(), String> {
-    options
-        .url
-        .is_ready(Duration::from_secs(options.timeout.max(1)))
+pub(super) fn run(args: &ReadyArgs) -> Result<(), String> {
+    args.url.is_ready(Duration::from_secs(args.timeout.max(1)))
 }

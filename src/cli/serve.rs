@@ -1,4 +1,4 @@
-//! `hubbub serve`: options, signals, logging, and the start line.
+//! `hubbub serve`: its arguments, the signals, the log, and the start line.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,9 +19,10 @@ use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
 use crate::server::token::Secret;
 
-/// The exit code of a process that a second Ctrl-C ends: 128 and the number of SIGINT.
+/// The exit code after a second Ctrl-C: 128 plus the number of SIGINT.
 const INTERRUPTED: i32 = 130;
 
+/// Accepts a number in the range of this limit.
 fn within<T>(limit: Limit) -> RangedU64ValueParser<T>
 where
     T: TryFrom<u64> + Clone + Send + Sync,
@@ -29,6 +30,7 @@ where
     RangedU64ValueParser::new().range(limit.range)
 }
 
+/// Parses or resolves a listen address.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text
         .to_socket_addrs()
@@ -39,7 +41,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 #[derive(Args)]
 #[command(next_help_heading = "Service")]
-pub(super) struct Options {
+pub(super) struct ServeArgs {
     /// Check the options, print what is in effect, without secrets, and end
     #[arg(long)]
     check: bool,
@@ -140,7 +142,7 @@ pub(super) struct Options {
     presence_grace: u64,
 }
 
-impl Options {
+impl ServeArgs {
     fn config(self) -> Config {
         Config {
             listen: self.listen,
@@ -175,21 +177,21 @@ impl Options {
     }
 }
 
-/// Serves, or prints what it would serve with. `given` is where the options come from.
-pub(super) fn run(options: Options, given: &ArgMatches) -> Result<(), String> {
-    if options.check {
-        return check(options, given);
+/// Serves, or checks the arguments. `given` tells the source of each.
+pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
+    if args.check {
+        return check(args, given);
     }
-    let level = options.log_level;
-    // The handler's thread first, then the mask: so it alone gets signals, and no other thread is
-    // interrupted while it reads.
-    let (tell, stop) = crossbeam_channel::bounded(1);
+    let level = args.log_level;
+    // The handler's thread starts before the mask is set. So that thread alone gets signals, and no
+    // signal interrupts the reads of another.
+    let (request_stop, stop) = crossbeam_channel::bounded(1);
     let asked_before = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if asked_before.swap(true, Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
-        let _ = tell.send(());
+        let _ = request_stop.send(());
     })
     .map_err(|error| format!("cannot handle signals: {error}"))?;
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
@@ -200,18 +202,19 @@ pub(super) fn run(options: Options, given: &ArgMatches) -> Result<(), String> {
         .map_err(|error| format!("cannot mask signals: {error}"))?;
 
     log_to_stderr(level);
-    let server = Server::bind(options.config()).map_err(|error| error.to_string())?;
+    let server = Server::bind(args.config()).map_err(|error| error.to_string())?;
     announce(&server);
     server
         .run(&stop)
         .map_err(|error| format!("cannot serve: {error}"))
 }
 
-fn check(options: Options, given: &ArgMatches) -> Result<(), String> {
-    let config = options.config();
+/// Prints each option with its value and the source of it.
+fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
+    let config = args.config();
     config.check().map_err(|error| error.to_string())?;
     let mut text = String::new();
-    let arguments = Options::augment_args(clap::Command::new("serve"));
+    let arguments = ServeArgs::augment_args(clap::Command::new("serve"));
     for argument in arguments.get_arguments() {
         let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else {
             continue;
@@ -235,7 +238,7 @@ fn check(options: Options, given: &ArgMatches) -> Result<(), String> {
             _ => "the default".to_owned(),
         };
         let flag = format!("--{flag}");
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{flag:24} {value:24} {source}");
     }
     let Capacity {
@@ -251,7 +254,7 @@ fn check(options: Options, given: &ArgMatches) -> Result<(), String> {
     Ok(())
 }
 
-/// The start line on stdout, which scripts wait for and read the address from.
+/// Prints the start line on stdout. Scripts wait for it and read the address from it.
 fn announce(server: &Server) {
     let address = server.address();
     let url = match address.port() {
@@ -273,9 +276,9 @@ fn log_to_stderr(level: LevelFilter) {
         .set_thread_level(LevelFilter::Error)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        // Below info, other crates would log what users say.
+        // At debug and trace, other crates would log the texts of users.
         .add_filter_allow_str("hubbub")
         .build();
-    // A second logger in one process is the only failure.
+    // This fails only if the process has a logger already.
     let _ = WriteLogger::init(level, config, io::stderr());
 }

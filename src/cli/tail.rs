@@ -1,19 +1,21 @@
-//! `hubbub tail`: prints what is said in a room.
+//! `hubbub tail`: prints the messages of a room.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::talk::{Patience, Printed, Stop, outcome, print_lines, start};
-use super::{MessageId, RoomName, UserName, Where, complain};
-use crate::message::Message;
+use super::exit::{Exit, exit_code};
+use super::timed_client::TimedClient;
+use super::{ConnectArgs, RoomName, UserName, complain};
+use crate::message::{Message, MessageId};
 use crate::protocol::Event;
 use crate::protocol::text::{self, Line, STARTED_ANEW};
 
 #[derive(Args)]
-pub(super) struct Options {
+pub(super) struct TailArgs {
     #[command(flatten)]
-    at: Where,
+    connect: ConnectArgs,
     /// The name to be seen under
     #[arg(long = "as", value_name = "NAME", default_value = "tail")]
     name: UserName,
@@ -31,36 +33,32 @@ pub(super) struct Options {
     timeout: Option<u64>,
 }
 
-pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
-    outcome(try_tail(options))
+pub(super) fn run(args: &TailArgs) -> Result<ExitCode, String> {
+    exit_code(tail(args))
 }
 
-fn try_tail(options: &Options) -> Printed {
-    if options.count == Some(0) {
+fn tail(args: &TailArgs) -> Result<(), Exit> {
+    if args.count == Some(0) {
         return Ok(());
     }
-    let client = start(&options.at, &options.name)?;
-    let mut patience = Patience::new(options.timeout);
-    let history = (options.history > 0).then_some(options.history);
-    client.join(options.at.room.clone(), options.since, history);
-    let mut seen = 0;
-    let enough = |seen: usize| options.count.is_some_and(|count| seen >= count);
-    let mut heard = |room: &RoomName, message: Message| -> Printed {
-        if !enough(seen) {
-            seen += 1;
-            print_lines(&text::lines(&Event::Message {
-                room: room.clone(),
-                message,
-                via: None,
-            }))?;
+    let client = args.connect.start(&args.name)?;
+    let history = (args.history > 0).then_some(args.history);
+    client.join(args.connect.room.clone(), args.since, history);
+    let mut client = TimedClient::new(client, args.timeout);
+    let mut printed = 0;
+    let mut print_message = |room: &RoomName, message: Message| {
+        print_lines(&text::lines(&Event::Message {
+            room: room.clone(),
+            message,
+            via: None,
+        }))?;
+        printed += 1;
+        if args.count == Some(printed) {
+            return Err(Exit::Done);
         }
-        if enough(seen) {
-            Err(Stop::Enough)
-        } else {
-            Ok(())
-        }
+        Ok(())
     };
-    while let Some(event) = patience.next(&client)? {
+    while let Some(event) = client.next_event()? {
         match event {
             Event::Room {
                 room,
@@ -73,18 +71,25 @@ fn try_tail(options: &Options) -> Printed {
                     print_lines(&[Line::Notice(STARTED_ANEW.to_owned())])?;
                 }
                 for message in messages {
-                    heard(&room, message)?;
+                    print_message(&room, message)?;
                 }
             }
-            Event::Message { room, message, .. } => heard(&room, message)?,
+            Event::Message { room, message, .. } => print_message(&room, message)?,
             gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
-            // All that is asked for is the room.
-            Event::Error { message, .. } => return Err(Stop::Failed(message)),
+            // The join is the only command, so the error answers it.
+            Event::Error { message, .. } => return Err(Exit::Failed(message)),
             _ => {}
         }
     }
-    match options.count {
-        Some(_) => Err(patience.up(client, "--count was not reached")),
+    match args.count {
+        Some(_) => Err(client.timed_out("--count was not reached")),
         None => Ok(()),
     }
+}
+
+fn print_lines(lines: &[Line]) -> Result<(), Exit> {
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut out = io::stdout().lock();
+    out.write_all(lines.as_bytes())?;
+    Ok(out.flush()?)
 }

@@ -1,4 +1,4 @@
-//! `hubbub token`: mints a token for a server that was started with the same secret.
+//! `hubbub token`: makes a token for a server that was started with the same secret.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{RoomName, UserName};
 use crate::server::token::{Claims, Secret};
 
 #[derive(Args)]
-pub(super) struct Options {
+pub(super) struct TokenArgs {
     /// Whom it lets in
     name: UserName,
     /// The server's --token-secret
@@ -23,11 +23,11 @@ pub(super) struct Options {
     rooms: Vec<RoomName>,
 }
 
-pub(super) fn run(options: Options) -> Result<(), String> {
-    let rooms = (!options.rooms.is_empty()).then_some(options.rooms);
-    let life = Duration::from_secs(options.life);
-    let token = Claims::new(options.name, life, rooms).sign(&options.secret);
-    // Nobody reads a pipe that is closed.
+pub(super) fn run(args: TokenArgs) -> Result<(), String> {
+    let rooms = (!args.rooms.is_empty()).then_some(args.rooms);
+    let life = Duration::from_secs(args.life);
+    let token = Claims::new(args.name, life, rooms).sign(&args.secret);
+    // A closed pipe has no reader to whom the failure matters.
     let _ = writeln!(io::stdout(), "{token}");
     Ok(())
 }

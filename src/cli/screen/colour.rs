@@ -1,4 +1,4 @@
-//! Colours: each user has one of their own, on every screen the same.
+//! Colours: the name of a user has the same colour on every screen.
 
 use std::io::{self, IsTerminal};
 
@@ -6,37 +6,37 @@ use clap::ValueEnum;
 
 use crate::protocol::text::{Line, shown};
 
-/// When there are colours.
+/// The choice of `--color`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(in crate::cli) enum When {
-    // On a terminal, unless NO_COLOR is set.
+pub(in crate::cli) enum ColorChoice {
+    // Colours on a terminal, unless NO_COLOR is set. Not a doc comment: clap would print it.
     Auto,
     Always,
     Never,
 }
 
-/// Of xterm's 256: those that can be read on a light ground as well as on a dark one. Red is left
-/// for errors.
+/// The colours of user names, of xterm's 256: readable on a light and on a dark background, and not red,
+/// which is for errors.
 const USERS: [u8; 8] = [29, 31, 64, 67, 97, 130, 132, 136];
 const DIM: &str = "\x1b[2m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Gives lines their colours, or none.
+/// Colours lines, if colours are on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint {
     on: bool,
 }
 
 impl Paint {
-    pub(super) fn new(when: When) -> Self {
+    pub(super) fn new(choice: ColorChoice) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         Self {
-            on: match when {
-                When::Always => true,
-                When::Never => false,
+            on: match choice {
+                ColorChoice::Always => true,
+                ColorChoice::Never => false,
                 // https://no-color.org
-                When::Auto => {
+                ColorChoice::Auto => {
                     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
                     io::stdout().is_terminal() && !dumb && !set("NO_COLOR")
                 }
@@ -44,8 +44,8 @@ impl Paint {
         }
     }
 
-    /// The colours of a line. Its text was stripped of all that drives a terminal before,
-    /// where it came from another user; here nothing else gets past either.
+    /// The text that is printed for a line, with its control characters replaced. In a message of another
+    /// user they are replaced already.
     pub(super) fn line(self, line: &Line) -> String {
         if !self.on {
             return shown(&line.to_string());
@@ -70,7 +70,7 @@ impl Paint {
     }
 }
 
-/// FNV-1a: the same on every machine and in every version, as a user's colour should be.
+/// FNV-1a. Unlike the standard library's hash, it stays the same on every machine and in every version.
 fn hash(name: &str) -> usize {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_our_own_colours_gets_past() {
+    fn no_escape_sequence_but_our_colours_is_printed() {
         let line = Line::Notice("a\u{1b}[2Jb\rc\u{202e}d\u{9b}2J".to_owned());
         let plain = Paint { on: false }.line(&line);
         assert_eq!(plain, "* a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}2J");

@@ -1,25 +1,24 @@
-//! The line that is being typed. Knows no terminal: keys in, and out comes what to show in a row of
-//! a given width.
+//! The line being typed: takes keys, and returns the row to show. It knows no terminal.
 //!
-//! The line takes one row, however long it is: what does not fit is scrolled out of sight at either
-//! end. So there is nothing to be torn when lines come in above it or the window changes its size.
+//! A line takes one row of any given width, and a longer line scrolls sideways. So the row stays whole
+//! when messages appear above it or the window changes its size.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::keys::Key;
 use crate::protocol::text::shown;
 
-/// How many lines can be called back with the arrow keys. They are never written to a file: what
-/// was said may be private.
+/// The number of lines that the arrow keys can recall. They are never written to a file, since they may
+/// be private.
 const REMEMBERED: usize = 200;
 
-/// Stands for a line break in a line that was pasted.
+/// The character shown for a line break in a pasted text.
 const BREAK: char = '\u{23ce}';
 
-/// The result of a key.
+/// The effect of a key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Typed {
-    /// The line is another one, or the cursor elsewhere.
+pub(super) enum Edit {
+    /// The line or the cursor may have changed.
     Changed,
     /// A line is complete.
     Line(String),
@@ -43,16 +42,16 @@ pub(super) struct Row {
 #[derive(Default)]
 pub(super) struct Editor {
     line: Vec<char>,
-    /// Before which character.
+    /// The index of the character under the cursor.
     cursor: usize,
     remembered: Vec<String>,
-    /// Which of the remembered lines is shown; behind them all is what was being typed.
+    /// The index of the remembered line that is shown; their number for the line being typed.
     shown: usize,
     draft: Vec<char>,
 }
 
 impl Editor {
-    pub(super) fn press(&mut self, key: Key) -> Typed {
+    pub(super) fn press(&mut self, key: Key) -> Edit {
         match key {
             Key::Char(c) => self.insert(&[c]),
             Key::Paste(text) => {
@@ -60,7 +59,7 @@ impl Editor {
                 let text: Vec<char> = text.trim_end_matches('\n').chars().filter(kept).collect();
                 self.insert(&text);
             }
-            Key::Enter => return Typed::Line(self.accept()),
+            Key::Enter => return Edit::Line(self.accept()),
             Key::Backspace => self.delete(self.left(), self.cursor),
             Key::Delete => self.delete(self.cursor, self.right()),
             Key::DeleteWord => self.delete(self.word_left(), self.cursor),
@@ -74,13 +73,13 @@ impl Editor {
             Key::End => self.cursor = self.line.len(),
             Key::Up => self.recall(self.shown.saturating_sub(1)),
             Key::Down => self.recall((self.shown + 1).min(self.remembered.len())),
-            Key::Redraw => return Typed::Redraw,
-            Key::Interrupt => return Typed::Interrupt,
-            Key::EndOrDelete if self.line.is_empty() => return Typed::End,
+            Key::Redraw => return Edit::Redraw,
+            Key::Interrupt => return Edit::Interrupt,
+            Key::EndOrDelete if self.line.is_empty() => return Edit::End,
             Key::EndOrDelete => self.delete(self.cursor, self.right()),
-            Key::Suspend => return Typed::Suspend,
+            Key::Suspend => return Edit::Suspend,
         }
-        Typed::Changed
+        Edit::Changed
     }
 
     fn insert(&mut self, text: &[char]) {
@@ -122,7 +121,7 @@ impl Editor {
         self.cursor = self.line.len();
     }
 
-    /// The place before the character left of the cursor, with the marks that belong to it.
+    /// The index of the character left of the cursor; its combining marks follow it.
     fn left(&self) -> usize {
         let mut at = self.cursor.saturating_sub(1);
         while at > 0 && belongs_to_the_one_before(&self.line, at) {
@@ -156,13 +155,13 @@ impl Editor {
         behind(start, |c| c.is_whitespace())
     }
 
-    /// The part of the line that fits into `width` columns around the cursor. At either end of it, `<` or `>` tells that
-    /// there is more. The last column is left for the cursor.
+    /// The part of the line around the cursor that fits into `width` columns. `<` and `>` mark an end
+    /// beyond which there is more. The last column is left for the cursor.
     pub(super) fn row(&self, width: usize) -> Row {
         let room = width.saturating_sub(1).max(1);
         let clusters = self.clusters();
         let at = clusters.partition_point(|cluster| cluster.end <= self.cursor);
-        // Backwards from the cursor, a third of the row at least stays free behind it if more follows.
+        // If characters follow the cursor, at least a third of the row is for them.
         let before_room = if at == clusters.len() {
             room
         } else {
@@ -229,15 +228,16 @@ impl Row {
     }
 }
 
-/// The characters that a reader takes for one.
+/// A cluster of characters that a reader takes for one.
 struct Cluster {
     text: String,
-    /// The place behind it in the line.
+    /// The index of the next cluster's first character.
     end: usize,
     width: usize,
 }
 
-/// Marks and joiners have no width of their own, and what follows a joiner is joined.
+/// Whether a character is in one cluster with the character before: marks and joiners have no width, and
+/// a joiner joins the next character.
 fn belongs_to_the_one_before(line: &[char], at: usize) -> bool {
     const JOINER: char = '\u{200d}';
     const SKIN_TONES: std::ops::RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
@@ -247,7 +247,7 @@ fn belongs_to_the_one_before(line: &[char], at: usize) -> bool {
         && (c.width() == Some(0) || SKIN_TONES.contains(&c) || line[at - 1] == JOINER)
 }
 
-/// One character of the line, where only its own row may be touched.
+/// The character to show. It must not move the cursor or break the row.
 fn visible(c: char) -> char {
     match c {
         '\n' => BREAK,
@@ -266,14 +266,14 @@ mod tests {
     fn typed(text: &str) -> Editor {
         let mut editor = Editor::default();
         for c in text.chars() {
-            assert_eq!(editor.press(Key::Char(c)), Typed::Changed);
+            assert_eq!(editor.press(Key::Char(c)), Edit::Changed);
         }
         editor
     }
 
     fn press(editor: &mut Editor, keys: impl IntoIterator<Item = Key>) {
         for key in keys {
-            assert_eq!(editor.press(key), Typed::Changed);
+            assert_eq!(editor.press(key), Edit::Changed);
         }
     }
 
@@ -299,15 +299,15 @@ mod tests {
         press(&mut editor, [Key::DeleteToEnd]);
         assert_eq!(line(&editor), "e 2thr|");
         press(&mut editor, [Key::DeleteToStart]);
-        assert_eq!(editor.press(Key::EndOrDelete), Typed::End);
+        assert_eq!(editor.press(Key::EndOrDelete), Edit::End);
     }
 
     #[test]
-    fn said_lines_come_back_and_the_draft_is_not_lost() {
+    fn sent_lines_are_recalled_and_the_draft_is_kept() {
         let mut editor = typed("one");
-        assert_eq!(editor.press(Key::Enter), Typed::Line("one".to_owned()));
+        assert_eq!(editor.press(Key::Enter), Edit::Line("one".to_owned()));
         press(&mut editor, "two".chars().map(Key::Char));
-        assert_eq!(editor.press(Key::Enter), Typed::Line("two".to_owned()));
+        assert_eq!(editor.press(Key::Enter), Edit::Line("two".to_owned()));
         press(&mut editor, "dra".chars().map(Key::Char));
         press(&mut editor, [Key::Up, Key::Up, Key::Up]);
         assert_eq!(line(&editor), "one|");
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_joined_emoji_go_with_what_they_belong_to() {
+    fn marks_and_joined_emoji_move_with_their_character() {
         let mut editor =
             typed("ae\u{301}\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{1f44d}\u{1f3fd}");
         press(&mut editor, [Key::Backspace]);
@@ -361,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pasted_is_one_line_until_it_is_said() {
+    fn a_pasted_text_is_one_line_until_it_is_sent() {
         let mut editor = typed("see: ");
         press(&mut editor, [Key::Paste("a\nb\u{1b}[2J\u{7}\n".to_owned())]);
         assert_eq!(editor.row(40).text, "see: a\u{23ce}b[2J");
         assert_eq!(
             editor.press(Key::Enter),
-            Typed::Line("see: a\nb[2J".to_owned())
+            Edit::Line("see: a\nb[2J".to_owned())
         );
     }
 }

@@ -1,13 +1,13 @@
-//! Keys: the bytes that a terminal sends, read as what was pressed.
+//! Keys: reads the bytes of a terminal as keys.
 //!
-//! A sequence may come in pieces, so what is unfinished waits for the rest. Nothing here can fail:
-//! what is not understood is left out.
+//! A sequence may arrive in pieces, so an unfinished one waits for its rest. Reading cannot fail: unknown
+//! sequences are skipped.
 
-/// The longest unfinished sequence that is kept; real ones are shorter.
-const LONGEST_SEQUENCE: usize = 32;
+/// The longest unfinished sequence that is kept, in bytes. Real ones are shorter.
+const MAX_SEQUENCE: usize = 32;
 
-/// The most that one paste may bring: more than any server takes as one message.
-const LONGEST_PASTE: usize = 1 << 20;
+/// The longest paste, in bytes: more than any server accepts as one message.
+const MAX_PASTE: usize = 1 << 20;
 
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
@@ -34,7 +34,7 @@ pub(super) enum Key {
     Down,
     Redraw,
     Interrupt,
-    /// Ctrl-D: the end of the input, or what is under the cursor is deleted.
+    /// Ctrl-D: ends the input if the line is empty, and otherwise deletes the character under the cursor.
     EndOrDelete,
     Suspend,
 }
@@ -47,7 +47,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The keys that are complete with these bytes.
+    /// Adds bytes. Returns the keys that are complete.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Key> {
         self.waiting.extend_from_slice(bytes);
         let mut keys = Vec::new();
@@ -63,7 +63,7 @@ impl Keys {
             } else {
                 match first_key(&self.waiting) {
                     Some(found) => found,
-                    None if self.waiting.len() > LONGEST_SEQUENCE => (None, self.waiting.len()),
+                    None if self.waiting.len() > MAX_SEQUENCE => (None, self.waiting.len()),
                     None => break,
                 }
             };
@@ -73,7 +73,7 @@ impl Keys {
         keys
     }
 
-    /// The pasted text, once all of it is here, and the bytes that it takes with its end.
+    /// The pasted text and its length in bytes with the end mark; `None` until the mark arrives.
     fn pasted(&mut self) -> Option<(String, usize)> {
         let end = self
             .waiting
@@ -81,8 +81,8 @@ impl Keys {
             .position(|window| window == PASTE_ENDS);
         let (end, length) = match end {
             Some(end) => (end, end + PASTE_ENDS.len()),
-            // A terminal that never ends its paste must not fill the memory.
-            None if self.waiting.len() > LONGEST_PASTE => (self.waiting.len(), self.waiting.len()),
+            // A terminal that never sends the end mark must not fill the memory.
+            None if self.waiting.len() > MAX_PASTE => (self.waiting.len(), self.waiting.len()),
             None => return None,
         };
         self.pasting = false;
@@ -91,8 +91,8 @@ impl Keys {
     }
 }
 
-/// The first key and how many bytes it takes; `None` if it is not complete. The key is `None` where
-/// the bytes mean nothing.
+/// The first key and its length in bytes; `None` if more bytes are needed. The key itself is `None` if
+/// its bytes are unknown.
 fn first_key(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     match bytes[0] {
         0x1b => escape(bytes),
@@ -135,7 +135,7 @@ fn control(byte: u8) -> Option<Key> {
     })
 }
 
-/// A sequence that begins with an escape character: `ESC [ … letter`, `ESC O letter`, or a key with Alt.
+/// A key that begins with an escape character: `ESC [ … letter`, `ESC O letter`, or a key with Alt.
 fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     match *bytes.get(1)? {
         b'[' => {
@@ -150,12 +150,12 @@ fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
         b'b' => Some((Some(Key::WordLeft), 2)),
         b'f' => Some((Some(Key::WordRight), 2)),
         0x08 | 0x7f => Some((Some(Key::DeleteWord), 2)),
-        // The escape key alone means nothing; what follows it does.
+        // The escape key alone has no effect. The bytes after it are read as other keys.
         _ => Some((None, 1)),
     }
 }
 
-/// As xterm sends them: `1;5` before the letter is Ctrl, `1;3` is Alt.
+/// A sequence of xterm: `1;5` before the letter is Ctrl, `1;3` is Alt.
 fn sequence(parameters: &str, last: u8) -> Option<Key> {
     let by_word = matches!(parameters, "1;5" | "1;3" | "5" | "3");
     Some(match (last, parameters) {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_however_their_bytes_are_cut() {
+    fn keys_are_read_from_pieces_of_any_size() {
         let bytes =
             "aé\u{1b}[A\u{1b}OD\u{1b}[1;5C\u{1b}[3~\u{1b}[200~x\r\ny\u{3}\u{1b}[201~日\r\u{3}";
         let expected = [
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_left_out() {
+    fn unknown_sequences_are_skipped() {
         let read = |bytes: &[u8]| Keys::default().read(bytes);
         assert_eq!(
             read(b"\xffa\xc3(b"),

@@ -1,8 +1,10 @@
-//! Where a conversation is seen and typed: on a terminal, or in a pipe.
+//! The input and output of `hubbub join`: a terminal, or a pipe.
 //!
-//! On a terminal there is a prompt, and lines come in above it. In a pipe, and wherever one end is
-//! a pipe, there are plain lines: those of stdin are said, what is heard goes to stdout, and what is
-//! only worth knowing to stderr.
+//! On a terminal there is a prompt in the last row, and messages appear above it. If stdin or stdout is a
+//! pipe, the lines of stdin are sent, messages go to stdout, and notices about the connection to stderr.
+//!
+//! Read here the [`Screen`] of both; then, for a terminal, `terminal`, which draws; `tty`, the device;
+//! `editor`, the line being typed; `keys`, which reads bytes as keys; and `colour`.
 
 mod colour;
 mod keys;
@@ -16,18 +18,17 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
+pub(super) use self::colour::ColorChoice;
 use self::colour::Paint;
-pub(super) use self::colour::When;
 use self::terminal::Terminal;
 use self::tty::Tty;
-use super::complain;
-use super::talk::LONGEST_TEXT;
+use super::{LONGEST_TEXT, complain};
 use crate::protocol::text::Line;
 
-/// The most input that waits. Beyond it the reading thread waits.
-const WAITING_INPUT: usize = 1;
+/// The capacity of the queue of raw input. While it is full, the thread that reads waits.
+const INPUT_QUEUE: usize = 1;
 
-/// Why a line of a pipe cannot be said.
+/// The reason why a line of a pipe cannot be sent.
 pub(super) enum BadLine {
     NotUtf8,
     TooLong,
@@ -42,32 +43,30 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Input, from a terminal or from a pipe.
+/// An input of the user.
 pub(super) enum Input {
-    /// A line of a pipe.
     Line(Result<String, BadLine>),
+    /// The input has ended. The lines before the end are still sent.
+    End,
+    /// The user, or a signal, wants to end the command now, with this exit code.
+    Quit(u8),
+}
+
+/// An input as a reading thread delivers it. [`Screen::handle`] turns it into [`Input`].
+pub(super) enum RawInput {
+    Ready(Input),
     /// Bytes of a keyboard.
     Bytes(Vec<u8>),
-    End,
-    /// A signal that ends the process, by its number.
-    Ending(u8),
+    /// The window has another size.
     Resized,
+    /// The process runs again after Ctrl-Z.
     Continued,
 }
 
-/// A request of the user at the screen.
-pub(super) enum Asked {
-    Line(Result<String, BadLine>),
-    /// The input has ended: what was typed is still said.
-    End,
-    /// To leave at once, with this exit code.
-    Leave(u8),
-}
-
-/// The screen, and what comes in from it.
+/// The output of the chat, and its input.
 pub(super) struct Screen {
     kind: Kind,
-    input: Receiver<Input>,
+    input: Receiver<RawInput>,
 }
 
 enum Kind {
@@ -76,38 +75,44 @@ enum Kind {
 }
 
 impl Screen {
-    /// To be opened before other threads are started: it masks signals.
-    pub(super) fn open(colours: When) -> io::Result<Self> {
-        let (tell, input) = crossbeam_channel::bounded(WAITING_INPUT);
-        let paint = Paint::new(colours);
-        let kind = if Tty::there_is_one() {
-            Kind::Terminal(Box::new(Terminal::open(&tell, paint)?))
+    /// Opens the screen. Call it before other threads start: it masks signals.
+    pub(super) fn open(color: ColorChoice) -> io::Result<Self> {
+        let (sender, input) = crossbeam_channel::bounded(INPUT_QUEUE);
+        let paint = Paint::new(color);
+        let kind = if Tty::is_available() {
+            Kind::Terminal(Box::new(Terminal::open(&sender, paint)?))
         } else {
-            read_lines(tell)?;
+            read_lines(sender)?;
             Kind::Plain(paint)
         };
         Ok(Self { kind, input })
     }
 
-    pub(super) fn input(&self) -> &Receiver<Input> {
+    pub(super) fn raw_input(&self) -> &Receiver<RawInput> {
         &self.input
     }
 
-    /// Takes in what came in. What it asks for is the first thing; [`Screen::more`] has the rest.
-    pub(super) fn digest(&mut self, input: Input) -> io::Result<Option<Asked>> {
-        match (&mut self.kind, input) {
-            (Kind::Terminal(terminal), input) => terminal.digest(input),
-            (Kind::Plain(_), Input::Line(line)) => Ok(Some(Asked::Line(line))),
-            (Kind::Plain(_), Input::End) => Ok(Some(Asked::End)),
-            (Kind::Plain(_), Input::Ending(signal)) => Ok(Some(Asked::Leave(128 + signal))),
-            (Kind::Plain(_), Input::Bytes(_) | Input::Resized | Input::Continued) => Ok(None),
+    /// Handles raw input, and returns the first input in it. [`Screen::next_input`] returns the others.
+    pub(super) fn handle(&mut self, raw: RawInput) -> io::Result<Option<Input>> {
+        match (raw, &mut self.kind) {
+            (RawInput::Ready(input), _) => Ok(Some(input)),
+            (RawInput::Bytes(bytes), Kind::Terminal(terminal)) => {
+                terminal.read(&bytes);
+                terminal.next_input()
+            }
+            (RawInput::Resized, Kind::Terminal(terminal)) => terminal.print(&[]).map(|()| None),
+            (RawInput::Continued, Kind::Terminal(terminal)) => terminal.resume().map(|()| None),
+            // No thread delivers these in a pipe.
+            (RawInput::Bytes(_) | RawInput::Resized | RawInput::Continued, Kind::Plain(_)) => {
+                Ok(None)
+            }
         }
     }
 
-    /// The next request of the same input, once the one before it is done.
-    pub(super) fn more(&mut self) -> io::Result<Option<Asked>> {
+    /// The next input of the keys pressed. Call it once the input before is handled.
+    pub(super) fn next_input(&mut self) -> io::Result<Option<Input>> {
         match &mut self.kind {
-            Kind::Terminal(terminal) => terminal.press(),
+            Kind::Terminal(terminal) => terminal.next_input(),
             Kind::Plain(_) => Ok(None),
         }
     }
@@ -116,7 +121,7 @@ impl Screen {
         matches!(self.kind, Kind::Terminal(_))
     }
 
-    /// Whether somebody is there who sees an error and types the line again.
+    /// Whether a person types the lines, sees an error, and can type the line again.
     pub(super) fn is_typed_at(&self) -> bool {
         self.is_terminal() || io::stdin().is_terminal()
     }
@@ -128,6 +133,7 @@ impl Screen {
         }
     }
 
+    /// Prints lines of the chat.
     pub(super) fn print(&mut self, lines: &[Line]) -> io::Result<()> {
         match &mut self.kind {
             Kind::Terminal(terminal) => terminal.print(lines),
@@ -140,7 +146,7 @@ impl Screen {
         }
     }
 
-    /// Prints a line that is no part of the conversation.
+    /// Prints a notice that is no part of the chat. In a pipe it goes to stderr.
     pub(super) fn aside(&mut self, notice: String) -> io::Result<()> {
         let line = Line::Notice(notice);
         match &mut self.kind {
@@ -153,22 +159,23 @@ impl Screen {
     }
 }
 
-fn read_lines(tell: Sender<Input>) -> io::Result<()> {
+/// Starts the thread that reads the lines of a pipe.
+fn read_lines(sender: Sender<RawInput>) -> io::Result<()> {
     let read = move || {
         let mut stdin = io::stdin().lock();
         while let Ok(Some(line)) = next_line(&mut stdin) {
-            if tell.send(Input::Line(line)).is_err() {
+            if sender.send(RawInput::Ready(Input::Line(line))).is_err() {
                 return;
             }
         }
-        let _ = tell.send(Input::End);
+        let _ = sender.send(RawInput::Ready(Input::End));
     };
     let thread = thread::Builder::new().name("stdin".into());
     thread.spawn(read).map(drop)
 }
 
-/// The next line, without its end; `None` at the end of the input. Of one that is too long nothing is
-/// kept.
+/// Reads the next line, without its end; `None` at the end of the input. The bytes of a line that is too
+/// long are not kept.
 fn next_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, BadLine>>> {
     let mut line = Vec::new();
     input

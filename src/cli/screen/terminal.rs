@@ -1,7 +1,7 @@
-//! A terminal: the line being typed in the last row, and everything else above it.
+//! A terminal: the row of the line being typed is the last, and all other lines are above it.
 //!
-//! One thread writes to it. Before anything is printed the typed line's row is cleared, and behind
-//! it that row is drawn again, in the same write.
+//! One thread writes to the terminal. Each output clears the typed row, prints, and draws the row again,
+//! in one write.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,33 +10,35 @@ use crossbeam_channel::Sender;
 use unicode_width::UnicodeWidthStr;
 
 use super::colour::Paint;
-use super::editor::{Editor, Typed};
+use super::editor::{Edit, Editor};
 use super::keys::{Key, Keys};
 use super::tty::{Tty, write};
-use super::{Asked, Input};
+use super::{Input, RawInput};
 use crate::protocol::text::{Line, shown};
 
-/// Clears the line right of the cursor; and everything below as well.
+/// Clears the row from the cursor on.
 const CLEAR_ROW: &str = "\x1b[K";
+/// Clears the row from the cursor on, and all rows below.
 const CLEAR_BELOW: &str = "\x1b[J";
+/// Moves the cursor to the top, and clears all rows.
 const CLEAR_ALL: &str = "\x1b[H\x1b[2J";
 
-/// The prompt takes at most this part of the row.
+/// The prompt takes at most one half of the row.
 const PROMPT_SHARE: usize = 2;
 
 pub(super) struct Terminal {
     tty: Tty,
     keys: Keys,
-    /// Keys that were pressed and not taken in yet.
+    /// Keys that are read and not handled yet.
     pressed: VecDeque<Key>,
     editor: Editor,
     paint: Paint,
     prompt: String,
-    /// The row that is on the screen.
+    /// The typed row as it is on the screen now.
     drawn: Option<Drawn>,
 }
 
-/// The part of the screen that the typed line takes.
+/// The place that the typed row takes on the screen.
 struct Drawn {
     columns: usize,
     /// The column of the cursor.
@@ -44,9 +46,9 @@ struct Drawn {
 }
 
 impl Terminal {
-    pub(super) fn open(tell: &Sender<Input>, paint: Paint) -> io::Result<Self> {
+    pub(super) fn open(sender: &Sender<RawInput>, paint: Paint) -> io::Result<Self> {
         Ok(Self {
-            tty: Tty::open(tell)?,
+            tty: Tty::open(sender)?,
             keys: Keys::default(),
             pressed: VecDeque::new(),
             editor: Editor::default(),
@@ -61,7 +63,7 @@ impl Terminal {
         self.print(&[])
     }
 
-    /// Prints lines above the one being typed.
+    /// Prints lines above the typed row. Without lines, draws the row again.
     pub(super) fn print(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut out = self.erase();
         for line in lines {
@@ -72,50 +74,43 @@ impl Terminal {
         write(&out)
     }
 
-    /// Takes in what came from the keyboard or as a signal.
-    pub(super) fn digest(&mut self, input: Input) -> io::Result<Option<Asked>> {
-        match input {
-            Input::Bytes(bytes) => {
-                self.pressed.extend(self.keys.read(&bytes));
-                self.press()
-            }
-            Input::Line(line) => Ok(Some(Asked::Line(line))),
-            Input::End => Ok(Some(Asked::End)),
-            Input::Ending(signal) => Ok(Some(Asked::Leave(128 + signal))),
-            Input::Resized => self.print(&[]).map(|()| None),
-            Input::Continued => {
-                self.tty.resume()?;
-                self.print(&[]).map(|()| None)
-            }
-        }
+    /// Takes over the terminal again after Ctrl-Z.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        self.tty.resume()?;
+        self.print(&[])
     }
 
-    /// Takes the keys in up to the first that asks for something. The others wait, so that a line
-    /// is answered before the next one is shown as said.
-    pub(super) fn press(&mut self) -> io::Result<Option<Asked>> {
+    /// Reads bytes of the keyboard as keys; [`Terminal::next_input`] handles them.
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        self.pressed.extend(self.keys.read(bytes));
+    }
+
+    /// Handles keys up to the first that gives an input. The others wait, so that the answer to a line
+    /// is printed before the next line.
+    pub(super) fn next_input(&mut self) -> io::Result<Option<Input>> {
         let mut out = String::new();
-        let mut asked = None;
-        while asked.is_none()
+        let mut input = None;
+        while input.is_none()
             && let Some(key) = self.pressed.pop_front()
         {
             match self.editor.press(key) {
-                Typed::Changed => {}
-                Typed::Line(line) if line.is_empty() => {}
-                Typed::Line(line) => {
+                Edit::Changed => {}
+                Edit::Line(line) if line.is_empty() => {}
+                Edit::Line(line) => {
                     out += &self.erase();
                     out += &self.accepted(&line);
-                    asked = Some(Asked::Line(Ok(line)));
+                    input = Some(Input::Line(Ok(line)));
                 }
-                Typed::End => asked = Some(Asked::End),
-                Typed::Interrupt => asked = Some(Asked::Leave(128 + 2)),
-                Typed::Redraw => {
+                Edit::End => input = Some(Input::End),
+                Edit::Interrupt => input = Some(Input::Quit(128 + 2)),
+                Edit::Redraw => {
                     out += CLEAR_ALL;
                     self.drawn = None;
                 }
-                Typed::Suspend => {
+                Edit::Suspend => {
                     out += &self.erase();
                     write(&out)?;
-                    // Input::Continued draws the row again.
+                    // `resume` draws the row again.
                     self.tty.suspend()?;
                     return Ok(None);
                 }
@@ -124,10 +119,10 @@ impl Terminal {
         out += &self.erase();
         out += &self.draw();
         write(&out)?;
-        Ok(asked)
+        Ok(input)
     }
 
-    /// The line that was typed stays on the screen, whole.
+    /// The text of a complete line, which stays on the screen with its prompt.
     fn accepted(&self, line: &str) -> String {
         let indent = " ".repeat(self.prompt.width());
         let mut out = self.paint.dim(&self.prompt);
@@ -141,17 +136,17 @@ impl Terminal {
         out
     }
 
-    /// Clears the row of the typed line.
+    /// The output that clears the typed row.
     fn erase(&mut self) -> String {
         let Some(Drawn { columns, cursor }) = self.drawn.take() else {
             return String::new();
         };
         let width = Tty::width();
         if columns <= width {
-            // Not the rest of the screen: at its top, tmux would take that for a screen to keep.
+            // CLEAR_BELOW in the top row would make tmux keep a copy of the screen.
             return format!("\r{CLEAR_ROW}");
         }
-        // The window was made narrower, and the terminal has wrapped the row.
+        // The window has become narrower, so the terminal has wrapped the row.
         let up = match cursor / width {
             0 => String::new(),
             rows => format!("\x1b[{rows}A"),
@@ -159,6 +154,7 @@ impl Terminal {
         format!("{up}\r{CLEAR_BELOW}")
     }
 
+    /// The output that draws the typed row.
     fn draw(&mut self) -> String {
         let width = Tty::width();
         let prompt = self.short_prompt(width / PROMPT_SHARE);
@@ -176,10 +172,10 @@ impl Terminal {
         format!("{}{}\r{right}", self.paint.dim(&prompt), row.text)
     }
 
-    /// The prompt, or in a narrow window its end.
-    fn short_prompt(&self, room: usize) -> String {
+    /// The prompt, or its end if the prompt is wider than `columns`.
+    fn short_prompt(&self, columns: usize) -> String {
         let mut prompt = self.prompt.as_str();
-        while prompt.width() > room {
+        while prompt.width() > columns {
             let mut rest = prompt.chars();
             rest.next();
             prompt = rest.as_str();
@@ -190,7 +186,6 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let gone = self.erase();
-        let _ = write(&gone);
+        let _ = write(&self.erase());
     }
 }

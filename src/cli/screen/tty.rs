@@ -1,4 +1,4 @@
-//! The terminal as a device: its mode, its width, and the signals that concern it.
+//! The terminal as a device: its mode, its width, its keys, and the signals about it.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process;
@@ -10,44 +10,45 @@ use rustix::termios::{
     InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
 
-use super::Input;
+use super::{Input, RawInput};
 
-/// The width of a terminal that does not tell its own.
-const USUAL_WIDTH: usize = 80;
+/// The width of a terminal that does not report its own.
+const DEFAULT_WIDTH: usize = 80;
 
-/// A paste arrives as one piece with its ends marked (xterm, "Bracketed Paste Mode").
+/// With this mode the terminal marks the begin and the end of a paste (xterm, "Bracketed Paste Mode").
 const MARK_PASTES: &str = "\x1b[?2004h";
 const MARK_NO_PASTES: &str = "\x1b[?2004l";
 
-/// A terminal that sends every key at once and echoes none, until this is dropped.
+/// A terminal that sends every key at once and echoes none. Its old mode is restored on drop.
 pub(super) struct Tty {
-    /// As it was found, and is left.
+    /// The mode to restore.
     found: Termios,
 }
 
 impl Tty {
-    /// Takes over the terminal. Its keys and the signals come over `tell`.
+    /// Takes over the terminal. Keys and signals go to `sender`.
     ///
-    /// The signals are masked in this thread and all that it starts from now on.
-    pub(super) fn open(tell: &Sender<Input>) -> io::Result<Self> {
+    /// The signals are masked in this thread and in all threads that it starts later.
+    pub(super) fn open(sender: &Sender<RawInput>) -> io::Result<Self> {
         let tty = Self {
             found: tcgetattr(io::stdin())?,
         };
-        watch_signals(tell.clone())?;
-        read_keys(tell.clone())?;
+        watch_signals(sender.clone())?;
+        read_keys(sender.clone())?;
         tty.take()?;
         Ok(tty)
     }
 
-    pub(super) fn there_is_one() -> bool {
+    /// Whether stdin and stdout are a terminal that understands escape sequences.
+    pub(super) fn is_available() -> bool {
         let smart = std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
         smart && io::stdin().is_terminal() && io::stdout().is_terminal()
     }
 
     fn take(&self) -> io::Result<()> {
         let mut ours = self.found.clone();
-        // Ctrl-C, Ctrl-Z and Ctrl-S are keys like others, and Enter is not Ctrl-J. What is written
-        // is treated as before, so that whatever else prints here looks as it should.
+        // Ctrl-C, Ctrl-Z and Ctrl-S arrive as keys, and Enter differs from Ctrl-J. The output modes stay
+        // as they are, so that other programs print correctly on this terminal.
         ours.input_modes -= InputModes::ICRNL | InputModes::IXON;
         ours.local_modes -=
             LocalModes::ECHO | LocalModes::ICANON | LocalModes::IEXTEN | LocalModes::ISIG;
@@ -60,7 +61,7 @@ impl Tty {
         Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &self.found)?)
     }
 
-    /// Stops this process as Ctrl-Z does, until [`Input::Continued`].
+    /// Stops this process as Ctrl-Z does. [`RawInput::Continued`] follows.
     pub(super) fn suspend(&self) -> io::Result<()> {
         self.give_back()?;
         Ok(raise(Signal::SIGTSTP)?)
@@ -71,39 +72,40 @@ impl Tty {
         self.take()
     }
 
-    /// The number of columns that it has now.
+    /// The present width, in columns.
     pub(super) fn width() -> usize {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 => size.ws_col.into(),
-            _ => USUAL_WIDTH,
+            _ => DEFAULT_WIDTH,
         }
     }
 }
 
 impl Drop for Tty {
     fn drop(&mut self) {
-        // If it is gone, there is nothing to give back.
+        // A failure means that the terminal is gone.
         let _ = self.give_back();
     }
 }
 
-/// In one piece, so that a terminal never shows a half of it.
+/// Writes the text in one piece, so that a terminal never shows a half of it.
 pub(super) fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-fn read_keys(tell: Sender<Input>) -> io::Result<()> {
+/// Starts the thread that reads the keyboard.
+fn read_keys(sender: Sender<RawInput>) -> io::Result<()> {
     let read = move || {
         let mut bytes = [0; 4096];
         loop {
             let input = match io::stdin().read(&mut bytes) {
-                Ok(0) | Err(_) => Input::End,
-                Ok(length) => Input::Bytes(bytes[..length].to_vec()),
+                Ok(0) | Err(_) => RawInput::Ready(Input::End),
+                Ok(length) => RawInput::Bytes(bytes[..length].to_vec()),
             };
-            let ended = matches!(input, Input::End);
-            if tell.send(input).is_err() || ended {
+            let ended = matches!(input, RawInput::Ready(Input::End));
+            if sender.send(input).is_err() || ended {
                 return;
             }
         }
@@ -112,8 +114,9 @@ fn read_keys(tell: Sender<Input>) -> io::Result<()> {
     thread.spawn(read).map(drop)
 }
 
-/// Signals become input like any other, so that the terminal is given back before they end us.
-fn watch_signals(tell: Sender<Input>) -> io::Result<()> {
+/// Starts the thread that delivers signals as input, so that the terminal is restored before a signal
+/// ends the process.
+fn watch_signals(sender: Sender<RawInput>) -> io::Result<()> {
     let signals: SigSet = [
         Signal::SIGWINCH,
         Signal::SIGCONT,
@@ -127,15 +130,15 @@ fn watch_signals(tell: Sender<Input>) -> io::Result<()> {
     let watch = move || {
         while let Ok(signal) = signals.wait() {
             let input = match signal {
-                Signal::SIGWINCH => Input::Resized,
-                Signal::SIGCONT => Input::Continued,
-                ending => Input::Ending(ending as u8),
+                Signal::SIGWINCH => RawInput::Resized,
+                Signal::SIGCONT => RawInput::Continued,
+                ending => RawInput::Ready(Input::Quit(128 + ending as u8)),
             };
-            if let Err(unheard) = tell.send(input)
-                && let Input::Ending(number) = unheard.0
+            if let Err(unsent) = sender.send(input)
+                && let RawInput::Ready(Input::Quit(code)) = unsent.0
             {
-                // The conversation is over, and only its goodbye still takes time.
-                process::exit(128 + i32::from(number));
+                // The chat is over, and the process only waits for the client's goodbye.
+                process::exit(code.into());
             }
         }
     };

@@ -1,9 +1,9 @@
 //! The commands of `hubbub join`: parses a typed line.
 
-use super::RoomName;
+use crate::message::RoomName;
 use crate::protocol::{Command, text};
 
-/// The lines of `/help`.
+/// The answer to `/help`.
 pub(super) const HELP: [&str; 7] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
@@ -16,15 +16,18 @@ pub(super) const HELP: [&str; 7] = [
 
 /// One parsed line of input.
 #[derive(Debug, PartialEq)]
-pub(super) enum LineRequest {
+pub(super) enum UserCommand {
+    /// Send a text.
     Say(String),
-    Ask(Command),
+    /// A command that the server answers, such as `/who`.
+    Other(Command),
+    /// Leave this room and enter another.
     Join(RoomName),
     Quit,
     Help,
 }
 
-impl LineRequest {
+impl UserCommand {
     pub(super) fn parse(line: &str, room: &RoomName) -> Result<Self, String> {
         let words = line.strip_suffix('\r').unwrap_or(line).trim_end();
         let (word, argument) = words.split_once(' ').unwrap_or((words, ""));
@@ -43,7 +46,7 @@ impl LineRequest {
             _ => match text::parse(line, room) {
                 Ok(Command::Send { text, .. }) => Ok(Self::Say(text)),
                 Ok(Command::Help) => Ok(Self::Help),
-                Ok(command) => Ok(Self::Ask(command)),
+                Ok(command) => Ok(Self::Other(command)),
                 Err(rejection) => Err(rejection.message),
             },
         }
@@ -60,15 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_said_or_asks_for_something() {
-        let parse = |line: &str| LineRequest::parse(line, &RoomName::lobby());
-        assert_eq!(parse("hello "), Ok(LineRequest::Say("hello ".to_owned())));
-        assert_eq!(parse("//quit"), Ok(LineRequest::Say("/quit".to_owned())));
-        assert_eq!(parse("/quit\r"), Ok(LineRequest::Quit));
-        assert_eq!(parse("/help"), Ok(LineRequest::Help));
+    fn a_line_is_a_text_or_a_command() {
+        let parse = |line: &str| UserCommand::parse(line, &RoomName::lobby());
+        assert_eq!(parse("hello "), Ok(UserCommand::Say("hello ".to_owned())));
+        assert_eq!(parse("//quit"), Ok(UserCommand::Say("/quit".to_owned())));
+        assert_eq!(parse("/quit\r"), Ok(UserCommand::Quit));
+        assert_eq!(parse("/help"), Ok(UserCommand::Help));
         let den = "a den".parse().expect("a name");
-        assert_eq!(parse("/join  a den "), Ok(LineRequest::Join(den)));
-        assert!(matches!(parse("/history 3"), Ok(LineRequest::Ask(_))));
+        assert_eq!(parse("/join  a den "), Ok(UserCommand::Join(den)));
+        assert!(matches!(parse("/history 3"), Ok(UserCommand::Other(_))));
         for bad in [
             "/join",
             "/join a/b",

@@ -1,24 +1,24 @@
-//! The lines that were typed here and not heard back yet. The terminal shows them already, so that what
-//! comes back is not shown again.
+//! The lines sent from this screen that the server has not sent back yet. The terminal shows them already,
+//! so their messages are not printed again.
 
 use std::collections::VecDeque;
 
 use crate::message::{Message, MessageId};
 use crate::protocol::Ref;
 
-/// The lines of one room, in the order in which they were typed.
+/// The lines of one room, in the order in which the user typed them.
 #[derive(Default)]
 pub(super) struct Echoes(VecDeque<Echo>);
 
 struct Echo {
     reference: Ref,
     text: String,
-    /// Once the line is stored.
+    /// Set once the server has stored the line.
     id: Option<MessageId>,
 }
 
 impl Echoes {
-    /// A line was typed.
+    /// A line is sent.
     pub(super) fn expect(&mut self, reference: Ref, text: String) {
         self.0.push_back(Echo {
             reference,
@@ -27,7 +27,7 @@ impl Echoes {
         });
     }
 
-    /// The line is stored; if it was not heard yet, it will be under this id.
+    /// The line is stored. Unless its message came before this answer, it comes with this id.
     pub(super) fn stored(&mut self, reference: &Ref, id: MessageId) {
         let echo = self.0.iter_mut().find(|echo| echo.reference == *reference);
         if let Some(echo) = echo {
@@ -35,23 +35,23 @@ impl Echoes {
         }
     }
 
-    /// The line was refused: it will not be heard.
+    /// The line is refused: it has no message.
     pub(super) fn refused(&mut self, reference: &Ref) {
         self.0.retain(|echo| echo.reference != *reference);
     }
 
-    /// The room was left.
+    /// The user has left the room.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Takes note of a message that was heard in the room, and whether the user who types here said
-    /// it. True if it is a line that was typed here, once for each.
+    /// Whether this message is one of the lines; each line matches once. `is_mine`: whether the message
+    /// is from the user of this screen.
     pub(super) fn take(&mut self, message: &Message, is_mine: bool) -> bool {
-        // A message comes before those with higher ids, or in a gap and never.
+        // Ids grow. A line with a lower id than this message is lost in a gap.
         self.0
             .retain(|echo| echo.id.is_none_or(|id| id >= message.id));
-        // A message may overtake the answer that tells its id.
+        // A message may arrive before the answer with its id.
         let is_it = |echo: &Echo| match echo.id {
             Some(id) => id == message.id,
             None => echo.text == message.text,
@@ -98,20 +98,20 @@ mod tests {
     }
 
     #[test]
-    fn what_another_user_says_is_theirs() {
+    fn a_message_of_another_user_is_no_echo() {
         let (mut echoes, _) = expected("hello");
         assert!(!echoes.take(&message(1, "hello"), false));
         assert!(echoes.take(&message(2, "hello"), true));
     }
 
     #[test]
-    fn a_line_that_will_not_come_back_hides_nothing_and_is_not_kept() {
+    fn a_line_without_a_message_hides_no_other_and_is_not_kept() {
         let (mut echoes, mine) = expected("hello");
         echoes.refused(&mine);
         assert!(!echoes.take(&message(1, "hello"), true));
         let (mut echoes, mine) = expected("hello");
         echoes.stored(&mine, id(1));
-        // It was lost in a gap.
+        // The line with id 1 was lost in a gap.
         assert!(!echoes.take(&message(2, "hello"), true));
         assert!(echoes.0.is_empty());
     }
