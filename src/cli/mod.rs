@@ -56,7 +56,7 @@ struct Cli {
 enum Commands {
     /// Serve chat (also the default without a command)
     Serve(Box<serve::ServeArgs>),
-    /// Chat from a terminal or a pipe: lines on stdin are said, lines heard are printed
+    /// Chat from a terminal or a pipe: send the lines of stdin, print the messages of a room
     #[command(after_help = join::ABOUT)]
     Join(join::JoinArgs),
     /// Say one thing; exits 0 only once the server has stored it
@@ -72,10 +72,10 @@ enum Commands {
 /// The server and the room of a client.
 #[derive(Args)]
 struct ConnectArgs {
-    /// The server; of several, separated by commas, the next is tried when one is away
+    /// The server, or several separated by commas, which are tried in turn
     #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse, value_delimiter = ',')]
     url: Vec<ServerUrl>,
-    /// What `hubbub token` printed, for a server that wants one
+    /// A token of `hubbub token`, for a server that demands one
     #[arg(
         long,
         env = "HUBBUB_TOKEN",

@@ -11,7 +11,7 @@ pub(super) struct ReadyArgs {
     /// The server
     #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
     url: ServerUrl,
-    /// How long it may take to answer
+    /// The time within which the server has to answer
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     timeout: u64,
 }

@@ -14,11 +14,11 @@ use crate::protocol::Event;
 pub(super) struct SayArgs {
     /// Your name
     name: UserName,
-    /// What to say; without it, all of stdin
+    /// The text; without it, all of stdin
     text: Vec<String>,
     #[command(flatten)]
     connect: ConnectArgs,
-    /// How long to try
+    /// The time after which the command gives up
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
 }

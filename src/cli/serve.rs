@@ -42,17 +42,17 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[derive(Args)]
 #[command(next_help_heading = "Service")]
 pub(super) struct ServeArgs {
-    /// Check the options, print what is in effect, without secrets, and end
+    /// Check the options, print their values without secrets, and end
     #[arg(long)]
     check: bool,
-    /// Where to listen; port 0 chooses a free one
+    /// The address to listen on; port 0 means a free port
     #[arg(long, env = "HUBBUB_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// The Redis that instances share: redis://user:password@host:port/db, all but the host optional,
-    /// or rediss:// for TLS; without it one instance serves alone
+    /// or rediss:// for TLS; without it this instance serves alone
     #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, hide_env_values = true)]
     redis: Option<RedisAddress>,
-    /// What keys and channels in Redis begin with
+    /// The prefix of all keys and channels in Redis
     #[arg(
         long,
         env = "HUBBUB_PREFIX",
@@ -60,10 +60,10 @@ pub(super) struct ServeArgs {
         default_value = "hubbub"
     )]
     prefix: String,
-    /// How long a teardown may take
+    /// The longest time that a teardown takes
     #[arg(long, env = "HUBBUB_DRAIN", value_name = "SECONDS", default_value_t = limit::DRAIN.default, value_parser = within::<u64>(limit::DRAIN))]
     drain: u64,
-    /// What is logged to stderr: off, error, warn, info, debug or trace
+    /// The level of the log on stderr: off, error, warn, info, debug or trace
     #[arg(
         long,
         env = "HUBBUB_LOG_LEVEL",
@@ -74,48 +74,47 @@ pub(super) struct ServeArgs {
     /// The largest message
     #[arg(long, env = "HUBBUB_MAX_MESSAGE", value_name = "BYTES", default_value_t = limit::MAX_MESSAGE.default as usize, value_parser = within::<usize>(limit::MAX_MESSAGE), help_heading = "Limits")]
     max_message: usize,
-    /// The largest request head
+    /// The largest head of an HTTP request
     #[arg(long, env = "HUBBUB_MAX_HEAD", value_name = "BYTES", default_value_t = limit::MAX_HEAD.default as usize, value_parser = within::<usize>(limit::MAX_HEAD), help_heading = "Limits")]
     max_head: usize,
-    /// How much may wait for a user who reads slowly; past half of it notices are left out, and who
-    /// fills it is disconnected
+    /// The most that waits for a user who reads slowly; from half of it on, notices are dropped, and a
+    /// connection that fills it is closed
     #[arg(long, env = "HUBBUB_OUTBOX_BYTES", value_name = "BYTES", default_value_t = limit::OUTBOX_BYTES.default as usize, value_parser = within::<usize>(limit::OUTBOX_BYTES), help_heading = "Limits")]
     outbox_bytes: usize,
-    /// How many rooms one connection may be in
+    /// The most rooms that one connection may join
     #[arg(long, env = "HUBBUB_ROOMS_PER_CONNECTION", value_name = "COUNT", default_value_t = limit::ROOMS.default as usize, value_parser = within::<usize>(limit::ROOMS), help_heading = "Limits")]
     rooms_per_connection: usize,
-    /// How many connections there may be [default: what this machine can hold]
+    /// The most connections [default: as many as this machine can hold]
     #[arg(long, env = "HUBBUB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_connections: Option<usize>,
-    /// How many connections one address may have [default: no limit]
+    /// The most connections of one address [default: no limit]
     #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_per_address: Option<usize>,
-    /// How many messages and requests a second a connection may send, on average; 0 for no limit
+    /// The messages and requests that a connection may send per second, on average; 0 for no limit
     #[arg(long, env = "HUBBUB_SEND_RATE", value_name = "COUNT", default_value_t = limit::SEND_RATE.default as u32, value_parser = within::<u32>(limit::SEND_RATE), help_heading = "Limits")]
     send_rate: u32,
-    /// How many of them it may send at once
+    /// The messages and requests that a connection may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
-    /// How often a peer is pinged
+    /// The time between two pings to a peer
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Deadlines")]
     ping_interval: u64,
-    /// How long it may be silent after a ping, before it is given up
+    /// The time after a ping within which a peer has to send something; else it is given up
     #[arg(long, env = "HUBBUB_PONG_TIMEOUT", value_name = "SECONDS", default_value_t = limit::PONG_TIMEOUT.default, value_parser = within::<u64>(limit::PONG_TIMEOUT), help_heading = "Deadlines")]
     pong_timeout: u64,
-    /// How long a user may take to read what is written at once, however it trickles
+    /// The time within which a user has to read the bytes of one write, however slowly they trickle
     #[arg(long, env = "HUBBUB_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::WRITE_TIMEOUT.default, value_parser = within::<u64>(limit::WRITE_TIMEOUT), help_heading = "Deadlines")]
     write_timeout: u64,
-    /// How long a peer may take to answer when it is told goodbye
+    /// The time within which a peer has to answer a close frame
     #[arg(long, env = "HUBBUB_CLOSE_TIMEOUT", value_name = "SECONDS", default_value_t = limit::CLOSE_TIMEOUT.default, value_parser = within::<u64>(limit::CLOSE_TIMEOUT), help_heading = "Deadlines")]
     close_timeout: u64,
-    /// How long a client may take to send its request's head
+    /// The time within which a client has to send the head of its request
     #[arg(long, env = "HUBBUB_HEAD_TIMEOUT", value_name = "SECONDS", default_value_t = limit::HEAD_TIMEOUT.default, value_parser = within::<u64>(limit::HEAD_TIMEOUT), help_heading = "Deadlines")]
     head_timeout: u64,
-    /// Let in only who has a token signed with this secret of 32 bytes or more; `hubbub token` makes
-    /// them
+    /// Demand a token that is signed with this secret of 32 bytes or more; `hubbub token` makes tokens
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
-    /// A page's origin that may connect, such as `https://chat.example`, beside this server's own; *
+    /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated
     #[arg(
         long,
@@ -125,19 +124,19 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     allow_origin: Vec<String>,
-    /// How many messages of a room are kept
+    /// The most messages kept of a room
     #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
     history_length: usize,
-    /// How long a room in which nothing is said remembers
+    /// The time for which a room without new messages keeps its log
     #[arg(long, env = "HUBBUB_HISTORY_TTL", value_name = "SECONDS", default_value_t = limit::HISTORY_TTL.default, value_parser = within::<u64>(limit::HISTORY_TTL), help_heading = "Memory")]
     history_ttl: u64,
-    /// How many bytes are remembered over all rooms without Redis; beyond that the oldest are forgotten
+    /// The most bytes kept of all rooms without Redis; beyond that the oldest messages are dropped
     #[arg(long, env = "HUBBUB_HISTORY_BYTES", value_name = "BYTES", default_value_t = limit::HISTORY_BYTES.default as usize, value_parser = within::<usize>(limit::HISTORY_BYTES), help_heading = "Memory")]
     history_bytes: usize,
-    /// How long the users of an instance that was killed still seem present
+    /// The time for which the users of a killed instance still appear present
     #[arg(long, env = "HUBBUB_PRESENCE_TTL", value_name = "SECONDS", default_value_t = limit::PRESENCE_TTL.default, value_parser = within::<u64>(limit::PRESENCE_TTL), help_heading = "Memory")]
     presence_ttl: u64,
-    /// How long a user whose connection broke off is not missed
+    /// The time within which a user whose connection broke may return without a notice
     #[arg(long, env = "HUBBUB_PRESENCE_GRACE", value_name = "SECONDS", default_value_t = limit::PRESENCE_GRACE.default, value_parser = within::<u64>(limit::PRESENCE_GRACE), help_heading = "Memory")]
     presence_grace: u64,
 }

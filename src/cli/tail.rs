@@ -16,16 +16,16 @@ use crate::protocol::text::{self, Line, STARTED_ANEW};
 pub(super) struct TailArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// The name to be seen under
+    /// The user name under which the command is in the room
     #[arg(long = "as", value_name = "NAME", default_value = "tail")]
     name: UserName,
-    /// End after so many messages
+    /// End after this number of messages
     #[arg(long, value_name = "COUNT")]
     count: Option<usize>,
     /// Begin after this message
     #[arg(long, value_name = "ID", conflicts_with = "history")]
     since: Option<MessageId>,
-    /// How many past messages to print first
+    /// The number of past messages to print first
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     history: usize,
     /// End after this time, with an error if --count was not reached

@@ -10,15 +10,15 @@ use crate::server::token::{Claims, Secret};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
-    /// Whom it lets in
+    /// The user that the token lets in
     name: UserName,
     /// The server's --token-secret
     #[arg(long = "secret", env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true)]
     secret: Secret,
-    /// How long it is valid
+    /// The time for which the token is valid
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     life: u64,
-    /// A room that may be entered; may be repeated. Without any, all may
+    /// A room that the user may join; may be repeated. Without it, every room
     #[arg(long = "room", value_name = "ROOM")]
     rooms: Vec<RoomName>,
 }

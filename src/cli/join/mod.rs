@@ -34,10 +34,10 @@ const MAX_UNANSWERED: usize = 16;
 
 /// The end of `hubbub join --help`.
 pub(super) const ABOUT: &str = "\
-On a terminal there is a prompt; /help tells what can be typed at it. Ctrl-D leaves, Ctrl-C too.
+On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves, Ctrl-C too.
 
-In a pipe the lines of stdin are said and what is heard is printed. The end of the input is the end,
-once every line is stored, and the exit code is 0 if all of them were.";
+In a pipe, each line of stdin is sent and each message is printed. After the end of the input, the
+command ends once every line is stored. The exit code is 0 if all of them were.";
 
 #[derive(Args)]
 pub(super) struct JoinArgs {
@@ -45,7 +45,7 @@ pub(super) struct JoinArgs {
     name: UserName,
     #[command(flatten)]
     connect: ConnectArgs,
-    /// How many past messages to print first
+    /// The number of past messages to print first
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     history: usize,
     /// Whether to use colours; auto means on a terminal, unless NO_COLOR is set
