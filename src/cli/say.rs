@@ -8,6 +8,7 @@ use clap::Args;
 use super::exit::{Exit, exit_code};
 use super::timed_client::TimedClient;
 use super::{ConnectArgs, LONGEST_TEXT, UserName};
+use crate::client::{NOT_CONFIRMED, NOT_SENT};
 use crate::protocol::Event;
 
 #[derive(Args)]
@@ -40,11 +41,18 @@ fn say(args: &SayArgs) -> Result<(), Exit> {
     client.join(args.connect.room.clone(), None, None);
     let mine = client.send(args.connect.room.clone(), text);
     let mut client = TimedClient::new(client, Some(args.timeout));
-    let mut outcome = "not sent";
-    while let Some(event) = client.next_event()? {
+    let mut outcome = NOT_SENT;
+    loop {
+        let event = match client.next_event() {
+            Ok(Some(event)) => event,
+            Ok(None) => return Err(client.timed_out(outcome)),
+            // Refused for good, perhaps on another connection than the one that took the text.
+            Err(Exit::Failed(why)) => return Err(Exit::Failed(format!("{outcome}: {why}"))),
+            Err(exit) => return Err(exit),
+        };
         match event {
             // The client sends the text as soon as it is in the room.
-            Event::Room { .. } => outcome = "not confirmed: it may have been sent or not",
+            Event::Room { .. } => outcome = NOT_CONFIRMED,
             Event::Sent { reference, .. } if reference.as_ref() == Some(&mine) => return Ok(()),
             Event::Error {
                 message, reference, ..
@@ -53,7 +61,6 @@ fn say(args: &SayArgs) -> Result<(), Exit> {
             _ => {}
         }
     }
-    Err(client.timed_out(outcome))
 }
 
 /// Reads all of stdin as one text.

@@ -20,6 +20,7 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
+pub(crate) use self::state::{NOT_CONFIRMED, NOT_SENT};
 use self::worker::{ClientRequest, Worker};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};

@@ -73,6 +73,34 @@ fn say_tells_how_it_went() {
 }
 
 #[test]
+fn say_that_is_refused_once_the_server_has_the_text_does_not_call_it_unsent() {
+    let puppet = Puppet::start();
+    let at = puppet.url();
+    let fails = |with: &str| (Some(1), format!("hubbub: {with}\n"));
+    let (server, refused, _) = said(&puppet, "20");
+    drop(server);
+    puppet.refuses();
+    let doubt = format!("not confirmed: it may have been sent or not: {at} refuses (401): no");
+    assert_eq!(ends(refused), fails(&doubt));
+    let refused = say(&puppet, "20");
+    puppet.refuses();
+    assert_eq!(
+        ends(refused),
+        fails(&format!("not sent: {at} refuses (401): no"))
+    );
+    let (server, closed, _) = said(&puppet, "20");
+    drop(server);
+    let mut server = puppet.welcomes("alice");
+    server.hears("join");
+    server.says(&json!({
+        "type": "error", "code": "forbidden", "message": "the room is closed", "room": "lobby",
+        "retry": false
+    }));
+    let doubt = "not confirmed: it may have been sent or not: the room is closed";
+    assert_eq!(ends(closed), fails(doubt));
+}
+
+#[test]
 fn a_room_that_is_closed_to_its_members_ends_the_conversation() {
     let puppet = Puppet::start();
     let mut bob = Terminal::start(&["join", "bob", "--url", &puppet.url()]);

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use self::outgoing::Outgoing;
+pub(crate) use self::outgoing::{NOT_CONFIRMED, NOT_SENT};
 use crate::message::{Message, MessageId, RoomName};
 use crate::protocol::{Command, ErrorCode, Event, Ref};
 
@@ -143,8 +144,13 @@ impl ClientState {
             self.send_next(room, now, &mut actions);
         } else {
             let why = format!("not in the room {room}; join it first");
-            let event = not_sent(room, reference, ErrorCode::NotJoined, &why);
-            actions.events.push(event);
+            actions.events.push(Event::Error {
+                code: ErrorCode::NotJoined,
+                message: format!("{NOT_SENT}: {why}"),
+                reference: Some(reference),
+                room: Some(room.clone()),
+                retry: false,
+            });
         }
         actions
     }
@@ -248,8 +254,7 @@ impl ClientState {
                         return actions;
                     }
                     self.rooms.remove(name);
-                    let lost = self.outgoing.remove_room(name).into_iter();
-                    failed.extend(lost.map(|lost| not_sent(name, lost, *code, message)));
+                    failed = self.outgoing.remove_room(name, *code, message);
                 }
             }
             Event::Welcome { limits, .. } => self.max_message = limits.max_message,
@@ -350,17 +355,6 @@ impl Room {
             self.last = Some(id);
         }
         is_new
-    }
-}
-
-/// The event that tells the user of a send that is given up.
-fn not_sent(room: &RoomName, reference: Ref, code: ErrorCode, why: &str) -> Event {
-    Event::Error {
-        code,
-        message: format!("not sent: {why}"),
-        reference: Some(reference),
-        room: Some(room.clone()),
-        retry: false,
     }
 }
 

@@ -11,6 +11,10 @@ use crate::protocol::{Command, ErrorCode, Event, Ref, json};
 /// A send may be repeated under its ref for this long: a little less than the server remembers the ref.
 const REF_IS_SAFE: Duration = Ref::LASTS.saturating_sub(Duration::from_secs(20));
 
+/// The beginnings of the sentence about a send that is given up.
+pub(crate) const NOT_SENT: &str = "not sent";
+pub(crate) const NOT_CONFIRMED: &str = "not confirmed: it may have been sent or not";
+
 /// The sends of all rooms.
 #[derive(Default)]
 pub(super) struct Outgoing(VecDeque<QueuedSend>);
@@ -72,12 +76,17 @@ impl Outgoing {
         self.0.remove(index).map(|send| send.room)
     }
 
-    /// Removes all sends of a room that cannot be joined. Returns their refs.
-    pub(super) fn remove_room(&mut self, room: &RoomName) -> Vec<Ref> {
+    /// Removes all sends of a room that cannot be joined. Returns their errors.
+    pub(super) fn remove_room(
+        &mut self,
+        room: &RoomName,
+        code: ErrorCode,
+        why: &str,
+    ) -> Vec<Event> {
         let removed = self.0.iter().filter(|send| send.room == *room);
-        let removed = removed.map(|send| send.reference.clone()).collect();
+        let failed = removed.map(|send| send.failed(code, why)).collect();
         self.0.retain(|send| send.room != *room);
-        removed
+        failed
     }
 
     fn find(&mut self, reference: &Ref) -> Option<&mut QueuedSend> {
@@ -106,25 +115,19 @@ impl Outgoing {
             let age = first
                 .first_written
                 .map(|written| now.duration_since(written));
-            let (code, message) = if length > max_frame {
-                let message = format!("not sent: too long, {length} bytes of at most {max_frame}");
-                (ErrorCode::BadRequest, message)
+            let (code, why) = if length > max_frame {
+                let why = format!("too long, {length} bytes of at most {max_frame}");
+                (ErrorCode::BadRequest, why)
             } else if age.is_none_or(|age| age < REF_IS_SAFE) {
                 first.in_flight = true;
                 return Some(command);
             } else {
-                let message = "not confirmed: it may have been sent or not".to_owned();
-                (ErrorCode::Unavailable, message)
+                let why = "no answer came while it was safe to repeat it".to_owned();
+                (ErrorCode::Unavailable, why)
             };
+            failed.push(first.failed(code, &why));
             let reference = first.reference.clone();
             self.remove(&reference);
-            failed.push(Event::Error {
-                code,
-                message,
-                reference: Some(reference),
-                room: Some(room.clone()),
-                retry: false,
-            });
         }
     }
 }
@@ -135,6 +138,22 @@ impl QueuedSend {
             room: self.room.clone(),
             text: self.text.clone(),
             reference: Some(self.reference.clone()),
+        }
+    }
+
+    /// The event that tells the user that the send is given up. Once it was written, the server may have
+    /// stored it.
+    fn failed(&self, code: ErrorCode, why: &str) -> Event {
+        let outcome = match self.first_written {
+            None => NOT_SENT,
+            Some(_) => NOT_CONFIRMED,
+        };
+        Event::Error {
+            code,
+            message: format!("{outcome}: {why}"),
+            reference: Some(self.reference.clone()),
+            room: Some(self.room.clone()),
+            retry: false,
         }
     }
 }

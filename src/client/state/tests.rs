@@ -153,6 +153,38 @@ fn each_line_for_a_forbidden_room_fails_with_its_own_error() {
     assert_eq!(failed(&actions), [second]);
 }
 
+#[test]
+fn a_line_that_was_written_before_its_room_was_closed_is_not_called_unsent() {
+    let now = Instant::now();
+    let mut state = in_the_lobby(now);
+    let (_, actions) = send(&mut state, "one", now);
+    state.writing(&actions.commands[0], now);
+    send(&mut state, "two", now);
+    let closed = Event::Error {
+        code: ErrorCode::Forbidden,
+        message: "the room is closed".to_owned(),
+        reference: None,
+        room: Some(RoomName::lobby()),
+        retry: false,
+    };
+    let actions = comes_back(&mut state, closed, now);
+    let told = actions.events.iter().filter_map(|event| match event {
+        Event::Error {
+            message,
+            reference: Some(_),
+            ..
+        } => Some(message.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            "not confirmed: it may have been sent or not: the room is closed",
+            "not sent: the room is closed"
+        ]
+    );
+}
+
 /// The refs of the sends that the user hears have failed.
 fn failed(actions: &Actions) -> Vec<Ref> {
     let told = actions.events.iter().filter_map(|event| match event {

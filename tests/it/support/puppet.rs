@@ -1,5 +1,6 @@
 //! A server that says what a test has it say, in the JSON encoding.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
@@ -24,11 +25,27 @@ impl Puppet {
         format!("http://{address}")
     }
 
-    /// The next connection, welcomed.
-    pub(crate) fn welcomes(&self, user: &str) -> Conversation {
+    fn connection(&self) -> TcpStream {
         let (stream, _) = until("somebody connects", || self.listener.accept().ok());
         stream.set_nonblocking(false).expect("a mode");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        stream
+    }
+
+    /// The next connection, refused.
+    pub(crate) fn refuses(&self) {
+        let mut stream = self.connection();
+        let mut head = [0; 4096];
+        let length = stream.read(&mut head).expect("a request");
+        assert!(head[..length].ends_with(b"\r\n\r\n"), "in one piece");
+        stream
+            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+            .expect("it can be sent");
+    }
+
+    /// The next connection, welcomed.
+    pub(crate) fn welcomes(&self, user: &str) -> Conversation {
+        let stream = self.connection();
         #[allow(clippy::result_large_err)] // The signature is tungstenite's.
         let agree = |_: &Request, mut response: Response| {
             let encoding = "hubbub.v1".parse().expect("a header value");
