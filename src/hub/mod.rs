@@ -132,6 +132,14 @@ impl Hub {
         lock(&self.rooms).contains_key(room)
     }
 
+    /// The users that are present in a room, as far as its members were told. `None` if no connection of
+    /// this instance is in the room.
+    pub fn present(&self, name: &RoomName) -> Option<Vec<UserName>> {
+        let room = self.room(name)?;
+        let room = lock(&room);
+        Some(room.present().cloned().collect())
+    }
+
     /// The number of rooms with a member here.
     pub fn count(&self) -> usize {
         lock(&self.rooms).len()

@@ -176,6 +176,11 @@ impl Room {
         told
     }
 
+    /// The users that are present, as far as this room was told.
+    pub(super) fn present(&self) -> impl Iterator<Item = &UserName> {
+        self.present.iter().flatten()
+    }
+
     /// Compares `present` with the shared state, and announces the users that differ for the second
     /// time. At the first time, their notice may just be on its way.
     pub(super) fn reconcile(&mut self, name: &RoomName, users: &[UserName]) {

@@ -260,6 +260,11 @@ fn while_redis_is_full_it_is_not_ready_and_nobody_is_taken_for_gone() {
         alice.says("there is no room for this");
         let told = alice.hears();
         assert!(told.starts_with("! not sent: Redis "), "{told}");
+        alice.says("/who");
+        assert_eq!(alice.hears(), "* online: alice, bob");
+        let (status, members) = get(there.address(), "/api/rooms/lobby/members");
+        assert_eq!(status, 200);
+        assert!(members.contains(r#"["alice","bob"]"#), "{members}");
         thread::sleep(Duration::from_millis(500)); // longer than the expiry is the point
     }
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -286,11 +291,16 @@ fn a_user_that_enters_again_while_redis_is_full_is_shown_to_themselves() {
     let mut alice = hubbub.join("alice");
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
     until("nobody could be renewed", || {
-        alice.says("/who");
-        (alice.hears() == "* online: ").then_some(())
+        let members: Vec<(String, f64)> =
+            redis.run(&["ZRANGE", "hubbub:{lobby}:members", "0", "-1", "WITHSCORES"]);
+        let (now, _): (f64, f64) = redis.run(&["TIME"]);
+        let now = now * 1000.0;
+        members.iter().all(|(_, until)| *until < now).then_some(())
     });
     let mut tab = Client::json(hubbub.address(), "alice");
     assert_eq!(tab.joins("lobby")["members"], json!(["alice"]));
+    alice.says("/who");
+    assert_eq!(alice.hears(), "* online: alice");
 }
 
 #[test]

@@ -301,10 +301,15 @@ impl Backplane for Redis {
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        self.single_flight.ask(room, || {
+        let members = self.single_flight.ask(room, || {
             let question = self.scripts.members(&self.keys, room);
             wire::users(&self.publisher.call(&question)?).map(Arc::from)
-        })
+        })?;
+        if !self.publisher.is_refused() {
+            return Ok(members);
+        }
+        let members = self.keeper.members_unrenewed(room, &members);
+        members.ok_or(BackplaneError::Unavailable)
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {

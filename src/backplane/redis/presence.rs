@@ -4,6 +4,7 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -134,6 +135,20 @@ impl Keeper {
         if roster.depart(room, user, departure, Instant::now()) {
             self.presence.gone(room, user);
         }
+    }
+
+    /// The users in `room` while Redis takes no writes, in alphabetical order. Nobody can be renewed, so
+    /// the list that Redis gives loses users who are still here. The room's members were not told that
+    /// they left. `None` if this instance does not host the room, and so cannot know.
+    pub(super) fn members_unrenewed(
+        &self,
+        room: &RoomName,
+        listed: &[UserName],
+    ) -> Option<Arc<[UserName]>> {
+        let mut users: BTreeSet<UserName> = self.presence.hub.present(room)?.into_iter().collect();
+        users.extend(lock(&self.presence.roster).users(room));
+        users.extend(listed.iter().cloned());
+        Some(users.into_iter().collect())
     }
 
     /// Gives this instance's users up to the others, who announce those that do not come back
