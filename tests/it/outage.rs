@@ -322,6 +322,26 @@ fn a_redis_that_cannot_save_is_not_ready() {
 }
 
 #[test]
+fn a_redis_that_forbids_a_step_of_publishing_is_not_ready() {
+    let redis = Redis::start();
+    let allow = |rule: &str| {
+        let user = ["ACL", "SETUSER", "hub", "on", ">pw", "~*", "&*", "+@all"];
+        let _: String = redis.run(&[&user[..], &[rule]].concat());
+    };
+    allow("-xadd");
+    let url = redis.url().replace("redis://", "redis://hub:pw@");
+    let hubbub = Hubbub::with(&["--redis", &url]);
+    let why = unready(&hubbub);
+    assert!(why.contains("Redis takes no messages"), "{why}");
+    for rule in ["-evalsha", "-publish"] {
+        allow("+@all");
+        ready(&hubbub);
+        allow(rule);
+        unready(&hubbub);
+    }
+}
+
+#[test]
 fn a_redis_that_evicts_is_warned_of_at_the_start() {
     let warning = "maxmemory-policy is volatile-lru";
     let bounded = ["--maxmemory", "100mb", "--maxmemory-policy"];

@@ -72,17 +72,19 @@ impl Pipeline {
             connection,
             refused: None,
         };
-        let questions = [wire::hello(), wire::memory_policy(), wire::proof(keys)];
+        let questions = [wire::hello(), wire::memory_policy()];
         let answers = pipeline.ask(&questions).map_err(|error| describe(&error))?;
-        let [hello, memory, proof] = &answers[..] else {
+        let [hello, memory] = &answers[..] else {
             return Err(describe(&late()));
         };
         if wire::is_replica(hello) {
             return Err(IS_REPLICA.to_owned());
         }
-        pipeline.load(scripts).map_err(|error| describe(&error))?;
-        if let Value::ServerError(error) = proof {
-            pipeline.refused = Some(sentence(error));
+        let proof = pipeline
+            .load(scripts, Some(scripts.proof(keys)))
+            .map_err(|error| describe(&error))?;
+        if let Some(Value::ServerError(error)) = proof {
+            pipeline.refused = Some(sentence(&error));
         }
         if let Some(policy) = wire::evicting_policy(memory) {
             warn!(
@@ -94,14 +96,24 @@ impl Pipeline {
     }
 
     /// Loads the scripts. One that Redis does not know cannot be mended inside a batch, so they are
-    /// loaded ahead (<https://redis.io/docs/latest/commands/script-load/>).
-    pub(super) fn load(&mut self, scripts: &Scripts) -> Result<(), RedisError> {
-        for answer in self.ask(&scripts.load())? {
+    /// loaded ahead (<https://redis.io/docs/latest/commands/script-load/>). `then` runs behind them, and
+    /// its reply is returned.
+    pub(super) fn load(
+        &mut self,
+        scripts: &Scripts,
+        then: Option<Cmd>,
+    ) -> Result<Option<Value>, RedisError> {
+        let mut commands = scripts.load().to_vec();
+        let loads = commands.len();
+        commands.extend(then);
+        let mut answers = self.ask(&commands)?;
+        let reply = answers.drain(loads..).next();
+        for answer in answers {
             if let Value::ServerError(error) = answer {
                 return Err(error.into());
             }
         }
-        Ok(())
+        Ok(reply)
     }
 
     /// Runs some commands and returns their replies.

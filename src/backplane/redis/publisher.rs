@@ -57,6 +57,7 @@ pub(super) struct Publisher {
     queue: Sender<Queued>,
     link: Arc<Link>,
     keys: Keys,
+    scripts: Scripts,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -90,7 +91,7 @@ impl Publisher {
         let worker = Worker {
             address,
             keys: keys.clone(),
-            scripts,
+            scripts: scripts.clone(),
             link: Arc::clone(&link),
             pipeline: None,
             most: BATCH_COMMANDS,
@@ -104,6 +105,7 @@ impl Publisher {
             queue,
             link,
             keys,
+            scripts,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -173,16 +175,16 @@ impl Publisher {
         self.link.connected.load(Ordering::Acquire)
     }
 
-    /// Has Redis prove that it takes writes. Called again and again by the keeper.
+    /// Has Redis prove that it takes messages: it runs all that a message runs. Called again and again by the keeper.
     pub(super) fn prove(&self) {
         let link = Arc::clone(&self.link);
-        let proof = wire::proof(&self.keys);
         self.submit(
-            &proof,
-            Box::new(move |answer| {
-                if answer.is_ok() {
-                    link.is_proven();
-                }
+            &self.scripts.proof(&self.keys),
+            Box::new(move |answer| match answer {
+                Ok(_) => link.is_proven(),
+                Err(BackplaneError::Refused(why)) => link.refuses(why),
+                // Nothing is proven, and if that goes on for long, `writable` says so.
+                Err(_) => {}
             }),
         );
     }
@@ -409,7 +411,7 @@ fn exchange(
     }
     // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They stay
     // in order unless another instance loads the scripts in the midst of this batch.
-    if let Err(error) = pipeline.load(scripts) {
+    if let Err(error) = pipeline.load(scripts, None) {
         first.give_up_unknown();
         return Err(error);
     }

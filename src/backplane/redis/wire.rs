@@ -50,9 +50,9 @@ impl Keys {
         format!("{}:newest", self.channel(room))
     }
 
-    /// A key of this instance's own, for proving that Redis takes writes.
-    fn alive(&self) -> String {
-        format!("{}:alive", self.control())
+    /// Keys of this instance's own, for proving that Redis takes messages.
+    fn alive(&self) -> [String; 2] {
+        ["log", "newest"].map(|name| format!("{}:{name}", self.control()))
     }
 
     fn reference(&self, draft: &Draft) -> Option<String> {
@@ -68,6 +68,9 @@ impl Keys {
 
 const PUBLISH: &str = include_str!("publish.lua");
 const PRESENCE: &str = include_str!("presence.lua");
+
+/// The time to live of the keys of [`Scripts::proof`].
+const PROOF_STAYS: Duration = Duration::from_secs(10);
 
 /// The atomic steps, loaded into Redis once per connection and run by their hash.
 #[derive(Clone)]
@@ -110,6 +113,21 @@ impl Scripts {
             .arg(retention.history_ttl.as_millis() as u64)
             .arg((retention.history_ttl + LAST_ID_LASTS).as_millis() as u64)
             .arg(Ref::LASTS.as_millis() as u64);
+        command
+    }
+
+    /// Says nothing to nobody but this instance. Redis answers with an error while it takes no messages.
+    pub(super) fn proof(&self, keys: &Keys) -> Cmd {
+        const KEEP: usize = 1;
+        let mut command = cmd("EVALSHA");
+        command.arg(self.publish.get_hash()).arg(2);
+        for key in keys.alive() {
+            command.arg(key);
+        }
+        let (channel, from, text, via) = (keys.control(), "", "", "");
+        let stays = PROOF_STAYS.as_millis() as u64;
+        command.arg(channel).arg(from).arg(text).arg(via).arg(KEEP);
+        command.arg(stays).arg(stays).arg(stays);
         command
     }
 
@@ -231,20 +249,6 @@ pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
     };
     let is_bounded = field("maxmemory") != Some("0");
     field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
-}
-
-/// The time to live of the key of [`proof`].
-const PROOF_STAYS: Duration = Duration::from_secs(10);
-
-/// A write that changes nothing. Redis answers it with an error while it takes no writes.
-pub(super) fn proof(keys: &Keys) -> Cmd {
-    let mut command = cmd("SET");
-    command
-        .arg(keys.alive())
-        .arg("")
-        .arg("PX")
-        .arg(PROOF_STAYS.as_millis() as u64);
-    command
 }
 
 /// Whether the answer may be large.
