@@ -15,6 +15,7 @@ use super::http::{Request, Resource, Response, read_body};
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
+use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 
 /// The value of `Retry-After` when nothing better is known.
@@ -53,7 +54,7 @@ pub fn respond(
 
 fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiResult {
     let room = room_of(room)?;
-    authorize_for(state, request, None, &room)?;
+    let user = authorize_for(state, request, None, &room)?;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
     let id = |name| -> Result<Option<MessageId>, Response> {
         let text = request.parameter(name);
@@ -74,6 +75,7 @@ fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiRe
         Some(Ok(limit)) => PAGE_MOST.min(limit),
         Some(Err(_)) => return Err(bad("bad limit: it is a number of messages")),
     };
+    pace(state, user.as_ref())?;
     let bytes = state.config.outbox_bytes / 2;
     let excerpt = read_page(
         &*state.backplane,
@@ -96,7 +98,8 @@ fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiRe
 
 fn get_members(state: &State, request: &Request, room: Option<String>) -> ApiResult {
     let room = room_of(room)?;
-    authorize_for(state, request, None, &room)?;
+    let user = authorize_for(state, request, None, &room)?;
+    pace(state, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
     Ok(object(200, &Event::Members { room, members }))
@@ -125,8 +128,7 @@ fn post_message(
     }
     if let Err(wait) = state.buckets.take(&from, Instant::now()) {
         let event = too_fast(state.config.send_rate, wait, room, body.reference);
-        let seconds = wait.as_secs_f64().ceil();
-        return Err(object(429, &event).with("Retry-After", format!("{seconds}")));
+        return Err(after(wait, object(429, &event)));
     }
     if state.is_closing() {
         let message = "not sent: the server is closing, try again";
@@ -201,6 +203,18 @@ fn read_message(state: &State, socket: &TcpStream, request: &Request) -> Result<
     };
     body.reference = key.or(body.reference);
     Ok(body)
+}
+
+/// Takes a token of the user's bucket for a request that reads. Without a token that names the user, there
+/// is nobody to pace: whoever may take any name may take another one each time.
+fn pace(state: &State, user: Option<&UserName>) -> Result<(), Response> {
+    let Some(user) = user else { return Ok(()) };
+    state.buckets.take(user, Instant::now()).map_err(|wait| {
+        metrics::TOO_FAST.count();
+        let rate = state.config.send_rate;
+        let message = format!("too fast, at most {rate} requests a second");
+        after(wait, error(429, ErrorCode::TooFast, &message))
+    })
 }
 
 fn room_of(room: Option<String>) -> Result<RoomName, Response> {
@@ -279,6 +293,12 @@ fn status_of(why: &BackplaneError) -> u16 {
 
 fn later(response: Response) -> Response {
     response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
+}
+
+/// The response to a request that came too early by `wait`.
+fn after(wait: Duration, response: Response) -> Response {
+    let seconds = wait.as_secs_f64().ceil();
+    response.with("Retry-After", format!("{seconds}"))
 }
 
 fn error(status: u16, code: ErrorCode, message: &str) -> Response {

@@ -343,6 +343,23 @@ fn a_token_says_who_it_is_and_where() {
 }
 
 #[test]
+fn who_reads_too_fast_with_a_token_is_told_when_to_try_again() {
+    let paced = ["--send-rate", "1", "--send-burst", "2"];
+    let hubbub = Hubbub::with(&[&["--token-secret", SECRET][..], &paced].concat());
+    let output = run(&["token", "ci", "--secret", SECRET]);
+    let token = String::from_utf8(output.stdout).expect("text");
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    for path in ["/api/rooms/ops/messages", "/api/rooms/ops/members"] {
+        let read = || ask(&hubbub, "GET", path, &[&bearer], "");
+        let refused = until("a read is refused", || {
+            Some(read()).filter(|answer| answer.status == 429)
+        });
+        assert_eq!(refused.body["code"], "too_fast", "{}", refused.body);
+        assert_eq!(refused.field("Retry-After"), Some("1"));
+    }
+}
+
+#[test]
 fn pages_of_other_origins_are_let_in_only_if_they_are_named() {
     let hubbub = Hubbub::with(&["--allow-origin", "https://ops.example"]);
     let allowed = ["Origin: https://ops.example"];
