@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use hubbub::message::MessageId;
 use serde_json::json;
@@ -321,6 +322,36 @@ fn a_room_whose_log_is_something_else_is_refused_and_keeps_nobody_else_unready()
         channels.is_empty().then_some(())
     });
     assert_eq!(get(hubbub.address(), "/readyz").0, 200);
+}
+
+#[test]
+fn a_room_whose_log_becomes_something_else_holds_no_other_room_up() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut odd = hubbub.join_room("alice", "odd");
+    let mut bob = hubbub.join("bob");
+    let mut carol = hubbub.join("carol");
+    assert_eq!(bob.hears(), "* carol joined");
+    let _: String = redis.run(&["SET", "hubbub:{odd}:log", "x"]);
+    let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("the log is looked at again", || {
+        (hubbub.log().matches("WRONGTYPE").count() > 1).then_some(())
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        // Rooms that are behind for longer than a second make an instance unready.
+        assert_eq!(get(hubbub.address(), "/readyz").0, 200);
+        carol.says("hi");
+        assert_eq!(bob.hears(), "carol: hi");
+        thread::sleep(Duration::from_millis(200));
+    }
+    let complaints = hubbub.log().matches("WRONGTYPE").count();
+    assert!(complaints <= 4, "{complaints}");
+    let _: i64 = redis.run(&["DEL", "hubbub:{odd}:log"]);
+    let mut dave = hubbub.join_room("dave", "odd");
+    assert_eq!(odd.hears(), "* dave joined");
+    dave.says("at last");
+    assert_eq!(odd.hears(), "dave: at last");
 }
 
 #[test]

@@ -271,6 +271,11 @@ pub(super) fn to_myself(keys: &Keys, payload: &str) -> Cmd {
     command
 }
 
+/// Whether Redis refused a command since somebody put something of another kind under the key.
+pub(super) fn is_of_another_kind(refusal: &str) -> bool {
+    refusal.starts_with("WRONGTYPE")
+}
+
 fn unexpected(what: &str) -> BackplaneError {
     BackplaneError::Refused(format!("{what} was not answered as expected"))
 }

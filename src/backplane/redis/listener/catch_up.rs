@@ -16,12 +16,21 @@ use crate::threads::lock;
 /// The pause before a log that could not be read is read again.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 
+/// The pause before a log is looked at again that was found to be something else. Only an operator can
+/// mend it, and meanwhile no other room is concerned.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// The most rooms that catch up at a time.
 const ROOMS_AT_ONCE: usize = 128;
 
 impl Listener {
     /// Catches up with the rooms that are behind, or some of them, when it is time.
     pub(super) fn catch_up_if_due(&mut self) {
+        if !self.unreadable.is_empty() {
+            let now = Instant::now();
+            let due = self.unreadable.extract_if(|_, at| *at <= now);
+            self.behind.extend(due.map(|(channel, _)| channel));
+        }
         if self.behind.is_empty() || Instant::now() < self.catch_up_at {
             return;
         }
@@ -60,9 +69,18 @@ impl Listener {
                 continue;
             };
             let of_room: Vec<_> = answers.by_ref().take(3).collect();
-            let Ok((tail, missed)) = read(of_room) else {
-                complete = false;
-                continue;
+            let (tail, missed) = match read(of_room) {
+                Ok(answer) => answer,
+                Err(BackplaneError::Refused(why)) if wire::is_of_another_kind(&why) => {
+                    self.behind.remove(channel);
+                    let again = Instant::now() + LOOK_AGAIN;
+                    self.unreadable.insert(channel.clone(), again);
+                    continue;
+                }
+                Err(_) => {
+                    complete = false;
+                    continue;
+                }
             };
             metrics::CAUGHT_UP.add(missed.len());
             if fill(&self.hub, heard, missed, tail) {

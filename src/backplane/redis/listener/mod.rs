@@ -73,6 +73,8 @@ pub(super) struct Listener {
     /// The channels that are confirmed and not current.
     behind: HashSet<String>,
     catch_up_at: Instant,
+    /// The channels whose log is something else than a log, and when to look at it again.
+    unreadable: HashMap<String, Instant>,
     /// Rooms that may have no member any more, and when to look.
     forgetting: Vec<(Instant, RoomName)>,
     probe: Probe,
@@ -106,6 +108,7 @@ impl Listener {
             overdue_at: Instant::now(),
             behind: HashSet::new(),
             catch_up_at: Instant::now(),
+            unreadable: HashMap::new(),
             forgetting: Vec::new(),
             probe: Probe::Sent(Instant::now()),
             started: Some(started),
@@ -149,6 +152,7 @@ impl Listener {
         lock(&self.subscription.heard).clear();
         self.subscription.alive.store(false, Ordering::Release);
         self.behind.clear();
+        self.unreadable.clear();
         *lock(&self.subscription.behind_since) = None;
         for heard in self.rooms.values_mut() {
             heard.chain.cut();
@@ -196,6 +200,9 @@ impl Listener {
                     return;
                 }
                 let channel = self.keys.channel(&room);
+                if self.unreadable.remove(&channel).is_some() {
+                    self.behind.insert(channel.clone());
+                }
                 let wanted = &mut self.wanted;
                 let heard = self.rooms.entry(channel).or_insert_with_key(|channel| {
                     wanted.push(channel.clone());
@@ -419,6 +426,7 @@ impl Listener {
             let channel = self.keys.channel(&room);
             if let Some(heard) = self.rooms.remove(&channel) {
                 self.behind.remove(&channel);
+                self.unreadable.remove(&channel);
                 self.unconfirmed -= usize::from(heard.asked.is_some());
                 connection.unsubscribe_resp3(&channel)?;
                 // Somebody asked for the room in between: it is heard anew.
