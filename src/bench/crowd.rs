@@ -85,12 +85,9 @@ impl Crowd {
             } else if number - answered == HANDSHAKES {
                 crowd.take_answers(&mut answered, number - HANDSHAKES / 2, options)?;
             }
-            let (prefix, room) = (&options.user_prefix, options.room(number));
-            let path = options
-                .url
-                .path
-                .replace("{user}", &format!("{prefix}-{number}"));
-            let path = path.replace("{room}", &format!("{prefix}-{run:x}-{room}"));
+            let room = format!("bench-{run:x}-{}", options.room(number));
+            let path = options.url.path.replace("{room}", &room);
+            let path = path.replace("{user}", &format!("bench-{number}"));
             let socket = ask(to, &path, options).map_err(unreachable)?;
             crowd.connections.push(Connection {
                 socket,

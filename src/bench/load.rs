@@ -32,8 +32,9 @@ const ECHO_RATE: f64 = 2.0;
 /// One measurement.
 pub(crate) struct Load<'a> {
     options: &'a Options,
-    /// Messages a second; 0 for as fast as they come back, `None` if nothing is sent.
-    rate: Option<f64>,
+    kind: Kind,
+    /// Messages a second, if it is [`Kind::Rate`].
+    rate: f64,
     /// How many messages there are to send, if there is a rate.
     planned: u64,
     begin: Instant,
@@ -54,18 +55,23 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn new(options: &'a Options, rate: Option<f64>, time: Duration) -> Self {
+    pub(crate) fn new(options: &'a Options, rate: f64, time: Duration) -> Self {
         let begin = Instant::now();
         let rooms = (0..options.rooms).map(|room| {
             // The members that are left over go to the first rooms.
             let members = (options.members + options.rooms - 1 - room) / options.rooms;
             Room::new(members as u32, options.window)
         });
-        let planned = rate.unwrap_or(0.0) * time.as_secs_f64();
+        let (kind, rate) = match rate {
+            _ if options.idle => (Kind::Idle, 0.0),
+            0.0 => (Kind::Most, 0.0),
+            rate => (Kind::Rate, rate),
+        };
         Self {
             options,
+            kind,
             rate,
-            planned: planned as u64,
+            planned: (rate * time.as_secs_f64()) as u64,
             begin,
             end: begin + time,
             next_tick: begin,
@@ -178,9 +184,10 @@ impl<'a> Load<'a> {
     /// When the next message is due, if there is a rate and its room has space for it. The rooms take
     /// turns.
     fn due(&self) -> Option<Instant> {
-        let rate = self.rate.filter(|_| self.sent < self.planned)?;
-        let has_space = self.rooms[self.next_room()].has_space();
-        has_space.then(|| self.begin + Duration::from_secs_f64(self.sent as f64 / rate))
+        if self.sent >= self.planned || !self.rooms[self.next_room()].has_space() {
+            return None;
+        }
+        Some(self.begin + Duration::from_secs_f64(self.sent as f64 / self.rate))
     }
 
     fn next_room(&self) -> usize {
@@ -190,10 +197,10 @@ impl<'a> Load<'a> {
     /// Sends what is due by now; or without a rate, refills the room's window once it is half empty,
     /// so that one write takes many messages.
     fn send(&mut self, room: usize, now: Instant, crowd: &mut Crowd) {
-        match self.rate {
-            None => {}
-            Some(_) if now >= self.end => {}
-            Some(0.0) => {
+        match self.kind {
+            Kind::Idle => {}
+            Kind::Rate | Kind::Most if now >= self.end => {}
+            Kind::Most => {
                 let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
                 if is_low && crowd.out(room).is_empty() {
                     while self.rooms[room].has_space() {
@@ -202,7 +209,7 @@ impl<'a> Load<'a> {
                     crowd.flush(room);
                 }
             }
-            Some(_) => {
+            Kind::Rate => {
                 while let Some(due) = self.due().filter(|&due| due <= now) {
                     let room = self.next_room();
                     if !crowd.out(room).is_empty() {
@@ -244,15 +251,11 @@ impl<'a> Load<'a> {
         let awaited = self.expected() - delivered - skipped;
         let time = self.last_heard.saturating_duration_since(self.begin);
         Report {
-            kind: match self.rate {
-                None => Kind::Idle,
-                Some(0.0) => Kind::Most,
-                Some(_) => Kind::Rate,
-            },
+            kind: self.kind,
             members: self.options.members,
             rooms: self.options.rooms,
-            rate: self.rate.unwrap_or(0.0),
-            size: self.rate.map_or(0, |_| self.options.size),
+            rate: self.rate,
+            size: self.options.size,
             seconds: self.begin.elapsed().as_secs_f64(),
             sent: self.sent,
             unsent: self.planned.saturating_sub(self.sent),
@@ -264,7 +267,7 @@ impl<'a> Load<'a> {
             doubled: sum(|track| track.doubled),
             out_of_order: sum(|track| track.out_of_order),
             deliveries_per_s: delivered as f64 / time.as_secs_f64().max(1e-6),
-            latency_ms: self.rate.map(|_| Times {
+            latency_ms: (self.kind != Kind::Idle).then(|| Times {
                 p50: self.times.quantile_ms(0.5),
                 p90: self.times.quantile_ms(0.9),
                 p99: self.times.quantile_ms(0.99),
@@ -278,7 +281,7 @@ impl<'a> Load<'a> {
 /// Sends in every room until every member has received something.
 pub(crate) fn everybody_hears(options: &Options, crowd: &mut Crowd) -> Result<(), String> {
     let rate = ECHO_RATE * options.rooms as f64;
-    let mut load = Load::new(options, Some(rate), ECHO_WITHIN);
+    let mut load = Load::new(options, rate, ECHO_WITHIN);
     loop {
         let deaf = load.tracks.iter().filter(|track| track.next == 0).count();
         match crowd.gone(options.senders()..options.connections()) {
@@ -313,7 +316,7 @@ mod tests {
     }
 
     fn load(options: &Options, sent: u32) -> Load<'_> {
-        let mut load = Load::new(options, Some(1.0), Duration::from_secs(10));
+        let mut load = Load::new(options, 1.0, Duration::from_secs(10));
         load.stamps = Stamps::new(7);
         for _ in 0..sent {
             load.add(0, load.begin, &mut Vec::new());

@@ -44,7 +44,7 @@ fn run(options: &Options) -> Result<(), String> {
     let _ = most_files();
     let mut faults = Vec::new();
     let mut connected = None;
-    for rate in options.rates() {
+    for &rate in &options.rate {
         let (mut crowd, memory) = match connected.take() {
             Some(connected) => connected,
             None => connect(options)?,
@@ -90,7 +90,7 @@ fn connect(options: &Options) -> Result<(Crowd, Option<Memory>), String> {
 
 fn measure(
     options: &Options,
-    rate: Option<f64>,
+    rate: f64,
     crowd: &mut Crowd,
     mut memory: Option<Memory>,
 ) -> Result<Report, String> {

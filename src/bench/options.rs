@@ -50,9 +50,6 @@ pub(crate) struct Options {
     /// The server's process, if it is on this machine: its CPU and memory are measured, too
     #[arg(long, value_name = "PID", value_parser = process)]
     pub(crate) pid: Option<i32>,
-    /// What the names of users and rooms begin with
-    #[arg(long, value_name = "NAME", default_value = "bench")]
-    pub(crate) user_prefix: String,
     /// Print one line of JSON for each measurement
     #[arg(long)]
     pub(crate) json: bool,
@@ -81,22 +78,14 @@ impl Options {
                 error.exit();
             }
             // clap's error is its first paragraph; usage and tips follow.
-            let text = error.to_string();
-            let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
-            lines.join(" ").replacen("error: ", "", 1)
+            let text = error.to_string().replacen("error: ", "", 1);
+            let paragraph = text.split("\n\n").next().unwrap_or_default();
+            paragraph.trim_end().replace('\n', " ")
         })?;
-        match options.rooms > options.members {
-            true => Err("there are more --rooms than --members".to_owned()),
-            false => Ok(options),
+        if options.rooms > options.members {
+            return Err("there are more --rooms than --members".to_owned());
         }
-    }
-
-    /// Each rate that is measured; `None` for a measurement in which nothing is sent.
-    pub(crate) fn rates(&self) -> Vec<Option<f64>> {
-        match self.idle {
-            true => vec![None],
-            false => self.rate.iter().copied().map(Some).collect(),
-        }
+        Ok(options)
     }
 
     pub(crate) fn senders(&self) -> usize {
@@ -107,10 +96,9 @@ impl Options {
         self.senders() + self.members
     }
 
-    /// The room of a connection.
+    /// The room of a connection, be it a sender's or a member's.
     pub(crate) fn room(&self, connection: usize) -> usize {
-        let member = connection.checked_sub(self.senders());
-        member.map_or(connection, |member| member % self.rooms)
+        connection % self.rooms
     }
 }
 
@@ -125,13 +113,12 @@ pub(crate) struct Target {
 impl Target {
     /// Reads `ws://host:port/path`. Without a path it is Hubbub's own.
     fn parse(url: &str) -> Result<Self, String> {
-        let start = url.find("://").map_or(0, |at| at + 3);
-        let path = url[start..].find(['/', '?']);
-        let (server, path) = url.split_at(path.map_or(url.len(), |at| start + at));
-        let path = match path {
-            "" | "/" => "/chat/{user}?room={room}".to_owned(),
-            path if path.starts_with('/') => path.to_owned(),
-            query => format!("/{query}"),
+        let scheme = url.find("://").map_or(0, |at| at + 3);
+        let path = url[scheme..].find(['/', '?']);
+        let (server, path) = url.split_at(path.map_or(url.len(), |at| scheme + at));
+        let path = match path.strip_prefix('/').unwrap_or(path) {
+            "" => "/chat/{user}?room={room}".to_owned(),
+            path => format!("/{path}"),
         };
         if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err("a URL has ASCII characters only; percent-encode the others".to_owned());
