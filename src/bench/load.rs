@@ -48,6 +48,7 @@ pub(crate) struct Load<'a> {
     tracks: Vec<Track>,
     times: Histogram,
     sent: u64,
+    delivered: u64,
     /// When a member last received a message of this measurement.
     last_heard: Instant,
     /// The server's answer to a message that it did not take.
@@ -57,11 +58,10 @@ pub(crate) struct Load<'a> {
 impl<'a> Load<'a> {
     pub(crate) fn new(options: &'a Options, rate: f64, time: Duration) -> Self {
         let begin = Instant::now();
-        let rooms = (0..options.rooms).map(|room| {
-            // The members that are left over go to the first rooms.
-            let members = (options.members + options.rooms - 1 - room) / options.rooms;
-            Room::new(members as u32, options.window)
-        });
+        let mut rooms = vec![Room::default(); options.rooms];
+        for member in options.senders()..options.connections() {
+            rooms[options.room(member)].members += 1;
+        }
         let (kind, rate) = match rate {
             _ if options.idle => (Kind::Idle, 0.0),
             0.0 => (Kind::Most, 0.0),
@@ -78,10 +78,11 @@ impl<'a> Load<'a> {
             // So the first round sends in all rooms.
             quiet_ticks: QUIET_TICKS,
             stamps: Stamps::new(rand::random()),
-            rooms: rooms.collect(),
+            rooms,
             tracks: vec![Track::default(); options.members],
             times: Histogram::new(),
             sent: 0,
+            delivered: 0,
             last_heard: begin,
             complaint: None,
         }
@@ -95,7 +96,7 @@ impl<'a> Load<'a> {
     ) -> Result<(), String> {
         loop {
             let now = Instant::now();
-            let is_complete = self.times.total == self.expected();
+            let is_complete = self.delivered == self.expected();
             let is_over = is_complete || self.is_quiet() || now >= self.end + DRAIN_WITHIN;
             if now >= self.end && is_over {
                 return Ok(());
@@ -177,6 +178,7 @@ impl<'a> Load<'a> {
         if self.tracks[member].hear(stamp.sequence) {
             let since = now.saturating_duration_since(self.begin).as_micros() as u64;
             self.times.add(since.saturating_sub(stamp.due));
+            self.delivered += 1;
             room.hears(stamp.sequence);
         }
     }
@@ -184,7 +186,7 @@ impl<'a> Load<'a> {
     /// When the next message is due, if there is a rate and its room has space for it. The rooms take
     /// turns.
     fn due(&self) -> Option<Instant> {
-        if self.sent >= self.planned || !self.rooms[self.next_room()].has_space() {
+        if self.sent >= self.planned || !self.has_space(self.next_room()) {
             return None;
         }
         Some(self.begin + Duration::from_secs_f64(self.sent as f64 / self.rate))
@@ -192,6 +194,10 @@ impl<'a> Load<'a> {
 
     fn next_room(&self) -> usize {
         (self.sent % self.rooms.len() as u64) as usize
+    }
+
+    fn has_space(&self, room: usize) -> bool {
+        self.rooms[room].on_their_way() < self.options.window
     }
 
     /// Sends what is due by now; or without a rate, refills the room's window once it is half empty,
@@ -203,7 +209,7 @@ impl<'a> Load<'a> {
             Kind::Most => {
                 let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
                 if is_low && crowd.out(room).is_empty() {
-                    while self.rooms[room].has_space() {
+                    while self.has_space(room) {
                         self.add(room, now, crowd.out(room));
                     }
                     crowd.flush(room);
@@ -230,16 +236,13 @@ impl<'a> Load<'a> {
             due: due.saturating_duration_since(self.begin).as_micros() as u64,
         };
         self.stamps.write(stamp, self.options.size, out);
-        self.rooms[room].sent += 1;
+        self.rooms[room].sends();
         self.sent += 1;
     }
 
     /// How many deliveries there should be.
     fn expected(&self) -> u64 {
-        let expected = self
-            .rooms
-            .iter()
-            .map(|room| u64::from(room.sent) * u64::from(room.members));
+        let expected = self.rooms.iter().map(|room| room.sent * room.members);
         expected.sum()
     }
 
@@ -247,7 +250,7 @@ impl<'a> Load<'a> {
     pub(crate) fn report(&self) -> Report {
         let sum = |count: fn(&Track) -> u64| self.tracks.iter().map(count).sum::<u64>();
         let skipped = sum(|track| track.skipped.len() as u64);
-        let delivered = self.times.total;
+        let delivered = self.delivered;
         let awaited = self.expected() - delivered - skipped;
         let time = self.last_heard.saturating_duration_since(self.begin);
         Report {

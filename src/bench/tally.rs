@@ -1,6 +1,6 @@
 //! The counters: latencies in a histogram, what each member received, and how far each room is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Latencies in bounded memory. A quantile is at most 1/128 too large.
 ///
@@ -8,17 +8,13 @@ use std::collections::BTreeSet;
 /// so each doubling has 128 slots, in order of size.
 pub(crate) struct Histogram {
     counts: Vec<u64>,
-    pub(crate) total: u64,
     max: u64,
 }
 
 impl Histogram {
     pub(crate) fn new() -> Self {
-        Self {
-            counts: vec![0; Self::slot(u64::MAX) + 1],
-            total: 0,
-            max: 0,
-        }
+        let counts = vec![0; Self::slot(u64::MAX) + 1];
+        Self { counts, max: 0 }
     }
 
     fn slot(value: u64) -> usize {
@@ -33,13 +29,13 @@ impl Histogram {
 
     pub(crate) fn add(&mut self, microseconds: u64) {
         self.counts[Self::slot(microseconds)] += 1;
-        self.total += 1;
         self.max = self.max.max(microseconds);
     }
 
     /// The time, in milliseconds, that this share of all values did not exceed.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
-        let wanted = (self.total as f64 * share).ceil() as u64;
+        let total: u64 = self.counts.iter().sum();
+        let wanted = (total as f64 * share).ceil() as u64;
         let mut seen = 0;
         let slot = self.counts.iter().position(|count| {
             seen += count;
@@ -53,16 +49,16 @@ impl Histogram {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Track {
     /// One more than the highest sequence number so far.
-    pub(crate) next: u32,
+    pub(crate) next: u64,
     /// Lower ones that did not come. They may still.
-    pub(crate) skipped: BTreeSet<u32>,
+    pub(crate) skipped: BTreeSet<u64>,
     pub(crate) doubled: u64,
     pub(crate) out_of_order: u64,
 }
 
 impl Track {
     /// Counts a message. True if it came for the first time.
-    pub(crate) fn hear(&mut self, sequence: u32) -> bool {
+    pub(crate) fn hear(&mut self, sequence: u64) -> bool {
         if sequence >= self.next {
             self.skipped.extend(self.next..sequence);
             self.next = sequence + 1;
@@ -76,40 +72,33 @@ impl Track {
     }
 }
 
-/// How far a room is. A message is done when every member has received it, and only a window of
-/// messages may be on its way.
+/// How far a room is. A message is on its way until every member has received it.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Room {
-    pub(crate) members: u32,
+    pub(crate) members: u64,
     /// How many of them have lost their connection.
-    gone: u32,
+    gone: u64,
     /// How many messages were sent.
-    pub(crate) sent: u32,
-    /// How many of them are done, or no longer waited for.
-    done: u32,
-    /// How many members received each message in the window.
-    received: Vec<u32>,
+    pub(crate) sent: u64,
+    /// How many members received each message that is on its way, from the oldest to the newest.
+    received: VecDeque<u64>,
 }
 
 impl Room {
-    pub(crate) fn new(members: u32, window: usize) -> Self {
-        Self {
-            members,
-            gone: 0,
-            sent: 0,
-            done: 0,
-            received: vec![0; window],
-        }
+    pub(crate) fn on_their_way(&self) -> usize {
+        self.received.len()
     }
 
-    fn slot(&mut self, sequence: u32) -> &mut u32 {
-        let window = self.received.len();
-        &mut self.received[sequence as usize % window]
+    pub(crate) fn sends(&mut self) {
+        self.sent += 1;
+        self.received.push_back(0);
     }
 
-    /// A member received a message for the first time.
-    pub(crate) fn hears(&mut self, sequence: u32) {
-        if sequence >= self.done {
-            *self.slot(sequence) += 1;
+    /// A member received a message for the first time. It may no longer be waited for.
+    pub(crate) fn hears(&mut self, sequence: u64) {
+        let oldest = self.sent - self.received.len() as u64;
+        if let Some(place) = sequence.checked_sub(oldest) {
+            self.received[place as usize] += 1;
             self.advance();
         }
     }
@@ -121,25 +110,15 @@ impl Room {
     }
 
     fn advance(&mut self) {
-        while self.done < self.sent && *self.slot(self.done) + self.gone >= self.members {
-            *self.slot(self.done) = 0;
-            self.done += 1;
+        let awaited = self.members - self.gone;
+        while self.received.front().is_some_and(|&count| count >= awaited) {
+            self.received.pop_front();
         }
-    }
-
-    /// How many messages some member has yet to receive.
-    pub(crate) fn on_their_way(&self) -> usize {
-        (self.sent - self.done) as usize
-    }
-
-    pub(crate) fn has_space(&self) -> bool {
-        self.on_their_way() < self.received.len()
     }
 
     /// Stops waiting for the messages that are on their way.
     pub(crate) fn give_up(&mut self) {
-        self.done = self.sent;
-        self.received.fill(0);
+        self.received.clear();
     }
 }
 
@@ -173,12 +152,12 @@ mod tests {
     }
 
     /// What is counted of these sequence numbers: doubled, out of order, and lost of `sent`.
-    fn found(sequences: &[u32], sent: u32) -> (u64, u64, u32) {
+    fn found(sequences: &[u64], sent: u64) -> (u64, u64, u64) {
         let mut track = Track::default();
         for &sequence in sequences {
             track.hear(sequence);
         }
-        let lost = track.skipped.len() as u32 + sent - track.next;
+        let lost = track.skipped.len() as u64 + sent - track.next;
         (track.doubled, track.out_of_order, lost)
     }
 
@@ -208,8 +187,11 @@ mod tests {
 
     #[test]
     fn the_window_waits_for_the_slowest_and_what_is_lost_is_given_up() {
-        let mut room = Room::new(2, 4);
-        room.sent = 4;
+        let mut room = Room {
+            members: 2,
+            ..Room::default()
+        };
+        (0..4).for_each(|_| room.sends());
         for sequence in 0..4 {
             room.hears(sequence);
         }
@@ -221,7 +203,7 @@ mod tests {
         assert_eq!(room.on_their_way(), 2);
         room.give_up();
         assert_eq!(room.on_their_way(), 0);
-        room.sent = 8;
+        (4..8).for_each(|_| room.sends());
         room.hears(3);
         room.hears(4);
         assert_eq!(room.on_their_way(), 4);

@@ -17,7 +17,7 @@ const NEEDLE: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) room: usize,
-    pub(crate) sequence: u32,
+    pub(crate) sequence: u64,
     /// When it was due, in microseconds since the run began.
     pub(crate) due: u64,
 }
@@ -63,7 +63,7 @@ impl Stamps {
         let digits = str::from_utf8(stamp).ok()?;
         Some(Stamp {
             room: usize::from_str_radix(digits.get(..4)?, 16).ok()?,
-            sequence: u32::from_str_radix(digits.get(4..12)?, 16).ok()?,
+            sequence: u64::from_str_radix(digits.get(4..12)?, 16).ok()?,
             due: u64::from_str_radix(digits.get(12..)?, 16).ok()?,
         })
     }
