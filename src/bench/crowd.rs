@@ -97,7 +97,7 @@ impl Crowd {
             });
         }
         crowd.take_answers(&mut answered, count, options)?;
-        crowd.connects_per_s = count as f64 / begin.elapsed().as_secs_f64();
+        crowd.connects_per_s = (count as f64 / begin.elapsed().as_secs_f64()).round();
         Ok(crowd)
     }
 
@@ -114,8 +114,6 @@ impl Crowd {
             answer.map_err(|why| format!("{} answers: {why}", options.url.server))?;
         }
         *answered = until;
-        let count = options.connections();
-        crate::status(format_args!("connected {until} of {count}"));
         Ok(())
     }
 

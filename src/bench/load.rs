@@ -21,7 +21,7 @@ const QUIET_TICKS: u32 = 30;
 /// How long messages may still come after the end.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 
-/// How often the progress is shown.
+/// How often the meter looks whether anything came, and how much memory the server has.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long the first messages may take to reach everybody, and how many are sent in each room and
@@ -89,11 +89,7 @@ impl<'a> Load<'a> {
     }
 
     /// Sends and receives until everything has come, or nothing more comes. Calls `tick` now and then.
-    pub(crate) fn run(
-        &mut self,
-        crowd: &mut Crowd,
-        mut tick: impl FnMut(&Report),
-    ) -> Result<(), String> {
+    pub(crate) fn run(&mut self, crowd: &mut Crowd, mut tick: impl FnMut()) -> Result<(), String> {
         loop {
             let now = Instant::now();
             let is_complete = self.delivered == self.expected();
@@ -102,7 +98,7 @@ impl<'a> Load<'a> {
                 return Ok(());
             }
             if self.round(crowd)? {
-                tick(&self.report());
+                tick();
             }
         }
     }
@@ -255,11 +251,7 @@ impl<'a> Load<'a> {
         let time = self.last_heard.saturating_duration_since(self.begin);
         Report {
             kind: self.kind,
-            members: self.options.members,
-            rooms: self.options.rooms,
             rate: self.rate,
-            size: self.options.size,
-            seconds: self.begin.elapsed().as_secs_f64(),
             sent: self.sent,
             unsent: self.planned.saturating_sub(self.sent),
             expected: self.expected(),
@@ -269,7 +261,7 @@ impl<'a> Load<'a> {
             late: if self.is_quiet() { 0 } else { awaited },
             doubled: sum(|track| track.doubled),
             out_of_order: sum(|track| track.out_of_order),
-            deliveries_per_s: delivered as f64 / time.as_secs_f64().max(1e-6),
+            deliveries_per_s: (delivered as f64 / time.as_secs_f64().max(1e-6)).round(),
             latency_ms: (self.kind != Kind::Idle).then(|| Times {
                 p50: self.times.quantile_ms(0.5),
                 p90: self.times.quantile_ms(0.9),

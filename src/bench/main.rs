@@ -16,8 +16,7 @@ mod crowd;
 mod report;
 mod load;
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +32,6 @@ fn main() -> ExitCode {
     let Err(error) = Options::read().and_then(|options| run(&options)) else {
         return ExitCode::SUCCESS;
     };
-    status(format_args!(""));
     let _ = writeln!(io::stderr(), "hubbub-bench: {error}");
     ExitCode::FAILURE
 }
@@ -50,13 +48,13 @@ fn run(options: &Options) -> Result<(), String> {
             None => connect(options)?,
         };
         let report = measure(options, rate, &mut crowd, memory.clone())?;
-        status(format_args!(""));
-        let text = match options.json {
-            true => serde_json::to_string(&report).expect("all keys are strings"),
-            false => report.to_string(),
+        let json = match options.json {
+            true => serde_json::to_string(&report),
+            false => serde_json::to_string_pretty(&report),
         };
+        let json = json.expect("all keys are strings");
         // If the reader of the pipe is gone, there is nobody to tell.
-        let _ = writeln!(io::stdout(), "{text}");
+        let _ = writeln!(io::stdout(), "{json}");
         // If connections were lost, or messages are still on their way, the next measurement connects
         // anew.
         connected = (report.disconnected == 0 && report.late == 0).then_some((crowd, memory));
@@ -72,7 +70,6 @@ fn run(options: &Options) -> Result<(), String> {
 fn connect(options: &Options) -> Result<(Crowd, Option<Memory>), String> {
     let before = options.pid.and_then(memory_kib);
     let mut crowd = Crowd::connect(options)?;
-    status(format_args!("waiting until everybody hears everybody"));
     crowd.settle()?;
     let idle = options.pid.and_then(memory_kib);
     if !options.idle {
@@ -95,41 +92,29 @@ fn measure(
     mut memory: Option<Memory>,
 ) -> Result<Report, String> {
     let meter = std::process::id() as i32;
-    let before = (options.pid.and_then(cpu_s), cpu_s(meter));
+    let cpu_s = || [options.pid, Some(meter)].map(|pid| pid.and_then(cpu_s));
+    let before = cpu_s();
     let mut load = Load::new(options, rate, Duration::from_secs_f64(options.seconds));
-    load.run(crowd, |so_far| {
-        let (seconds, sent, delivered) = (so_far.seconds, so_far.sent, so_far.delivered);
-        status(format_args!(
-            "{seconds:.0} s  sent {sent}  delivered {delivered}"
-        ));
+    load.run(crowd, || {
         if let (Some(memory), Some(now)) = (&mut memory, options.pid.and_then(memory_kib)) {
             memory.peak = memory.peak.max(now);
         }
     })?;
-    let after = (options.pid.and_then(cpu_s), cpu_s(meter));
-    let mut report = load.report();
-    let delivered = report.delivered as f64;
-    let each = |seconds: f64| (delivered > 0.0).then_some(seconds * 1e6 / delivered);
-    let server_cpu_s = before.0.zip(after.0).map(|(before, after)| after - before);
-    let meter_cpu_s = after.1.unwrap_or(0.0) - before.1.unwrap_or(0.0);
-    report.server_cpu_us_per_delivery = server_cpu_s.and_then(each);
-    report.meter_cpu_us_per_delivery = each(meter_cpu_s);
+    let after = cpu_s();
+    let report = load.report();
+    let cost = |process: usize| {
+        let nanoseconds = (after[process]? - before[process]?) * 1e9;
+        let cost = (nanoseconds / report.delivered as f64).round() / 1e3;
+        (report.delivered > 0).then_some(cost)
+    };
     let (disconnected, why) = crowd.gone(options.senders()..options.connections());
     Ok(Report {
         disconnected,
         disconnected_because: why.map(str::to_owned),
-        server_cpu_s,
-        meter_cpu_s,
+        server_cpu_us_per_delivery: cost(0),
+        meter_cpu_us_per_delivery: cost(1),
         memory,
         connects_per_s: crowd.connects_per_s,
         ..report
     })
-}
-
-/// Replaces the line that shows the progress, if stderr is a terminal.
-fn status(text: fmt::Arguments<'_>) {
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        let _ = write!(stderr, "\r{text}\x1b[K");
-    }
 }

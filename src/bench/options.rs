@@ -50,7 +50,7 @@ pub(crate) struct Options {
     /// The server's process, if it is on this machine: its CPU and memory are measured, too
     #[arg(long, value_name = "PID", value_parser = process)]
     pub(crate) pid: Option<i32>,
-    /// Print one line of JSON for each measurement
+    /// Print the JSON of each measurement on one line, for programs
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,7 +1,5 @@
-//! The result of one measurement: as text for people, and as one line of JSON for programs. The tests
-//! and `tests/bench/fan_out` include this file to read that line.
-
-use std::fmt;
+//! The result of one measurement, printed as JSON. The tests and `tests/bench/fan_out` include this
+//! file to read it.
 
 use hubbub::protocol::text;
 use serde::{Deserialize, Serialize};
@@ -23,15 +21,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) kind: Kind,
-    /// Over all rooms, without the senders.
-    pub(crate) members: usize,
-    pub(crate) rooms: usize,
     /// Messages a second over all rooms; 0 if not [`Kind::Rate`].
     pub(crate) rate: f64,
-    /// Bytes of a message.
-    pub(crate) size: usize,
-    /// How long it took.
-    pub(crate) seconds: f64,
     /// Messages sent.
     pub(crate) sent: u64,
     /// Messages that were due and had no space in their window.
@@ -54,11 +45,8 @@ pub(crate) struct Report {
     pub(crate) deliveries_per_s: f64,
     /// From when a message was due to when a member had it.
     pub(crate) latency_ms: Option<Times>,
-    /// The processor time of the server and of the meter, in seconds, and in microseconds for each
-    /// delivery.
-    pub(crate) server_cpu_s: Option<f64>,
+    /// The processor time of the server and of the meter for each delivery, in microseconds.
     pub(crate) server_cpu_us_per_delivery: Option<f64>,
-    pub(crate) meter_cpu_s: f64,
     pub(crate) meter_cpu_us_per_delivery: Option<f64>,
     /// The server's.
     pub(crate) memory: Option<Memory>,
@@ -97,6 +85,7 @@ impl Report {
             (self.doubled, "doubled"),
             (self.out_of_order, "out of order"),
         ];
+        let grouped = |count| text::grouped(count as usize);
         let expected = grouped(self.expected);
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         let mut faults: Vec<_> = counts
@@ -108,67 +97,4 @@ impl Report {
         }
         (!faults.is_empty()).then(|| faults.join(", "))
     }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let members = grouped(self.members as u64);
-        let rooms = match self.rooms {
-            1 => "one room".to_owned(),
-            rooms => format!("{} rooms", grouped(rooms as u64)),
-        };
-        let (rate, size) = (grouped(self.rate.round() as u64), self.size);
-        let what = match self.kind {
-            Kind::Idle => format!("idle for {:.1} s", self.seconds),
-            Kind::Rate => format!("{rate} messages/s of {size} bytes"),
-            Kind::Most => format!("messages of {size} bytes as fast as they come back"),
-        };
-        writeln!(f, "{members} members in {rooms}, {what}")?;
-        if let Some(Times { p50, p90, p99, max }) = &self.latency_ms {
-            let counts = [self.sent, self.unsent, self.delivered, self.expected];
-            let [sent, unsent, delivered, expected] = counts.map(grouped);
-            let counts = [self.lost, self.late, self.doubled, self.out_of_order];
-            let [lost, late, doubled, out_of_order] = counts.map(grouped);
-            let rate = grouped(self.deliveries_per_s.round() as u64);
-            writeln!(
-                f,
-                "sent       {sent}, held up {unsent}\n\
-                 delivered  {delivered} of {expected}, lost {lost}, late {late}, doubled {doubled}, \
-                 out of order {out_of_order}\n\
-                 rate       {rate} deliveries/s\n\
-                 latency    p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
-            )?;
-        }
-        if let Some(why) = &self.disconnected_because {
-            writeln!(f, "ended      {} connections: {why}", self.disconnected)?;
-        }
-        let cpu = |seconds: f64, each: Option<f64>| match each {
-            Some(each) => format!("{seconds:.2} s of CPU, {each:.2} µs a delivery"),
-            None => format!("{seconds:.2} s of CPU"),
-        };
-        if let Some(seconds) = self.server_cpu_s {
-            let server = cpu(seconds, self.server_cpu_us_per_delivery);
-            writeln!(f, "server     {server}")?;
-        }
-        if let Some(memory) = &self.memory {
-            let mib = [memory.before, memory.idle, memory.peak].map(|kib| kib / 1024.0);
-            let ([before, idle, peak], each) = (mib, memory.per_connection);
-            writeln!(
-                f,
-                "memory     {before:.1} MiB before, {idle:.1} MiB idle ({each:.1} KiB a connection), \
-                 {peak:.1} MiB at most"
-            )?;
-        }
-        let connects = grouped(self.connects_per_s.round() as u64);
-        let meter = cpu(self.meter_cpu_s, self.meter_cpu_us_per_delivery);
-        writeln!(
-            f,
-            "connects   {connects}/s through the handshake\nmeter      {meter}"
-        )
-    }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    text::grouped(number as usize)
 }
