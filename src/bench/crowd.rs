@@ -67,54 +67,34 @@ impl Crowd {
         let to = TcpStream::connect(server.authority()).and_then(|socket| socket.peer_addr());
         let to = to.map_err(unreachable)?;
         let run: u32 = rand::random();
-        let count = options.connections();
-        let mut crowd = Self {
-            connections: Vec::with_capacity(count),
-            buffer: vec![0; READ_BYTES],
-            connects_per_s: 0.0,
-        };
+        let mut connections = Vec::new();
+        let mut buffer = vec![0; READ_BYTES];
         let begin = Instant::now();
-        let mut answered = 0;
-        for number in 0..count {
-            // Without a ramp this is a division by zero, and everything is due at once.
-            let due = Duration::try_from_secs_f64(number as f64 / options.ramp);
-            let early = due.unwrap_or_default().saturating_sub(begin.elapsed());
-            if !early.is_zero() {
-                crowd.take_answers(&mut answered, number, options)?;
-                thread::sleep(early);
-            } else if number - answered == HANDSHAKES {
-                crowd.take_answers(&mut answered, number - HANDSHAKES / 2, options)?;
+        let all: Vec<_> = (0..options.connections()).collect();
+        for batch in all.chunks(HANDSHAKES) {
+            for &number in batch {
+                // Without a ramp this divides by zero, and everything is due at once.
+                let due = Duration::try_from_secs_f64(number as f64 / options.ramp);
+                thread::sleep(due.unwrap_or_default().saturating_sub(begin.elapsed()));
+                let room = format!("bench-{run:x}-{}", options.room(number));
+                let path = options.url.path.replace("{room}", &room);
+                let path = path.replace("{user}", &format!("bench-{number}"));
+                let connection = Connection::ask(to, &path, options).map_err(unreachable)?;
+                connections.push(connection);
             }
-            let room = format!("bench-{run:x}-{}", options.room(number));
-            let path = options.url.path.replace("{room}", &room);
-            let path = path.replace("{user}", &format!("bench-{number}"));
-            let socket = ask(to, &path, options).map_err(unreachable)?;
-            crowd.connections.push(Connection {
-                socket,
-                begun: Vec::new(),
-                out: Vec::new(),
-                ended: None,
-            });
+            // The last answer comes first: the others have mostly come by then, and the meter is woken
+            // once and not for each.
+            for connection in connections[batch[0]..].iter_mut().rev() {
+                let answer = connection.take_answer(&mut buffer);
+                answer.map_err(|why| format!("{server} answers: {why}"))?;
+            }
         }
-        crowd.take_answers(&mut answered, count, options)?;
-        crowd.connects_per_s = (count as f64 / begin.elapsed().as_secs_f64()).round();
-        Ok(crowd)
-    }
-
-    /// Reads the answers to the handshakes before `until`. It waits for the last of them first: the
-    /// others have mostly come by then, and the meter is woken once and not for each.
-    fn take_answers(
-        &mut self,
-        answered: &mut usize,
-        until: usize,
-        options: &Options,
-    ) -> Result<(), String> {
-        for connection in self.connections[*answered..until].iter_mut().rev() {
-            let answer = connection.take_answer(&mut self.buffer);
-            answer.map_err(|why| format!("{} answers: {why}", options.url.server))?;
-        }
-        *answered = until;
-        Ok(())
+        let connects_per_s = (all.len() as f64 / begin.elapsed().as_secs_f64()).round();
+        Ok(Self {
+            connections,
+            buffer,
+            connects_per_s,
+        })
     }
 
     /// Reads and drops what comes with the joining, until nothing more comes.
@@ -191,51 +171,55 @@ impl Drop for Crowd {
     }
 }
 
-/// Connects and asks for the upgrade. The answer has yet to be read.
-fn ask(to: SocketAddr, path: &str, options: &Options) -> io::Result<TcpStream> {
-    let host = options.url.server.authority();
-    let subprotocol = match options.outside {
-        // With it, a user of Hubbub enters a room only when asking for it.
-        true => "Sec-WebSocket-Protocol: hubbub.v1\r\n",
-        false => "",
-    };
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n"
-    );
-    let mut socket = TcpStream::connect(to)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-    socket.write_all(request.as_bytes())?;
-    Ok(socket)
-}
-
 impl Connection {
+    /// Connects and asks for the upgrade. The answer has yet to be read.
+    fn ask(to: SocketAddr, path: &str, options: &Options) -> io::Result<Self> {
+        let host = options.url.server.authority();
+        let subprotocol = match options.outside {
+            // With it, a user of Hubbub enters a room only when asking for it.
+            true => "Sec-WebSocket-Protocol: hubbub.v1\r\n",
+            false => "",
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n"
+        );
+        let mut socket = TcpStream::connect(to)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+        socket.write_all(request.as_bytes())?;
+        let (begun, out, ended) = (Vec::new(), Vec::new(), None);
+        Ok(Self {
+            socket,
+            begun,
+            out,
+            ended,
+        })
+    }
+
     /// Waits for the answer to the handshake. An error is what came instead of an agreement.
     fn take_answer(&mut self, buffer: &mut [u8]) -> Result<(), String> {
+        let mut count = 0;
         let end = loop {
-            let mut windows = self.begun.windows(4);
+            match self.socket.read(&mut buffer[count..]) {
+                Ok(0) => return Err("nothing, and closes".to_owned()),
+                Ok(more) => count += more,
+                Err(error) => return Err(format!("nothing ({error})")),
+            }
+            let mut windows = buffer[..count].windows(4);
             if let Some(at) = windows.position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            match self.socket.read(buffer) {
-                Ok(1..) if self.begun.len() > READ_BYTES / 2 => return Err("too much".to_owned()),
-                Ok(count @ 1..) => self.begun.extend_from_slice(&buffer[..count]),
-                Ok(0) => return Err("nothing, and closes".to_owned()),
-                Err(error) => return Err(format!("nothing ({error})")),
-            }
         };
-        let text = String::from_utf8_lossy(&self.begun);
+        let text = String::from_utf8_lossy(&buffer[..count]);
         if !text.starts_with("HTTP/1.1 101") || !text.contains(ACCEPT) {
-            let status = text.lines().next().unwrap_or_default();
-            let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let status = status.trim_start_matches("HTTP/1.1 ");
-            return Err(format!(
-                "{status}, {}",
-                body.lines().next().unwrap_or_default()
-            ));
+            // The status, and the first line of the body, which says why.
+            let mut lines = text.trim_start_matches("HTTP/1.1 ").lines();
+            let status = lines.next().unwrap_or_default();
+            let why = lines.skip_while(|line| !line.is_empty()).nth(1);
+            return Err(format!("{status}, {}", why.unwrap_or_default()));
         }
-        self.begun.drain(..end);
+        self.begun.extend_from_slice(&buffer[end..count]);
         let nonblocking = self.socket.set_nonblocking(true);
         nonblocking.map_err(|error| error.to_string())
     }
