@@ -2,18 +2,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hubbub::websocket::client::{ClientFrame, masked};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::options::Options;
+use crate::report::Memory;
 use crate::wire::first_frame;
 
 /// How many handshakes may be under way: fewer than any server's backlog of connections.
@@ -39,23 +38,29 @@ const READ_BYTES: usize = 256 * 1024;
 const PAUSE_PER_SOCKET: Duration = Duration::from_nanos(500);
 const FEW: usize = 64;
 
+/// The code that stands for a close frame without one (RFC 6455 §7.1.5).
+const NO_STATUS: [u8; 2] = 1005_u16.to_be_bytes();
+
 /// One connection.
-struct Connection {
+pub(crate) struct Connection {
     socket: TcpStream,
     /// The beginning of a frame that has not arrived as a whole.
     begun: Vec<u8>,
     /// Bytes that the socket did not take yet.
-    out: Vec<u8>,
-    /// Why the connection ended, once it has.
-    ended: Option<String>,
+    pub(crate) out: Vec<u8>,
+    /// Whether it is no longer read.
+    pub(crate) has_ended: bool,
 }
 
 /// All connections, by their numbers.
 pub(crate) struct Crowd {
-    connections: Vec<Connection>,
-    buffer: Vec<u8>,
+    pub(crate) connections: Vec<Connection>,
+    /// What any of them reads into.
+    pub(crate) buffer: Vec<u8>,
     /// How many were made in a second, with their handshakes.
     pub(crate) connects_per_s: f64,
+    /// The server's, with and without them.
+    pub(crate) memory: Option<Memory>,
 }
 
 impl Crowd {
@@ -94,6 +99,7 @@ impl Crowd {
             connections,
             buffer,
             connects_per_s,
+            memory: None,
         })
     }
 
@@ -104,7 +110,7 @@ impl Crowd {
         while Instant::now() < quiet.min(end) {
             for number in self.ready(quiet.min(end))? {
                 quiet = Instant::now() + SETTLED;
-                self.read(number, |_| {});
+                self.connections[number].read(&mut self.buffer, |_| Ok(()))?;
             }
         }
         Ok(())
@@ -115,48 +121,20 @@ impl Crowd {
         let left = || until.saturating_duration_since(Instant::now());
         let many = self.connections.len().saturating_sub(FEW);
         thread::sleep((PAUSE_PER_SOCKET * many as u32).min(left()));
-        let connections = self.connections.iter().enumerate();
-        let (numbers, mut fds): (Vec<_>, Vec<_>) = connections
-            .filter(|(_, connection)| connection.ended.is_none())
+        let open = self.connections.iter().enumerate();
+        let open = open.filter(|(_, connection)| !connection.has_ended);
+        let (numbers, mut fds): (Vec<_>, Vec<_>) = open
             .map(|(number, connection)| {
                 let mut events = PollFlags::POLLIN;
                 events.set(PollFlags::POLLOUT, !connection.out.is_empty());
                 (number, PollFd::new(connection.socket.as_fd(), events))
             })
             .unzip();
-        match ppoll(&mut fds, Some(TimeSpec::from_duration(left())), None) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(format!("cannot measure here: {errno}")),
-        }
+        ppoll(&mut fds, Some(TimeSpec::from_duration(left())), None)
+            .map_err(|errno| format!("cannot measure here: {errno}"))?;
         let ready = numbers.into_iter().zip(&fds);
         let ready = ready.filter(|(_, fd)| fd.any() == Some(true));
         Ok(ready.map(|(number, _)| number).collect())
-    }
-
-    /// Reads once, and hands out each text that is whole. False once the connection has ended.
-    pub(crate) fn read(&mut self, number: usize, hears: impl FnMut(&[u8])) -> bool {
-        let connection = &mut self.connections[number];
-        connection.ended = connection.read(&mut self.buffer, hears).err();
-        connection.flush();
-        connection.ended.is_none()
-    }
-
-    /// The bytes that a connection's socket did not take yet.
-    pub(crate) fn out(&mut self, number: usize) -> &mut Vec<u8> {
-        &mut self.connections[number].out
-    }
-
-    /// Writes them, as far as the socket takes them.
-    pub(crate) fn flush(&mut self, number: usize) {
-        self.connections[number].flush();
-    }
-
-    /// How many of these connections have ended, and why the first of them did.
-    pub(crate) fn gone(&self, numbers: Range<usize>) -> (usize, Option<&str>) {
-        let connections = self.connections[numbers].iter();
-        let mut gone = connections.filter_map(|connection| connection.ended.as_deref());
-        let first = gone.next();
-        (gone.count() + usize::from(first.is_some()), first)
     }
 }
 
@@ -164,8 +142,7 @@ impl Drop for Crowd {
     /// Every connection says goodbye, so that the server does not wait for its user to come back.
     fn drop(&mut self) {
         for connection in &mut self.connections {
-            let goodbye = masked(ClientFrame::Goodbye);
-            connection.out.extend_from_slice(&goodbye);
+            connection.out.extend(masked(ClientFrame::Goodbye));
             connection.flush();
         }
     }
@@ -188,12 +165,12 @@ impl Connection {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
         socket.write_all(request.as_bytes())?;
-        let (begun, out, ended) = (Vec::new(), Vec::new(), None);
+        let (begun, out, has_ended) = (Vec::new(), Vec::new(), false);
         Ok(Self {
             socket,
             begun,
             out,
-            ended,
+            has_ended,
         })
     }
 
@@ -225,11 +202,15 @@ impl Connection {
     }
 
     /// Reads once, and hands out each text that is whole. An error is the end of the connection.
-    fn read(&mut self, buffer: &mut [u8], mut hears: impl FnMut(&[u8])) -> Result<(), String> {
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut hears: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         let begun = self.begun.len();
         buffer[..begun].copy_from_slice(&self.begun);
         let count = match self.socket.read(&mut buffer[begun..]) {
-            Ok(0) => return Err("it closed the connection".to_owned()),
+            Ok(0) => return Err("the server closed the connection".to_owned()),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error.to_string()),
@@ -237,31 +218,31 @@ impl Connection {
         let mut rest = &buffer[..begun + count];
         while let Some((opcode, payload, behind)) = first_frame(rest)? {
             match opcode {
-                OpCode::Data(Data::Text | Data::Continue) => hears(payload),
+                OpCode::Data(Data::Text | Data::Continue) => hears(payload)?,
                 OpCode::Control(Control::Ping) => {
-                    let pong = masked(ClientFrame::Pong(payload));
-                    self.out.extend_from_slice(&pong);
+                    self.out.extend(masked(ClientFrame::Pong(payload)));
                 }
                 OpCode::Control(Control::Close) => {
-                    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                    let code = code.map_or(String::new(), |code| format!(": {code} "));
-                    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
-                    let why = format!("it closed the connection{code}{reason}");
-                    return Err(why.trim_end().to_owned());
+                    let (code, reason) = payload.split_first_chunk().unwrap_or((&NO_STATUS, &[]));
+                    let code = u16::from_be_bytes(*code);
+                    let reason = String::from_utf8_lossy(reason);
+                    return Err(format!("the server closed the connection: {code} {reason}"));
                 }
                 OpCode::Data(_) | OpCode::Control(_) => {}
             }
             rest = behind;
         }
         if rest.len() >= buffer.len() / 2 {
-            return Err("it sent a frame that is too long for this meter".to_owned());
+            return Err("the server sent a frame that is too long for this meter".to_owned());
         }
         self.begun.clear();
         self.begun.extend_from_slice(rest);
+        self.flush();
         Ok(())
     }
 
-    fn flush(&mut self) {
+    /// Writes what the socket did not take yet, as far as it takes it.
+    pub(crate) fn flush(&mut self) {
         while !self.out.is_empty() {
             match self.socket.write(&self.out) {
                 Ok(count) => drop(self.out.drain(..count)),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
 use crate::options::Options;
+use crate::process::memory_kib;
 use crate::report::{Kind, Report, Times};
 use crate::tally::{Histogram, Room, Track};
 use crate::wire::{Stamp, Stamps};
@@ -29,14 +30,12 @@ const TICK: Duration = Duration::from_millis(100);
 const ECHO_WITHIN: Duration = Duration::from_secs(15);
 const ECHO_RATE: f64 = 2.0;
 
+/// Hubbub's limit of a sender is what refuses messages most often.
+const HINT: &str = "a Hubbub is measured with --send-rate 0";
+
 /// One measurement.
 pub(crate) struct Load<'a> {
     options: &'a Options,
-    kind: Kind,
-    /// Messages a second, if it is [`Kind::Rate`].
-    rate: f64,
-    /// How many messages there are to send, if there is a rate.
-    planned: u64,
     begin: Instant,
     end: Instant,
     next_tick: Instant,
@@ -47,12 +46,10 @@ pub(crate) struct Load<'a> {
     /// By member.
     tracks: Vec<Track>,
     times: Histogram,
-    sent: u64,
-    delivered: u64,
     /// When a member last received a message of this measurement.
     last_heard: Instant,
-    /// The server's answer to a message that it did not take.
-    complaint: Option<String>,
+    /// What is known already.
+    pub(crate) so_far: Report,
 }
 
 impl<'a> Load<'a> {
@@ -69,9 +66,6 @@ impl<'a> Load<'a> {
         };
         Self {
             options,
-            kind,
-            rate,
-            planned: (rate * time.as_secs_f64()) as u64,
             begin,
             end: begin + time,
             next_tick: begin,
@@ -81,26 +75,27 @@ impl<'a> Load<'a> {
             rooms,
             tracks: vec![Track::default(); options.members],
             times: Histogram::new(),
-            sent: 0,
-            delivered: 0,
             last_heard: begin,
-            complaint: None,
+            so_far: Report {
+                kind,
+                rate,
+                ..Report::default()
+            },
         }
     }
 
-    /// Sends and receives until everything has come, or nothing more comes. Calls `tick` now and then.
-    pub(crate) fn run(&mut self, crowd: &mut Crowd, mut tick: impl FnMut()) -> Result<(), String> {
-        loop {
-            let now = Instant::now();
-            let is_complete = self.delivered == self.expected();
-            let is_over = is_complete || self.is_quiet() || now >= self.end + DRAIN_WITHIN;
-            if now >= self.end && is_over {
-                return Ok(());
-            }
-            if self.round(crowd)? {
-                tick();
-            }
+    /// Sends and receives until everything has come, or nothing more comes.
+    pub(crate) fn run(&mut self, crowd: &mut Crowd) -> Result<(), String> {
+        while !self.is_over(Instant::now()) {
+            self.round(crowd)?;
         }
+        Ok(())
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let is_complete = self.so_far.delivered == self.so_far.expected;
+        let is_drained = is_complete || self.is_quiet() || now >= self.end + DRAIN_WITHIN;
+        now >= self.end && is_drained
     }
 
     fn is_quiet(&self) -> bool {
@@ -108,9 +103,8 @@ impl<'a> Load<'a> {
     }
 
     /// Waits for messages, at most until the next is due, and takes those that are there. Sends after
-    /// each connection, so that the reading of a thousand does not hold up what is due. True if a tick
-    /// began.
-    fn round(&mut self, crowd: &mut Crowd) -> Result<bool, String> {
+    /// each connection, so that the reading of a thousand does not hold up what is due.
+    fn round(&mut self, crowd: &mut Crowd) -> Result<(), String> {
         let now = Instant::now();
         if self.is_quiet() {
             self.quiet_ticks = 0;
@@ -119,77 +113,74 @@ impl<'a> Load<'a> {
                 self.send(room, now, crowd);
             }
         }
-        let is_tick = now >= self.next_tick;
-        if is_tick {
+        if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.quiet_ticks += 1;
+            if let Some(memory) = &mut self.so_far.memory {
+                let used = self.options.pid.and_then(memory_kib);
+                memory.peak = memory.peak.max(used.unwrap_or_default());
+            }
         }
-        let until = match now < self.end {
-            true => self.end.min(self.due().unwrap_or(self.end)),
-            false => self.next_tick,
-        };
-        for connection in crowd.ready(until.min(self.next_tick))? {
+        let until = self.due(now).unwrap_or(self.next_tick);
+        for number in crowd.ready(until.min(self.next_tick))? {
             let now = Instant::now();
-            let room = self.options.room(connection);
-            let is_open = crowd.read(connection, |payload| self.hears(connection, payload, now));
-            if !is_open && connection >= self.options.senders() {
+            let room = self.options.room(number);
+            let connection = &mut crowd.connections[number];
+            let hears = |payload: &[u8]| self.hears(number, payload, now);
+            if let Err(why) = connection.read(&mut crowd.buffer, hears) {
+                if number < self.options.senders() {
+                    return Err(format!("the server does not take what is sent: {why}"));
+                }
+                connection.has_ended = true;
                 self.rooms[room].loses_one();
+                self.so_far.disconnected += 1;
+                self.so_far.disconnected_because.get_or_insert(why);
             }
             self.send(room, now, crowd);
         }
         self.send(0, Instant::now(), crowd);
-        if let Some(complaint) = &self.complaint {
-            let hint = match complaint.contains("fast") {
-                true => " (start it with --send-rate 0 to measure it)",
-                false => "",
-            };
-            let complaint = complaint.trim();
-            return Err(format!(
-                "the server does not take what is sent: {complaint}{hint}"
-            ));
-        }
-        match crowd.gone(0..self.options.senders()) {
-            (_, Some(why)) => Err(format!("the server gave up a sender: {why}")),
-            (_, None) => Ok(is_tick),
-        }
+        Ok(())
     }
 
-    fn hears(&mut self, connection: usize, payload: &[u8], now: Instant) {
+    /// Takes a text. An error is what the server says to a sender whose message it does not take.
+    fn hears(&mut self, connection: usize, payload: &[u8], now: Instant) -> Result<(), String> {
         // A late message of an earlier measurement is a sign of life, too.
         self.quiet_ticks = 0;
-        let member = connection.checked_sub(self.options.senders());
-        let (member, stamp) = match (member, self.stamps.find(payload)) {
-            (Some(member), Some(stamp)) => (member, stamp),
-            (None, None) => {
-                self.complaint = self.complaint.take().or_else(|| complaint(payload));
-                return;
-            }
-            _ => return,
+        let Some(member) = connection.checked_sub(self.options.senders()) else {
+            let text = String::from_utf8_lossy(payload);
+            return match text.strip_prefix("! ") {
+                Some(why) => Err(format!("{} ({HINT})", why.trim())),
+                None => Ok(()),
+            };
         };
-        let room = &mut self.rooms[self.options.room(connection)];
-        if stamp.room != self.options.room(connection) || stamp.sequence >= room.sent {
-            return;
+        let number = self.options.room(connection);
+        let room = &mut self.rooms[number];
+        let stamp = self.stamps.find(payload);
+        let own = |stamp: &Stamp| stamp.room == number && stamp.sequence < room.sent;
+        if let Some(stamp) = stamp.filter(own) {
+            self.last_heard = now;
+            if self.tracks[member].hear(stamp.sequence) {
+                let since = now.saturating_duration_since(self.begin).as_micros() as u64;
+                self.times.add(since.saturating_sub(stamp.due));
+                self.so_far.delivered += 1;
+                room.hears(stamp.sequence);
+            }
         }
-        self.last_heard = now;
-        if self.tracks[member].hear(stamp.sequence) {
-            let since = now.saturating_duration_since(self.begin).as_micros() as u64;
-            self.times.add(since.saturating_sub(stamp.due));
-            self.delivered += 1;
-            room.hears(stamp.sequence);
-        }
+        Ok(())
     }
 
     /// When the next message is due, if there is a rate and its room has space for it. The rooms take
     /// turns.
-    fn due(&self) -> Option<Instant> {
-        if self.sent >= self.planned || !self.has_space(self.next_room()) {
+    fn due(&self, now: Instant) -> Option<Instant> {
+        if self.so_far.kind != Kind::Rate || now >= self.end || !self.has_space(self.next_room()) {
             return None;
         }
-        Some(self.begin + Duration::from_secs_f64(self.sent as f64 / self.rate))
+        let due = self.begin + Duration::from_secs_f64(self.so_far.sent as f64 / self.so_far.rate);
+        (due < self.end).then_some(due)
     }
 
     fn next_room(&self) -> usize {
-        (self.sent % self.rooms.len() as u64) as usize
+        (self.so_far.sent % self.rooms.len() as u64) as usize
     }
 
     fn has_space(&self, room: usize) -> bool {
@@ -199,26 +190,27 @@ impl<'a> Load<'a> {
     /// Sends what is due by now; or without a rate, refills the room's window once it is half empty,
     /// so that one write takes many messages.
     fn send(&mut self, room: usize, now: Instant, crowd: &mut Crowd) {
-        match self.kind {
+        match self.so_far.kind {
             Kind::Idle => {}
-            Kind::Rate | Kind::Most if now >= self.end => {}
-            Kind::Most => {
-                let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
-                if is_low && crowd.out(room).is_empty() {
-                    while self.has_space(room) {
-                        self.add(room, now, crowd.out(room));
-                    }
-                    crowd.flush(room);
-                }
-            }
             Kind::Rate => {
-                while let Some(due) = self.due().filter(|&due| due <= now) {
+                while let Some(due) = self.due(now).filter(|&due| due <= now) {
                     let room = self.next_room();
-                    if !crowd.out(room).is_empty() {
+                    let sender = &mut crowd.connections[room];
+                    if !sender.out.is_empty() {
                         return;
                     }
-                    self.add(room, due, crowd.out(room));
-                    crowd.flush(room);
+                    self.add(room, due, &mut sender.out);
+                    sender.flush();
+                }
+            }
+            Kind::Most => {
+                let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
+                let sender = &mut crowd.connections[room];
+                if now < self.end && is_low && sender.out.is_empty() {
+                    while self.has_space(room) {
+                        self.add(room, now, &mut sender.out);
+                    }
+                    sender.flush();
                 }
             }
         }
@@ -233,71 +225,55 @@ impl<'a> Load<'a> {
         };
         self.stamps.write(stamp, self.options.size, out);
         self.rooms[room].sends();
-        self.sent += 1;
-    }
-
-    /// How many deliveries there should be.
-    fn expected(&self) -> u64 {
-        let expected = self.rooms.iter().map(|room| room.sent * room.members);
-        expected.sum()
+        self.so_far.sent += 1;
+        self.so_far.expected += self.rooms[room].members;
     }
 
     /// The part of the report that is counted here.
     pub(crate) fn report(&self) -> Report {
         let sum = |count: fn(&Track) -> u64| self.tracks.iter().map(count).sum::<u64>();
-        let skipped = sum(|track| track.skipped.len() as u64);
-        let delivered = self.delivered;
-        let awaited = self.expected() - delivered - skipped;
-        let time = self.last_heard.saturating_duration_since(self.begin);
+        let so_far = self.so_far.clone();
+        let missing = so_far.expected - so_far.delivered;
+        // Behind a gap is a later message; behind the end, the silence tells.
+        let lost = match self.is_quiet() {
+            true => missing,
+            false => sum(|track| track.skipped.len() as u64),
+        };
+        let planned = so_far.rate * (self.end - self.begin).as_secs_f64();
+        let seconds = (self.last_heard - self.begin).as_secs_f64().max(1e-6);
+        let quantile = |share| self.times.quantile_ms(share);
+        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(quantile);
+        let times = Times { p50, p90, p99, max };
         Report {
-            kind: self.kind,
-            rate: self.rate,
-            sent: self.sent,
-            unsent: self.planned.saturating_sub(self.sent),
-            expected: self.expected(),
-            delivered,
-            // Behind a gap is a later message; behind the end, the silence tells.
-            lost: skipped + if self.is_quiet() { awaited } else { 0 },
-            late: if self.is_quiet() { 0 } else { awaited },
+            unsent: (planned as u64).saturating_sub(so_far.sent),
+            lost,
+            late: missing - lost,
             doubled: sum(|track| track.doubled),
             out_of_order: sum(|track| track.out_of_order),
-            deliveries_per_s: (delivered as f64 / time.as_secs_f64().max(1e-6)).round(),
-            latency_ms: (self.kind != Kind::Idle).then(|| Times {
-                p50: self.times.quantile_ms(0.5),
-                p90: self.times.quantile_ms(0.9),
-                p99: self.times.quantile_ms(0.99),
-                max: self.times.quantile_ms(1.0),
-            }),
-            ..Report::default()
+            deliveries_per_s: (so_far.delivered as f64 / seconds).round(),
+            latency_ms: (so_far.kind != Kind::Idle).then_some(times),
+            ..so_far
         }
     }
 }
 
 /// Sends in every room until every member has received something.
 pub(crate) fn everybody_hears(options: &Options, crowd: &mut Crowd) -> Result<(), String> {
-    let rate = ECHO_RATE * options.rooms as f64;
-    let mut load = Load::new(options, rate, ECHO_WITHIN);
-    loop {
-        let deaf = load.tracks.iter().filter(|track| track.next == 0).count();
-        match crowd.gone(options.senders()..options.connections()) {
-            _ if deaf == 0 => return Ok(()),
-            (_, Some(why)) => return Err(format!("the server gave up a member: {why}")),
-            (_, None) if Instant::now() < load.end => load.round(crowd)?,
-            (_, None) => {
-                return Err(format!(
-                    "{deaf} members do not hear what is said in their room; does this server pass \
-                     on what it is sent, and is {{room}} at the right place in --url?"
-                ));
-            }
-        };
+    let mut load = Load::new(options, ECHO_RATE * options.rooms as f64, ECHO_WITHIN);
+    while load.tracks.iter().any(|track| track.next == 0) {
+        load.round(crowd)?;
+        if let Some(why) = load.so_far.disconnected_because {
+            return Err(format!("the server gave up a member: {why}"));
+        }
+        if Instant::now() >= load.end {
+            return Err(
+                "not every member hears what is said in its room; does this server pass on \
+                 what it is sent, and is {room} at the right place in --url?"
+                    .to_owned(),
+            );
+        }
     }
-}
-
-/// What a server says to a sender whose message it does not take, in either of Hubbub's encodings.
-fn complaint(payload: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(payload);
-    let refused = text.starts_with("! ") || text.contains(r#""type":"error""#);
-    refused.then(|| text.into_owned())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -323,7 +299,8 @@ mod tests {
     fn hears(load: &mut Load<'_>, member: usize, sequences: &[u32]) {
         for sequence in sequences {
             let text = format!("name: Qz000000070000{sequence:08x}{:010x}xx", 0);
-            load.hears(1 + member, text.as_bytes(), Instant::now());
+            let taken = load.hears(1 + member, text.as_bytes(), Instant::now());
+            assert_eq!(taken, Ok(()));
         }
         // Nothing more comes.
         load.quiet_ticks = QUIET_TICKS;
@@ -370,9 +347,9 @@ mod tests {
         let options = options();
         let mut load = load(&options, 4);
         hears(&mut load, 0, &[0, 1, 2, 3]);
-        assert!(load.due().is_none());
+        assert!(load.due(load.begin).is_none());
         hears(&mut load, 1, &[0]);
-        assert!(load.due().is_some());
+        assert!(load.due(load.begin).is_some());
         load.rooms.iter_mut().for_each(Room::give_up);
         assert_eq!(load.report().lost, 3);
     }
@@ -382,9 +359,10 @@ mod tests {
         let options = options();
         let mut load = load(&options, 1);
         hears(&mut load, 0, &[5]);
-        load.hears(1, b"* bob joined", Instant::now());
-        load.hears(0, b"! not sent: too fast", Instant::now());
+        let others = load.hears(1, b"* bob joined", Instant::now());
+        let refused = load.hears(0, b"! not sent: too fast", Instant::now());
         assert_eq!((load.report().delivered, load.report().late), (0, 2));
-        assert_eq!(load.complaint.as_deref(), Some("! not sent: too fast"));
+        assert_eq!(others, Ok(()));
+        assert!(refused.is_err_and(|why| why.starts_with("not sent: too fast")));
     }
 }

@@ -12,8 +12,8 @@ mod process;
 mod wire;
 mod options;
 mod tally;
-mod crowd;
 mod report;
+mod crowd;
 mod load;
 
 use std::io::{self, Write};
@@ -43,11 +43,8 @@ fn run(options: &Options) -> Result<(), String> {
     let mut faults = Vec::new();
     let mut connected = None;
     for &rate in &options.rate {
-        let (mut crowd, memory) = match connected.take() {
-            Some(connected) => connected,
-            None => connect(options)?,
-        };
-        let report = measure(options, rate, &mut crowd, memory.clone())?;
+        let mut crowd = connected.take().map_or_else(|| connect(options), Ok)?;
+        let report = measure(options, rate, &mut crowd)?;
         let json = match options.json {
             true => serde_json::to_string(&report),
             false => serde_json::to_string_pretty(&report),
@@ -57,7 +54,7 @@ fn run(options: &Options) -> Result<(), String> {
         let _ = writeln!(io::stdout(), "{json}");
         // If connections were lost, or messages are still on their way, the next measurement connects
         // anew.
-        connected = (report.disconnected == 0 && report.late == 0).then_some((crowd, memory));
+        connected = (report.disconnected == 0 && report.late == 0).then_some(crowd);
         faults.extend(report.fault());
     }
     match faults.is_empty() {
@@ -67,39 +64,31 @@ fn run(options: &Options) -> Result<(), String> {
 }
 
 /// Connects everybody, and waits until all members receive. Also measures the server's memory.
-fn connect(options: &Options) -> Result<(Crowd, Option<Memory>), String> {
+fn connect(options: &Options) -> Result<Crowd, String> {
     let before = options.pid.and_then(memory_kib);
     let mut crowd = Crowd::connect(options)?;
     crowd.settle()?;
     let idle = options.pid.and_then(memory_kib);
-    if !options.idle {
-        everybody_hears(options, &mut crowd)?;
-        crowd.settle()?;
-    }
-    let memory = before.zip(idle).map(|(before, idle)| Memory {
+    crowd.memory = before.zip(idle).map(|(before, idle)| Memory {
         before,
         idle,
         peak: idle,
         per_connection: (idle - before) / options.connections() as f64,
     });
-    Ok((crowd, memory))
+    if !options.idle {
+        everybody_hears(options, &mut crowd)?;
+        crowd.settle()?;
+    }
+    Ok(crowd)
 }
 
-fn measure(
-    options: &Options,
-    rate: f64,
-    crowd: &mut Crowd,
-    mut memory: Option<Memory>,
-) -> Result<Report, String> {
+fn measure(options: &Options, rate: f64, crowd: &mut Crowd) -> Result<Report, String> {
     let meter = std::process::id() as i32;
     let cpu_s = || [options.pid, Some(meter)].map(|pid| pid.and_then(cpu_s));
     let before = cpu_s();
     let mut load = Load::new(options, rate, Duration::from_secs_f64(options.seconds));
-    load.run(crowd, || {
-        if let (Some(memory), Some(now)) = (&mut memory, options.pid.and_then(memory_kib)) {
-            memory.peak = memory.peak.max(now);
-        }
-    })?;
+    load.so_far.memory = crowd.memory.clone();
+    load.run(crowd)?;
     let after = cpu_s();
     let report = load.report();
     let cost = |process: usize| {
@@ -107,13 +96,9 @@ fn measure(
         let cost = (nanoseconds / report.delivered as f64).round() / 1e3;
         (report.delivered > 0).then_some(cost)
     };
-    let (disconnected, why) = crowd.gone(options.senders()..options.connections());
     Ok(Report {
-        disconnected,
-        disconnected_because: why.map(str::to_owned),
         server_cpu_us_per_delivery: cost(0),
         meter_cpu_us_per_delivery: cost(1),
-        memory,
         connects_per_s: crowd.connects_per_s,
         ..report
     })

@@ -80,7 +80,7 @@ pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
         return Ok(None);
     };
     if header.mask.is_some() {
-        return Err("it sent a masked frame, which a server must not (RFC 6455 §5.1)".to_owned());
+        return Err("the server sent a masked frame, which it must not (RFC 6455 §5.1)".to_owned());
     }
     let behind = &bytes[cursor.position() as usize..];
     let split = behind.split_at_checked(length as usize);
