@@ -5,13 +5,15 @@
 -- KEYS[2] hash: user -> "instance:expiry" of each instance that they are connected to, by spaces
 -- KEYS[3] sorted set: instance -> when it lets its users expire, so that it finds out when they are
 --         forgotten
--- ARGV    operation, channel, instance, milliseconds to live, users...
+-- ARGV    operation, channel, instance, milliseconds to live (sweep: until when, by Redis's clock),
+--         users...
 --
 --   arrive   the users are connected to the instance, from now on or still (a renewal)
 --   depart   they no longer are
 --   retire   they no longer are, but are given a while to come back elsewhere
 --   sweep    those whose instances all failed to renew them are gone; returns whether anything of
---            this instance is still known (0 after a FLUSHALL)
+--            this instance is still known (0 after a FLUSHALL), and Redis's clock. A sweep that Redis
+--            runs late finds nobody gone: Redis was frozen, and nobody could be renewed.
 --   members  returns who is present, on lines of their own: one string is cheaper than a thousand
 
 local users, holders, instances = KEYS[1], KEYS[2], KEYS[3]
@@ -57,11 +59,13 @@ if operation == 'members' then
 end
 
 if operation == 'sweep' then
-  for _, user in ipairs(redis.call('ZRANGEBYSCORE', users, '-inf', string.format('%d', now), 'LIMIT', 0, 500)) do
-    write(user, read(user))
+  if now <= ttl then
+    for _, user in ipairs(redis.call('ZRANGEBYSCORE', users, '-inf', string.format('%d', now), 'LIMIT', 0, 500)) do
+      write(user, read(user))
+    end
+    redis.call('ZREMRANGEBYSCORE', instances, '-inf', string.format('%d', now))
   end
-  redis.call('ZREMRANGEBYSCORE', instances, '-inf', string.format('%d', now))
-  return redis.call('ZSCORE', instances, instance) and 1 or 0
+  return {redis.call('ZSCORE', instances, instance) and 1 or 0, now}
 end
 
 for index = 5, #ARGV do

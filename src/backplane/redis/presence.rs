@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use redis::Value;
 
 use super::publisher::Publisher;
 use super::subscriber::Subscriber;
@@ -35,6 +34,10 @@ const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pause between two sweeps for users whom nobody renewed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A sweep that Redis has not run within this time finds nobody gone. Below the time that users have to
+/// be renewed, which is a third of their expiry.
+const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
 /// A difference between what was announced and what is so counts when it is still there after
 /// this time: a notice may be on its way, or an instance about to find out by its next sweep that
@@ -64,6 +67,8 @@ struct Presence {
     forgotten: AtomicBool,
     /// Whether a renewal was refused, or not answered.
     not_renewed: AtomicBool,
+    /// Redis's clock, in milliseconds, and when it showed that. `None` until a first sweep is answered.
+    clock: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Keeper {
@@ -85,6 +90,7 @@ impl Keeper {
             roster: Mutex::new(Roster::new(retention.presence_grace)),
             forgotten: AtomicBool::new(false),
             not_renewed: AtomicBool::new(false),
+            clock: Mutex::default(),
         });
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let rounds = Rounds {
@@ -300,13 +306,22 @@ impl Rounds {
     }
 
     fn sweep(&self) {
+        // Without a clock, the sweep only asks for it.
+        let until = lock(&self.presence.clock).map_or(0, |(clock, shown)| {
+            clock + (shown.elapsed() + SWEEP_WITHIN).as_millis() as u64
+        });
         for room in self.presence.hub.rooms() {
             let presence = Arc::clone(&self.presence);
-            let sweep = presence.step(&room, PresenceStep::Sweep, []);
+            let sweep = presence.step(&room, PresenceStep::Sweep { until }, []);
             self.presence.publisher.submit(
                 &sweep,
                 Box::new(move |answer| {
-                    if answer == Ok(Value::Int(0)) && lock(&presence.roster).has_users_in(&room) {
+                    let Some((known, clock)) = answer.ok().as_ref().and_then(wire::sweep_answer)
+                    else {
+                        return;
+                    };
+                    *lock(&presence.clock) = Some((clock, Instant::now()));
+                    if !known && lock(&presence.roster).has_users_in(&room) {
                         presence.forgotten.store(true, Ordering::Release);
                     }
                 }),

@@ -142,7 +142,7 @@ impl Scripts {
             PresenceStep::Arrive { ttl } => ("arrive", ttl.as_millis()),
             PresenceStep::Depart => ("depart", 0),
             PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
-            PresenceStep::Sweep => ("sweep", 0),
+            PresenceStep::Sweep { until } => ("sweep", until.into()),
             PresenceStep::Members => ("members", 0),
         };
         let channel = keys.channel(room);
@@ -171,10 +171,17 @@ impl Scripts {
 /// The operations of `presence.lua`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PresenceStep {
-    Arrive { ttl: Duration },
+    Arrive {
+        ttl: Duration,
+    },
     Depart,
-    Retire { grace: Duration },
-    Sweep,
+    Retire {
+        grace: Duration,
+    },
+    /// Until when it may run, by Redis's clock, in milliseconds.
+    Sweep {
+        until: u64,
+    },
     Members,
 }
 
@@ -298,6 +305,17 @@ pub(super) fn publish_answer(value: &Value) -> Result<(MessageId, bool), Backpla
         _ => None,
     };
     parts().ok_or_else(|| unexpected("publish.lua"))
+}
+
+/// Reads what a sweep returns: whether Redis knows this instance, and its clock, in milliseconds.
+pub(super) fn sweep_answer(value: &Value) -> Option<(bool, u64)> {
+    match value {
+        Value::Array(parts) => match parts[..] {
+            [Value::Int(known), Value::Int(now)] => Some((known == 1, now.try_into().ok()?)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Reads who is present, in alphabetical order.
