@@ -21,10 +21,12 @@
 //! | member | one connection in one room |
 //! | outbox | what one connection still has to be sent, bounded in bytes |
 //! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
+//! | worker | a thread that writes the events of rooms to their members |
 //! | backplane | what instances share: logs, refs, and presence |
 //! | publisher | the thread that sends commands to Redis, and its queue |
 //! | subscriber | the thread that hears Redis and delivers to the hub |
 //! | presence | which users are in which rooms, over all instances |
+//! | revision | the place of a join or leave among all changes of a room's presence |
 //! | keeper | the thread that renews this instance's users and sweeps those that nobody renews |
 //! | session | one user's conversation: commands in, events out |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
@@ -38,17 +40,19 @@
 //! | `reader-N` | [`server::connection`] | its own socket, its own user's outbox, the backplane |
 //! | `writer-N`, once something waits | [`server::connection`] | its own outbox and socket |
 //! | `publisher` | [`backplane`] | its queue and Redis |
-//! | `subscriber` | [`backplane`] | Redis, and the publisher while it catches up |
+//! | `subscriber` | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
+//! | `fanout-N`, one for each core | [`hub`] | its queue |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
-//! | `backplane`, without Redis | [`backplane`] | its queue |
+//! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |
 //! | `client`, `client-reader` | [`client`] | the server, and the user that takes what it tells |
 //!
 //! # Locks
 //!
-//! No lock is held across I/O that can block. Most are taken alone. Where two are held, they are taken in
-//! this order: a room; then the map of rooms, the hub's due times, or a member's outbox (its lane); then
-//! the outbox's flag that its reader waits, or its writer's handle. Commands and jobs are queued under the
-//! roster's lock, so that they keep its order; to queue never blocks.
+//! No lock is held across I/O that can block. Most are taken alone: the map of rooms, the hub's due times,
+//! a room's seats, and its roll. Where two are held, they are taken in this order: a worker's members of a
+//! room; then a member's outbox (its lane); then the outbox's flag that its reader waits, or its writer's
+//! handle. Commands and jobs are queued under the roster's lock, so that they keep its order; to queue never
+//! blocks.
 
 // Tools.
 mod backoff;

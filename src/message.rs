@@ -379,12 +379,66 @@ pub struct Entry {
 /// An event in a room that the log does not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A user joined: the first connection of the user, on any instance, entered the room.
-    Joined(UserName),
-    /// A user left: the last connection of the user left the room.
-    Left(UserName),
+    /// A user joined or left.
+    Presence(PresenceChange),
     /// A user is typing.
     Typing(UserName),
+}
+
+/// A user joined a room or left it, with all of their connections on all instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceChange {
+    /// The user.
+    pub user: UserName,
+    /// Whether the user is present from now on.
+    pub joined: bool,
+    /// The place of this change among all changes of the room.
+    pub revision: Revision,
+}
+
+/// The place of a change in a room's presence. Revisions grow, so a list of members and a change that
+/// arrives beside it can be compared: the list shows the change if its revision is not smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Revision {
+    /// When the shared state began to count, in microseconds since the Unix epoch. It begins anew if
+    /// Redis lost its data.
+    pub began: u64,
+    /// The number of the change since then.
+    pub number: u64,
+}
+
+impl Revision {
+    /// Before every change.
+    pub const ZERO: Self = Self {
+        began: 0,
+        number: 0,
+    };
+
+    /// The revision of the next change.
+    pub const fn next(self) -> Self {
+        Self {
+            began: self.began,
+            number: self.number + 1,
+        }
+    }
+
+    /// Reads two numbers with a dash between them; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (began, number) = text.split_once('-')?;
+        Some(Self {
+            began: began.parse().ok()?,
+            number: number.parse().ok()?,
+        })
+    }
+}
+
+/// The users that are present in a room, on all instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberList {
+    /// Their names, in alphabetical order.
+    pub users: Arc<[UserName]>,
+    /// The last change that the list shows.
+    pub revision: Revision,
 }
 
 #[cfg(test)]

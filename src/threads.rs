@@ -36,10 +36,11 @@ const PANICKED: i32 = 101;
 /// restarts leave no core files. `exit` waits for no thread and takes no lock of ours, since it runs no
 /// destructors. The log needs no flush, since it writes each line to stderr at once.
 pub(crate) fn spawn_vital(
-    name: &'static str,
+    name: &str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.into()).spawn(move || {
+    let name = name.to_owned();
+    Builder::new().name(name.clone()).spawn(move || {
         if catch_unwind(AssertUnwindSafe(run)).is_ok() {
             return;
         }

@@ -10,18 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::backlog::{Backlog, Place};
-use super::batch::Batch;
 use super::log::{self, Logs};
 use super::roster::Roster;
-use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
-use crate::hub::Hub;
-use crate::message::{MessageId, Notice, RoomName, UserName};
+use super::{
+    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, Stored,
+};
+use crate::hub::{Delivery, Hub, Pace};
+use crate::message::{MessageId, Notice, PresenceChange, RoomName, UserName};
 use crate::protocol::Cursor;
 use crate::threads;
 use crate::threads::lock;
-
-/// The most jobs before a batch is delivered: no receipt waits for longer.
-const JOBS_IN_A_ROW: usize = 1024;
 
 /// The pause between two looks at the graces.
 const GRACES: Duration = Duration::from_millis(250);
@@ -44,15 +42,12 @@ struct Shared {
     /// The first id that could be of this process.
     began: MessageId,
     backlog: Backlog,
+    jobs: Sender<Job>,
 }
-
-/// The receipts to give once the messages are delivered.
-type Receipts = Vec<(Receipt, Result<Stored, BackplaneError>)>;
 
 /// The embedded backplane.
 pub struct Local {
     shared: Arc<Shared>,
-    jobs: Sender<Job>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -67,54 +62,49 @@ impl Local {
             in_flight: AtomicUsize::new(0),
             began: log::now_as_id(),
             backlog: Backlog::default(),
+            jobs,
         });
         let thread = threads::spawn_vital("backplane", {
             let shared = Arc::clone(&shared);
-            let jobs = jobs.clone();
-            move || run(&shared, &queue, &jobs)
+            move || run(&shared, &queue)
         })?;
         Ok(Self {
             shared,
-            jobs,
             thread: Mutex::new(Some(thread)),
         })
     }
 
     fn submit(&self, job: Job) {
         // The thread stops only after `close`, when nobody is connected any more.
-        let _ = self.jobs.send(job);
+        let _ = self.shared.jobs.send(job);
     }
 }
 
-fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
+fn run(shared: &Shared, queue: &Receiver<Job>) {
     let mut next_graces = Instant::now() + GRACES;
     let mut next_forgetting = Instant::now() + FORGETTING;
-    let mut batch = Batch::default();
-    let mut receipts = Vec::new();
-    let mut in_a_row = 0;
     loop {
         let next_flush = shared.hub.flush_due(Instant::now());
-        match queue.recv_deadline(next_flush.map_or(next_graces, |next| next.min(next_graces))) {
+        let wait_until = next_flush.map_or(next_graces, |next| next.min(next_graces));
+        let job = queue.recv_deadline(wait_until);
+        let pace = match queue.is_empty() {
+            true => Pace::Calm,
+            false => Pace::Busy,
+        };
+        match job {
             Ok(Job::Publish(draft, receipt, _place)) => {
-                receipts.push((receipt, shared.store(draft, &mut batch)));
+                receipt(shared.store(draft, pace));
+                shared.in_flight.fetch_sub(1, Ordering::AcqRel);
             }
-            Ok(Job::Notice(room, notice)) => batch.add_notice(&shared.hub, &room, notice),
+            Ok(Job::Notice(room, notice)) => {
+                shared.hub.deliver(&room, Delivery::Notice(notice), pace);
+            }
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                shared.deliver(&mut batch, &mut receipts);
-                return;
-            }
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
-        // Keep batching while jobs are queued.
-        in_a_row += 1;
-        if !queue.is_empty() && !batch.is_full() && in_a_row < JOBS_IN_A_ROW {
-            continue;
-        }
-        in_a_row = 0;
-        shared.deliver(&mut batch, &mut receipts);
         let now = Instant::now();
         if now >= next_graces {
-            shared.miss_who_is_gone(now, jobs);
+            shared.expire_graces(now);
             next_graces = now + GRACES;
         }
         if now >= next_forgetting {
@@ -125,28 +115,30 @@ fn run(shared: &Shared, queue: &Receiver<Job>, jobs: &Sender<Job>) {
 }
 
 impl Shared {
-    fn deliver(&self, batch: &mut Batch, receipts: &mut Receipts) {
-        batch.deliver(&self.hub);
-        for (receipt, outcome) in receipts.drain(..) {
-            receipt(outcome);
-            self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    fn store(&self, draft: Draft, batch: &mut Batch) -> Result<Stored, BackplaneError> {
+    /// Stores a message and delivers it.
+    fn store(&self, draft: Draft, pace: Pace) -> Result<Stored, BackplaneError> {
         let room = draft.room.clone();
         let (stored, entry) = lock(&self.logs).append(draft, Instant::now())?;
         if let Some(entry) = entry {
-            batch.add(&room, entry);
+            self.hub
+                .deliver(&room, Delivery::Messages(vec![entry]), pace);
         }
         Ok(stored)
     }
 
-    fn miss_who_is_gone(&self, now: Instant, jobs: &Sender<Job>) {
-        // Queued behind what the roster caused before, and under its lock.
+    fn expire_graces(&self, now: Instant) {
         let mut roster = lock(&self.roster);
-        for (room, user) in roster.expire(now) {
-            let _ = jobs.send(Job::Notice(room, Notice::Left(user)));
+        for change in roster.expire(now) {
+            self.announce(Some(change));
+        }
+    }
+
+    /// Queues the notice of a change. The caller holds the roster's lock, so that notices keep the
+    /// roster's order.
+    fn announce(&self, change: Option<(RoomName, PresenceChange)>) {
+        if let Some((room, change)) = change {
+            // The thread stops only after `close`, when nobody is connected any more.
+            let _ = self.jobs.send(Job::Notice(room, Notice::Presence(change)));
         }
     }
 }
@@ -171,32 +163,39 @@ impl Backplane for Local {
         Ok(lock(&self.shared.logs).excerpt(room, page, limit))
     }
 
-    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
-        Ok(lock(&self.shared.logs).tail(room))
-    }
-
     fn began_after(&self, id: MessageId) -> bool {
         id < self.shared.began
     }
 
-    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
-        // Submitted under the roster's lock, so that notices keep the roster's order.
-        let mut roster = lock(&self.shared.roster);
-        if roster.arrive(room, user) {
-            self.submit(Job::Notice(room.clone(), Notice::Joined(user.clone())));
-        }
-        Ok(())
+    fn enter(
+        &self,
+        room: &RoomName,
+        user: &UserName,
+        past: Option<(Cursor, usize)>,
+    ) -> Result<Entrance, BackplaneError> {
+        let members = {
+            let mut roster = lock(&self.shared.roster);
+            self.shared.announce(roster.arrive(room, user));
+            roster.members(room)
+        };
+        let logs = lock(&self.shared.logs);
+        Ok(Entrance {
+            tail: logs.tail(room),
+            past: past.map_or_else(Excerpt::default, |(page, limit)| {
+                logs.excerpt(room, page, limit)
+            }),
+            members,
+        })
     }
 
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
         let mut roster = lock(&self.shared.roster);
-        if roster.depart(room, user, departure, Instant::now()) {
-            self.submit(Job::Notice(room.clone(), Notice::Left(user.clone())));
-        }
+        let change = roster.depart(room, user, departure, Instant::now());
+        self.shared.announce(change);
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        Ok(lock(&self.shared.roster).users(room).into())
+        Ok(lock(&self.shared.roster).members(room).users)
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {

@@ -197,7 +197,7 @@ impl Logs {
         log.map(|log| log.excerpt(page, limit)).unwrap_or_default()
     }
 
-    /// See [`Backplane::tail`](super::Backplane::tail).
+    /// See [`Entrance::tail`](super::Entrance::tail).
     pub(super) fn tail(&self, room: &RoomName) -> Option<MessageId> {
         self.rooms.get(room)?.last
     }

@@ -2,16 +2,14 @@
 //! knows which users are present.
 //!
 //! Read the contract here, [`Backplane`]; then its two keepers, [`Local`] (in memory, one instance) and
-//! [`Redis`]. The other files serve one or both: the [`batch`] on the way to the hub, the [`backlog`] on
-//! the way in, the [`roster`] of this instance's users, and the [`log`] in memory. `tests/it/contract.rs`
-//! holds both to the contract:
+//! [`Redis`]. The other files serve one or both: the [`backlog`] on the way in, the [`roster`] of this
+//! instance's users, and the [`log`] in memory. `tests/it/contract.rs` holds both to the contract:
 //!
 //! - A message is acknowledged only once the log holds it, under the id it has from then on.
 //! - A room's entries form a chain: each names its predecessor. They reach the hub in that order,
 //!   each once; where one is lost for good, a gap is delivered in its place.
 //! - A room is heard from the moment [`Backplane::subscribe`] returns.
 
-mod batch;
 mod backlog;
 mod roster;
 mod log;
@@ -25,7 +23,7 @@ use std::time::Duration;
 pub use local::Local;
 pub use redis::{ConnectError, Redis, RedisAddress};
 
-use crate::message::{Entry, MessageId, RoomName, UserName, Via};
+use crate::message::{Entry, MemberList, MessageId, RoomName, UserName, Via};
 use crate::protocol::{Cursor, Ref};
 
 /// A message before it has an id.
@@ -94,6 +92,19 @@ pub struct Excerpt {
     pub reach: Option<MessageId>,
 }
 
+/// What a connection needs to know of a room that it enters.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// The id of the newest message that the room's log took. It is known for [`LAST_ID_LASTS`] after
+    /// the log forgot the message itself, so that a forgotten past is told from a lost one.
+    pub tail: Option<MessageId>,
+    /// The part of the log that was asked for.
+    pub past: Excerpt,
+    /// The users that were announced in the room and have not left. With them are users of an instance
+    /// that was killed, until their leave is told.
+    pub members: MemberList,
+}
+
 /// The way in which a connection left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
@@ -123,15 +134,18 @@ pub trait Backplane: Send + Sync {
     /// Reads up to `limit` entries of the room's log.
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError>;
 
-    /// The id of the newest message that the room's log took. It is known for [`LAST_ID_LASTS`] after
-    /// the log forgot the message itself, so that a forgotten past is told from a lost one.
-    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError>;
-
     /// Whether this message is older than all that this backplane can know: it began anew after it.
     fn began_after(&self, id: MessageId) -> bool;
 
-    /// A connection of this user entered the room. If it is the first anywhere, the room is told.
-    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError>;
+    /// A connection of this user enters the room, which is subscribed to. If it is the first anywhere,
+    /// the room is told. Then reads the room, all in one round trip: the newest id first, or a message
+    /// stored in between would look like a log that lost its end.
+    fn enter(
+        &self,
+        room: &RoomName,
+        user: &UserName,
+        past: Option<(Cursor, usize)>,
+    ) -> Result<Entrance, BackplaneError>;
 
     /// A connection of this user left the room. If it was the last anywhere, the room is told.
     /// Does not wait.
@@ -176,7 +190,7 @@ pub struct Retention {
 }
 
 /// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the room's newest
-/// id ([`Backplane::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the
+/// id ([`Entrance::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the
 /// first message.
 pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
     let mut last = Some(since).filter(|&since| since != MessageId::ZERO);

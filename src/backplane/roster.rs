@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::Departure;
-use crate::message::{RoomName, UserName};
+use crate::message::{MemberList, PresenceChange, Revision, RoomName, UserName};
 
 #[derive(Debug, Default)]
 struct Presence {
@@ -18,6 +18,9 @@ struct Presence {
     gone_at: Option<Instant>,
 }
 
+/// A user is here now, or gone, in one room.
+pub(super) type RosterChange = (RoomName, PresenceChange);
+
 /// The users that are connected to this instance.
 #[derive(Debug)]
 pub(super) struct Roster {
@@ -25,6 +28,8 @@ pub(super) struct Roster {
     rooms: HashMap<RoomName, BTreeMap<UserName, Presence>>,
     /// The number of users in their grace. While there are none, [`Roster::expire`] costs nothing.
     leaving: usize,
+    /// The last change.
+    revision: Revision,
 }
 
 impl Roster {
@@ -34,11 +39,12 @@ impl Roster {
             grace,
             rooms: HashMap::new(),
             leaving: 0,
+            revision: Revision::ZERO,
         }
     }
 
-    /// A connection of `user` entered `room`. True if they were not here before.
-    pub(super) fn arrive(&mut self, room: &RoomName, user: &UserName) -> bool {
+    /// A connection of `user` entered `room`. Returns the change if the user was not here before.
+    pub(super) fn arrive(&mut self, room: &RoomName, user: &UserName) -> Option<RosterChange> {
         let users = self.rooms.entry(room.clone()).or_default();
         let new = !users.contains_key(user);
         let presence = users.entry(user.clone()).or_default();
@@ -46,42 +52,34 @@ impl Roster {
         if presence.gone_at.take().is_some() {
             self.leaving -= 1;
         }
-        new
+        new.then(|| self.change(room, user, true))
     }
 
-    /// A connection of `user` left `room`. True if they are gone.
+    /// A connection of `user` left `room`. Returns the change if the user is gone.
     pub(super) fn depart(
         &mut self,
         room: &RoomName,
         user: &UserName,
         departure: Departure,
         now: Instant,
-    ) -> bool {
-        let Some(presence) = self.rooms.get_mut(room).and_then(|r| r.get_mut(user)) else {
-            return false;
-        };
-        if presence.connections == 0 {
-            return false;
-        }
-        presence.connections -= 1;
+    ) -> Option<RosterChange> {
+        let presence = self.rooms.get_mut(room)?.get_mut(user)?;
+        presence.connections = presence.connections.checked_sub(1)?;
         if presence.connections > 0 {
-            return false;
+            return None;
         }
         match departure {
-            Departure::Clean => {
-                self.remove(room, user);
-                true
-            }
+            Departure::Clean => Some(self.remove(room, user)),
             Departure::Dropped => {
                 presence.gone_at = Some(now + self.grace);
                 self.leaving += 1;
-                false
+                None
             }
         }
     }
 
     /// Takes out those whose grace has passed.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(RoomName, UserName)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<RosterChange> {
         if self.leaving == 0 {
             return Vec::new();
         }
@@ -93,11 +91,9 @@ impl Roster {
                 }
             }
         }
-        for (room, user) in &gone {
-            self.remove(room, user);
-        }
         self.leaving -= gone.len();
-        gone
+        let gone = gone.iter().map(|(room, user)| self.remove(room, user));
+        gone.collect()
     }
 
     /// The users in `room`, in alphabetical order.
@@ -118,13 +114,32 @@ impl Roster {
         self.rooms.keys()
     }
 
-    fn remove(&mut self, room: &RoomName, user: &UserName) {
+    /// The users in `room`, with the last change of this roster.
+    pub(super) fn members(&self, room: &RoomName) -> MemberList {
+        MemberList {
+            users: self.users(room).into(),
+            revision: self.revision,
+        }
+    }
+
+    fn remove(&mut self, room: &RoomName, user: &UserName) -> RosterChange {
         if let Some(users) = self.rooms.get_mut(room) {
             users.remove(user);
             if users.is_empty() {
                 self.rooms.remove(room);
             }
         }
+        self.change(room, user, false)
+    }
+
+    fn change(&mut self, room: &RoomName, user: &UserName, joined: bool) -> RosterChange {
+        self.revision = self.revision.next();
+        let change = PresenceChange {
+            user: user.clone(),
+            joined,
+            revision: self.revision,
+        };
+        (room.clone(), change)
     }
 }
 
@@ -143,13 +158,25 @@ mod tests {
         let (room, alice) = names();
         let mut roster = Roster::new(GRACE);
         let now = Instant::now();
-        assert!(roster.arrive(&room, &alice));
-        assert!(!roster.arrive(&room, &alice));
-        assert!(!roster.depart(&room, &alice, Departure::Clean, now));
-        assert!(roster.depart(&room, &alice, Departure::Clean, now));
+        assert!(roster.arrive(&room, &alice).is_some());
+        assert!(roster.arrive(&room, &alice).is_none());
+        assert!(
+            roster
+                .depart(&room, &alice, Departure::Clean, now)
+                .is_none()
+        );
+        assert!(
+            roster
+                .depart(&room, &alice, Departure::Clean, now)
+                .is_some()
+        );
         assert!(roster.users(&room).is_empty());
         assert_eq!(roster.rooms().count(), 0);
-        assert!(!roster.depart(&room, &alice, Departure::Clean, now));
+        assert!(
+            roster
+                .depart(&room, &alice, Departure::Clean, now)
+                .is_none()
+        );
     }
 
     #[test]
@@ -158,13 +185,22 @@ mod tests {
         let mut roster = Roster::new(GRACE);
         let now = Instant::now();
         roster.arrive(&room, &alice);
-        assert!(!roster.depart(&room, &alice, Departure::Dropped, now));
+        assert!(
+            roster
+                .depart(&room, &alice, Departure::Dropped, now)
+                .is_none()
+        );
         assert_eq!(roster.users(&room).len(), 1);
         assert!(roster.expire(now + GRACE / 2).is_empty());
-        assert!(!roster.arrive(&room, &alice), "a reconnect shows nothing");
+        assert!(
+            roster.arrive(&room, &alice).is_none(),
+            "a reconnect shows nothing"
+        );
         assert!(roster.expire(now + 2 * GRACE).is_empty());
         roster.depart(&room, &alice, Departure::Dropped, now);
-        assert_eq!(roster.expire(now + GRACE), [(room.clone(), alice.clone())]);
-        assert!(roster.arrive(&room, &alice));
+        let gone = roster.expire(now + GRACE);
+        let gone: Vec<_> = gone.iter().map(|(_, change)| &change.user).collect();
+        assert_eq!(gone, [&alice]);
+        assert!(roster.arrive(&room, &alice).is_some());
     }
 }

@@ -81,6 +81,9 @@ pub(super) struct ServeArgs {
     /// connection that fills it is closed
     #[arg(long, env = "HUBBUB_OUTBOX_BYTES", value_name = "BYTES", default_value_t = limit::OUTBOX_BYTES.default as usize, value_parser = within::<usize>(limit::OUTBOX_BYTES), help_heading = "Limits")]
     outbox_bytes: usize,
+    /// The threads that write messages to users [default: one for each core]
+    #[arg(long, env = "HUBBUB_FANOUT_WORKERS", value_name = "COUNT", value_parser = within::<usize>(limit::FANOUT_WORKERS), help_heading = "Limits")]
+    fanout_workers: Option<usize>,
     /// The most rooms that one connection may join
     #[arg(long, env = "HUBBUB_ROOMS_PER_CONNECTION", value_name = "COUNT", default_value_t = limit::ROOMS.default as usize, value_parser = within::<usize>(limit::ROOMS), help_heading = "Limits")]
     rooms_per_connection: usize,
@@ -150,6 +153,7 @@ impl ServeArgs {
             drain: Duration::from_secs(self.drain),
             max_message: self.max_message,
             outbox_bytes: self.outbox_bytes,
+            fanout_workers: self.fanout_workers,
             ping_interval: Duration::from_secs(self.ping_interval),
             max_head: self.max_head,
             deadlines: Deadlines {

@@ -1,12 +1,14 @@
 //! Events that go to many members: each is encoded once per encoding, and the frame is shared.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::message::{Revision, UserName};
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::{self, Frame};
 
-/// One frame for each encoding, made when the first member needs it. `None` means that the encoding
-/// tells its users nothing of the event.
+/// One frame for each encoding, made when it is first needed. `None` means that the encoding tells its
+/// users nothing of the event.
 #[derive(Default)]
 struct Frames {
     text: OnceLock<Option<Frame>>,
@@ -30,15 +32,42 @@ impl Frames {
 /// One event and its frames.
 pub(super) struct Broadcast {
     pub(super) event: Event,
+    /// A join or leave goes to the members whose list has a revision in this range.
+    pub(super) listed: Range<Revision>,
     frames: Frames,
 }
 
 impl Broadcast {
+    /// An event for all members.
     pub(super) fn new(event: Event) -> Arc<Self> {
+        Self::for_listed(event, Revision::ZERO..Revision::ZERO)
+    }
+
+    /// A join or leave.
+    pub(super) fn for_listed(event: Event, listed: Range<Revision>) -> Arc<Self> {
         Arc::new(Self {
             event,
+            listed,
             frames: Frames::default(),
         })
+    }
+
+    /// Whether it tells that this user joined, left or types.
+    pub(super) fn is_about(&self, name: &UserName) -> bool {
+        match &self.event {
+            Event::Joined { user, .. } | Event::Left { user, .. } | Event::Typing { user, .. } => {
+                user == name
+            }
+            _ => false,
+        }
+    }
+
+    /// The bytes that it has, about.
+    pub(super) fn size(&self) -> usize {
+        match &self.event {
+            Event::Message { message, .. } => message.text.len(),
+            _ => 0,
+        }
     }
 
     fn frame(&self, encoding: Encoding) -> Option<&Frame> {
@@ -49,13 +78,13 @@ impl Broadcast {
 
 /// Events that are pushed together, all of one priority. Most members want all of them, so the batch
 /// has a joint frame for each encoding, and costs one push for each member.
-pub(super) struct EventBatch {
-    pub(super) broadcasts: Vec<Arc<Broadcast>>,
+pub(super) struct EventBatch<'a> {
+    pub(super) broadcasts: &'a [Arc<Broadcast>],
     joint: Frames,
 }
 
-impl EventBatch {
-    pub(super) fn new(broadcasts: Vec<Arc<Broadcast>>) -> Self {
+impl<'a> EventBatch<'a> {
+    pub(super) fn new(broadcasts: &'a [Arc<Broadcast>]) -> Self {
         Self {
             broadcasts,
             joint: Frames::default(),

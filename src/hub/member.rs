@@ -4,13 +4,11 @@
 //! initial list did not show already. While its connection still reads the past, it holds live events
 //! back.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::broadcast::{Broadcast, EventBatch};
 use crate::hub::outbox::{Outbox, Pushed};
-use crate::message::{ConnectionId, MessageId, UserName, Via};
+use crate::message::{ConnectionId, MessageId, Revision, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::Frame;
@@ -26,16 +24,10 @@ pub(super) struct Member {
     outbox: Arc<Outbox>,
     /// The last message that it has, be it live or from the history.
     last: Option<MessageId>,
+    /// The last change in presence that its initial list shows.
+    listed: Revision,
     /// The live events that wait, while the connection still reads the past.
     held: Option<Held>,
-    /// Users about whom this member and its room (`Room::present`) disagree; the next notice of such
-    /// a user ends it. There are two ways to disagree:
-    ///
-    /// - Bob joins. Redis lists him at once, and his notice is still on its way. Alice enters and is
-    ///   shown Bob. When the notice arrives, the room learns of Bob, and Alice needs no notice.
-    /// - Redis takes Bob for gone for a while. Alice enters and is not shown Bob, whom the room still
-    ///   counts as present. He is renewed: the notice is news to Alice, and to nobody else.
-    pub(super) disagrees_on: BTreeSet<UserName>,
 }
 
 /// Events that are held back.
@@ -53,8 +45,8 @@ impl Member {
             user,
             outbox,
             last: None,
+            listed: Revision::ZERO,
             held: Some(Held::default()),
-            disagrees_on: BTreeSet::new(),
         }
     }
 
@@ -62,20 +54,20 @@ impl Member {
         self.via.connection
     }
 
-    /// Whether its connection still reads the past.
-    pub(super) fn is_reading(&self) -> bool {
-        self.held.is_some()
+    /// The encoding that it speaks.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.outbox.encoding()
     }
 
     /// Pushes those events that it needs, together; or holds them back. False if it needs none.
-    pub(super) fn take(&mut self, batch: &EventBatch) -> bool {
-        if self.is_reading() {
+    pub(super) fn take(&mut self, batch: &EventBatch<'_>) -> bool {
+        if self.held.is_some() {
             let held = batch.broadcasts.iter().map(|one| self.hold(one));
             return held.fold(false, |any, held| any | held);
         }
         let events = batch.broadcasts.iter().enumerate();
         let unwanted: Vec<usize> = events
-            .filter(|(_, one)| !self.needs(&one.event))
+            .filter(|(_, one)| !self.needs(one))
             .map(|(index, _)| index)
             .collect();
         let Some(frame) = batch.frame(self.outbox.encoding(), &unwanted) else {
@@ -95,15 +87,10 @@ impl Member {
         let Some(held) = &mut self.held else {
             return false;
         };
-        match &broadcast.event {
-            Event::Message { message, .. } => held.bytes += message.text.len(),
-            Event::Joined { user, .. } | Event::Left { user, .. } | Event::Typing { user, .. }
-                if *user == self.user =>
-            {
-                return false;
-            }
-            _ => {}
+        if broadcast.is_about(&self.user) {
+            return false;
         }
+        held.bytes += broadcast.size();
         if held.events.len() < MAX_HELD && held.bytes <= self.outbox.budget() {
             held.events.push(Arc::clone(broadcast));
         } else {
@@ -114,8 +101,8 @@ impl Member {
     }
 
     /// Whether the event is to be sent to it. Notes the event, so that a repetition is not.
-    fn needs(&mut self, event: &Event) -> bool {
-        match event {
+    fn needs(&mut self, broadcast: &Broadcast) -> bool {
+        match &broadcast.event {
             Event::Message { message, via, .. } => {
                 if self.last.is_some_and(|last| message.id <= last) {
                     return false;
@@ -131,67 +118,28 @@ impl Member {
                 }
                 true
             }
-            Event::Joined { user, .. } | Event::Left { user, .. } => {
-                !self.disagrees_on.remove(user) && *user != self.user
+            Event::Joined { .. } | Event::Left { .. } => {
+                broadcast.listed.contains(&self.listed) && !broadcast.is_about(&self.user)
             }
-            Event::Typing { user, .. } => *user != self.user,
-            _ => true,
+            _ => !broadcast.is_about(&self.user),
         }
     }
 
     /// Ends the holding back: pushes `first`, and then those held events that are news after the
-    /// history up to `last` and the list `members`. Returns the list that the member knows now, in
-    /// alphabetical order; `None` if nothing was held back any more.
-    pub(super) fn release<'a>(
+    /// history up to `last` and a list of the revision `listed`.
+    pub(super) fn release(
         &mut self,
         last: Option<MessageId>,
-        members: &'a [UserName],
+        listed: Revision,
         first: Option<Frame>,
-    ) -> Option<Cow<'a, [UserName]>> {
+    ) {
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
         self.last = last;
-        let held = self.held.take()?;
-        let mut known = Cow::Borrowed(members);
-        for broadcast in news(held.events, members) {
-            match &broadcast.event {
-                Event::Joined { user, .. } => {
-                    if let Err(index) = known.binary_search(user) {
-                        known.to_mut().insert(index, user.clone());
-                    }
-                }
-                Event::Left { user, .. } => {
-                    if let Ok(index) = known.binary_search(user) {
-                        known.to_mut().remove(index);
-                    }
-                }
-                _ => {}
-            }
-            self.take(&EventBatch::new(vec![broadcast]));
+        self.listed = listed;
+        for broadcast in self.held.take().map_or(Vec::new(), |held| held.events) {
+            self.take(&EventBatch::new(&[broadcast]));
         }
-        Some(known)
     }
-}
-
-/// Drops the joins and leaves from `held` that are no news to a reader of the list `members`, which was
-/// made while they arrived. Of each user only the last notice counts, and only if the list says
-/// otherwise.
-///
-/// An example: Carol joined, Dave joined, Dave left and Eve joined are held, and the list has Carol. It
-/// was made after Carol came. Only Eve's notice stays.
-fn news(held: Vec<Arc<Broadcast>>, members: &[UserName]) -> Vec<Arc<Broadcast>> {
-    let is_listed = |user: &UserName| members.binary_search(user).is_ok();
-    let mut decided = HashSet::new();
-    let mut news: Vec<_> = held
-        .into_iter()
-        .rev()
-        .filter(|broadcast| match &broadcast.event {
-            Event::Joined { user, .. } => decided.insert(user.clone()) && !is_listed(user),
-            Event::Left { user, .. } => decided.insert(user.clone()) && is_listed(user),
-            _ => true,
-        })
-        .collect();
-    news.reverse();
-    news
 }

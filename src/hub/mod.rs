@@ -5,24 +5,33 @@
 //! backplane repeats some: a member takes only ids above the last that it took. Joins and leaves in
 //! quick succession are told together ([`Hub::flush_due`]).
 //!
-//! Read this file first; then [`room`] and [`member`], the heart of it; then [`broadcast`] and
-//! [`notices`], which make a fan-out cheap; and the [`outbox`], the way from there to one socket.
+//! Read this file first; then [`room`] and [`member`], the heart of it; [`worker`], the threads that write
+//! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; and the
+//! [`outbox`], the way from there to one socket.
 
 pub mod outbox;
 mod broadcast;
-mod notices;
+mod roll;
 mod member;
 mod room;
+mod worker;
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use self::broadcast::Broadcast;
 use self::member::Member;
-use self::notices::NOTICE_INTERVAL;
+use self::roll::{NOTICE_INTERVAL, News};
 use self::room::Room;
+use self::worker::Worker;
 use crate::hub::outbox::Outbox;
-use crate::message::{ConnectionId, Entry, InstanceId, MessageId, Notice, RoomName, UserName, Via};
+use crate::message::{
+    ConnectionId, Entry, InstanceId, MemberList, MessageId, Notice, RoomName, UserName, Via,
+};
 use crate::metrics;
 use crate::protocol::Event;
 use crate::threads::lock;
@@ -42,30 +51,42 @@ pub enum Delivery {
         /// The first message behind the gap.
         before: Option<MessageId>,
     },
-    /// All users that are present by the shared state, in alphabetical order. A user that differs from
-    /// what the hub was told, twice in succession, is announced: the notice was missed.
-    Present(Vec<UserName>),
+    /// All users that are present by the shared state. A user that differs from what the hub was told,
+    /// twice in succession, is announced: the notice was missed.
+    Present(MemberList),
+}
+
+/// Whether more deliveries wait behind this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing waits: a small room is written to at once, and no worker is woken for it.
+    Calm,
+    /// More is there: the workers share the work.
+    Busy,
 }
 
 /// The rooms of this instance.
 pub struct Hub {
     instance: InstanceId,
-    /// A room that is not closed is in the map. The map's lock is held only to find a room. No thread
-    /// waits for a room's lock while it holds the map's, since a fan-out holds the room's for long.
-    rooms: Mutex<HashMap<RoomName, Arc<Mutex<Room>>>>,
+    /// A room that is not closed is in the map. The map's lock is held only to find a room.
+    rooms: Mutex<HashMap<RoomName, Arc<Room>>>,
     /// The times at which pending joins and leaves are due, with the room. The lock is held only to
     /// look something up.
     due: Mutex<BTreeSet<(Instant, RoomName)>>,
+    /// Without workers, the thread that delivers does all.
+    workers: Vec<Worker>,
 }
 
 impl Hub {
-    /// A hub without rooms.
-    pub fn new(instance: InstanceId) -> Self {
-        Self {
+    /// A hub without rooms and with so many workers.
+    pub fn start(instance: InstanceId, workers: usize) -> io::Result<Self> {
+        let workers: io::Result<_> = (0..workers).map(Worker::start).collect();
+        Ok(Self {
             instance,
             rooms: Mutex::default(),
             due: Mutex::default(),
-        }
+            workers: workers?,
+        })
     }
 
     /// The instance that this hub belongs to.
@@ -86,43 +107,45 @@ impl Hub {
             instance: self.instance,
             connection,
         };
-        let member = Member::reading(via, user.clone(), Arc::clone(outbox));
+        let mut member = Member::reading(via, user.clone(), Arc::clone(outbox));
+        let workers = self.workers.len().max(1);
+        let mut hasher = DefaultHasher::new();
+        room.hash(&mut hasher);
+        let home = (hasher.finish() % workers as u64) as usize;
         loop {
-            let found = Arc::clone(lock(&self.rooms).entry(room.clone()).or_default());
-            let mut found = lock(&found);
-            // If it is closed, its last member left between the two locks. It is no longer in the map.
-            if !found.is_closed() {
-                return found.add(member);
+            let found = Arc::clone(
+                lock(&self.rooms)
+                    .entry(room.clone())
+                    .or_insert_with_key(|name| Arc::new(Room::new(name.clone(), workers))),
+            );
+            match found.add(member, home) {
+                Ok(()) => return,
+                // Its last member left in between. It is about to leave the map, too.
+                Err(back) => member = back,
             }
         }
     }
 
-    /// Ends the holding back, under the room's lock. First `first` is pushed, which tells of the past
-    /// and of the members. Then the held events follow, except messages up to `last`, and except joins
-    /// and leaves that `members` shows already; that list is in alphabetical order. `first` is a ready
-    /// frame, since the room's other members wait meanwhile.
+    /// Ends the holding back. First `first` is pushed, which tells of the past and of the members. Then
+    /// the held events follow, except messages up to `last`, and except joins and leaves that `list`
+    /// shows already.
     pub fn release(
         &self,
         name: &RoomName,
         connection: ConnectionId,
         last: Option<MessageId>,
-        members: &[UserName],
+        list: &MemberList,
         first: Option<Frame>,
     ) {
-        let Some(room) = self.room(name) else { return };
-        lock(&room).release(name, connection, last, members, first);
+        if let Some(room) = self.room(name) {
+            room.release(connection, last, list, first);
+        }
     }
 
     /// Removes a connection from a room, and the room with its last member.
     pub fn remove_member(&self, name: &RoomName, connection: ConnectionId) {
         let Some(room) = self.room(name) else { return };
-        let mut room = lock(&room);
-        if room.is_closed() {
-            return;
-        }
-        room.remove(connection);
-        if room.is_closed() {
-            // Under the room's lock: afterwards a new room of that name may be in the map.
+        if room.remove(connection) {
             lock(&self.rooms).remove(name);
         }
     }
@@ -130,14 +153,6 @@ impl Hub {
     /// Whether any connection of this instance is in the room.
     pub fn hosts(&self, room: &RoomName) -> bool {
         lock(&self.rooms).contains_key(room)
-    }
-
-    /// The users that are present in a room, as far as its members were told. `None` if no connection of
-    /// this instance is in the room.
-    pub fn present(&self, name: &RoomName) -> Option<Vec<UserName>> {
-        let room = self.room(name)?;
-        let room = lock(&room);
-        Some(room.present().cloned().collect())
     }
 
     /// The number of rooms with a member here.
@@ -151,39 +166,57 @@ impl Hub {
     }
 
     /// The fan-out: gives a delivery to every member of the room. Only one thread at a time may call
-    /// it for one room, in the room's order. Joins and leaves in quick succession wait for
-    /// [`Hub::flush_due`] or for the room's next message.
-    pub fn deliver(&self, name: &RoomName, delivery: Delivery) {
+    /// it, in each room's order. Joins and leaves in quick succession wait for [`Hub::flush_due`] or for
+    /// the room's next message.
+    pub fn deliver(&self, name: &RoomName, delivery: Delivery, pace: Pace) {
+        self.deliver_at(name, delivery, pace, Instant::now());
+    }
+
+    fn deliver_at(&self, name: &RoomName, delivery: Delivery, pace: Pace, now: Instant) {
         let Some(room) = self.room(name) else { return };
-        let mut room = lock(&room);
         match delivery {
             Delivery::Messages(entries) => {
                 metrics::HEARD.add(entries.len());
+                self.tell_pending(&room, pace, now);
                 let events = entries.into_iter().map(|entry| Event::Message {
                     room: name.clone(),
                     message: entry.message,
                     via: entry.via,
                 });
-                room.fan_out(name, events.collect());
+                self.fan_out(&room, events.map(Broadcast::new), pace);
             }
-            Delivery::Notice(notice) => self.announce(&mut room, name, notice, Instant::now()),
+            Delivery::Notice(Notice::Presence(change)) => {
+                let (news, due) = {
+                    let mut roll = lock(&room.roll);
+                    (roll.hear(change, now), roll.due())
+                };
+                if let Some(due) = due {
+                    lock(&self.due).insert((due, name.clone()));
+                }
+                self.tell(&room, news, pace, now);
+            }
+            Delivery::Notice(Notice::Typing(user)) => {
+                if !lock(&room.roll).is_crowded() {
+                    self.tell_pending(&room, pace, now);
+                    let (name, room) = (name.clone(), &room);
+                    let typing = Event::Typing { room: name, user };
+                    self.fan_out(room, [Broadcast::new(typing)], pace);
+                }
+            }
             Delivery::Gap { after, before } => {
                 metrics::GAPS.count();
+                self.tell_pending(&room, pace, now);
                 let gap = Event::Gap {
                     room: name.clone(),
                     after,
                     before,
                 };
-                room.fan_out(name, vec![gap]);
+                self.fan_out(&room, [Broadcast::new(gap)], pace);
             }
-            Delivery::Present(users) => room.reconcile(name, &users),
-        }
-    }
-
-    fn announce(&self, room: &mut Room, name: &RoomName, notice: Notice, now: Instant) {
-        room.announce(name, notice, now);
-        if let Some(due) = room.due() {
-            lock(&self.due).insert((due, name.clone()));
+            Delivery::Present(list) => {
+                let news = lock(&room.roll).reconcile(&list);
+                self.tell(&room, news, pace, now);
+            }
         }
     }
 
@@ -199,10 +232,14 @@ impl Hub {
                 }
                 all_due.pop_first()?.1
             };
-            if let Some(room) = self.room(&name) {
-                // The room looks again: a message may have flushed these notices, and later ones may
-                // be pending.
-                lock(&room).tell_due(&name, now);
+            // The room looks again: a message may have flushed these notices, and later ones may be
+            // pending.
+            let Some(room) = self.room(&name) else {
+                continue;
+            };
+            let due = lock(&room.roll).due();
+            if due.is_some_and(|due| due <= now) {
+                self.tell_pending(&room, Pace::Calm, now);
             }
         }
     }
@@ -212,7 +249,62 @@ impl Hub {
         self.flush_due(Instant::now() + NOTICE_INTERVAL);
     }
 
-    fn room(&self, name: &RoomName) -> Option<Arc<Mutex<Room>>> {
+    /// Ends the workers, after the last delivery.
+    pub fn close(&self) {
+        self.workers.iter().for_each(Worker::close);
+    }
+
+    /// Tells a room's pending joins and leaves, due or not: nobody speaks before their join is told.
+    fn tell_pending(&self, room: &Arc<Room>, pace: Pace, now: Instant) {
+        let news = lock(&room.roll).take_pending();
+        self.tell(room, news, pace, now);
+    }
+
+    fn tell(
+        &self,
+        room: &Arc<Room>,
+        news: impl IntoIterator<Item = News>,
+        pace: Pace,
+        now: Instant,
+    ) {
+        let news = news.into_iter().map(|one| room.broadcast(one));
+        if self.fan_out(room, news, pace) {
+            lock(&room.roll).told(now);
+        }
+    }
+
+    /// Hands events to the workers of a room's members, or gives them to the members here. False if no
+    /// member needs any.
+    fn fan_out(
+        &self,
+        room: &Arc<Room>,
+        broadcasts: impl IntoIterator<Item = Arc<Broadcast>>,
+        pace: Pace,
+    ) -> bool {
+        let broadcasts: Vec<_> = broadcasts.into_iter().collect();
+        if broadcasts.is_empty() {
+            return false;
+        }
+        if self.workers.is_empty() {
+            return room.push(0, &broadcasts);
+        }
+        let workers = room.workers();
+        // All that was handed over before is pushed, so the order stays.
+        if let [only] = workers[..]
+            && pace == Pace::Calm
+            && self.workers[only].is_idle()
+        {
+            return room.push(only, &broadcasts);
+        }
+        for broadcast in &broadcasts {
+            for worker in &workers {
+                self.workers[*worker].push(room, broadcast);
+            }
+        }
+        true
+    }
+
+    fn room(&self, name: &RoomName) -> Option<Arc<Room>> {
         lock(&self.rooms).get(name).cloned()
     }
 }

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::hub::outbox::{Queue, outbox};
+use crate::message::{PresenceChange, Revision};
 use crate::protocol::{ANNOUNCED_MEMBERS, Encoding};
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,24 +15,28 @@ fn user(name: &str) -> UserName {
     name.parse().expect("a name")
 }
 
-/// A hub with one room and a clock that the test sets.
+/// A hub with one room and a clock that the test sets. It numbers the changes in presence.
 struct TestHub {
     hub: Hub,
     room: RoomName,
     now: Mutex<Instant>,
+    revision: Mutex<Revision>,
 }
 
 impl TestHub {
     fn new() -> Self {
+        let began = 1;
         Self {
-            hub: Hub::new(InstanceId::random()),
+            hub: Hub::start(InstanceId::random(), 0).expect("no threads"),
             room: RoomName::lobby(),
             now: Mutex::new(Instant::now()),
+            revision: Mutex::new(Revision { began, number: 100 }),
         }
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.hub.deliver(&self.room, delivery);
+        let now = *lock(&self.now);
+        self.hub.deliver_at(&self.room, delivery, Pace::Calm, now);
     }
 
     /// Moves the clock on and flushes, as the delivering thread does.
@@ -47,10 +53,28 @@ impl TestHub {
         queue
     }
 
+    /// A list that shows what the hub was told.
+    fn list(&self, members: &[&str]) -> MemberList {
+        MemberList {
+            users: members.iter().map(|name| user(name)).collect(),
+            revision: *lock(&self.revision),
+        }
+    }
+
     fn release(&self, connection: u64, members: &[&str]) {
-        let members: Vec<_> = members.iter().map(|name| user(name)).collect();
+        self.release_ahead(connection, 0, members);
+    }
+
+    /// Releases a member with a list that is so many changes ahead of what the hub was told.
+    fn release_ahead(&self, connection: u64, ahead: i64, members: &[&str]) {
+        let mut list = self.list(members);
+        list.revision.number = list.revision.number.wrapping_add_signed(ahead);
+        self.release_with(connection, &list);
+    }
+
+    fn release_with(&self, connection: u64, list: &MemberList) {
         self.hub
-            .release(&self.room, ConnectionId(connection), None, &members, None);
+            .release(&self.room, ConnectionId(connection), None, list, None);
     }
 
     /// Bob says numbers, each of which is also the id of its message.
@@ -70,20 +94,108 @@ impl TestHub {
     }
 
     /// Announces a notice after an interval in which nothing was told.
-    fn notice(&self, notice: Notice) {
+    fn notice(&self, change: Change<'_>) {
         self.passes(NOTICE_INTERVAL);
-        self.notices([notice]);
+        self.notices([change]);
     }
 
     /// Announces notices without a pause.
-    fn notices(&self, notices: impl IntoIterator<Item = Notice>) {
-        let room = self.hub.room(&self.room).expect("it has a member");
-        for notice in notices {
-            let now = *lock(&self.now);
-            let room = &mut lock(&room);
-            self.hub.announce(room, &self.room, notice, now);
+    fn notices<'a>(&self, changes: impl IntoIterator<Item = Change<'a>>) {
+        for (joined, name) in changes {
+            let revision = {
+                let mut revision = lock(&self.revision);
+                revision.number += 1;
+                *revision
+            };
+            self.change(joined, name, revision);
         }
     }
+
+    fn change(&self, joined: bool, name: &str, revision: Revision) {
+        let user = user(name);
+        let change = PresenceChange {
+            user,
+            joined,
+            revision,
+        };
+        self.deliver(Delivery::Notice(Notice::Presence(change)));
+    }
+}
+
+/// Whether a user joins, and the user.
+type Change<'a> = (bool, &'a str);
+
+/// Members enter, hear for a while and leave, so that the room is small, then spread over the workers, and
+/// small again. Each hears all messages behind its past, once and in order.
+#[test]
+fn every_member_hears_all_in_order_while_its_room_grows_and_shrinks_over_the_workers() {
+    const MESSAGES: u64 = 30_000;
+    let hub = Hub::start(InstanceId::random(), 3).expect("threads");
+    let room = RoomName::lobby();
+    // The newest message of the log. A message is there before it is delivered.
+    let newest = AtomicU64::new(0);
+    let connection = AtomicU64::new(0);
+    let spread = AtomicUsize::new(0);
+    let id = |number| MessageId { millis: 1, number };
+    let member_hears = |stays_for: u64| {
+        let connection = ConnectionId(connection.fetch_add(1, Ordering::SeqCst));
+        let (outbox, queue) = outbox(Encoding::Text, 1 << 30, None);
+        hub.add_member(&room, connection, &user("alice"), &outbox);
+        let past = newest.load(Ordering::SeqCst);
+        let users = [].into();
+        let revision = Revision::ZERO;
+        let list = MemberList { users, revision };
+        hub.release(&room, connection, Some(id(past)), &list, None);
+        let until = MESSAGES.min(past + stays_for);
+        let mut heard = past;
+        while heard < until {
+            for line in lines(&queue) {
+                heard += 1;
+                assert_eq!(line, format!("bob: {heard}"));
+            }
+            thread::yield_now();
+        }
+        let workers = hub.room(&room).expect("it has a member").workers();
+        spread.fetch_max(workers.len(), Ordering::SeqCst);
+        hub.remove_member(&room, connection);
+    };
+    thread::scope(|scope| {
+        for n in 0..70 {
+            let (member_hears, newest) = (&member_hears, &newest);
+            scope.spawn(move || {
+                while newest.load(Ordering::SeqCst) < MESSAGES {
+                    member_hears(50 + 13 * n);
+                }
+            });
+        }
+        for number in 1..=MESSAGES {
+            newest.store(number, Ordering::SeqCst);
+            let message = crate::message::Message {
+                id: id(number),
+                from: user("bob"),
+                text: number.to_string(),
+                at: 1,
+            };
+            let (prev, via) = (None, None);
+            let entry = Entry { message, prev, via };
+            let pace = match number % 5 {
+                0 => Pace::Busy,
+                _ => Pace::Calm,
+            };
+            hub.deliver(&room, Delivery::Messages(vec![entry]), pace);
+        }
+    });
+    assert_eq!(spread.into_inner(), 3);
+    assert_eq!(hub.count(), 0);
+    hub.close();
+}
+
+fn joined(name: &str) -> Change<'_> {
+    (true, name)
+}
+
+fn left(name: &str) -> Change<'_> {
+    (false, name)
 }
 
 /// Takes the lines that wait in a queue.
@@ -107,31 +219,34 @@ fn a_user_in_the_initial_list_is_not_announced_again() {
     test.release(1, &["alice"]);
     let bob = test.admit(2, "bob");
     // Read from the shared state, before the notices of bob and carol arrive.
-    test.release(2, &["alice", "bob", "carol"]);
-    test.notice(Notice::Joined(user("bob")));
-    test.notice(Notice::Joined(user("carol")));
+    test.release_ahead(2, 2, &["alice", "bob", "carol"]);
+    test.notice(joined("bob"));
+    test.notice(joined("carol"));
     assert_eq!(lines(&alice), ["* bob joined", "* carol joined"]);
     assert_eq!(lines(&bob), Vec::<String>::new());
-    test.notice(Notice::Left(user("carol")));
+    test.notice(left("carol"));
     assert_eq!(lines(&bob), ["* carol left"]);
 }
 
 #[test]
-fn a_member_that_entered_while_a_user_seemed_gone_alone_is_told_of_the_return() {
+fn a_user_that_is_told_again_after_redis_lost_its_data_is_news_to_those_alone_that_entered_since() {
     let test = TestHub::new();
     let alice = test.admit(1, "alice");
     test.release(1, &["alice", "carol"]);
+    *lock(&test.revision) = Revision {
+        began: 2,
+        number: 0,
+    };
     let bob = test.admit(2, "bob");
-    // Carol had expired just then, and nobody had announced it.
-    test.release(2, &["alice", "bob"]);
-    test.notice(Notice::Joined(user("bob")));
+    test.release_ahead(2, 1, &["bob"]);
+    test.notice(joined("bob"));
     let dave = test.admit(3, "dave");
-    test.notice(Notice::Joined(user("carol")));
-    test.release(3, &["alice", "bob", "dave"]);
+    test.notice(joined("carol"));
+    test.release_ahead(3, -1, &["bob"]);
     assert_eq!(lines(&alice), ["* bob joined"]);
     assert_eq!(lines(&bob), ["* carol joined"]);
     assert_eq!(lines(&dave), ["* carol joined"]);
-    test.notice(Notice::Left(user("carol")));
+    test.notice(left("carol"));
     for queue in [&alice, &bob, &dave] {
         assert_eq!(lines(queue), ["* carol left"]);
     }
@@ -143,12 +258,12 @@ fn a_held_notice_follows_only_if_the_initial_list_does_not_show_it() {
     let _alice = test.admit(1, "alice");
     test.release(1, &["alice"]);
     let bob = test.admit(2, "bob");
-    test.notice(Notice::Joined(user("carol")));
-    test.notice(Notice::Joined(user("dave")));
-    test.notice(Notice::Left(user("dave")));
-    test.notice(Notice::Joined(user("eve")));
+    test.notice(joined("carol"));
+    test.notice(joined("dave"));
+    test.notice(left("dave"));
+    test.notice(joined("eve"));
     // Read after carol came and dave went, and before eve came.
-    test.release(2, &["alice", "bob", "carol"]);
+    test.release_ahead(2, -1, &["alice", "bob", "carol"]);
     assert_eq!(lines(&bob), ["* eve joined"]);
 }
 
@@ -161,16 +276,17 @@ fn a_crowd_in_one_members_initial_list_is_a_crowd_for_the_whole_room() {
     let mut shown = vec!["alice"];
     shown.extend(crowd.iter().map(String::as_str));
     let first = test.admit(2, "u000");
-    test.release(2, &shown);
+    let ahead = crowd.len() as i64;
+    test.release_ahead(2, ahead, &shown);
     let second = test.admit(3, "u001");
-    test.release(3, &shown);
+    test.release_ahead(3, ahead, &shown);
     for name in &crowd {
-        test.notice(Notice::Joined(user(name)));
+        test.notice(joined(name));
     }
     // One fewer is no crowd any more.
-    test.notice(Notice::Left(user("u255")));
-    test.notice(Notice::Joined(user("zoe")));
-    test.notice(Notice::Left(user("zoe")));
+    test.notice(left("u255"));
+    test.notice(joined("zoe"));
+    test.notice(left("zoe"));
     for queue in [&alice, &first, &second] {
         assert_eq!(lines(queue), ["* u255 left", "* zoe left"]);
     }
@@ -182,8 +298,8 @@ fn a_difference_is_announced_when_it_is_seen_twice() {
     let alice = test.admit(1, "alice");
     test.release(1, &["alice", "bob"]);
     let present = |names: &[&str]| {
-        let users = names.iter().map(|name| user(name)).collect();
-        test.deliver(Delivery::Present(users));
+        lock(&test.revision).number += 1;
+        test.deliver(Delivery::Present(test.list(names)));
     };
     present(&["alice", "carol"]);
     assert_eq!(lines(&alice), Vec::<String>::new());
@@ -206,8 +322,8 @@ fn a_member_gets_every_message_once_and_only_those_after_its_history() {
         millis: 1,
         number: 2,
     });
-    test.hub
-        .release(&test.room, ConnectionId(1), last, &[], None);
+    let (first, list) = (ConnectionId(1), test.list(&[]));
+    test.hub.release(&test.room, first, last, &list, None);
     say(3);
     say(4);
     assert_eq!(lines(&alice), ["bob: 3", "bob: 4"]);
@@ -242,7 +358,8 @@ fn of_a_batch_each_member_gets_the_messages_that_it_lacks_and_wants() {
         number: 5,
     });
     let third = ConnectionId(3);
-    test.hub.release(&test.room, third, last, &[], None);
+    let list = test.list(&[]);
+    test.hub.release(&test.room, third, last, &list, None);
     assert_eq!(lines(&carol), said(&[6]));
     test.say(&[6, 7], None);
     assert_eq!(lines(&carol), said(&[7]));
@@ -272,23 +389,23 @@ fn members_enter_and_leave_other_rooms_while_one_room_is_busy() {
     let lobby = test.hub.room(&test.room).expect("it has a member");
     thread::scope(|scope| {
         let (test, other) = (&test, &other);
-        let busy = lock(&lobby);
-        scope.spawn(|| test.admit(2, "bob"));
-        scope.spawn(|| test.hub.remove_member(&test.room, ConnectionId(1)));
-        scope.spawn(move || {
-            // Long enough for the two above to be waiting.
-            for id in 3..1000 {
-                let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
-                let (hub, carol) = (&test.hub, ConnectionId(id));
-                hub.add_member(other, carol, &user("carol"), &outbox);
-                hub.remove_member(other, carol);
-                thread::yield_now();
-            }
-            entered.send(()).expect("it is waited for");
+        lobby.with_member(ConnectionId(1), |_| {
+            scope.spawn(|| test.admit(2, "bob"));
+            scope.spawn(|| test.hub.remove_member(&test.room, ConnectionId(1)));
+            scope.spawn(move || {
+                // Long enough for the two above to be waiting.
+                for id in 3..1000 {
+                    let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
+                    let (hub, carol) = (&test.hub, ConnectionId(id));
+                    hub.add_member(other, carol, &user("carol"), &outbox);
+                    hub.remove_member(other, carol);
+                    thread::yield_now();
+                }
+                entered.send(()).expect("it is waited for");
+            });
+            let meanwhile = enters.recv_timeout(Duration::from_secs(20));
+            assert_eq!(meanwhile, Ok(()));
         });
-        let meanwhile = enters.recv_timeout(Duration::from_secs(20));
-        drop(busy);
-        assert_eq!(meanwhile, Ok(()));
     });
     assert!(test.hub.hosts(&test.room), "bob is there");
 }
@@ -306,10 +423,9 @@ fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
                     test.release(id, &[]);
                     let room = test.hub.room(&test.room).expect("it has a member");
                     // As a delivery does, but to this member alone.
-                    assert!(
-                        lock(&room).member(ConnectionId(id)).is_some(),
-                        "round {number}"
-                    );
+                    let mut is_there = false;
+                    room.with_member(ConnectionId(id), |_| is_there = true);
+                    assert!(is_there, "round {number}");
                     test.hub.remove_member(&test.room, ConnectionId(id));
                     drop(queue);
                 }
@@ -317,14 +433,6 @@ fn a_room_that_is_entered_and_left_by_many_loses_no_member() {
         }
     });
     assert_eq!(test.hub.count(), 0);
-}
-
-fn joined(name: &str) -> Notice {
-    Notice::Joined(user(name))
-}
-
-fn left(name: &str) -> Notice {
-    Notice::Left(user(name))
 }
 
 #[test]
@@ -358,10 +466,11 @@ fn a_crowd_that_joins_within_the_interval_is_one_push_for_each_member() {
     // Frank entered before he was announced, and was shown some of the others.
     test.notice(joined("first"));
     let frank = test.admit(3, "frank");
-    test.release(3, &["alice", "bob", "dave", "eve", "first", "frank"]);
+    let shown = ["alice", "bob", "dave", "eve", "first", "frank"];
+    test.release_ahead(3, 3, &shown);
     lines(&alice);
     lines(&bob);
-    let crowd = ["zoe", "eve", "dave", "frank", "carol"];
+    let crowd = ["eve", "dave", "frank", "zoe", "carol"];
     test.notices(crowd.map(joined));
     let due = test.hub.flush_due(*lock(&test.now)).expect("they wait");
     assert_eq!(due, *lock(&test.now) + NOTICE_INTERVAL);
@@ -392,14 +501,15 @@ fn nobody_speaks_or_types_before_they_are_announced() {
     assert_eq!(heard(), ["joined"]);
     test.say(&[1], None);
     assert_eq!(heard(), ["joined", "message"]);
-    test.notices([joined("carol"), Notice::Typing(user("carol"))]);
+    test.notices([joined("carol")]);
+    test.deliver(Delivery::Notice(Notice::Typing(user("carol"))));
     assert_eq!(heard(), ["joined", "typing"]);
     test.notices([left("zoe")]);
     let (after, before) = (None, None);
     test.deliver(Delivery::Gap { after, before });
     assert_eq!(heard(), ["left", "gap"]);
     test.notices([left("bob")]);
-    test.deliver(Delivery::Present(vec![user("alice"), user("carol")]));
+    test.deliver(Delivery::Present(test.list(&["alice", "carol"])));
     assert_eq!(heard(), ["left"]);
     test.passes(NOTICE_INTERVAL);
     assert_eq!(heard(), Vec::<String>::new());
@@ -426,7 +536,8 @@ fn a_slow_member_sheds_a_batch_of_notices_as_a_whole() {
     test.release(1, &["alice"]);
     test.say(&(1..=600).collect::<Vec<_>>(), None);
     let before = metrics::SHED.value();
-    test.notices((0..100).map(|n| joined(&format!("u{n}"))));
+    let crowd: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
+    test.notices(crowd.iter().map(|name| joined(name)));
     test.passes(NOTICE_INTERVAL);
     test.say(&[2000], None);
     let shed = metrics::SHED.value() - before;
@@ -493,6 +604,7 @@ proptest! {
     ) {
         let test = TestHub::new();
         let mut truth = BTreeSet::new();
+        let mut revision = *lock(&test.revision);
         let mut changes = VecDeque::new();
         let mut next = 1;
         let mut admitted = VecDeque::new();
@@ -502,35 +614,36 @@ proptest! {
             next += 1;
             (next, test.admit(next, "observer"))
         };
-        let release = |(id, queue, members): (u64, Queue, BTreeSet<&'static str>)| {
-            test.release(id, &members.iter().copied().collect::<Vec<_>>());
+        let release = |(id, queue, members, revision): (u64, Queue, BTreeSet<&'static str>, Revision)| {
+            let users = members.iter().map(|name| user(name)).collect();
+            test.release_with(id, &MemberList { users, revision });
             let members = members.into_iter().map(str::to_owned).collect();
             View { queue, members }
         };
-        let hears = |changes: &mut VecDeque<Notice>| {
-                let notice = changes.pop_front();
-                if test.hub.hosts(&test.room) {
-                    test.notices(notice);
-                }
-            };
+        let hears = |changes: &mut VecDeque<(bool, &str, Revision)>| {
+            if let Some((joined, name, revision)) = changes.pop_front() {
+                test.change(joined, name, revision);
+            }
+        };
         for step in steps {
             match step {
                 Step::Changes(which) => {
                     let name = ["x", "y", "z"][which];
                     let comes = truth.insert(name) || !truth.remove(name);
-                    changes.push_back(if comes { joined(name) } else { left(name) });
+                    revision.number += 1;
+                    changes.push_back((comes, name, revision));
                 }
                 Step::Hears => hears(&mut changes),
                 Step::Admits => admitted.push_back(admits()),
                 Step::Shows => {
                     let one = admitted.pop_front();
-                    shown.extend(one.map(|(id, queue)| (id, queue, truth.clone())));
+                    shown.extend(one.map(|(id, queue)| (id, queue, truth.clone(), revision)));
                 }
                 Step::Releases => views.extend(shown.pop_front().map(release)),
                 Step::Passes(time) => test.passes(Duration::from_millis(time)),
             }
         }
-        shown.extend(admitted.into_iter().map(|(id, queue)| (id, queue, truth.clone())));
+        shown.extend(admitted.into_iter().map(|(id, queue)| (id, queue, truth.clone(), revision)));
         views.extend(shown.into_iter().map(release));
         while !changes.is_empty() {
             hears(&mut changes);

@@ -83,6 +83,7 @@ fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiRe
         &room,
         (which, limit),
         bytes,
+        None,
         || state.is_closing(),
     );
     let excerpt = excerpt.map_err(|why| cannot("cannot read the history", &room, &why))?;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::ops::RangeInclusive;
+use std::thread;
 use std::time::Duration;
 
 use super::token::Secret;
@@ -23,6 +25,8 @@ pub struct Config {
     pub max_message: usize,
     /// The number of bytes that may wait for one user.
     pub outbox_bytes: usize,
+    /// The number of threads that write messages to members; `None` for one for each core.
+    pub fanout_workers: Option<usize>,
     /// The time between two pings to a client.
     pub ping_interval: Duration,
     /// The largest request head, in bytes.
@@ -83,6 +87,8 @@ pub mod limit {
     pub const MAX_MESSAGE: Limit = limit("max-message", 1, 16 << 20, 64 << 10);
     /// Bytes.
     pub const OUTBOX_BYTES: Limit = limit("outbox-bytes", 64 << 10, 1 << 30, 1 << 20);
+    /// Threads; by default one for each core.
+    pub const FANOUT_WORKERS: Limit = limit("fanout-workers", 1, 64, 64);
     /// Seconds.
     pub const PING_INTERVAL: Limit = limit("ping-interval", 1, 3600, 25);
     /// Seconds.
@@ -156,6 +162,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// The number of threads that write messages to members.
+    pub fn fanout_workers(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+        let most = *limit::FANOUT_WORKERS.range.end() as usize;
+        self.fanout_workers.unwrap_or_else(cores).min(most)
+    }
+
     /// Whether the options fit together.
     pub fn check(&self) -> Result<(), ConfigError> {
         let good = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
@@ -183,6 +196,7 @@ impl Default for Config {
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),
             outbox_bytes: count(limit::OUTBOX_BYTES),
+            fanout_workers: None,
             ping_interval: seconds(limit::PING_INTERVAL),
             max_head: count(limit::MAX_HEAD),
             deadlines: Deadlines {

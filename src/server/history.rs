@@ -18,13 +18,15 @@ pub(super) const PIECE: usize = 32;
 
 /// Reads up to `limit` messages of a log, and no more than fit into `bytes` when they are encoded, but
 /// at least one. Each piece begins where the last one ended, so the loop ends with the log. It ends
-/// earlier, with [`BackplaneError::Unavailable`], once `is_over` returns true.
+/// earlier, with [`BackplaneError::Unavailable`], once `is_over` returns true. `first` is the first piece,
+/// up to [`PIECE`] entries of the page, if it was read already.
 pub fn read_page(
     backplane: &dyn Backplane,
     encoding: Encoding,
     room: &RoomName,
     (page, limit): (Cursor, usize),
     bytes: usize,
+    mut first: Option<Excerpt>,
     is_over: impl Fn() -> bool,
 ) -> Result<Excerpt, BackplaneError> {
     let forwards = matches!(page, Cursor::After(_));
@@ -47,7 +49,10 @@ pub fn read_page(
                 fit.max(PIECE).min(limit - entries.len())
             }
         };
-        let mut piece = backplane.read(room, next, count)?;
+        let mut piece = match first.take() {
+            Some(first) => first,
+            None => backplane.read(room, next, count)?,
+        };
         let Some(end) = piece.reach else {
             more = false;
             break;

@@ -104,7 +104,8 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(listen, error))?;
-        let hub = Arc::new(Hub::new(InstanceId::random()));
+        let hub = Hub::start(InstanceId::random(), config.fanout_workers());
+        let hub = Arc::new(hub.map_err(StartError::Thread)?);
         let retention = config.retention.clone();
         let backplane: Box<dyn Backplane> = match &config.redis {
             None => {
@@ -177,6 +178,7 @@ impl Server {
             self.connections.wait_until_none(begun + drain);
         }
         self.state.backplane.close();
+        self.state.hub.close();
         info!("closed in {:.1} s", begun.elapsed().as_secs_f64());
     }
 

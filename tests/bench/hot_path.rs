@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use hubbub::hub::outbox::{Queue, outbox};
-use hubbub::hub::{Delivery, Hub};
-use hubbub::message::{ConnectionId, Entry, InstanceId, Message, MessageId, RoomName, UserName};
+use hubbub::hub::{Delivery, Hub, Pace};
+use hubbub::message::{
+    ConnectionId, Entry, InstanceId, MemberList, Message, MessageId, Revision, RoomName, UserName,
+};
 use hubbub::protocol::{Encoding, Event, Priority, json, text};
 use hubbub::websocket::frame;
 
@@ -58,15 +60,19 @@ struct Hall {
 
 impl Hall {
     fn with(members: u64) -> Self {
-        let hub = Hub::new(InstanceId::random());
+        let hub = Hub::start(InstanceId::random(), 0).expect("no threads");
         let room = RoomName::lobby();
+        let list = MemberList {
+            users: [].into(),
+            revision: Revision::ZERO,
+        };
         let queues = (0..members)
             .map(|n| {
                 let user: UserName = format!("user-{n}").parse().expect("a name");
                 let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
                 let connection = ConnectionId(n);
                 hub.add_member(&room, connection, &user, &outbox);
-                hub.release(&room, connection, None, &[], None);
+                hub.release(&room, connection, None, &list, None);
                 queue
             })
             .collect();
@@ -111,7 +117,7 @@ fn fan_out(bencher: Bencher<'_, '_>, members: u64) {
         .bench_local_values(|entry| {
             let hall = hall.borrow();
             hall.hub
-                .deliver(&hall.room, Delivery::Messages(vec![entry]));
+                .deliver(&hall.room, Delivery::Messages(vec![entry]), Pace::Calm);
         });
 }
 

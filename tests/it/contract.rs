@@ -47,7 +47,8 @@ impl House {
         self.hub
             .add_member(room, connection, &user("listener"), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
-        self.hub.release(room, connection, None, &[], None);
+        self.hub
+            .release(room, connection, None, &house::nobody(), None);
         Reader::of(queue)
     }
 
@@ -185,7 +186,10 @@ fn pages_meet_in_both_directions() {
 fn a_rooms_newest_id_is_known() {
     on_both(|house| {
         let lobby = room("lobby");
-        let tail = || house.backplane.tail(&lobby).expect("an answer");
+        let tail = || {
+            let entrance = house.backplane.enter(&lobby, &user("alice"), None);
+            entrance.expect("an answer").tail
+        };
         assert_eq!(tail(), None);
         for n in 0..3 {
             let stored = house.say(&lobby, &n.to_string(), None);
@@ -244,7 +248,8 @@ fn presence_is_told_once_whatever_the_number_of_connections() {
         let alice = user("alice");
         let mut listener = house.listen(&lobby, 1);
         for _ in 0..3 {
-            house.backplane.arrive(&lobby, &alice).expect("she is in");
+            let entrance = house.backplane.enter(&lobby, &alice, None);
+            assert_eq!(*entrance.expect("she is in").members.users, [alice.clone()]);
         }
         let members = house.backplane.members(&lobby).expect("members");
         assert_eq!(*members, *std::slice::from_ref(&alice));

@@ -255,7 +255,7 @@ fn a_panic_ends_its_own_connection_alone_and_is_counted() {
 /// Wherever the panic is: the presence keeper would otherwise renew a ghost for ever.
 #[test]
 fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
-    for call in [Call::Subscribe, Call::Arrive, Call::Tail, Call::Members] {
+    for call in [Call::Subscribe, Call::Enter, Call::AfterEnter] {
         let state = house::state(house::faulty(call));
         let (lobby, cursed) = (RoomName::lobby(), "cursed".parse().expect("a name"));
         let hosts = |room| state.hub.hosts(room);

@@ -52,6 +52,7 @@ fn keys_begin_with_the_prefix_and_the_room_and_expire() {
             "team:chat:{red}:log",
             "team:chat:{red}:members",
             "team:chat:{red}:newest",
+            "team:chat:{red}:revision",
         ]
     );
     // The instance's own, by which Redis proves that it takes messages.

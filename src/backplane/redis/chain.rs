@@ -7,8 +7,7 @@ use crossbeam_channel::Sender;
 use log::warn;
 
 use super::wire::LogItem;
-use crate::backplane::batch::Batch;
-use crate::hub::{Delivery, Hub};
+use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{Entry, MessageId, RoomName};
 
 /// The most entries of one room's log that are read at once.
@@ -74,9 +73,9 @@ impl Chain {
     }
 }
 
-/// Takes a message that was heard into the batch, if it is the room's next. False if it is not, and so
-/// the log has to tell what is missing.
-pub(super) fn follow(batch: &mut Batch, heard: &mut Heard, entry: Entry) -> bool {
+/// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log has
+/// to tell what is missing.
+pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> bool {
     let Chain::Current { last, read } = heard.chain else {
         // Being caught up with: the log has it.
         return true;
@@ -93,7 +92,7 @@ pub(super) fn follow(batch: &mut Batch, heard: &mut Heard, entry: Entry) -> bool
             last: Some(id),
             read: None,
         };
-        batch.add(&heard.room, entry);
+        hub.deliver(&heard.room, Delivery::Messages(vec![entry]), pace);
         return true;
     }
     heard.chain.cut();
@@ -119,7 +118,8 @@ pub(super) fn fill(
     };
     let lost = |after, before| {
         warn!("room {:?}: messages are lost", heard.room);
-        hub.deliver(&heard.room, Delivery::Gap { after, before });
+        let gap = Delivery::Gap { after, before };
+        hub.deliver(&heard.room, gap, Pace::Busy);
     };
     let more = page.len() == ENTRIES_AT_ONCE;
     let read_to = page.last().map(LogItem::id);
@@ -131,20 +131,14 @@ pub(super) fn fill(
         heard.chain = Chain::caught_up(tail);
         return true;
     }
-    let mut batch = Batch::default();
     for entry in missed {
         let id = entry.message.id;
         if entry.prev != last {
-            batch.deliver(hub);
             lost(last, Some(id));
         }
-        batch.add(&heard.room, entry);
-        if batch.is_full() {
-            batch.deliver(hub);
-        }
+        hub.deliver(&heard.room, Delivery::Messages(vec![entry]), Pace::Busy);
         last = Some(id);
     }
-    batch.deliver(hub);
     heard.chain = if more {
         Chain::Behind { last, read_to }
     } else {

@@ -12,7 +12,6 @@ mod wire;
 mod pipeline;
 mod publisher;
 mod chain;
-mod coalescer;
 mod subscription;
 mod listener;
 mod subscriber;
@@ -32,12 +31,14 @@ use redis::{
 
 use self::pipeline::Pipeline;
 use self::presence::Keeper;
-use self::publisher::Publisher;
+use self::publisher::{Asked, Publisher};
 use self::single_flight::SingleFlight;
 use self::subscriber::Subscriber;
-use self::wire::{Keys, Scripts};
+use self::wire::{Keys, PresenceStep, Scripts};
 use super::backlog::Backlog;
-use super::{Backplane, BackplaneError, Departure, Draft, Excerpt, Receipt, Retention, Stored};
+use super::{
+    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, Stored,
+};
 use crate::hub::Hub;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
@@ -264,27 +265,8 @@ impl Backplane for Redis {
     }
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
-        // One more than asked for tells whether there is more.
-        let command = wire::read(&self.keys, room, page, limit.saturating_add(1));
-        let mut items = wire::items(&self.publisher.call(&command)?)?;
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let reach = items.last().map(wire::LogItem::id);
-        if matches!(page, Cursor::Newest | Cursor::Before(_)) {
-            items.reverse();
-        }
-        let entries = items.into_iter().filter_map(wire::LogItem::into_entry);
-        Ok(Excerpt {
-            entries: entries.collect(),
-            more,
-            reach,
-        })
-    }
-
-    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
-        let answers = self.publisher.call_all(&wire::tail(&self.keys, room));
-        let values: Result<Vec<_>, _> = answers.into_iter().collect();
-        wire::tail_answer(&values?)
+        let command = wire::read_excerpt(&self.keys, room, page, limit);
+        wire::excerpt(&self.publisher.call(&command)?, page, limit)
     }
 
     fn began_after(&self, _id: MessageId) -> bool {
@@ -292,8 +274,37 @@ impl Backplane for Redis {
         false
     }
 
-    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
-        self.keeper.arrive(room, user)
+    fn enter(
+        &self,
+        room: &RoomName,
+        user: &UserName,
+        past: Option<(Cursor, usize)>,
+    ) -> Result<Entrance, BackplaneError> {
+        let arrived = self.keeper.arrive(room, user);
+        let mut questions = Vec::from(wire::tail(&self.keys, room));
+        questions
+            .extend(past.map(|(page, limit)| wire::read_excerpt(&self.keys, room, page, limit)));
+        let answers = self.publisher.ask_all(&questions);
+        let members = self.single_flight.ask(room, || {
+            let question = self
+                .scripts
+                .presence(&self.keys, room, PresenceStep::Roll, []);
+            wire::member_list(&self.publisher.call(&question)?)
+        });
+        arrived
+            .into_iter()
+            .try_for_each(|arrived| arrived.wait().map(drop))?;
+        let answers: Result<Vec<_>, _> = answers.into_iter().map(Asked::wait).collect();
+        let mut answers = answers?;
+        let past = match past {
+            Some((page, limit)) => wire::excerpt(&answers.remove(2), page, limit)?,
+            None => Excerpt::default(),
+        };
+        Ok(Entrance {
+            tail: wire::tail_answer(&answers)?,
+            past,
+            members: members?,
+        })
     }
 
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
@@ -301,15 +312,13 @@ impl Backplane for Redis {
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        let members = self.single_flight.ask(room, || {
-            let question = self.scripts.members(&self.keys, room);
-            wire::users(&self.publisher.call(&question)?).map(Arc::from)
-        })?;
-        if !self.publisher.is_refused() {
-            return Ok(members);
-        }
-        let members = self.keeper.members_unrenewed(room, &members);
-        members.ok_or(BackplaneError::Unavailable)
+        // While nobody can be renewed, nobody who was not renewed is taken for gone.
+        let step = match self.publisher.is_refused() {
+            true => PresenceStep::Roll,
+            false => PresenceStep::Members,
+        };
+        let question = self.scripts.presence(&self.keys, room, step, []);
+        Ok(wire::member_list(&self.publisher.call(&question)?)?.users)
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {

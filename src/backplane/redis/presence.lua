@@ -5,6 +5,9 @@
 -- KEYS[2] hash: user -> "instance:expiry" of each instance that they are connected to, by spaces
 -- KEYS[3] sorted set: instance -> when it lets its users expire, so that it finds out when they are
 --         forgotten
+-- KEYS[4] string: the revision, "BEGAN-NUMBER": when counting began (us) and the number of the last
+--         announcement. So a list of members and an announcement can be compared. It stays for a day,
+--         so that a clock that is set back repeats none.
 -- ARGV    operation, channel, instance, milliseconds to live (sweep: until when, by Redis's clock),
 --         users...
 --
@@ -14,12 +17,25 @@
 --   sweep    those whose instances all failed to renew them are gone; returns whether anything of
 --            this instance is still known (0 after a FLUSHALL), and Redis's clock. A sweep that Redis
 --            runs late finds nobody gone: Redis was frozen, and nobody could be renewed.
---   members  returns who is present, on lines of their own: one string is cheaper than a thousand
+--   roll     returns the revision and the users that were announced and have not left, on lines of
+--            their own: one string is cheaper than a thousand
+--   members  the same without those that nobody renewed in time, who are about to leave
 
-local users, holders, instances = KEYS[1], KEYS[2], KEYS[3]
+local users, holders, instances, revision = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- If the revision is lost, counting begins anew, at the clock: later than before.
+local began, number = string.match(redis.call('GET', revision) or '', '^(%d+)-(%d+)$')
+began = began or string.format('%d', time[1] * 1000000 + time[2])
+number = tonumber(number or 0)
+
+local function announce(kind, user)
+  number = number + 1
+  redis.call('SET', revision, string.format('%s-%d', began, number), 'PX', 86400000)
+  redis.call('PUBLISH', channel, string.format('%s\n%s-%d\n%s', kind, began, number, user))
+end
 
 local function read(user)
   local held = {}
@@ -40,22 +56,21 @@ local function write(user, held)
   if latest == 0 then
     redis.call('HDEL', holders, user)
     if redis.call('ZREM', users, user) == 1 then
-      redis.call('PUBLISH', channel, 'l\n' .. user)
+      announce('l', user)
     end
   else
-    -- One who had expired and was not swept yet is announced as well: whoever entered meanwhile was
-    -- shown the room without them. To all others it is no news.
-    local before = redis.call('ZSCORE', users, user)
     redis.call('HSET', holders, user, table.concat(parts, ' '))
-    redis.call('ZADD', users, string.format('%d', latest), user)
-    if not before or tonumber(before) <= now then
-      redis.call('PUBLISH', channel, 'j\n' .. user)
+    if redis.call('ZADD', users, string.format('%d', latest), user) == 1 then
+      announce('j', user)
     end
   end
 end
 
-if operation == 'members' then
-  return table.concat(redis.call('ZRANGEBYSCORE', users, '(' .. string.format('%d', now), '+inf'), '\n')
+if operation == 'members' or operation == 'roll' then
+  local from = operation == 'roll' and '-inf' or '(' .. string.format('%d', now)
+  local list = redis.call('ZRANGEBYSCORE', users, from, '+inf')
+  table.insert(list, 1, string.format('%s-%d', began, number))
+  return table.concat(list, '\n')
 end
 
 if operation == 'sweep' then
@@ -81,10 +96,11 @@ for index = 5, #ARGV do
   write(user, held)
 end
 
--- Nobody renews a room that nobody is in: without this, its keys would stay for ever.
+-- Nobody renews a room that nobody is in: without this, its keys would stay for ever. They stay for an
+-- hour, so that a Redis that takes no writes for a while forgets nobody who is here.
 if operation == 'arrive' then
   redis.call('ZADD', instances, string.format('%d', now + ttl), instance)
-  for _, key in ipairs(KEYS) do
-    redis.call('PEXPIRE', key, ttl * 4)
+  for index = 1, 3 do
+    redis.call('PEXPIRE', KEYS[index], ttl + 3600000)
   end
 end

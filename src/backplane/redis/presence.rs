@@ -4,7 +4,6 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::publisher::Publisher;
+use super::publisher::{Asked, Publisher};
 use super::subscriber::Subscriber;
 use super::wire::{self, Keys, PresenceStep, Scripts};
 use crate::backplane::roster::Roster;
-use crate::backplane::{ANSWER_WITHIN, BackplaneError, Departure, Retention};
-use crate::hub::{Delivery, Hub};
-use crate::message::{RoomName, UserName};
+use crate::backplane::{Departure, Retention};
+use crate::hub::Hub;
+use crate::message::{MemberList, RoomName, UserName};
 use crate::threads;
 use crate::threads::lock;
 
@@ -96,6 +95,7 @@ impl Keeper {
         let rounds = Rounds {
             presence: Arc::clone(&presence),
             subscription: subscriber.epochs(),
+            show_members: subscriber.show_members(),
             epochs: (0, 0),
             prove_at: Instant::now(),
             renew_at: Instant::now(),
@@ -111,50 +111,26 @@ impl Keeper {
         })
     }
 
-    /// A connection of `user` entered `room`.
-    pub(super) fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
-        let (tell, told) = crossbeam_channel::bounded(1);
-        {
-            let mut roster = lock(&self.presence.roster);
-            if !roster.arrive(room, user) {
-                // Known already: the first connection's step is done or queued before any of ours.
-                return Ok(());
-            }
-            let ttl = self.presence.ttl;
-            let step = self
-                .presence
-                .step(room, PresenceStep::Arrive { ttl }, [user]);
-            self.presence.publisher.submit(
-                &step,
-                Box::new(move |answer| {
-                    let _ = tell.send(answer.map(|_| ()));
-                }),
-            );
-        }
-        told.recv_timeout(ANSWER_WITHIN)
-            .unwrap_or(Err(BackplaneError::NoAnswer))
+    /// A connection of `user` entered `room`. Returns the step that is under way; `None` if the user is
+    /// there already: the first connection's step is done, or queued before what the caller asks next.
+    pub(super) fn arrive(&self, room: &RoomName, user: &UserName) -> Option<Asked> {
+        let mut roster = lock(&self.presence.roster);
+        roster.arrive(room, user)?;
+        let ttl = self.presence.ttl;
+        let arrive = PresenceStep::Arrive { ttl };
+        let step = self.presence.step(room, arrive, [user]);
+        Some(self.presence.publisher.ask(&step))
     }
 
     /// A connection of `user` left `room`.
     pub(super) fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
         let mut roster = lock(&self.presence.roster);
-        if roster.depart(room, user, departure, Instant::now()) {
+        if roster
+            .depart(room, user, departure, Instant::now())
+            .is_some()
+        {
             self.presence.gone(room, user);
         }
-    }
-
-    /// The users in `room` while Redis takes no writes, in alphabetical order. Nobody can be renewed, so
-    /// the list that Redis gives loses users who are still here. The room's members were not told that
-    /// they left. `None` if this instance does not host the room, and so cannot know.
-    pub(super) fn members_unrenewed(
-        &self,
-        room: &RoomName,
-        listed: &[UserName],
-    ) -> Option<Arc<[UserName]>> {
-        let mut users: BTreeSet<UserName> = self.presence.hub.present(room)?.into_iter().collect();
-        users.extend(lock(&self.presence.roster).users(room));
-        users.extend(listed.iter().cloned());
-        Some(users.into_iter().collect())
     }
 
     /// Gives this instance's users up to the others, who announce those that do not come back
@@ -209,6 +185,7 @@ struct Rounds {
     presence: Arc<Presence>,
     /// The number of times that the subscription was made.
     subscription: Box<dyn Fn() -> u64 + Send>,
+    show_members: Box<dyn Fn(&RoomName, MemberList) + Send>,
     /// The publisher's and the subscription's epochs when last looked at.
     epochs: (u64, u64),
     prove_at: Instant,
@@ -228,8 +205,8 @@ impl Rounds {
     fn tick(&mut self, now: Instant) {
         {
             let mut roster = lock(&self.presence.roster);
-            for (room, user) in roster.expire(now) {
-                self.presence.gone(&room, &user);
+            for (room, change) in roster.expire(now) {
+                self.presence.gone(&room, &change.user);
             }
         }
         let presence = Arc::clone(&self.presence);
@@ -329,22 +306,25 @@ impl Rounds {
         }
     }
 
-    /// Shows the hub who is present, so that it can announce what it missed.
+    /// Shows the hub which users are present, so that it can announce what it missed.
     fn compare(&self) {
         let presence = &self.presence;
         for rooms in presence.hub.rooms().chunks(USERS_AT_ONCE) {
             let reads: Vec<_> = rooms
                 .iter()
-                .map(|room| presence.scripts.members(&presence.keys, room))
+                .map(|room| presence.step(room, PresenceStep::Roll, []))
                 .collect();
             let answers = presence.publisher.call_all(&reads);
             for (room, answer) in rooms.iter().zip(answers) {
-                let Ok(users) = answer.and_then(|value| wire::users(&value)) else {
+                let Ok(list) = answer.and_then(|value| wire::member_list(&value)) else {
                     continue;
                 };
                 let ours = lock(&presence.roster).users(room);
-                if ours.iter().all(|user| users.binary_search(user).is_ok()) {
-                    presence.hub.deliver(room, Delivery::Present(users));
+                if ours
+                    .iter()
+                    .all(|user| list.users.binary_search(user).is_ok())
+                {
+                    (self.show_members)(room, list);
                 } else {
                     presence.forgotten.store(true, Ordering::Release);
                 }

@@ -61,6 +61,20 @@ pub(super) struct Publisher {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// A command that was sent.
+pub(super) struct Asked {
+    answer: Receiver<Result<Value, BackplaneError>>,
+    deadline: Instant,
+}
+
+impl Asked {
+    /// Waits for the answer.
+    pub(super) fn wait(self) -> Result<Value, BackplaneError> {
+        let answer = self.answer.recv_deadline(self.deadline);
+        answer.unwrap_or(Err(BackplaneError::NoAnswer))
+    }
+}
+
 /// The state of the connection that other threads may read.
 #[derive(Default)]
 struct Link {
@@ -136,38 +150,37 @@ impl Publisher {
         }
     }
 
+    /// Sends a command whose answer the caller waits for.
+    pub(super) fn ask(&self, command: &Cmd) -> Asked {
+        let (tell, answer) = crossbeam_channel::bounded(1);
+        self.submit(
+            command,
+            Box::new(move |answer| {
+                // The caller may have given up.
+                let _ = tell.send(answer);
+            }),
+        );
+        Asked {
+            answer,
+            deadline: Instant::now() + ANSWER_WITHIN,
+        }
+    }
+
+    /// Sends all commands at once.
+    pub(super) fn ask_all(&self, commands: &[Cmd]) -> Vec<Asked> {
+        commands.iter().map(|command| self.ask(command)).collect()
+    }
+
     /// Sends a command and waits for its answer.
     pub(super) fn call(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        let mut answers = self.call_all([command]);
-        answers.pop().unwrap_or(Err(BackplaneError::NoAnswer))
+        self.ask(command).wait()
     }
 
     /// Sends all commands at once and waits for their answers, which come in the same order.
-    pub(super) fn call_all<'a>(
-        &self,
-        commands: impl IntoIterator<Item = &'a Cmd>,
-    ) -> Vec<Result<Value, BackplaneError>> {
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        let waiting: Vec<_> = commands
+    pub(super) fn call_all(&self, commands: &[Cmd]) -> Vec<Result<Value, BackplaneError>> {
+        self.ask_all(commands)
             .into_iter()
-            .map(|command| {
-                let (tell, told) = crossbeam_channel::bounded(1);
-                self.submit(
-                    command,
-                    Box::new(move |answer| {
-                        // The caller may have given up.
-                        let _ = tell.send(answer);
-                    }),
-                );
-                told
-            })
-            .collect();
-        waiting
-            .into_iter()
-            .map(|told| {
-                told.recv_deadline(deadline)
-                    .unwrap_or(Err(BackplaneError::NoAnswer))
-            })
+            .map(Asked::wait)
             .collect()
     }
 

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::backplane::BackplaneError;
-use crate::message::{RoomName, UserName};
+use crate::message::{MemberList, RoomName};
 use crate::threads::lock;
 
-pub(super) type Answer = Result<Arc<[UserName]>, BackplaneError>;
+pub(super) type Answer = Result<MemberList, BackplaneError>;
 
 /// The questions that are open.
 #[derive(Default)]
@@ -121,11 +121,15 @@ impl Drop for Asker<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Revision;
     use crossbeam_channel::{bounded, unbounded};
     use std::thread;
 
     fn names(name: &str) -> Answer {
-        Ok([name.parse().expect("a name")].into())
+        Ok(MemberList {
+            users: [name.parse().expect("a name")].into(),
+            revision: Revision::ZERO,
+        })
     }
 
     #[test]

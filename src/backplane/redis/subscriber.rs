@@ -22,7 +22,7 @@ use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::wire::{self, Keys};
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::Hub;
-use crate::message::RoomName;
+use crate::message::{MemberList, RoomName};
 use crate::threads;
 use crate::threads::lock;
 
@@ -84,6 +84,14 @@ impl Subscriber {
     pub(super) fn may_forget(&self, room: &RoomName) {
         // No hurry, so no wake-up.
         let _ = self.asks.send(Task::MayForget(room.clone()));
+    }
+
+    /// The way for the lists of members from the keeper to the hub, to which one thread delivers.
+    pub(super) fn show_members(&self) -> Box<dyn Fn(&RoomName, MemberList) + Send> {
+        let asks = self.asks.clone();
+        Box::new(move |room, list| {
+            let _ = asks.send(Task::Present(room.clone(), list));
+        })
     }
 
     /// Whether the subscription was proven alive lately and its rooms can be caught up with; if

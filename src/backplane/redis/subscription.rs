@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::message::RoomName;
+use crate::message::{MemberList, RoomName};
 
 /// The time that Redis has to confirm a subscription. A refused one is never answered: the `redis` crate
 /// takes the refusal for a late reply and skips it. Below
@@ -20,6 +20,8 @@ pub(super) enum Task {
     Hear(RoomName, Sender<()>),
     /// This room may have lost its last member.
     MayForget(RoomName),
+    /// By the shared state, these users are present in the room.
+    Present(RoomName, MemberList),
     Stop,
 }
 

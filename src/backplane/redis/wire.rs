@@ -7,8 +7,11 @@ use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use redis::{Arg, Cmd, Script, Value, cmd};
 
-use crate::backplane::{BackplaneError, Draft, LAST_ID_LASTS, Retention};
-use crate::message::{Entry, InstanceId, Message, MessageId, Notice, RoomName, UserName, Via};
+use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention};
+use crate::message::{
+    Entry, InstanceId, MemberList, Message, MessageId, Notice, PresenceChange, Revision, RoomName,
+    UserName, Via,
+};
 use crate::protocol::{Cursor, Ref};
 
 /// Characters that would make a key ambiguous, or move a cluster's hash tag.
@@ -144,15 +147,17 @@ impl Scripts {
             PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
             PresenceStep::Sweep { until } => ("sweep", until.into()),
             PresenceStep::Members => ("members", 0),
+            PresenceStep::Roll => ("roll", 0),
         };
         let channel = keys.channel(room);
         let mut command = cmd("EVALSHA");
         command
             .arg(self.presence.get_hash())
-            .arg(3)
+            .arg(4)
             .arg(format!("{channel}:members"))
             .arg(format!("{channel}:holders"))
             .arg(format!("{channel}:instances"))
+            .arg(format!("{channel}:revision"))
             .arg(operation)
             .arg(&channel)
             .arg(keys.instance.to_string())
@@ -161,10 +166,6 @@ impl Scripts {
             command.arg(user.as_str());
         }
         command
-    }
-
-    pub(super) fn members(&self, keys: &Keys, room: &RoomName) -> Cmd {
-        self.presence(keys, room, PresenceStep::Members, [])
     }
 }
 
@@ -183,6 +184,7 @@ pub(super) enum PresenceStep {
         until: u64,
     },
     Members,
+    Roll,
 }
 
 /// Reads a page of a room's log: newest first for `Newest` and `Before`, oldest first for `After`.
@@ -203,6 +205,32 @@ pub(super) fn read(keys: &Keys, room: &RoomName, page: Cursor, limit: usize) -> 
     let mut command = cmd(name);
     command.arg(log).arg(from).arg(to).arg("COUNT").arg(limit);
     command
+}
+
+/// Reads up to `limit` entries of a room's log; [`excerpt`] reads the answer. One more than asked for
+/// tells whether there is more.
+pub(super) fn read_excerpt(keys: &Keys, room: &RoomName, page: Cursor, limit: usize) -> Cmd {
+    read(keys, room, page, limit.saturating_add(1))
+}
+
+/// Reads the answer to [`read_excerpt`].
+pub(super) fn excerpt(
+    value: &Value,
+    page: Cursor,
+    limit: usize,
+) -> Result<Excerpt, BackplaneError> {
+    let mut items = items(value)?;
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let reach = items.last().map(LogItem::id);
+    if matches!(page, Cursor::Newest | Cursor::Before(_)) {
+        items.reverse();
+    }
+    Ok(Excerpt {
+        entries: items.into_iter().filter_map(LogItem::into_entry).collect(),
+        more,
+        reach,
+    })
 }
 
 /// The two questions for the id of a room's newest message; [`tail_answer`] reads the answers. The log's own
@@ -318,12 +346,17 @@ pub(super) fn sweep_answer(value: &Value) -> Option<(bool, u64)> {
     }
 }
 
-/// Reads who is present, in alphabetical order.
-pub(super) fn users(value: &Value) -> Result<Vec<UserName>, BackplaneError> {
-    let names = text(value).ok_or_else(|| unexpected("presence.lua"))?;
-    let mut users: Vec<UserName> = names.lines().filter_map(|name| name.parse().ok()).collect();
+/// Reads a list of members: their revision, and then their names, on lines of their own.
+pub(super) fn member_list(value: &Value) -> Result<MemberList, BackplaneError> {
+    let mut lines = text(value).map_or("", |lines| lines).lines();
+    let revision = lines.next().and_then(Revision::parse);
+    let revision = revision.ok_or_else(|| unexpected("presence.lua"))?;
+    let mut users: Vec<UserName> = lines.filter_map(|name| name.parse().ok()).collect();
     users.sort_unstable();
-    Ok(users)
+    Ok(MemberList {
+        users: users.into(),
+        revision,
+    })
 }
 
 /// One entry of a room's log.
@@ -429,8 +462,14 @@ pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
             let mut field = || fields.next();
             Payload::Message(assemble(field()?, field()?, field()?, field()?, field()?)?)
         }
-        "j" => Payload::Notice(Notice::Joined(rest.parse().ok()?)),
-        "l" => Payload::Notice(Notice::Left(rest.parse().ok()?)),
+        "j" | "l" => {
+            let (revision, user) = rest.split_once('\n')?;
+            Payload::Notice(Notice::Presence(PresenceChange {
+                user: user.parse().ok()?,
+                joined: kind == "j",
+                revision: Revision::parse(revision)?,
+            }))
+        }
         "t" => Payload::Notice(Notice::Typing(rest.parse().ok()?)),
         _ => return None,
     })

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::backplane::{BackplaneError, Departure};
+use crate::backplane::{BackplaneError, Departure, Entrance};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, RoomName, UserName};
+use crate::protocol::Cursor;
 use crate::server::state::State;
 
 /// Begins when the hub takes the connection into the room, and ends when it is dropped. Also a panic
@@ -42,13 +43,16 @@ impl Membership {
         membership
     }
 
-    /// Subscribes to the room, and makes the user present there.
-    pub(super) fn arrive(&mut self) -> Result<(), BackplaneError> {
+    /// Subscribes to the room, makes the user present there, and reads what a member needs to know.
+    pub(super) fn enter(
+        &mut self,
+        past: Option<(Cursor, usize)>,
+    ) -> Result<Entrance, BackplaneError> {
         let backplane = &self.state.backplane;
         backplane.subscribe(&self.room)?;
         // Set before the call: the backplane counts the connection even if the call then fails.
         self.arrived = true;
-        backplane.arrive(&self.room, &self.user)
+        backplane.enter(&self.room, &self.user, past)
     }
 }
 

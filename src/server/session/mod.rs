@@ -19,6 +19,7 @@ use log::info;
 
 use self::in_flight::InFlight;
 use self::membership::Membership;
+use self::past::first_page;
 use self::rate_limiter::{Decision, PAUSE, RateLimiter};
 use crate::backplane::{BackplaneError, Departure, Draft};
 use crate::hub::outbox::Outbox;
@@ -26,7 +27,7 @@ use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
 use crate::server::answers::{failed, receipt, too_fast};
-use crate::server::history::{PAGE_DEFAULT, PAGE_MOST};
+use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
 use crate::websocket::code;
 
@@ -289,8 +290,9 @@ impl Session {
         self.outbox.wait_for_space();
         let (state, outbox) = (&self.state, &self.outbox);
         let mut membership = Membership::begin(state, &room, self.connection, &self.user, outbox);
-        membership.arrive()?;
-        self.send_past(&room, since, history)?;
+        let page = first_page(since, history);
+        let entrance = membership.enter(page.map(|(cursor, limit)| (cursor, limit.min(PIECE))))?;
+        self.send_past(&room, since, page, entrance)?;
         info!("{:?} joined {room:?}", self.user);
         self.rooms.insert(room, membership);
         Ok(())

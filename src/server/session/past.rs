@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::Session;
-use crate::backplane::{BackplaneError, Excerpt, continues};
-use crate::message::{MessageId, RoomName, UserName};
+use crate::backplane::{BackplaneError, Entrance, Excerpt, continues};
+use crate::message::{MemberList, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
 use crate::server::history::{self, PAGE_MOST, PIECE, messages};
 use crate::websocket::code;
@@ -19,7 +19,7 @@ impl Session {
     /// Answers with a page of history.
     pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
         let bytes = self.outbox.budget() / 2;
-        match self.read_page(room, (page, limit.min(PAGE_MOST)), bytes) {
+        match self.read_page(room, (page, limit.min(PAGE_MOST)), bytes, None) {
             Ok(excerpt) => self.answer(&Event::History {
                 room: room.clone(),
                 messages: messages(excerpt.entries),
@@ -34,11 +34,12 @@ impl Session {
         room: &RoomName,
         which: (Cursor, usize),
         bytes: usize,
+        first: Option<Excerpt>,
     ) -> Result<Excerpt, BackplaneError> {
         let backplane = &*self.state.backplane;
         let encoding = self.outbox.encoding();
         let is_over = || !self.outbox.is_open() || self.state.is_closing();
-        history::read_page(backplane, encoding, room, which, bytes, is_over)
+        history::read_page(backplane, encoding, room, which, bytes, first, is_over)
     }
 
     /// Sends the room's members and past to a connection that the hub holds messages back for, and then
@@ -47,16 +48,30 @@ impl Session {
         &self,
         room: &RoomName,
         since: Option<MessageId>,
-        history: Option<usize>,
+        page: Option<(Cursor, usize)>,
+        entrance: Entrance,
     ) -> Result<(), BackplaneError> {
         let backplane = &self.state.backplane;
         let hub = &self.state.hub;
-        let tail = backplane.tail(room)?;
-        let (past, recovered) = self.first_page(room, since, history, tail)?;
+        let Entrance {
+            tail,
+            past,
+            members,
+        } = entrance;
+        let mut past = match page {
+            Some(page) => {
+                let bytes = self.outbox.budget() / 4;
+                self.read_page(room, page, bytes, Some(past))?
+            }
+            None => past,
+        };
+        let recovered = since.is_some_and(|since| continues(since, &past.entries, tail));
+        // Without `since`, older messages are sent on request only.
+        past.more &= since.is_some();
         // A log that began after `since` knows nothing of the client's past.
         let anew = !recovered
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
-        let members = with_user(backplane.members(room)?, &self.user);
+        let list = with_user(members, &self.user);
         let more = past.more;
         let last = past
             .entries
@@ -64,7 +79,7 @@ impl Session {
             .map_or(tail, |entry| Some(entry.message.id));
         let event = Event::Room {
             room: room.clone(),
-            members: members.clone(),
+            members: Arc::clone(&list.users),
             messages: messages(past.entries),
             recovered,
             anew,
@@ -82,14 +97,14 @@ impl Session {
         first.extend(encoding.encode(&event));
         let first = frame::text(&first);
         if !more {
-            hub.release(room, self.connection, last, &members, first);
+            hub.release(room, self.connection, last, &list, first);
             return Ok(());
         }
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
         match self.send_rest(room, last.unwrap_or(MessageId::ZERO)) {
-            Ok(last) => hub.release(room, self.connection, Some(last), &members, None),
+            Ok(last) => hub.release(room, self.connection, Some(last), &list, None),
             // The client has its `room` event and takes itself for a member. It has to reconnect and
             // resume.
             Err(error) => self.outbox.close(
@@ -98,29 +113,6 @@ impl Session {
             ),
         }
         Ok(())
-    }
-
-    /// The messages of the first frame, and whether they follow `since` without a hole.
-    fn first_page(
-        &self,
-        room: &RoomName,
-        since: Option<MessageId>,
-        history: Option<usize>,
-        tail: Option<MessageId>,
-    ) -> Result<(Excerpt, bool), BackplaneError> {
-        let bytes = self.outbox.budget() / 4;
-        if let Some(since) = since {
-            let missed = self.read_page(room, (Cursor::After(since), FIRST_FRAME), bytes)?;
-            let recovered = continues(since, &missed.entries, tail);
-            return Ok((missed, recovered));
-        }
-        let mut newest = match history {
-            Some(limit) => self.read_page(room, (Cursor::Newest, limit.min(PAGE_MOST)), bytes)?,
-            None => Excerpt::default(),
-        };
-        // Older messages are sent on request only.
-        newest.more = false;
-        Ok((newest, false))
     }
 
     /// Sends the messages after `last` that did not fit into the first frame, one event each, as fast as
@@ -157,15 +149,29 @@ impl Session {
     }
 }
 
-/// The list with this user in it, who is in the room. The shared state may have let the user expire while
-/// Redis took no renewals, and nobody is told of their own join.
-fn with_user(members: Arc<[UserName]>, user: &UserName) -> Arc<[UserName]> {
-    match members.binary_search(user) {
-        Ok(_) => members,
+/// The messages of a room's first frame.
+pub(super) fn first_page(
+    since: Option<MessageId>,
+    history: Option<usize>,
+) -> Option<(Cursor, usize)> {
+    match since {
+        Some(since) => Some((Cursor::After(since), FIRST_FRAME)),
+        None => history.map(|limit| (Cursor::Newest, limit.min(PAGE_MOST))),
+    }
+}
+
+/// The list with this user in it, who is in the room. Redis may have forgotten the user a moment ago,
+/// and nobody is told of their own join.
+fn with_user(list: MemberList, user: &UserName) -> MemberList {
+    match list.users.binary_search(user) {
+        Ok(_) => list,
         Err(index) => {
-            let mut members = members.to_vec();
-            members.insert(index, user.clone());
-            members.into()
+            let mut users = list.users.to_vec();
+            users.insert(index, user.clone());
+            MemberList {
+                users: users.into(),
+                ..list
+            }
         }
     }
 }

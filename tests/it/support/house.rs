@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::{
-    Backplane, BackplaneError, Departure, Draft, Excerpt, Local, Receipt, Redis as RedisBackplane,
-    RedisAddress, Retention,
+    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Local, Receipt,
+    Redis as RedisBackplane, RedisAddress, Retention,
 };
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::Queue;
-use hubbub::message::{InstanceId, MessageId, RoomName, UserName};
+use hubbub::message::{InstanceId, MemberList, MessageId, Revision, RoomName, UserName};
 use hubbub::protocol::{Cursor, Event, json};
 use hubbub::server::config::Config;
 use hubbub::server::state::State;
@@ -29,13 +29,13 @@ fn retention(history_length: usize) -> Retention {
 }
 
 pub(crate) fn local(history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
-    let hub = Arc::new(Hub::new(InstanceId::random()));
+    let hub = Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"));
     let local = Local::start(Arc::clone(&hub), retention(history_length)).expect("a thread");
     (hub, Box::new(local))
 }
 
 pub(crate) fn shared(redis: &Redis, history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
-    let hub = Arc::new(Hub::new(InstanceId::random()));
+    let hub = Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"));
     let address = RedisAddress::parse(&redis.url()).expect("an address");
     let shared =
         RedisBackplane::start(&address, "test", &hub, retention(history_length)).expect("Redis");
@@ -62,9 +62,8 @@ pub(crate) fn state((hub, backplane): (Arc<Hub>, Box<dyn Backplane>)) -> Arc<Sta
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Subscribe,
-    Arrive,
-    Tail,
-    Members,
+    Enter,
+    AfterEnter,
 }
 
 /// See [`faulty`].
@@ -98,22 +97,24 @@ impl Backplane for Faulty {
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.backplane.read(room, page, limit)
     }
-    fn tail(&self, room: &RoomName) -> Result<Option<MessageId>, BackplaneError> {
-        self.may_panic(Call::Tail, room);
-        self.backplane.tail(room)
-    }
     fn began_after(&self, id: MessageId) -> bool {
         self.backplane.began_after(id)
     }
-    fn arrive(&self, room: &RoomName, user: &UserName) -> Result<(), BackplaneError> {
-        self.may_panic(Call::Arrive, room);
-        self.backplane.arrive(room, user)
+    fn enter(
+        &self,
+        room: &RoomName,
+        user: &UserName,
+        past: Option<(Cursor, usize)>,
+    ) -> Result<Entrance, BackplaneError> {
+        self.may_panic(Call::Enter, room);
+        let entrance = self.backplane.enter(room, user, past);
+        self.may_panic(Call::AfterEnter, room);
+        entrance
     }
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
         self.backplane.depart(room, user, departure);
     }
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        self.may_panic(Call::Members, room);
         self.backplane.members(room)
     }
     fn typing(&self, room: &RoomName, user: &UserName) {
@@ -186,4 +187,12 @@ fn payloads(mut bytes: &[u8]) -> Vec<&str> {
         bytes = &bytes[start + length..];
     }
     payloads
+}
+
+/// The list of a room in which nobody is present.
+pub(crate) fn nobody() -> MemberList {
+    MemberList {
+        users: [].into(),
+        revision: Revision::ZERO,
+    }
 }

@@ -16,20 +16,22 @@ use redis::{Connection, PushKind, RedisError, Value};
 
 use self::probe::{Due, Probe};
 use super::chain::{Chain, Heard, follow};
-use super::coalescer::Coalescer;
 use super::publisher::Publisher;
 use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::wire::{self, Keys, Payload};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::ANSWER_WITHIN;
-use crate::hub::Hub;
+use crate::hub::{Delivery, Hub, Pace};
 use crate::message::RoomName;
 use crate::metrics;
 use crate::threads::lock;
 
 /// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// A message that comes faster than this was there already, and more may be.
+const THERE_ALREADY: Duration = Duration::from_micros(50);
 
 /// A room without members is still heard for this long, since a member may come right back.
 const LINGER: Duration = Duration::from_secs(5);
@@ -61,7 +63,6 @@ pub(super) struct Listener {
     keys: Keys,
     subscription: Arc<Subscription>,
     asked: Receiver<Task>,
-    coalescer: Coalescer,
     /// By channel.
     rooms: HashMap<String, Heard>,
     /// The channels among them that have to be subscribed to.
@@ -101,7 +102,6 @@ impl Listener {
             keys: keys.clone(),
             subscription: Arc::clone(subscription),
             asked,
-            coalescer: Coalescer::default(),
             rooms: HashMap::new(),
             wanted: Vec::new(),
             unconfirmed: 0,
@@ -147,7 +147,6 @@ impl Listener {
     }
 
     fn lost(&mut self, cut: &Cut) {
-        self.coalescer.deliver(&self.hub);
         self.hub.flush();
         lock(&self.subscription.heard).clear();
         self.subscription.alive.store(false, Ordering::Release);
@@ -216,6 +215,9 @@ impl Listener {
                 heard.waiting.push((Instant::now() + ANSWER_WITHIN, tell));
             }
             Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
+            Task::Present(room, list) => {
+                self.hub.deliver(&room, Delivery::Present(list), Pace::Busy);
+            }
             Task::Stop => self.stopping = true,
         }
     }
@@ -242,30 +244,21 @@ impl Listener {
             heard.asked = None;
         }
         self.subscribe(connection)?;
-        let mut glance = GLANCE;
         loop {
-            let wanted = self.coalescer.patience().unwrap_or(GLANCE);
-            if glance != wanted {
-                connection.set_read_timeout(Some(wanted))?;
-                glance = wanted;
-            }
             let begin = Instant::now();
             match connection.recv_response() {
                 Ok(Value::Push { kind, data }) => {
-                    let listened = begin.elapsed();
-                    if self.hear(&kind, &data) {
+                    let pace = match begin.elapsed() < THERE_ALREADY {
+                        true => Pace::Busy,
+                        false => Pace::Calm,
+                    };
+                    if self.hear(&kind, &data, pace) {
                         backoff.reset();
                     }
-                    self.coalescer.go_on(&self.hub, listened);
                 }
                 Ok(_) => {}
-                Err(error) if error.is_timeout() || is_interruption(&error) => {
-                    self.coalescer.deliver(&self.hub);
-                }
+                Err(error) if error.is_timeout() || is_interruption(&error) => {}
                 Err(error) => return Err(error.into()),
-            }
-            if self.coalescer.patience().is_some() {
-                continue;
             }
             self.take_asks(connection)?;
             self.look_after(connection)?;
@@ -344,7 +337,7 @@ impl Listener {
     }
 
     /// Takes in what Redis pushed. True when the subscription itself was confirmed.
-    fn hear(&mut self, kind: &PushKind, data: &[Value]) -> bool {
+    fn hear(&mut self, kind: &PushKind, data: &[Value], pace: Pace) -> bool {
         let Some(Value::BulkString(channel)) = data.first() else {
             return false;
         };
@@ -357,15 +350,15 @@ impl Listener {
                 if let Some(heard) = self.rooms.get_mut(channel) {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
-                            if !follow(self.coalescer.batch(), heard, entry) {
+                            if !follow(&self.hub, heard, entry, pace) {
                                 lock(&self.subscription.heard).remove(&heard.room);
                                 self.behind.insert(channel.to_owned());
                                 self.catch_up_at = Instant::now();
                             }
                         }
                         Some(Payload::Notice(notice)) => {
-                            let batch = self.coalescer.batch();
-                            batch.add_notice(&self.hub, &heard.room, notice);
+                            let notice = Delivery::Notice(notice);
+                            self.hub.deliver(&heard.room, notice, pace);
                         }
                         None => warn!("{channel}: something that is not Hubbub's was published"),
                     }

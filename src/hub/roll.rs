@@ -1,0 +1,191 @@
+//! The roll of one room: the users that are present, as its members were told, and the joins and leaves
+//! that are still to be told.
+//!
+//! Changes in quick succession are told together, and only the last one of each user: a crowd that comes
+//! at once costs one push for each member, and a user who joins and leaves within the interval is not
+//! announced at all. Each change says to whom it is news, by the revision of the list that a member was
+//! shown. Time is an argument; nothing here waits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::message::{MemberList, PresenceChange, Revision, UserName};
+use crate::protocol::ANNOUNCED_MEMBERS;
+
+/// A room announces joins and leaves at most once in this time.
+pub(super) const NOTICE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A join or leave to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) user: UserName,
+    pub(super) joined: bool,
+    /// The members that need it: those whose list has a revision in this range.
+    pub(super) listed: Range<Revision>,
+}
+
+/// The last change of a user within the interval.
+struct Pending {
+    change: PresenceChange,
+    /// The revision of the user's first change within the interval.
+    first: Revision,
+    /// Its place in the order of arrival.
+    place: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Roll {
+    /// The users that are present, each with the beginning of the history ([`Revision::began`]) in which
+    /// they were last announced. `None` until a first member has a list.
+    present: Option<BTreeMap<UserName, u64>>,
+    /// The last change that `present` shows.
+    revision: Revision,
+    /// Each user's last change until there is a first list, which may be older.
+    early: BTreeMap<UserName, PresenceChange>,
+    /// Users that differed from the shared state at the last reconciliation. They are announced if they
+    /// still differ at the next.
+    differed: BTreeSet<UserName>,
+    pending: HashMap<UserName, Pending>,
+    arrived: usize,
+    /// Until then, a change that arrives has to wait.
+    quiet_until: Option<Instant>,
+}
+
+impl Roll {
+    /// A member is shown `list`.
+    pub(super) fn show(&mut self, list: &MemberList) {
+        let is_first = self.present.is_none();
+        // A crowd is one as soon as somebody is shown it, before the notices of it have arrived. None of
+        // them is told, so a newer list can take their place.
+        let is_crowd = list.users.len() > ANNOUNCED_MEMBERS && list.revision > self.revision;
+        if is_first || is_crowd {
+            let began = list.revision.began;
+            let users = list.users.iter();
+            self.present = Some(users.map(|user| (user.clone(), began)).collect());
+            self.revision = list.revision;
+            for change in std::mem::take(&mut self.early).into_values() {
+                if change.revision > list.revision {
+                    self.revision = self.revision.max(change.revision);
+                    self.apply(&change);
+                }
+            }
+        }
+    }
+
+    /// Takes in a change. Returns it if it may be told at once; otherwise it waits until [`Roll::due`].
+    pub(super) fn hear(&mut self, change: PresenceChange, now: Instant) -> Option<News> {
+        if self.pending.is_empty() && self.quiet_until.is_none_or(|until| until <= now) {
+            let first = change.revision;
+            return self.take_in(change, first);
+        }
+        self.arrived += 1;
+        let waiting = self.pending.get(&change.user);
+        let pending = Pending {
+            first: waiting.map_or(change.revision, |waiting| waiting.first),
+            place: self.arrived,
+            change,
+        };
+        self.pending.insert(pending.change.user.clone(), pending);
+        None
+    }
+
+    /// The time at which the pending changes have to be told. `None` if there are none.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.quiet_until.filter(|_| !self.pending.is_empty())
+    }
+
+    /// Begins an interval: members were told just now.
+    pub(super) fn told(&mut self, now: Instant) {
+        self.quiet_until = Some(now + NOTICE_INTERVAL);
+    }
+
+    /// Takes out all pending changes, due or not, in the order of their arrival.
+    pub(super) fn take_pending(&mut self) -> Vec<News> {
+        let pending = std::mem::take(&mut self.pending);
+        let mut pending: Vec<_> = pending.into_values().collect();
+        pending.sort_unstable_by_key(|pending| pending.place);
+        let news = pending
+            .into_iter()
+            .filter_map(|pending| self.take_in(pending.change, pending.first));
+        news.collect()
+    }
+
+    /// Compares the room with the shared state, and announces the users that differ for the second time.
+    /// At the first time, their notice may just be on its way.
+    pub(super) fn reconcile(&mut self, list: &MemberList) -> Vec<News> {
+        let mut news = self.take_pending();
+        let Some(present) = &self.present else {
+            return news;
+        };
+        let is_listed = |user: &UserName| list.users.binary_search(user).is_ok();
+        let gone = present.keys().filter(|user| !is_listed(user));
+        let missed = list.users.iter().filter(|user| !present.contains_key(user));
+        let differing: BTreeSet<UserName> = gone.chain(missed).cloned().collect();
+        let before = std::mem::replace(&mut self.differed, differing);
+        let again: Vec<_> = self
+            .differed
+            .extract_if(.., |user| before.contains(user))
+            .collect();
+        // Also for a member that was shown the same revision.
+        let revision = list.revision.next();
+        for user in again {
+            let joined = is_listed(&user);
+            let change = PresenceChange {
+                user,
+                joined,
+                revision,
+            };
+            let listed_from = self.apply(&change).unwrap_or(revision);
+            news.extend(self.news(change, listed_from));
+        }
+        news
+    }
+
+    /// Whether the room has too many users to announce joins, leaves and typing.
+    pub(super) fn is_crowded(&self) -> bool {
+        let present = self.present.as_ref();
+        present.is_some_and(|present| present.len() > ANNOUNCED_MEMBERS)
+    }
+
+    /// Applies a change if it is newer than `present`. `first` is the revision of the first change that
+    /// it stands for.
+    fn take_in(&mut self, change: PresenceChange, first: Revision) -> Option<News> {
+        let listed_from = if self.present.is_none() {
+            self.early.insert(change.user.clone(), change.clone());
+            Revision::ZERO
+        } else if change.revision <= self.revision {
+            // The list of the room is newer, but other members may have an older one.
+            return self.news(change, Revision::ZERO);
+        } else {
+            self.revision = change.revision;
+            self.apply(&change).unwrap_or(first)
+        };
+        self.news(change, listed_from)
+    }
+
+    /// Applies a change. Returns the revision from which on a list needs it. `None` if the room knows it:
+    /// it is news only to members that were shown a user between two changes that cancel out.
+    fn apply(&mut self, change: &PresenceChange) -> Option<Revision> {
+        let present = self.present.get_or_insert_default();
+        let began = change.revision.began;
+        let before = match change.joined {
+            true => present.insert(change.user.clone(), began),
+            false => present.remove(&change.user),
+        };
+        match before {
+            // Redis lost its data and is told again: news to those that entered since then.
+            Some(before) if change.joined && before < began => Some(Revision { began, number: 0 }),
+            before => (before.is_none() == change.joined).then_some(Revision::ZERO),
+        }
+    }
+
+    fn news(&self, change: PresenceChange, listed_from: Revision) -> Option<News> {
+        let listed = listed_from..change.revision;
+        (!self.is_crowded() && !listed.is_empty()).then_some(News {
+            user: change.user,
+            joined: change.joined,
+            listed,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! The fan-out workers: threads that write the room's events to the members.
+//!
+//! The delivering thread hands a room's events over in their order, and a worker pushes them in this
+//! order to those members that are its own. A worker takes all that waits at once, so events that come
+//! during one fan-out go out together with the next. What waits is bounded in bytes: while it is too
+//! much, the delivering thread waits, and nobody else.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::broadcast::Broadcast;
+use super::room::Room;
+use crate::threads::{lock, spawn_vital};
+
+/// The most bytes that wait for one worker, and the bytes that an event takes beside its text, about.
+const MOST_BYTES: usize = 1 << 20;
+const BESIDE_TEXT: usize = 1024;
+
+/// The most events that a worker takes at once.
+const AT_ONCE: usize = 1024;
+
+enum Job {
+    Push(Arc<Room>, Arc<Broadcast>),
+    Stop,
+}
+
+/// The bytes of the events that were handed over and are not pushed yet.
+#[derive(Default)]
+struct Unfinished {
+    bytes: Mutex<usize>,
+    fewer: Condvar,
+}
+
+/// The handle of one worker.
+pub(super) struct Worker {
+    // Unbounded, since a bounded crossbeam channel is bounded in events and not in bytes.
+    queue: Sender<Job>,
+    unfinished: Arc<Unfinished>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Worker {
+    /// Starts the thread `fanout-N`.
+    pub(super) fn start(number: usize) -> io::Result<Self> {
+        let (queue, jobs) = crossbeam_channel::unbounded();
+        let unfinished = Arc::<Unfinished>::default();
+        let counted = Arc::clone(&unfinished);
+        let thread = spawn_vital(&format!("fanout-{number}"), move || {
+            run(number, &jobs, &counted);
+        })?;
+        Ok(Self {
+            queue,
+            unfinished,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Whether everything that was handed over is pushed. Only the thread that hands over may ask.
+    pub(super) fn is_idle(&self) -> bool {
+        *lock(&self.unfinished.bytes) == 0
+    }
+
+    /// Hands an event over. Waits while too much waits already.
+    pub(super) fn push(&self, room: &Arc<Room>, broadcast: &Arc<Broadcast>) {
+        let mut bytes = lock(&self.unfinished.bytes);
+        while *bytes >= MOST_BYTES {
+            let waited = self.unfinished.fewer.wait(bytes);
+            bytes = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        *bytes += weight(broadcast);
+        drop(bytes);
+        // The thread ends only by `close`, after the last delivery.
+        let _ = self
+            .queue
+            .send(Job::Push(Arc::clone(room), Arc::clone(broadcast)));
+    }
+
+    /// Joins the thread, after it has pushed what waits.
+    pub(super) fn close(&self) {
+        let _ = self.queue.send(Job::Stop);
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn weight(broadcast: &Broadcast) -> usize {
+    broadcast.size() + BESIDE_TEXT
+}
+
+fn run(number: usize, jobs: &Receiver<Job>, unfinished: &Unfinished) {
+    let mut taken = Vec::new();
+    while let Ok(first) = jobs.recv() {
+        let mut stop = false;
+        for job in std::iter::once(first).chain(jobs.try_iter().take(AT_ONCE)) {
+            match job {
+                Job::Push(room, broadcast) => taken.push((room, broadcast)),
+                Job::Stop => stop = true,
+            }
+        }
+        // A stable sort keeps each room's order.
+        taken.sort_by_key(|(room, _)| Arc::as_ptr(room));
+        for of_room in taken.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            let events: Vec<_> = of_room.iter().map(|(_, event)| Arc::clone(event)).collect();
+            of_room[0].0.push(number, &events);
+        }
+        let finished: usize = taken.drain(..).map(|(_, event)| weight(&event)).sum();
+        *lock(&unfinished.bytes) -= finished;
+        unfinished.fewer.notify_one();
+        if stop {
+            return;
+        }
+    }
+}
