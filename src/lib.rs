@@ -38,7 +38,7 @@
 //! | `main` | [`server`] | the signal, and then the drain |
 //! | `acceptor` | [`server`] | the next connection |
 //! | `reader-N` | [`server::connection`] | its own socket, its own user's outbox, the backplane |
-//! | `writer-N`, once something waits | [`server::connection`] | its own outbox and socket |
+//! | `writer-N`, while something waits | [`server::connection`] | its own outbox and socket |
 //! | `publisher` | [`backplane`] | its queue and Redis |
 //! | `subscriber` | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
 //! | `fanout-N`, one for each core | [`hub`] | its queue |
@@ -50,8 +50,9 @@
 //!
 //! No lock is held across I/O that can block. Most are taken alone: the map of rooms, the hub's due times,
 //! a room's seats, and its roll. Where two are held, they are taken in this order: a worker's members of a
-//! room; then a member's outbox (its lane); then the outbox's flag that its reader waits, or its writer's
-//! handle. Commands and jobs are queued under the roster's lock, so that they keep its order; to queue never
+//! room; then a member's outbox (its lane); then the outbox's flag that its reader waits, its writer's
+//! handle, or the thread of a connection that ended last. Commands and jobs are queued under the roster's
+//! lock, so that they keep its order; to queue never
 //! blocks.
 
 // Tools.

@@ -84,6 +84,7 @@ metrics! {
     Counter DELIVERED "hubbub_deliveries_total" "Events that rooms pushed to members.";
     Counter SHED "hubbub_notices_shed_total" "Notices dropped for members that fell behind.";
     Counter SLOW "hubbub_slow_consumers_total" "Connections evicted because they read too slowly.";
+    Counter NO_WRITER "hubbub_no_writer_total" "Connections evicted because no thread was left to write to them.";
     Counter STUCK "hubbub_write_timeouts_total" "Connections abandoned because a write took too long.";
     Counter UNANSWERED "hubbub_close_timeouts_total" "Connections shut down because the peer did not answer a close frame in time.";
     Counter LATE_HEADS "hubbub_head_timeouts_total" "Requests whose head did not arrive in time.";

@@ -164,6 +164,7 @@ impl ServeArgs {
             },
             rooms_per_connection: self.rooms_per_connection,
             max_connections: self.max_connections,
+            max_threads: None,
             max_per_address: self.max_per_address,
             send_rate: self.send_rate,
             send_burst: self.send_burst,
@@ -247,7 +248,8 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     let Capacity {
         connections,
         bound_by,
-    } = Capacity::of_this_machine(config.max_connections);
+        ..
+    } = Capacity::of_this_machine(&config);
     let _ = writeln!(
         text,
         "The options are valid. Room for {connections} connections, bounded by {bound_by}. \

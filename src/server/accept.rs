@@ -1,7 +1,6 @@
 //! The listener and the accept loop: each connection gets a thread, or a 503.
 //!
-//! The acceptor waits for no client. It accepts only as many connections as the machine can hold
-//! ([`Capacity`]), so that starting a thread does not fail.
+//! The acceptor waits for no client.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -13,7 +12,6 @@ use std::time::{Duration, Instant};
 use log::warn;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::capacity::Capacity;
 use super::connection::{Connections, NotStarted};
 use super::http::Response;
 use super::state::State;
@@ -61,12 +59,7 @@ pub(super) fn listen_on(address: SocketAddr, write_timeout: Duration) -> io::Res
 }
 
 /// Accepts connections until the instance is closing.
-pub(super) fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Connections>,
-    state: &State,
-    capacity: Capacity,
-) {
+pub(super) fn accept(listener: &TcpListener, connections: &Arc<Connections>, state: &State) {
     let mut refused = LingeringSockets::default();
     loop {
         let accepted = listener.accept();
@@ -76,12 +69,12 @@ pub(super) fn accept(
         refused.close_due(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
             let socket = Arc::new(socket);
-            if connections.count() >= capacity.connections {
-                refused.refuse(socket, &full());
-                return Ok(());
-            }
             match connections.start(&socket, peer) {
                 Ok(()) => Ok(()),
+                Err(NotStarted::Full) => {
+                    refused.refuse(socket, &full());
+                    Ok(())
+                }
                 Err(NotStarted::TooManyFromAddress) => {
                     refused.refuse(socket, &too_many_from_address());
                     Ok(())

@@ -1,8 +1,10 @@
-//! The number of connections that this machine can hold.
+//! The number of connections and threads that this machine can hold.
 //!
 //! Beyond the kernel's limits, starting a thread does not merely fail: the kernel cannot map the
 //! thread's signal stack, and the standard library then aborts the process. So the server reads the
-//! limits when it starts, and accepts fewer connections than they allow.
+//! limits when it starts, and starts fewer threads than they allow. Each connection has a thread that
+//! reads. Few have one that writes, since most frames are written at once; for these a part of the
+//! threads is kept.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +12,32 @@ use std::path::Path;
 use log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::config::Config;
+
 /// A Rust thread maps its stack and its signal stack, each with a guard page of its own.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// A reader, and a writer once a frame has to wait. A drain may start every writer.
-const THREADS_PER_CONNECTION: u64 = 2;
+/// glibc makes up to eight allocator arenas for each core, each with a part that is not used yet.
+const MAPPINGS_PER_CORE: u64 = 16;
 
-/// Reserved for the rest of the process: libraries, allocator arenas, large buffers.
-const OTHER_MAPPINGS: u64 = 1500;
+/// Reserved for the rest of the process: libraries, its own threads, large buffers.
+const OTHER_MAPPINGS: u64 = 1000;
 const OTHER_THREADS: u64 = 32;
 const OTHER_FILES: u64 = 64;
 
-/// The most connections at a time, and the limit that sets this number.
+/// One in so many threads is kept for writers. The others are readers, or writers as well.
+const KEPT_FOR_WRITERS: u64 = 8;
+
+/// The most connections and threads at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// The most connections at a time.
     pub connections: usize,
-    /// The name of the tightest limit, for the log.
+    /// The most threads of connections at a time, readers and writers together.
+    pub threads: usize,
+    /// The number of these threads that no new connection may take.
+    pub reserve: usize,
+    /// The name of the limit that bounds the connections, for the log.
     pub bound_by: &'static str,
 }
 
@@ -35,6 +46,7 @@ pub struct Capacity {
 struct KernelLimits {
     files: Option<u64>,
     mappings: Option<u64>,
+    cores: u64,
     threads: Option<u64>,
     /// Every thread has a process id of its own.
     pids: Option<u64>,
@@ -43,35 +55,31 @@ struct KernelLimits {
 }
 
 impl Capacity {
-    /// Raises the limit of open files as far as possible, and computes the capacity. It is at most
-    /// `asked`, if the operator asked for a number.
-    pub fn of_this_machine(asked: Option<usize>) -> Self {
+    /// Raises the limit of open files as far as possible, and computes the capacity. It is at most what
+    /// the options ask for.
+    pub fn of_this_machine(config: &Config) -> Self {
         let limits = KernelLimits {
             files: most_files(),
             mappings: number_in("/proc/sys/vm/max_map_count"),
+            cores: cores().unwrap_or(1),
             threads: number_in("/proc/sys/kernel/threads-max"),
             pids: number_in("/proc/sys/kernel/pid_max"),
             processes: processes(),
             cgroup: tasks_of_cgroup(),
         };
         debug!("this machine allows {limits:?}");
-        limits.capacity(asked)
+        limits.capacity(config)
     }
 }
 
 impl KernelLimits {
-    fn capacity(self, asked: Option<usize>) -> Capacity {
-        let threads = |limit: Option<u64>| {
-            limit.map(|limit| limit.saturating_sub(OTHER_THREADS) / THREADS_PER_CONNECTION)
-        };
-        let mappings = self.mappings.map(|limit| {
-            limit.saturating_sub(OTHER_MAPPINGS) / (MAPPINGS_PER_THREAD * THREADS_PER_CONNECTION)
-        });
-        let files = self.files.map(|limit| limit.saturating_sub(OTHER_FILES));
-        let bounds = [
-            (asked.map(|asked| asked as u64), "--max-connections"),
-            (mappings, "vm.max_map_count"),
-            (files, "the limit of open files (ulimit -n)"),
+    fn capacity(self, config: &Config) -> Capacity {
+        let others = OTHER_MAPPINGS + MAPPINGS_PER_CORE * self.cores;
+        let mapped = |limit: u64| limit.saturating_sub(others) / MAPPINGS_PER_THREAD;
+        let threads = |limit: Option<u64>| limit.map(|limit| limit.saturating_sub(OTHER_THREADS));
+        let (most, most_bound_by) = tightest([
+            (config.max_threads.map(|most| most as u64), "max_threads"),
+            (self.mappings.map(mapped), "vm.max_map_count"),
             (threads(self.threads), "kernel.threads-max"),
             (threads(self.pids), "kernel.pid_max"),
             (
@@ -79,17 +87,48 @@ impl KernelLimits {
                 "the limit of processes (ulimit -u)",
             ),
             (threads(self.cgroup), "the control group's pids.max"),
-        ];
-        let least = bounds
-            .into_iter()
-            .filter_map(|(limit, name)| Some((limit?, name)))
-            .min_by_key(|(limit, _)| *limit);
-        let (connections, bound_by) = least.unwrap_or((1000, "caution: nothing is known"));
+        ])
+        .unwrap_or((1000, "caution: nothing is known"));
+        // One connection can always be tried, with a writer.
+        let most = most.max(2);
+        let reserve = most.div_ceil(KEPT_FOR_WRITERS);
+        let (connections, bound_by) = tightest([
+            (
+                config.max_connections.map(|most| most as u64),
+                "--max-connections",
+            ),
+            (
+                self.files.map(|limit| limit.saturating_sub(OTHER_FILES)),
+                "the limit of open files (ulimit -n)",
+            ),
+            (Some(most - reserve), most_bound_by),
+        ])
+        .expect("the last limit is known");
+        let number = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Capacity {
-            connections: usize::try_from(connections).unwrap_or(usize::MAX).max(1),
+            connections: number(connections).max(1),
+            threads: number(most),
+            reserve: number(reserve),
             bound_by,
         }
     }
+}
+
+/// The least of those limits that are known, and its name.
+fn tightest<const N: usize>(
+    limits: [(Option<u64>, &'static str); N],
+) -> Option<(u64, &'static str)> {
+    let known = limits
+        .into_iter()
+        .filter_map(|(limit, name)| Some((limit?, name)));
+    known.min_by_key(|(limit, _)| *limit)
+}
+
+/// The number of cores as glibc counts them, which is the machine's, also in a container.
+fn cores() -> Option<u64> {
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
+    let last: u64 = possible.trim().rsplit([',', '-']).next()?.parse().ok()?;
+    Some(last + 1)
 }
 
 /// Raises the limit of open files as far as possible, and returns it.
@@ -138,35 +177,60 @@ fn number_in(path: impl AsRef<Path>) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const STOCK: KernelLimits = KernelLimits {
+        files: Some(1 << 20),
+        mappings: Some(65_530),
+        cores: 2,
+        threads: Some(192_730),
+        pids: Some(1 << 22),
+        processes: None,
+        cgroup: None,
+    };
+
     #[test]
-    fn a_stock_kernel_holds_eight_thousand_and_the_tightest_limit_binds() {
-        let stock = KernelLimits {
-            files: Some(1 << 20),
-            mappings: Some(65_530),
-            threads: Some(192_730),
-            pids: Some(1 << 22),
-            processes: None,
-            cgroup: None,
+    fn a_stock_kernel_holds_fourteen_thousand_and_keeps_threads_for_writers() {
+        let config = Config::default();
+        for cores in [1, 2, 16, 32] {
+            let capacity = KernelLimits { cores, ..STOCK }.capacity(&config);
+            assert!(capacity.connections >= 14_000, "{cores}: {capacity:?}");
+            assert!(capacity.reserve >= 2000, "{cores}: {capacity:?}");
+            let threads = capacity.connections + capacity.reserve;
+            assert_eq!(threads, capacity.threads);
+            assert!(4 * threads as u64 + 1000 + 16 * cores <= 65_530);
+            assert_eq!(capacity.bound_by, "vm.max_map_count");
+        }
+    }
+
+    #[test]
+    fn the_tightest_limit_binds() {
+        let config = Config::default();
+        let asked = |asked| Config {
+            max_connections: Some(asked),
+            ..Config::default()
         };
-        let capacity = stock.capacity(None);
-        assert_eq!(capacity.connections, 8003);
-        assert_eq!(capacity.bound_by, "vm.max_map_count");
-        assert_eq!(stock.capacity(Some(100)).bound_by, "--max-connections");
+        assert_eq!(STOCK.capacity(&asked(100)).bound_by, "--max-connections");
+        assert_eq!(
+            STOCK.capacity(&asked(100)).threads,
+            STOCK.capacity(&config).threads
+        );
         let few_files = KernelLimits {
             files: Some(1024),
-            ..stock
+            ..STOCK
         };
-        assert_eq!(few_files.capacity(Some(5000)).connections, 960);
+        assert_eq!(few_files.capacity(&asked(5000)).connections, 960);
         let few_numbers = KernelLimits {
             mappings: Some(262_144),
             pids: Some(32_768),
-            ..stock
+            ..STOCK
         };
-        assert_eq!(few_numbers.capacity(None).connections, 16_368);
+        let capacity = few_numbers.capacity(&config);
+        assert_eq!((capacity.threads, capacity.reserve), (32_736, 4092));
+        assert_eq!(capacity.bound_by, "kernel.pid_max");
         let tiny = KernelLimits {
             cgroup: Some(10),
-            ..stock
+            ..STOCK
         };
-        assert_eq!(tiny.capacity(None).connections, 1);
+        let capacity = tiny.capacity(&config);
+        assert_eq!((capacity.connections, capacity.reserve), (1, 1));
     }
 }

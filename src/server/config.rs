@@ -37,6 +37,9 @@ pub struct Config {
     pub rooms_per_connection: usize,
     /// The most connections at a time; `None` for as many as the machine can hold.
     pub max_connections: Option<usize>,
+    /// The most threads of connections, readers and writers together; `None` for as many as the machine
+    /// can hold. Tests set it; no option does.
+    pub max_threads: Option<usize>,
     /// The most connections of one address; `None` for no limit.
     pub max_per_address: Option<usize>,
     /// The average number of messages and other requests that a connection may send in a second; 0 for no
@@ -64,6 +67,13 @@ pub struct Deadlines {
     pub pong: Duration,
     /// To take the last frame, and then the same time to answer it.
     pub close: Duration,
+}
+
+impl Deadlines {
+    /// The longest time from the end of an outbox until the peer has answered the last frame.
+    pub fn goodbye(&self) -> Duration {
+        2 * self.close
+    }
 }
 
 /// An option's name, its range in the unit that the command line uses, and its default.
@@ -207,6 +217,7 @@ impl Default for Config {
             },
             rooms_per_connection: count(limit::ROOMS),
             max_connections: None,
+            max_threads: None,
             max_per_address: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,

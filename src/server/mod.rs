@@ -39,7 +39,6 @@ use log::{info, warn};
 use socket2::SockRef;
 
 use self::accept::{accept, listen_on};
-use self::capacity::Capacity;
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
 use self::state::State;
@@ -90,7 +89,6 @@ pub struct Server {
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
-    capacity: Capacity,
 }
 
 impl Server {
@@ -115,19 +113,19 @@ impl Server {
                 Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
             ),
         };
-        let capacity = Capacity::of_this_machine(config.max_connections);
+        let state = Arc::new(State::new(config, hub, backplane));
+        let connections = Arc::new(Connections::new(Arc::clone(&state)));
+        let capacity = connections.capacity();
         info!(
-            "room for {} connections, bounded by {}",
-            capacity.connections, capacity.bound_by
+            "room for {} connections, bounded by {}; {} more threads for writers",
+            capacity.connections, capacity.bound_by, capacity.reserve
         );
         metrics::MAX_CONNECTIONS.set(capacity.connections);
-        let state = Arc::new(State::new(config, hub, backplane));
         Ok(Self {
-            connections: Arc::new(Connections::new(Arc::clone(&state))),
+            connections,
             state,
             listener: Arc::new(listener),
             address,
-            capacity,
         })
     }
 
@@ -150,8 +148,7 @@ impl Server {
             let listener = Arc::clone(&self.listener);
             let connections = Arc::clone(&self.connections);
             let state = Arc::clone(&self.state);
-            let capacity = self.capacity;
-            move || accept(&listener, &connections, &state, capacity)
+            move || accept(&listener, &connections, &state)
         })?;
         // An error means that the sender is dropped, which ends the server as well.
         let _ = stop.recv();
@@ -172,7 +169,8 @@ impl Server {
             thread::sleep(IN_FLIGHT_CHECK);
         }
         self.connections.close_all();
-        if !self.connections.wait_until_none(deadline) {
+        let answered = Instant::now() + self.state.config.deadlines.goodbye();
+        if !self.connections.wait_until_none(answered.min(deadline)) {
             warn!("{} connections are broken off", self.connections.count());
             self.connections.break_all();
             self.connections.wait_until_none(begun + drain);

@@ -14,7 +14,7 @@ use hubbub::hub::outbox::Outbox;
 use hubbub::message::ConnectionId;
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::server::config::Config;
-use hubbub::server::connection::Pumps;
+use hubbub::server::connection::{Pumps, ThreadBudget};
 use hubbub::server::http::{Response, read_request};
 use hubbub::websocket::Incoming;
 use hubbub::websocket::frame::{self, Frame};
@@ -70,7 +70,8 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
             return;
         }
     };
-    let mut pumps = Pumps::start(socket, id, Encoding::Text, &config, &head, request.rest);
+    let (threads, rest) = (Arc::new(ThreadBudget::new(1)), request.rest);
+    let mut pumps = Pumps::start(socket, id, Encoding::Text, &config, &threads, &head, rest);
     let outbox = Arc::clone(pumps.outbox());
     let ended = loop {
         match pumps.read() {

@@ -453,6 +453,36 @@ fn only_who_keeps_something_waiting_costs_a_second_thread() {
     );
 }
 
+/// Its place is free for others meanwhile.
+#[test]
+fn a_writer_without_work_ends_and_another_one_goes_on_where_it_stopped() {
+    let hubbub = Hubbub::with(&["--outbox-bytes", "67108864", "--write-timeout", "60"]);
+    let mut alice = hubbub.join("alice");
+    let mut bob = hubbub.join("bob");
+    alice.hears_until("bob joined");
+    let text = "x".repeat(4000);
+    let mut said = 0;
+    for _ in 0..2 {
+        let first = said;
+        until("something waits for bob", || {
+            for _ in 0..50 {
+                alice.says(&format!("{said} {text}"));
+                said += 1;
+            }
+            (threads(&hubbub, "writer-") == 1).then_some(())
+        });
+        for n in first..said {
+            assert_eq!(bob.hears(), format!("alice: {n} {text}"));
+        }
+        until("the writer ends", || {
+            (threads(&hubbub, "writer-") == 0).then_some(())
+        });
+        alice.says("at once");
+        assert_eq!(bob.hears(), "alice: at once");
+        assert_eq!(threads(&hubbub, "writer-"), 0);
+    }
+}
+
 /// While one never reads, one trickles, one never pongs, one floods and many hold half a handshake,
 /// everyone else hears everything.
 #[test]

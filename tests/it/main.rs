@@ -29,6 +29,7 @@ mod rooms;
 mod start;
 mod teardown;
 mod terminal;
+mod threads;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;

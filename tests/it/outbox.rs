@@ -2,7 +2,7 @@
 //! which is started for the first frame that has to wait. Whatever the two of them do to each other,
 //! frames stay whole and in order.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::hub::outbox::{Collected, Outbox, Queue, outbox};
+use hubbub::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::websocket::code;
 use hubbub::websocket::frame::{self, Frame};
@@ -47,34 +47,70 @@ fn frame(pusher: usize, number: usize) -> Frame {
     bytes.into()
 }
 
-/// What the writer's thread does; how many frames' bytes it wrote.
-fn write(socket: &TcpStream, queue: &Queue) -> usize {
-    let mut written = 0;
+/// The writers of one outbox: at most one of them runs at a time.
+struct Writers {
+    near: Arc<TcpStream>,
+    /// A writer ends when nothing was queued for this time.
+    rest: Duration,
+    started: AtomicUsize,
+    written: AtomicUsize,
+    running: AtomicUsize,
+}
+
+impl Writers {
+    fn new(near: &Arc<TcpStream>, rest: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            near: Arc::clone(near),
+            rest,
+            started: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// What the writer's thread does. At the last frame it tells how much was written.
+fn write(writers: &Arc<Writers>, mut queue: Queue, last: &mpsc::Sender<usize>) {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        let collected = queue.collect(&mut bytes);
-        (&mut &*socket).write_all(&bytes).expect("it is read");
-        written += bytes.len();
+        let Some(collected) = queue.collect_by(Instant::now() + writers.rest, &mut bytes) else {
+            let again = queue.rest(|queue| {
+                writers.running.fetch_sub(1, Ordering::SeqCst);
+                starter(writers, queue, last.clone())
+            });
+            match again {
+                Some(busy) => queue = busy,
+                None => return,
+            }
+            continue;
+        };
+        (&*writers.near).write_all(&bytes).expect("it is read");
+        writers.written.fetch_add(bytes.len(), Ordering::SeqCst);
         if collected == Collected::Last {
-            return written;
+            writers.near.shutdown(Shutdown::Write).expect("an end");
+            let _ = last.send(writers.written.load(Ordering::SeqCst));
+            return;
         }
         queue.written();
     }
 }
 
-/// Lets the outbox start its writer, once, when it needs one; what tells how much that wrote.
+fn starter(writers: &Arc<Writers>, queue: Queue, last: mpsc::Sender<usize>) -> StartWriter {
+    let writers = Arc::clone(writers);
+    Box::new(move || {
+        assert_eq!(writers.running.fetch_add(1, Ordering::SeqCst), 0);
+        writers.started.fetch_add(1, Ordering::SeqCst);
+        thread::spawn(move || write(&writers, queue, &last));
+        true
+    })
+}
+
+/// Lets the outbox start its writer, when it needs one.
 fn starts_writer(outbox: &Outbox, near: &Arc<TcpStream>, queue: Queue) -> Receiver<usize> {
-    let near = Arc::clone(near);
-    let (tell, written) = mpsc::channel();
-    outbox.start_writer_with(Box::new(move || {
-        thread::Builder::new().spawn(move || {
-            let written = write(&near, &queue);
-            near.shutdown(Shutdown::Write).expect("an end");
-            let _ = tell.send(written);
-        })?;
-        Ok(())
-    }));
+    let (last, written) = mpsc::channel();
+    let writers = Writers::new(near, DEADLINE);
+    outbox.start_writer_with(starter(&writers, queue, last));
     written
 }
 
@@ -128,13 +164,14 @@ fn check(mut far: TcpStream, read: &AtomicUsize) {
     assert_eq!(rest.len(), 4);
 }
 
-#[test]
-fn frames_stay_whole_and_in_order_on_both_roads() {
+/// Returns how many writers were started.
+fn frames_stay_whole_and_in_order(rest: Duration) -> usize {
     let (near, far) = narrow_pair();
     let (outbox, queue) = outbox(Encoding::Text, 4 * BUDGET, Some(Arc::clone(&near)));
-    let writer = starts_writer(&outbox, &near, queue);
+    let writers = Writers::new(&near, rest);
+    outbox.start_writer_with(starter(&writers, queue, mpsc::channel().0));
     let (read, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let by_writer = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| check(far, &read));
         thread::scope(|scope| {
             for pusher in 0..PUSHERS {
@@ -143,9 +180,9 @@ fn frames_stay_whole_and_in_order_on_both_roads() {
             }
         });
         outbox.close(code::NORMAL, "");
-        writer.recv().expect("it was started and writes all")
     });
     let pushed = pushed.into_inner();
+    let by_writer = writers.written.load(Ordering::SeqCst);
     assert!(
         by_writer > pushed / 100,
         "the writer's road was used: {by_writer} of {pushed}"
@@ -154,6 +191,18 @@ fn frames_stay_whole_and_in_order_on_both_roads() {
         by_writer < pushed * 99 / 100,
         "and the other one: {by_writer} of {pushed}"
     );
+    writers.started.load(Ordering::SeqCst)
+}
+
+#[test]
+fn frames_stay_whole_and_in_order_on_both_roads() {
+    assert_eq!(frames_stay_whole_and_in_order(DEADLINE), 1);
+}
+
+#[test]
+fn frames_stay_whole_and_in_order_while_writers_end_and_are_started_again() {
+    let started = frames_stay_whole_and_in_order(Duration::ZERO);
+    assert!(started > 1, "{started} writers");
 }
 
 /// A frame that went in part is finished before anything else, also when its owner is given up.
@@ -167,10 +216,7 @@ fn a_frame_that_went_in_part_is_finished_before_the_close_frame() {
     outbox.push(vec![b'z'; 600].into(), Priority::High);
     assert!(outbox.is_discarding(), "nobody reads");
     let received = thread::scope(|scope| {
-        scope.spawn(|| {
-            write(&near, &queue);
-            near.shutdown(Shutdown::Write).expect("an end");
-        });
+        scope.spawn(|| write(&Writers::new(&near, DEADLINE), queue, &mpsc::channel().0));
         let mut received = Vec::new();
         far.read_to_end(&mut received).expect("all of it");
         received
@@ -244,27 +290,70 @@ fn a_peer_that_is_gone_costs_no_thread() {
     assert_eq!((&*near).read(&mut [0]).expect("an end"), 0);
 }
 
+/// An outbox that no writer can be started for, and both ends of its socket.
+fn without_a_writer() -> (Arc<Outbox>, Arc<TcpStream>, TcpStream) {
+    let (near, far) = narrow_pair();
+    let (outbox, _) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
+    outbox.start_writer_with(Box::new(|| false));
+    near.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    (outbox, near, far)
+}
+
+/// What the reader does, once it is woken.
+fn read_and_say_goodbye(outbox: &Outbox, near: &TcpStream) {
+    assert_eq!((&*near).read(&mut [0]).expect("the end"), 0, "it is woken");
+    assert!(!outbox.wait_for_space());
+    let unsaid = outbox.take_unsaid().expect("a goodbye");
+    (&*near).write_all(&unsaid).expect("it is read");
+    near.shutdown(Shutdown::Write).expect("an end");
+}
+
 #[test]
-fn without_a_thread_to_write_with_the_goodbye_is_said_all_the_same() {
-    let (near, mut far) = narrow_pair();
-    let (outbox, _queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
-    outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
+fn without_a_thread_to_write_with_a_goodbye_is_said_at_once() {
+    let (outbox, _near, mut far) = without_a_writer();
     outbox.close(code::RESTART, "");
+    assert_eq!(outbox.take_unsaid(), None);
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("the end");
     assert_eq!(received, *frame::close(code::RESTART, ""));
 }
 
-/// What waits would wait for ever, so the peer is let go, who comes back and resumes.
 #[test]
-fn without_a_thread_to_write_with_the_connection_ends() {
-    let (near, mut far) = narrow_pair();
-    let (outbox, _queue) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
-    outbox.start_writer_with(Box::new(|| Err(ErrorKind::OutOfMemory.into())));
-    outbox.push(vec![b'x'; BUDGET].into(), Priority::High);
+fn a_goodbye_that_does_not_go_at_once_is_said_by_the_reader() {
+    let (outbox, near, mut far) = without_a_writer();
+    near.set_nonblocking(true).expect("a mode");
+    let mut filled = 0;
+    while let Ok(count) = (&*near).write(&[0; 1000]) {
+        filled += count;
+    }
+    near.set_nonblocking(false).expect("a mode");
+    outbox.close(code::RESTART, "");
+    assert!(!outbox.is_discarding(), "it is no slow consumer");
+    thread::scope(|scope| {
+        scope.spawn(|| read_and_say_goodbye(&outbox, &near));
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).expect("all of it");
+        assert_eq!(received[filled..], *frame::close(code::RESTART, ""));
+    });
+}
+
+/// The frame that went in part is finished before it. The peer comes back and resumes.
+#[test]
+fn without_a_thread_to_write_with_a_user_is_let_go_with_1013() {
+    let (outbox, near, mut far) = without_a_writer();
+    let large: Frame = vec![b'x'; BUDGET].into();
+    outbox.push(Arc::clone(&large), Priority::High);
     assert!(!outbox.is_open());
-    assert_eq!(outbox.why(), Some("no thread to write with"));
-    let mut received = Vec::new();
-    far.read_to_end(&mut received).expect("the end");
-    assert!(!outbox.wait_for_space());
+    outbox.push(Arc::clone(&large), Priority::High);
+    outbox.close(code::RESTART, "");
+    thread::scope(|scope| {
+        scope.spawn(|| read_and_say_goodbye(&outbox, &near));
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).expect("all of it");
+        assert!(received.starts_with(&large));
+        let goodbye = &received[large.len()..];
+        assert!(frame::is_close(goodbye));
+        assert_eq!(goodbye[2..4], code::TRY_AGAIN_LATER.to_be_bytes());
+        assert_eq!(Some(&goodbye[4..]), outbox.why().map(str::as_bytes));
+    });
 }

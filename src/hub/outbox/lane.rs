@@ -1,13 +1,13 @@
 //! The lane: the queue to the writer's thread, for frames that cannot be written at once.
 //!
-//! The writer's thread is started for the first frame that is queued. Most users never need it.
+//! The writer's thread is started for the first frame that is queued, and ends when nothing was queued
+//! for a while. Most users never need it.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Outbox;
 use crate::threads::lock;
@@ -16,9 +16,9 @@ use crate::websocket::frame::Frame;
 /// The writer collects frames up to about so many bytes, to write many of them with one call.
 const COLLECTED_BYTES: usize = 64 * 1024;
 
-/// Starts the thread that empties the queue. The outbox calls it once at most, and under the lane's
-/// lock: other threads that push have to wait for that writer anyway.
-pub type StartWriter = Box<dyn FnOnce() -> io::Result<()> + Send>;
+/// Starts the thread that empties the queue; false if no thread is left for it. The outbox calls it
+/// under the lane's lock: other threads that push have to wait for that writer anyway.
+pub type StartWriter = Box<dyn FnOnce() -> bool + Send>;
 
 /// A frame, or a part of one, on its way to the writer.
 pub(super) enum Outgoing {
@@ -44,11 +44,13 @@ impl Outgoing {
 /// The pushing end of the lane.
 pub(super) struct Lane {
     sender: Sender<Outgoing>,
-    /// Starts the writer; `None` once it has been started.
+    /// Starts the writer; `None` while it runs.
     pub(super) start: Option<StartWriter>,
     /// True from the first queued frame until the writer has written all. Meanwhile only the writer
     /// writes to the socket.
     pub(super) busy: bool,
+    /// The bytes that the reader has to write, since no writer could be started.
+    pub(super) unsaid: Option<Frame>,
 }
 
 impl Lane {
@@ -61,18 +63,17 @@ impl Lane {
             sender,
             start: None,
             busy: false,
+            unsaid: None,
         };
         (lane, receiver)
     }
 
-    /// Queues a frame, and starts the writer for the first. An error means that no thread can be
-    /// started; the queue is not emptied then.
-    pub(super) fn send(&mut self, outgoing: Outgoing) -> io::Result<()> {
+    /// Queues a frame.
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
         self.busy = true;
         // This fails only if the queue was dropped before the outbox, as when a connection ends. Then
         // nobody reads.
         let _ = self.sender.send(outgoing);
-        self.start.take().map_or(Ok(()), |start| start())
     }
 }
 
@@ -108,15 +109,8 @@ impl Queue {
     }
 
     /// Waits until a frame is queued, and appends all queued frames (up to about 64 KiB) to `bytes`.
-    /// Only the caller writes to the socket from now on, until [`Queue::written`].
-    pub fn collect(&self, bytes: &mut Vec<u8>) -> Collected {
-        match self.receiver.recv() {
-            Ok(first) => self.take(first, bytes),
-            Err(RecvError) => Collected::Last,
-        }
-    }
-
-    /// The same with a deadline; `None` if no frame was queued until then.
+    /// Only the caller writes to the socket from then on, until [`Queue::written`]. `None` if no frame
+    /// was queued until the deadline.
     pub fn collect_by(&self, deadline: Instant, bytes: &mut Vec<u8>) -> Option<Collected> {
         match self.receiver.recv_deadline(deadline) {
             Ok(first) => Some(self.take(first, bytes)),
@@ -130,6 +124,19 @@ impl Queue {
     pub fn written(&self) {
         let mut lane = lock(&self.outbox.lane);
         lane.busy = !self.receiver.is_empty();
+    }
+
+    /// Ends the writer, unless a frame is queued: then the queue is returned. The closure that `starter`
+    /// makes starts the next writer. Both happen under the lane's lock, so there is never a second writer,
+    /// and never a frame without one.
+    pub fn rest(self, starter: impl FnOnce(Self) -> StartWriter) -> Option<Self> {
+        let outbox = Arc::clone(&self.outbox);
+        let mut lane = lock(&outbox.lane);
+        if !self.receiver.is_empty() {
+            return Some(self);
+        }
+        lane.start = Some(starter(self));
+        None
     }
 
     fn take(&self, first: Outgoing, bytes: &mut Vec<u8>) -> Collected {

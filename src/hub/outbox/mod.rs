@@ -5,8 +5,13 @@
 //! at once, and every frame behind it, goes through the [`lane`]: a queue and the writer's thread, which
 //! joins queued frames to large writes. [`Lane::busy`] decides between the two ways, under the lane's
 //! lock, so frames never overtake each other. The writer's thread is started for the first frame that
-//! is queued. If the many small writes slow the fan-out down, the backplane delivers more messages at
-//! a time, and each push becomes larger.
+//! is queued, and ends when nothing was queued for a while. If the many small writes slow the fan-out
+//! down, the backplane delivers more messages at a time, and each push becomes larger.
+//!
+//! The number of writers is bounded. A user for whom none is left is let go with 1013, and is not queued
+//! until another writer ends: those who have a writer have fallen behind, too, and may keep it for as
+//! long as their deadlines allow. The reader writes the goodbye of such a user, so no goodbye fails for
+//! want of a thread.
 //!
 //! A push never blocks. Past half of the budget, an outbox sheds frames of [`Priority::Low`]. When it is
 //! full, its connection is a slow consumer and is evicted. An outbox ends exactly once, and accepts no
@@ -27,7 +32,6 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::error;
 use socket2::SockRef;
 
 pub use self::lane::{Collected, Queue, StartWriter};
@@ -47,15 +51,8 @@ mod state {
     pub(super) const DISCARDING: u8 = 2;
 }
 
-/// The thread that closes the socket behind the last frame, if no writer was started before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClosedBy {
-    /// The reader: it is about to return, and needs no writer.
-    Reader,
-    /// The writer, which is started for this. It waits for the peer's close frame, and then shuts the
-    /// socket down, so that the reader returns.
-    Writer,
-}
+/// The reason that a user is given for whom no writer can be started.
+const NO_WRITER: &str = "too slow: no thread is left to write with";
 
 /// What happened to a frame that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,15 +172,42 @@ impl Outbox {
     }
 
     fn queue(&self, lane: &mut Lane, outgoing: Outgoing) {
+        if lane.start.take().is_some_and(|start| !start()) {
+            return self.let_go(lane, outgoing);
+        }
         let bytes = outgoing.budgeted_bytes();
         self.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if let Err(error) = lane.send(outgoing) {
-            error!("no thread to write with: {error}");
-            self.shut_socket(lane, "no thread to write with");
-        }
+        lane.send(outgoing);
     }
 
-    /// Ends the outbox without a writer. The reader finds the socket shut down, and ends the connection.
+    /// Leaves the goodbye to the reader, since no writer can be started for `unsent`. Ends the outbox, if
+    /// it is open.
+    fn let_go(&self, lane: &mut Lane, unsent: Outgoing) {
+        let mut unsaid = match unsent {
+            Outgoing::Frame(_) => Vec::new(),
+            Outgoing::Rest(bytes) | Outgoing::Last(bytes) => bytes.to_vec(),
+        };
+        if self.is_open() {
+            self.state.store(state::DISCARDING, Ordering::Release);
+            let _ = self.why.set(NO_WRITER.to_owned());
+            metrics::NO_WRITER.count();
+            unsaid.extend_from_slice(&frame::close(code::TRY_AGAIN_LATER, NO_WRITER));
+        }
+        lane.unsaid = Some(unsaid.into());
+        if let Some(socket) = &self.socket {
+            // The reader may wait for the peer, and finds the end of the input instead.
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+        self.wake_reader();
+    }
+
+    /// The bytes that the reader has to write before it closes the socket, if no writer could be started.
+    pub fn take_unsaid(&self) -> Option<Frame> {
+        lock(&self.lane).unsaid.take()
+    }
+
+    /// Ends the outbox of a peer that is gone. The reader finds the socket shut down, and ends the
+    /// connection.
     fn shut_socket(&self, lane: &mut Lane, why: &str) {
         lane.start = None;
         self.state.store(state::DISCARDING, Ordering::Release);
@@ -296,14 +320,14 @@ impl Outbox {
     /// the first end counts.
     pub fn close(&self, code: u16, why: &str) {
         let last = frame::close(code, why);
-        self.end(state::CLOSING, last, why, ClosedBy::Writer);
+        self.end(state::CLOSING, last, why);
     }
 
     /// Ends the outbox of a slow consumer: queued frames are dropped, and a close frame with 1013 is
     /// tried. Any thread may call this; only the first end counts.
     pub fn evict(&self, why: &str) {
         let last = frame::close(code::TRY_AGAIN_LATER, why);
-        if self.end(state::DISCARDING, last, why, ClosedBy::Writer) {
+        if self.end(state::DISCARDING, last, why) {
             metrics::SLOW.count();
         }
     }
@@ -311,17 +335,17 @@ impl Outbox {
     /// Ends the outbox when the peer has ended its own side: queued frames are sent, and then `last`.
     /// Only the reader may call this.
     pub fn close_in_reply(&self, last: Frame, why: &str) {
-        self.end(state::CLOSING, last, why, ClosedBy::Reader);
+        self.end(state::CLOSING, last, why);
     }
 
     /// Ends the outbox when the peer is gone: nothing more is sent. Only the reader and the writer may
     /// call this.
     pub fn abandon(&self, why: &str) {
-        self.end(state::DISCARDING, [].into(), why, ClosedBy::Reader);
+        self.end(state::DISCARDING, [].into(), why);
     }
 
     /// Ends the outbox. False if it had ended before.
-    fn end(&self, into: u8, mut last: Frame, why: &str, closed_by: ClosedBy) -> bool {
+    fn end(&self, into: u8, mut last: Frame, why: &str) -> bool {
         // Held to the end: from then on, no writer is started any more.
         let mut lane = lock(&self.lane);
         let ended =
@@ -332,12 +356,14 @@ impl Outbox {
         }
         let _ = self.why.set(why.to_owned());
         self.wake_reader();
-        // The last frame is written at once if nothing was ever queued. The peer gets it even if no
-        // writer can be started.
+        // The last frame is written at once if no writer runs. Then none is needed any more.
         if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
             last = [].into();
             // A frame that was written in part has started the writer, who then closes.
-            if closed_by == ClosedBy::Reader && lane.start.take().is_some() {
+            if lane.start.take().is_some() {
+                if let Some(socket) = &self.socket {
+                    let _ = socket.shutdown(Shutdown::Write);
+                }
                 return true;
             }
         }
@@ -406,6 +432,24 @@ mod tests {
         assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Collected::Last));
         assert_eq!(bytes.len(), 3 + 4);
         assert_eq!(bytes[5..7], code::RESTART.to_be_bytes());
+    }
+
+    #[test]
+    fn a_writer_rests_only_while_nothing_waits_and_the_next_frame_starts_another() {
+        let (outbox, queue) = outbox(Encoding::Text, 1000, None);
+        outbox.push(Frame::from(*b"one"), Priority::High);
+        let busy = queue.rest(|_| panic!("a frame waits"));
+        let queue = busy.expect("it goes on");
+        let mut bytes = Vec::new();
+        queue.collect_by(soon(), &mut bytes);
+        queue.written();
+        let (start, started) = std::sync::mpsc::channel();
+        let rests = queue.rest(|queue| Box::new(move || start.send(queue).is_ok()));
+        assert!(rests.is_none() && started.try_recv().is_err());
+        outbox.push(Frame::from(*b"two"), Priority::High);
+        let queue = started.try_recv().expect("it is started");
+        queue.collect_by(soon(), &mut bytes);
+        assert_eq!(bytes, b"onetwo");
     }
 
     /// Tests that run at the same time evict a few connections, too.

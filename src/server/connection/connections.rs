@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use log::error;
 
 use super::serve;
+use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
 use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Event;
+use crate::server::capacity::Capacity;
 use crate::server::state::State;
 use crate::threads::lock;
 use crate::websocket::code;
@@ -43,20 +45,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Every open connection of this instance.
 pub struct Connections {
     pub(super) state: Arc<State>,
+    pub(super) threads: Arc<ThreadBudget>,
+    capacity: Capacity,
     open: Mutex<HashMap<ConnectionId, Open>>,
     /// Whether [`Connections::close_all`] has run. It changes under the lock of `open`, so a connection
     /// that begins to chat is either in the map that `close_all` reads, or finds this set.
     closed_all: AtomicBool,
     closed_one: Condvar,
     next: AtomicU64,
-    /// The thread that ended last. It is joined when the next one ends, or by the teardown, so that at
-    /// most one ended thread keeps its stack.
-    ended: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The reason why [`Connections::start`] starts no connection.
 #[derive(Debug)]
 pub enum NotStarted {
+    /// There are as many connections as the machine can hold.
+    Full,
     /// This address has as many connections as one address may have.
     TooManyFromAddress,
     /// The system gives no thread.
@@ -83,17 +86,24 @@ pub(super) enum Phase {
 impl Connections {
     /// No connection is open yet.
     pub fn new(state: Arc<State>) -> Self {
+        let capacity = Capacity::of_this_machine(&state.config);
         Self {
             state,
+            threads: Arc::new(ThreadBudget::new(capacity.threads)),
+            capacity,
             open: Mutex::default(),
             closed_all: AtomicBool::new(false),
             closed_one: Condvar::new(),
             next: AtomicU64::new(1),
-            ended: Mutex::new(None),
         }
     }
 
-    /// Starts the reader thread of a new connection.
+    /// The most connections and threads.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// Starts the reader thread of a new connection, unless the threads kept for writers were needed.
     pub fn start(
         self: &Arc<Self>,
         socket: &Arc<TcpStream>,
@@ -103,31 +113,34 @@ impl Connections {
         self.insert(id, socket, peer)?;
         let connections = Arc::clone(self);
         let its_socket = Arc::clone(socket);
-        let thread = thread::Builder::new()
-            .name(format!("reader-{id}"))
-            .stack_size(READER_STACK)
-            .spawn(move || {
-                // A panic ends this connection alone. The panic hook has reported it.
-                let run = || serve(&connections, &its_socket, id, peer);
-                if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                    metrics::PANICS.count();
-                    error!("connection {id} from {peer} ended by a panic");
-                    let _ = its_socket.shutdown(Shutdown::Both);
-                }
-                connections.remove(id);
-            });
-        match thread {
-            Ok(thread) => self.set_thread(id, thread),
-            Err(error) => {
-                lock(&self.open).remove(&id);
-                return Err(NotStarted::NoThread(error));
+        let run = move || {
+            // A panic ends this connection alone. The panic hook has reported it.
+            let run = || serve(&connections, &its_socket, id, peer);
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                metrics::PANICS.count();
+                error!("connection {id} from {peer} ended by a panic");
+                let _ = its_socket.shutdown(Shutdown::Both);
             }
-        }
-        metrics::ACCEPTED.count();
-        Ok(())
+            connections.remove(id);
+        };
+        let keep = self.capacity.reserve;
+        let started = self
+            .threads
+            .start(keep, format!("reader-{id}"), READER_STACK, run);
+        let not_started = match started {
+            Ok(Some(thread)) => {
+                self.set_thread(id, thread);
+                metrics::ACCEPTED.count();
+                return Ok(());
+            }
+            Ok(None) => NotStarted::Full,
+            Err(error) => NotStarted::NoThread(error),
+        };
+        lock(&self.open).remove(&id);
+        Err(not_started)
     }
 
-    /// Inserts a connection, unless its address has too many.
+    /// Inserts a connection, unless there are too many, or too many of its address.
     fn insert(
         &self,
         id: ConnectionId,
@@ -136,6 +149,9 @@ impl Connections {
     ) -> Result<(), NotStarted> {
         let address = peer.ip();
         let mut open = lock(&self.open);
+        if open.len() >= self.capacity.connections {
+            return Err(NotStarted::Full);
+        }
         if let Some(most) = self.state.config.max_per_address {
             let of_address = open.values().filter(|open| open.address == address);
             if of_address.count() >= most {
@@ -163,24 +179,18 @@ impl Connections {
             }
             None => Some(thread),
         };
-        self.join_previous(ended);
+        if let Some(ended) = ended {
+            self.threads.join_later(ended);
+        }
     }
 
     /// Removes a connection. This is the last call of its thread.
     fn remove(&self, id: ConnectionId) {
         let thread = lock(&self.open).remove(&id).and_then(|open| open.thread);
-        self.join_previous(thread);
-        self.closed_one.notify_all();
-    }
-
-    /// Keeps a thread that has ended or is about to, and joins the one that was kept before.
-    fn join_previous(&self, ended: Option<JoinHandle<()>>) {
-        let Some(ended) = ended else { return };
-        let previous = lock(&self.ended).replace(ended);
-        if let Some(thread) = previous {
-            // Only the last statements of that thread are left to run.
-            let _ = thread.join();
+        if let Some(thread) = thread {
+            self.threads.join_later(thread);
         }
+        self.closed_one.notify_all();
     }
 
     /// Whether this instance can take users. The error says why not.
@@ -269,9 +279,7 @@ impl Connections {
                 .0;
         }
         drop(open);
-        if let Some(thread) = lock(&self.ended).take() {
-            let _ = thread.join();
-        }
+        self.threads.join_ended();
         true
     }
 }

@@ -9,42 +9,50 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hub::outbox::Outbox;
+use crate::server::config::Deadlines;
 
 /// The shortest read time-out. The kernel takes zero for no time-out at all.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Reads a socket. A read fails with [`ErrorKind::TimedOut`] only if the peer was silent for a whole
-/// ping interval and the time for a pong.
+/// ping interval and the time for a pong, or if the outbox has ended and the peer did not end its side in
+/// time.
 pub(super) struct Heartbeat {
     socket: Arc<TcpStream>,
     outbox: Arc<Outbox>,
     interval: Duration,
     pong_within: Duration,
+    answer_within: Duration,
     next_ping: Instant,
     last_read: Instant,
     /// The time at which the peer counts as silent. `None` until a ping is sent after the last read.
     silent_from: Option<Instant>,
+    /// The time by which the peer has to end its side. `None` until a read finds that the outbox has
+    /// ended.
+    answer_due: Option<Instant>,
 }
 
 impl Heartbeat {
-    /// Pings at each `interval`, through the `outbox`. The peer is silent after `interval` and
-    /// `pong_within` without a byte. Silence counts from the last read, not from the ping: our ping may
+    /// Pings at each `interval`, through the `outbox`. The peer is silent after `interval` and the time
+    /// for a pong without a byte. Silence counts from the last read, not from the ping: our ping may
     /// still be queued in the kernel.
     pub(super) fn new(
         socket: Arc<TcpStream>,
         outbox: Arc<Outbox>,
         interval: Duration,
-        pong_within: Duration,
+        deadlines: &Deadlines,
     ) -> Self {
         let now = Instant::now();
         Self {
             socket,
             outbox,
             interval,
-            pong_within,
+            pong_within: deadlines.pong,
+            answer_within: deadlines.goodbye(),
             next_ping: now + interval,
             last_read: now,
             silent_from: None,
+            answer_due: None,
         }
     }
 
@@ -54,13 +62,16 @@ impl Heartbeat {
     }
 
     /// The time at which the peer counts as silent. `None` for a peer that was not pinged, since frames
-    /// still wait for it, and after the outbox has ended: then the writer waits for the peer.
+    /// still wait for it.
     fn silent_at(&self) -> Option<Instant> {
-        self.silent_from.filter(|_| self.outbox.is_open())
+        self.answer_due.or(self.silent_from)
     }
 
-    /// Pings if a ping is due. Returns the time of the next check.
+    /// Pings if a ping is due and the outbox is open. Returns the time of the next check.
     fn beat(&mut self, now: Instant) -> Instant {
+        if !self.outbox.is_open() {
+            return *self.answer_due.get_or_insert(now + self.answer_within);
+        }
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
             if self.outbox.ping() {
@@ -79,6 +90,10 @@ impl Read for Heartbeat {
         loop {
             let now = Instant::now();
             let wait = self.beat(now).saturating_duration_since(now);
+            // Checked before the read, since a peer may go on sending after the end.
+            if self.answer_due.is_some_and(|due| now >= due) {
+                return Err(ErrorKind::TimedOut.into());
+            }
             self.socket.set_read_timeout(Some(wait.max(SHORTEST)))?;
             match (&*self.socket).read(buffer) {
                 Ok(count) => {
@@ -110,6 +125,7 @@ mod tests {
 
     use crate::hub::outbox::outbox;
     use crate::protocol::{Encoding, Priority};
+    use crate::server::config::Config;
     use crate::server::connection::tests::pair;
     use crate::websocket::code;
     use crate::websocket::frame;
@@ -120,7 +136,11 @@ mod tests {
         far.set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a time-out");
         let (outbox, _) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
-        (Heartbeat::new(near, outbox, interval, pong_within), far)
+        let deadlines = Deadlines {
+            pong: pong_within,
+            ..Config::default().deadlines
+        };
+        (Heartbeat::new(near, outbox, interval, &deadlines), far)
     }
 
     #[test]
@@ -171,13 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn after_the_outbox_has_ended_the_writer_waits_for_the_peer() {
+    fn after_the_outbox_has_ended_the_peer_has_a_while_to_answer_whatever_it_sends() {
         let second = Duration::from_secs(1);
-        let (mut heartbeat, _far) = heartbeat(10 * second, 5 * second);
-        heartbeat.beat(heartbeat.last_read + 10 * second);
-        assert!(heartbeat.silent_at().is_some());
+        let (mut heartbeat, mut far) = heartbeat(10 * second, 5 * second);
+        let begun = heartbeat.last_read;
         heartbeat.outbox.close(code::RESTART, "");
-        assert_eq!(heartbeat.silent_at(), None);
+        let due = begun + Config::default().deadlines.goodbye();
+        assert_eq!(heartbeat.beat(begun), due);
+        heartbeat.note_read(begun + second);
+        assert_eq!(heartbeat.beat(begun + second), due);
+        heartbeat.answer_due = Some(Instant::now());
+        far.write_all(b"more").expect("it is taken");
+        let late = heartbeat.read(&mut [0; 16]).expect_err("it is over");
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
     }
 
     #[test]

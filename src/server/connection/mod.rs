@@ -2,9 +2,10 @@
 //!
 //! A connection has up to two threads. The reader thread runs [`serve`]: it reads the request and either
 //! sends a response, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The writer
-//! thread runs the write pump ([`pumps`]); it is started when a frame first has to wait. [`Connections`]
-//! holds every open connection.
+//! thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`] counts both.
+//! [`Connections`] holds every open connection.
 
+mod thread_budget;
 mod connections;
 mod heartbeat;
 mod pumps;
@@ -21,6 +22,7 @@ use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::Pumps;
 use self::pumps::{WRITE_CHECK, write_by};
+pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -147,7 +149,17 @@ fn chat(
     if let Some(welcome) = frame::text(&welcome) {
         opening.extend_from_slice(&welcome);
     }
-    let mut pumps = Pumps::start(socket, id, encoding, &state.config, &opening, read_already);
+    let threads = &connections.threads;
+    let config = &state.config;
+    let mut pumps = Pumps::start(
+        socket,
+        id,
+        encoding,
+        config,
+        threads,
+        &opening,
+        read_already,
+    );
     drop(opening);
     let outbox = Arc::clone(pumps.outbox());
     connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));

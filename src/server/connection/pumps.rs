@@ -2,18 +2,21 @@
 //!
 //! The reader thread owns [`Pumps`], and takes one message at a time from [`Pumps::read`]. It never
 //! blocks on a write: every frame goes into the outbox. The outbox writes a frame at once if it can. If
-//! it cannot, it queues the frame and starts the writer thread, which runs [`write_pump`] and alone may
-//! block on a write. When one pump ends, the other one ends within a bounded time.
+//! it cannot, it queues the frame and starts the writer thread, which runs [`Writer::write_pump`] and
+//! alone may block on a write. If no thread is left for a writer, the outbox has ended, and the reader
+//! writes the goodbye before it returns. When one pump ends, the other one ends within a bounded time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::error;
 
 use super::heartbeat::Heartbeat;
+use super::thread_budget::ThreadBudget;
 use crate::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -30,6 +33,10 @@ const WRITER_STACK: usize = 64 * 1024;
 
 /// The socket's write time-out. After each one, a writer that is stuck checks its deadline.
 pub(super) const WRITE_CHECK: Duration = Duration::from_secs(1);
+
+/// A writer ends when nothing was queued for this time. So the threads of users who were slow for a
+/// moment become free, and a user who is often slow does not cost a start for each frame.
+const WRITER_RESTS: Duration = Duration::from_secs(2);
 
 /// When nothing is left to write, the writer frees a buffer larger than this.
 const KEEP_BUFFER: usize = 4 * 1024;
@@ -49,29 +56,38 @@ pub struct Pumps<'a> {
     outbox: Arc<Outbox>,
     read_half: ReadHalf,
     control_frames: TokenBucket,
-    writer: Writer,
+    writer: Arc<Writer>,
 }
 
 impl<'a> Pumps<'a> {
     /// Answers the upgrade with `opening`. `read_already` are the bytes that followed the request's
-    /// head.
+    /// head. The writer takes its thread from `threads`.
     pub fn start(
         socket: &'a Arc<TcpStream>,
         id: ConnectionId,
         encoding: Encoding,
         config: &'a Config,
+        threads: &Arc<ThreadBudget>,
         opening: &[u8],
         read_already: Vec<u8>,
     ) -> Self {
+        // For whoever writes when the socket takes nothing more; it fails for no socket.
+        let _ = socket.set_write_timeout(Some(WRITE_CHECK));
         let (outbox, queue) = outbox(encoding, config.outbox_bytes, Some(Arc::clone(socket)));
-        let writer = Writer::default();
-        outbox.start_writer_with(writer.starter(socket, id, config, queue));
+        let writer = Arc::new(Writer {
+            threads: Arc::clone(threads),
+            socket: Arc::clone(socket),
+            id,
+            deadlines: config.deadlines.clone(),
+            running: Mutex::new(None),
+        });
+        outbox.start_writer_with(writer.starter(queue));
         outbox.push(opening.into(), Priority::High);
         let heartbeat = Heartbeat::new(
             Arc::clone(socket),
             Arc::clone(&outbox),
             config.ping_interval,
-            config.deadlines.pong,
+            &config.deadlines,
         );
         let replies = Arc::clone(&outbox);
         let read_half = ReadHalf::server(
@@ -127,8 +143,12 @@ impl<'a> Pumps<'a> {
     /// ended, which may be an earlier one.
     pub fn finish(self, ended: &Ended) -> String {
         end_outbox(&self.outbox, ended);
+        if let Some(unsaid) = self.outbox.take_unsaid() {
+            let _ = self.writer.write_batch(&unsaid, &self.outbox);
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
         if matches!(ended, Ended::Wrong { .. }) {
-            discard_input(self.socket, self.config);
+            discard_input(self.socket, &self.config.deadlines);
         }
         self.writer.join();
         let _ = self.socket.shutdown(Shutdown::Both);
@@ -162,10 +182,11 @@ fn end_outbox(outbox: &Outbox, ended: &Ended) {
             let why = "the client broke off";
             outbox.close_in_reply(frame::close(code::NORMAL, why), why);
         }
-        Ended::Silent => {
+        Ended::Silent if outbox.is_open() => {
             metrics::SILENT.count();
             outbox.abandon("the client was silent for too long");
         }
+        Ended::Silent => metrics::UNANSWERED.count(),
         Ended::Broken(why) => outbox.abandon(why),
         Ended::Wrong { code, why } => {
             metrics::VIOLATIONS.count();
@@ -178,23 +199,34 @@ fn end_outbox(outbox: &Outbox, ended: &Ended) {
 /// send a reset, and the client could lose our close frame.
 // Inlined, its buffer would be part of the stack of every connection that is open.
 #[inline(never)]
-fn discard_input(mut socket: &TcpStream, config: &Config) {
-    // The heartbeat's time-out may be about to end. The writer bounds this wait: it shuts the socket.
-    let _ = socket.set_read_timeout(Some(config.ping_interval + config.deadlines.pong));
+fn discard_input(mut socket: &TcpStream, deadlines: &Deadlines) {
+    let due = Instant::now() + deadlines.goodbye();
     let mut discarded = [0; 32 * 1024];
     for _ in 0..DISCARDED_READS {
-        if !matches!(socket.read(&mut discarded), Ok(1..)) {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            metrics::UNANSWERED.count();
             return;
         }
-        thread::sleep(DISCARD_PAUSE);
+        let _ = socket.set_read_timeout(Some(left));
+        match socket.read(&mut discarded) {
+            Ok(1..) => thread::sleep(DISCARD_PAUSE),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Ok(0) | Err(_) => return,
+        }
     }
     // The client floods. The reset is meant: a client that only writes would otherwise keep the socket
     // in the kernel for a quarter of an hour, behind a full window.
 }
 
-/// The writer thread, once it runs.
-#[derive(Default)]
-struct Writer(Arc<Mutex<Option<Running>>>);
+/// The writer of one connection: what its thread needs, and the thread while it runs.
+struct Writer {
+    threads: Arc<ThreadBudget>,
+    socket: Arc<TcpStream>,
+    id: ConnectionId,
+    deadlines: Deadlines,
+    running: Mutex<Option<Running>>,
+}
 
 struct Running {
     thread: JoinHandle<()>,
@@ -202,96 +234,119 @@ struct Running {
     reading: Sender<()>,
 }
 
+/// Why a writer has written all that it will.
+enum Written {
+    /// The last frame is written.
+    Last,
+    /// The client takes nothing any more.
+    Broken,
+    /// Nothing was queued for a while. The writer's own handle is in here.
+    Resting(Option<Running>),
+}
+
 impl Writer {
-    /// The function with which the outbox starts the writer.
-    fn starter(
-        &self,
-        socket: &Arc<TcpStream>,
-        id: ConnectionId,
-        config: &Config,
-        queue: Queue,
-    ) -> StartWriter {
-        let running = Arc::clone(&self.0);
-        let socket = Arc::clone(socket);
-        let deadlines = config.deadlines.clone();
-        Box::new(move || {
-            let (reading, reader_ended) = crossbeam_channel::bounded(0);
-            let thread = thread::Builder::new()
-                .name(format!("writer-{id}"))
-                .stack_size(WRITER_STACK)
-                .spawn(move || write_pump(&socket, &queue, &deadlines, &reader_ended))?;
-            *lock(&running) = Some(Running { thread, reading });
-            Ok(())
-        })
+    /// The function with which the outbox starts the thread.
+    fn starter(self: &Arc<Self>, queue: Queue) -> StartWriter {
+        let writer = Arc::clone(self);
+        Box::new(move || writer.start(queue))
     }
 
-    /// Waits until the writer has ended, if it was started. The outbox has ended, so nothing starts it
-    /// any more.
+    fn start(self: &Arc<Self>, queue: Queue) -> bool {
+        let (reading, reader_ended) = crossbeam_channel::bounded(0);
+        let writer = Arc::clone(self);
+        let run = move || writer.write_pump(queue, &reader_ended);
+        let name = format!("writer-{}", self.id);
+        let thread = self.threads.start(0, name, WRITER_STACK, run);
+        let thread = thread.unwrap_or_else(|error| {
+            error!("no thread to write with: {error}");
+            None
+        });
+        let Some(thread) = thread else {
+            return false;
+        };
+        *lock(&self.running) = Some(Running { thread, reading });
+        true
+    }
+
+    /// Waits until the writer has ended, if it runs. The outbox has ended, so nothing starts it any
+    /// more.
     fn join(&self) {
-        let running = lock(&self.0).take();
+        let running = lock(&self.running).take();
         if let Some(Running { thread, reading }) = running {
             drop(reading);
-            // A panic of the writer has been reported, and the socket is shut either way.
-            let _ = thread.join();
+            // The socket is shut, also after a panic of the writer.
+            self.threads.join(thread);
         }
     }
-}
 
-/// The write pump: writes the frames of the outbox, up to the last one. Then it gives the client a moment
-/// to answer, and shuts the socket, which ends the reader. It runs on the writer thread. While it writes,
-/// no other thread does ([`Queue::collect`]).
-fn write_pump(
-    socket: &TcpStream,
-    queue: &Queue,
-    deadlines: &Deadlines,
-    reader_ended: &Receiver<()>,
-) {
-    if write_all(socket, queue, deadlines)
-        && socket.shutdown(Shutdown::Write).is_ok()
-        && let Err(RecvTimeoutError::Timeout) = reader_ended.recv_timeout(deadlines.close)
-    {
-        metrics::UNANSWERED.count();
+    /// The write pump: writes the frames of the outbox, up to the last one. Then it gives the client a
+    /// moment to answer, and shuts the socket, which ends the reader. It runs on the writer thread. While
+    /// it writes, no other thread does ([`Queue::collect_by`]). If nothing is queued for a while, the
+    /// thread ends, and the outbox starts another one when it is needed.
+    fn write_pump(self: &Arc<Self>, queue: Queue, reader_ended: &Receiver<()>) {
+        match self.write_all(queue) {
+            Written::Resting(own) => {
+                if let Some(own) = own {
+                    self.threads.join_later(own.thread);
+                }
+                return;
+            }
+            Written::Last => {
+                if self.socket.shutdown(Shutdown::Write).is_ok()
+                    && let Err(RecvTimeoutError::Timeout) =
+                        reader_ended.recv_timeout(self.deadlines.close)
+                {
+                    metrics::UNANSWERED.count();
+                }
+            }
+            Written::Broken => {}
+        }
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
-    let _ = socket.shutdown(Shutdown::Both);
-}
 
-/// Returns true once the last frame is written.
-fn write_all(socket: &TcpStream, queue: &Queue, deadlines: &Deadlines) -> bool {
-    if socket.set_write_timeout(Some(WRITE_CHECK)).is_err() {
-        return false;
+    fn write_all(self: &Arc<Self>, mut queue: Queue) -> Written {
+        let outbox = Arc::clone(queue.outbox());
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let Some(collected) = queue.collect_by(Instant::now() + WRITER_RESTS, &mut bytes)
+            else {
+                let mut own = None;
+                let again = queue.rest(|queue| {
+                    // Taken before the next writer can be started.
+                    own = lock(&self.running).take();
+                    self.starter(queue)
+                });
+                match again {
+                    Some(busy) => queue = busy,
+                    None => return Written::Resting(own),
+                }
+                continue;
+            };
+            if let Err(why) = self.write_batch(&bytes, &outbox) {
+                outbox.abandon(&why);
+                return Written::Broken;
+            }
+            if collected == Collected::Last {
+                return Written::Last;
+            }
+            queue.written();
+            if bytes.capacity() > KEEP_BUFFER {
+                bytes = Vec::new();
+            }
+        }
     }
-    let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        let collected = queue.collect(&mut bytes);
-        if let Err(why) = write_batch(socket, &bytes, queue.outbox(), deadlines) {
-            queue.outbox().abandon(&why);
-            return false;
-        }
-        if collected == Collected::Last {
-            return true;
-        }
-        queue.written();
-        if bytes.capacity() > KEEP_BUFFER {
-            bytes = Vec::new();
-        }
-    }
-}
 
-/// Writes one batch within its deadline. Once the outbox has ended, the deadline is shorter.
-fn write_batch(
-    socket: &TcpStream,
-    bytes: &[u8],
-    outbox: &Outbox,
-    deadlines: &Deadlines,
-) -> Result<(), String> {
-    let mut due = Instant::now() + deadlines.write;
-    write_by(socket, bytes, |now| {
-        if !outbox.is_open() {
-            due = due.min(now + deadlines.close);
-        }
-        due
-    })
+    /// Writes one batch within its deadline. Once the outbox has ended, the deadline is shorter.
+    fn write_batch(&self, bytes: &[u8], outbox: &Outbox) -> Result<(), String> {
+        let mut due = Instant::now() + self.deadlines.write;
+        write_by(&self.socket, bytes, |now| {
+            if !outbox.is_open() {
+                due = due.min(now + self.deadlines.close);
+            }
+            due
+        })
+    }
 }
 
 /// Writes all bytes before the deadline that `due` returns, given the time. A peer that takes a few
@@ -348,7 +403,7 @@ mod tests {
                 far.shutdown(Shutdown::Write).expect("an end");
             });
             end_outbox(&outbox, &violation);
-            discard_input(&near, &Config::default());
+            discard_input(&near, &Config::default().deadlines);
         });
         assert_eq!((&*near).read(&mut [0]).expect("the end"), 0);
     }
