@@ -82,12 +82,13 @@ done
 value() {
   sed -nE "s/^(hubbub +hard +)?$2[ =]+([0-9]+)\$/\\2/p" "$deploy/$1"
 }
-users=32000
-[ $((8 * users + 1500)) -le "$(value 99-hubbub.conf vm.max_map_count)" ] || fail 'vm.max_map_count'
-[ $((2 * users + 32)) -le "$(value 99-hubbub.conf kernel.threads-max)" ] || fail 'kernel.threads-max'
-[ $((2 * users + 32)) -le "$(value 99-hubbub.conf kernel.pid_max)" ] || fail 'kernel.pid_max'
-[ $((2 * users + 32)) -le "$(value hubbub.service TasksMax)" ] || fail 'TasksMax'
-[ $((2 * users + 32)) -le "$(value limits.conf nproc)" ] || fail 'nproc'
+users=50000
+threads=$((8 * users / 7 + 1))
+[ $((4 * threads + 1000 + 16 * 64)) -le "$(value 99-hubbub.conf vm.max_map_count)" ] || fail 'vm.max_map_count'
+[ $((threads + 32)) -le "$(value 99-hubbub.conf kernel.threads-max)" ] || fail 'kernel.threads-max'
+[ $((threads + 32)) -le "$(value 99-hubbub.conf kernel.pid_max)" ] || fail 'kernel.pid_max'
+[ $((threads + 32)) -le "$(value hubbub.service TasksMax)" ] || fail 'TasksMax'
+[ $((threads + 32)) -le "$(value limits.conf nproc)" ] || fail 'nproc'
 [ $((users + 64)) -le "$(value hubbub.service LimitNOFILE)" ] || fail 'LimitNOFILE'
 [ $((users + 64)) -le "$(value limits.conf nofile)" ] || fail 'nofile'
 for key in $(sed -nE 's/^([a-z0-9_.-]+) = .*/\1/p' "$deploy/99-hubbub.conf"); do
