@@ -291,11 +291,15 @@ fn a_user_that_enters_again_while_redis_is_full_is_shown_to_themselves() {
     let mut alice = hubbub.join("alice");
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
     until("nobody could be renewed", || {
-        let members: Vec<(String, f64)> =
-            redis.run(&["ZRANGE", "hubbub:{lobby}:members", "0", "-1", "WITHSCORES"]);
+        let instances = "hubbub:{lobby}:instances";
+        let instances: Vec<(String, f64)> =
+            redis.run(&["ZRANGE", instances, "0", "-1", "WITHSCORES"]);
         let (now, _): (f64, f64) = redis.run(&["TIME"]);
         let now = now * 1000.0;
-        members.iter().all(|(_, until)| *until < now).then_some(())
+        instances
+            .iter()
+            .all(|(_, until)| *until < now)
+            .then_some(())
     });
     let mut tab = Client::json(hubbub.address(), "alice");
     assert_eq!(tab.joins("lobby")["members"], json!(["alice"]));

@@ -103,7 +103,7 @@ fn a_killed_instance_leaves_nothing_behind_in_a_busy_room() {
     alice.joins("lobby");
     let mentioned = || {
         let dumps = [
-            ["HGETALL", "hubbub:{lobby}:holders"].to_vec(),
+            ["HGETALL", "hubbub:{lobby}:members"].to_vec(),
             ["ZRANGE", "hubbub:{lobby}:instances", "0", "-1"].to_vec(),
         ];
         let dumps = dumps.map(|words| redis.run::<Vec<String>>(&words));
@@ -259,15 +259,10 @@ fn a_notice_that_was_missed_is_made_up_for() {
     let mut bob = here.join("bob");
     // Somebody who is in the shared state without a notice, as when it fell into a cut.
     let later = format!("{}", 9_999_999_999_999_i64);
-    let _: i64 = redis.run(&["ZADD", "hubbub:{lobby}:members", &later, "ghost"]);
-    let _: i64 = redis.run(&[
-        "HSET",
-        "hubbub:{lobby}:holders",
-        "ghost",
-        &format!("abc:{later}"),
-    ]);
+    let _: i64 = redis.run(&["ZADD", "hubbub:{lobby}:instances", &later, "abc"]);
+    let _: i64 = redis.run(&["HSET", "hubbub:{lobby}:members", "ghost", "abc"]);
     assert_eq!(bob.hears(), "* ghost joined");
-    let _: i64 = redis.run(&["ZREM", "hubbub:{lobby}:members", "ghost"]);
+    let _: i64 = redis.run(&["HDEL", "hubbub:{lobby}:members", "ghost"]);
     assert_eq!(bob.hears(), "* ghost left");
 }
 

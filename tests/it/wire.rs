@@ -47,7 +47,6 @@ fn keys_begin_with_the_prefix_and_the_room_and_expire() {
     assert_eq!(
         of_room,
         [
-            "team:chat:{red}:holders",
             "team:chat:{red}:instances",
             "team:chat:{red}:log",
             "team:chat:{red}:members",

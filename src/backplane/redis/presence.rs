@@ -99,6 +99,7 @@ impl Keeper {
             epochs: (0, 0),
             prove_at: Instant::now(),
             renew_at: Instant::now(),
+            arrive_anew: true,
             sweep_at: Instant::now() + retention.presence_ttl / 3,
             compare_at: Instant::now() + retention.presence_ttl / 3,
             look_again: false,
@@ -145,7 +146,7 @@ impl Keeper {
         };
         let steps = self
             .presence
-            .of_everyone(&lock(&self.presence.roster), retire);
+            .of_each_room(&lock(&self.presence.roster), retire);
         self.presence.publisher.call_all(&steps);
     }
 }
@@ -168,12 +169,19 @@ impl Presence {
         );
     }
 
-    /// The step for every user in `roster`.
-    fn of_everyone(&self, roster: &Roster, step: PresenceStep) -> Vec<redis::Cmd> {
+    /// The step for every room in `roster`.
+    fn of_each_room(&self, roster: &Roster, step: PresenceStep) -> Vec<redis::Cmd> {
+        let rooms = roster.rooms();
+        rooms.map(|room| self.step(room, step, [])).collect()
+    }
+
+    /// The arrival of every user in `roster`.
+    fn arrivals(&self, roster: &Roster) -> Vec<redis::Cmd> {
+        let arrive = PresenceStep::Arrive { ttl: self.ttl };
         let mut steps = Vec::new();
         for room in roster.rooms() {
             for users in roster.users(room).chunks(USERS_AT_ONCE) {
-                steps.push(self.step(room, step, users));
+                steps.push(self.step(room, arrive, users));
             }
         }
         steps
@@ -190,6 +198,8 @@ struct Rounds {
     epochs: (u64, u64),
     prove_at: Instant,
     renew_at: Instant,
+    /// Whether Redis may have forgotten this instance's users, so that a renewal is not enough.
+    arrive_anew: bool,
     sweep_at: Instant,
     compare_at: Instant,
     look_again: bool,
@@ -258,25 +268,32 @@ impl Rounds {
     fn renew_before_sweeping(&mut self, now: Instant, renew_at: Instant) {
         let third = self.presence.ttl / 3;
         self.renew_at = renew_at;
+        self.arrive_anew = true;
         self.sweep_at = now + third;
         self.compare_at = now + third;
     }
 
-    fn renew(&self) {
-        let ttl = self.presence.ttl;
-        // Queued under the roster's lock, or a renewal could overtake a departure.
+    /// Renews this instance in every room: one small step for each, however many users it has there.
+    fn renew(&mut self) {
+        let renew = PresenceStep::Renew {
+            ttl: self.presence.ttl,
+        };
+        // Queued under the roster's lock, or an arrival could overtake a departure.
         let roster = lock(&self.presence.roster);
-        for step in self
-            .presence
-            .of_everyone(&roster, PresenceStep::Arrive { ttl })
-        {
+        let steps = match std::mem::take(&mut self.arrive_anew) {
+            true => self.presence.arrivals(&roster),
+            false => self.presence.of_each_room(&roster, renew),
+        };
+        for step in steps {
             let presence = Arc::clone(&self.presence);
             self.presence.publisher.submit(
                 &step,
-                Box::new(move |answer| {
-                    if answer.is_err() {
-                        presence.not_renewed.store(true, Ordering::Release);
+                Box::new(move |answer| match answer {
+                    Ok(answer) if wire::is_forgotten(&answer) => {
+                        presence.forgotten.store(true, Ordering::Release);
                     }
+                    Ok(_) => {}
+                    Err(_) => presence.not_renewed.store(true, Ordering::Release),
                 }),
             );
         }

@@ -144,6 +144,7 @@ impl Scripts {
         let (operation, millis) = match step {
             PresenceStep::Arrive { ttl } => ("arrive", ttl.as_millis()),
             PresenceStep::Depart => ("depart", 0),
+            PresenceStep::Renew { ttl } => ("renew", ttl.as_millis()),
             PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
             PresenceStep::Sweep { until } => ("sweep", until.into()),
             PresenceStep::Members => ("members", 0),
@@ -153,9 +154,8 @@ impl Scripts {
         let mut command = cmd("EVALSHA");
         command
             .arg(self.presence.get_hash())
-            .arg(4)
+            .arg(3)
             .arg(format!("{channel}:members"))
-            .arg(format!("{channel}:holders"))
             .arg(format!("{channel}:instances"))
             .arg(format!("{channel}:revision"))
             .arg(operation)
@@ -176,6 +176,9 @@ pub(super) enum PresenceStep {
         ttl: Duration,
     },
     Depart,
+    Renew {
+        ttl: Duration,
+    },
     Retire {
         grace: Duration,
     },
@@ -333,6 +336,11 @@ pub(super) fn publish_answer(value: &Value) -> Result<(MessageId, bool), Backpla
         _ => None,
     };
     parts().ok_or_else(|| unexpected("publish.lua"))
+}
+
+/// Whether a renewal found that Redis does not know this instance.
+pub(super) fn is_forgotten(value: &Value) -> bool {
+    *value == Value::Int(0)
 }
 
 /// Reads what a sweep returns: whether Redis knows this instance, and its clock, in milliseconds.
