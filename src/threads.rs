@@ -1,7 +1,8 @@
 //! Threads and locks, and the reach of a panic.
 //!
 //! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process:
-//! the acceptor, the publisher, the subscriber, the keeper, and the embedded backplane's thread.
+//! the acceptor, the publisher, the subscriber, the fan-out workers, the keeper, and the embedded
+//! backplane's thread.
 //!
 //! A vital thread cannot be replaced. Its state is lost with it, and after an unknown fault a loop that
 //! begins anew could not keep its promises. Without that thread the process would go on in part: it
@@ -12,18 +13,124 @@
 //! either. A send whose receipt panicked would never be answered, and a room whose delivery panicked
 //! would have members that lack a message for ever.
 
+#[cfg(debug_assertions)]
+use std::any::type_name;
+#[cfg(debug_assertions)]
+use std::cell::RefCell;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use log::error;
 
 /// Takes the lock, even if a thread panicked while it held the lock. Every mutex of this crate guards
 /// data that is valid between any two statements, so the data can still be used.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+///
+/// A debug build checks the order of locks ([`NESTED`]), so each test run holds it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
+    let held = Held::of::<T>();
+    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    Guard { guard, _held: held }
+}
+
+/// What those locks guard that a thread may take while it holds another one, in the order in which it
+/// takes them: the worker's members of a room, a member's outbox, its writer, its writer's thread, and the
+/// flag that its reader waits. All other locks are taken alone.
+#[cfg(debug_assertions)]
+const NESTED: [&str; 5] = [
+    "Vec<hubbub::hub::member::Member>",
+    "outbox::lane::Lane",
+    "Option<hubbub::server::connection::pumps::Running>",
+    "Option<std::thread::join_handle::JoinHandle<()>>",
+    "bool",
+];
+
+/// A lock that is held.
+pub(crate) struct Guard<'a, T> {
+    guard: MutexGuard<'a, T>,
+    _held: Held,
+}
+
+impl<'a, T> Guard<'a, T> {
+    /// Waits on a condition variable, which gives the lock back meanwhile.
+    pub(crate) fn wait(self, on: &Condvar) -> Self {
+        let guard = on.wait(self.guard).unwrap_or_else(PoisonError::into_inner);
+        Self { guard, ..self }
+    }
+
+    /// The same for a limited time.
+    pub(crate) fn wait_for(self, on: &Condvar, time: Duration) -> Self {
+        let waited = on.wait_timeout(self.guard, time);
+        let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Self { guard, ..self }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    /// What the locks guard that this thread holds.
+    static HELD: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A lock in the list of those that its thread holds, in a debug build.
+struct Held {
+    #[cfg(debug_assertions)]
+    guards: &'static str,
+}
+
+#[cfg(debug_assertions)]
+impl Held {
+    fn of<T>() -> Self {
+        let guards = type_name::<T>();
+        HELD.with_borrow_mut(|held| {
+            let place = |name: &str| NESTED.iter().position(|nested| name.ends_with(nested));
+            for outer in held.iter() {
+                assert!(
+                    place(outer)
+                        .zip(place(guards))
+                        .is_some_and(|(first, second)| first < second),
+                    "the lock of {guards} is taken while that of {outer} is held"
+                );
+            }
+            held.push(guards);
+        });
+        Self { guards }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.with_borrow_mut(|held| {
+            let index = held.iter().rposition(|guards| *guards == self.guards);
+            held.remove(index.expect("it was taken on this thread"));
+        });
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Held {
+    fn of<T>() -> Self {
+        Self {}
+    }
 }
 
 /// The exit code of a process whose vital thread panicked. Rust uses the same code when the main thread
@@ -110,6 +217,14 @@ mod tests {
             ["[ERROR] the thread heart panicked, and nothing can replace it: the process ends"],
             "{told}"
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "the lock of u16 is taken while that of u8 is held")]
+    fn locks_that_are_not_in_the_order_are_not_held_together() {
+        let (first, second) = (Mutex::new(1_u8), Mutex::new(2_u16));
+        let _first = lock(&first);
+        let _second = lock(&second);
     }
 
     #[test]

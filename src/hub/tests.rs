@@ -42,7 +42,8 @@ impl TestHub {
     /// Moves the clock on and flushes, as the delivering thread does.
     fn passes(&self, time: Duration) {
         *lock(&self.now) += time;
-        self.hub.flush_due(*lock(&self.now));
+        let now = *lock(&self.now);
+        self.hub.flush_due(now);
     }
 
     fn admit(&self, connection: u64, name: &str) -> Queue {
@@ -472,8 +473,9 @@ fn a_crowd_that_joins_within_the_interval_is_one_push_for_each_member() {
     lines(&bob);
     let crowd = ["eve", "dave", "frank", "zoe", "carol"];
     test.notices(crowd.map(joined));
-    let due = test.hub.flush_due(*lock(&test.now)).expect("they wait");
-    assert_eq!(due, *lock(&test.now) + NOTICE_INTERVAL);
+    let now = *lock(&test.now);
+    let due = test.hub.flush_due(now).expect("they wait");
+    assert_eq!(due, now + NOTICE_INTERVAL);
     assert_eq!(alice.length(), 0);
     test.passes(NOTICE_INTERVAL);
     for queue in [&alice, &bob, &frank] {

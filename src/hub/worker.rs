@@ -6,7 +6,7 @@
 //! much, the delivering thread waits, and nobody else.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -67,8 +67,7 @@ impl Worker {
     pub(super) fn push(&self, room: &Arc<Room>, broadcast: &Arc<Broadcast>) {
         let mut bytes = lock(&self.unfinished.bytes);
         while *bytes >= MOST_BYTES {
-            let waited = self.unfinished.fewer.wait(bytes);
-            bytes = waited.unwrap_or_else(PoisonError::into_inner);
+            bytes = bytes.wait(&self.unfinished.fewer);
         }
         *bytes += weight(broadcast);
         drop(bytes);

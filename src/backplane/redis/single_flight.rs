@@ -4,7 +4,7 @@
 //! of all. No caller gets the answer to a question that was sent before it asked, so no answer is stale.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::backplane::BackplaneError;
 use crate::message::{MemberList, RoomName};
@@ -39,10 +39,7 @@ impl Question {
             if let Some(answer) = &*answer {
                 return answer.clone();
             }
-            answer = self
-                .answered
-                .wait(answer)
-                .unwrap_or_else(PoisonError::into_inner);
+            answer = answer.wait(&self.answered);
         }
     }
 }

@@ -29,7 +29,7 @@ mod lane;
 use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -262,10 +262,7 @@ impl Outbox {
                 *waits = false;
                 return true;
             }
-            waits = self
-                .wake
-                .wait(waits)
-                .unwrap_or_else(PoisonError::into_inner);
+            waits = waits.wait(&self.wake);
         }
     }
 
@@ -281,11 +278,7 @@ impl Outbox {
             if !*waits {
                 return self.is_open();
             }
-            waits = self
-                .wake
-                .wait_timeout(waits, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            waits = waits.wait_for(&self.wake, left);
         }
     }
 

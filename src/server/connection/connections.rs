@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -272,11 +272,7 @@ impl Connections {
             if left.is_zero() {
                 return false;
             }
-            open = self
-                .closed_one
-                .wait_timeout(open, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            open = open.wait_for(&self.closed_one, left);
         }
         drop(open);
         self.threads.join_ended();

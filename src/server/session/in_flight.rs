@@ -1,8 +1,8 @@
 //! The sends of one connection that wait for their receipt.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 
-use crate::threads::lock;
+use crate::threads::{Guard, lock};
 
 /// The most sends of one connection that may wait for their receipt. At this number the connection is
 /// not read any further.
@@ -34,13 +34,10 @@ impl InFlight {
 
     /// The backplane answers each send within a bounded time, so this wait is bounded as well. Only the
     /// session's own thread waits here.
-    fn wait_for_fewer_than(&self, most: usize) -> MutexGuard<'_, usize> {
+    fn wait_for_fewer_than(&self, most: usize) -> Guard<'_, usize> {
         let mut count = lock(&self.count);
         while *count >= most {
-            count = self
-                .fewer
-                .wait(count)
-                .unwrap_or_else(PoisonError::into_inner);
+            count = count.wait(&self.fewer);
         }
         count
     }
