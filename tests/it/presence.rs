@@ -226,6 +226,24 @@ fn an_outage_longer_than_the_expiry_does_not_make_anyone_come_or_go() {
 }
 
 #[test]
+fn who_leaves_while_redis_is_away_is_gone_when_it_is_back() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on_with(&redis, &["--presence-ttl", "3"]);
+    let mut bob = hubbub.join("bob");
+    let alice = hubbub.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    redis.freeze();
+    bob.says("anybody?");
+    assert!(bob.hears().starts_with("! not sent: Redis "));
+    // There is no connection any more that could take the departure.
+    alice.leaves();
+    redis.thaw();
+    assert_eq!(bob.hears(), "* alice left");
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: bob");
+}
+
+#[test]
 fn comings_and_goings_are_published_once() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));

@@ -286,9 +286,7 @@ impl Backplane for Redis {
             .extend(past.map(|(page, limit)| wire::read_excerpt(&self.keys, room, page, limit)));
         let answers = self.publisher.ask_all(&questions);
         let members = self.single_flight.ask(room, || {
-            let question = self
-                .scripts
-                .presence(&self.keys, room, PresenceStep::Roll, []);
+            let question = self.keeper.question(room, PresenceStep::Roll);
             wire::member_list(&self.publisher.call(&question)?)
         });
         arrived
@@ -317,7 +315,7 @@ impl Backplane for Redis {
             true => PresenceStep::Roll,
             false => PresenceStep::Members,
         };
-        let question = self.scripts.presence(&self.keys, room, step, []);
+        let question = self.keeper.question(room, step);
         Ok(wire::member_list(&self.publisher.call(&question)?)?.users)
     }
 

@@ -1,6 +1,9 @@
 -- Who is in one room, over all instances. Everything that changes it is here, in one atomic step
 -- with its announcement, so that a user is announced once however many instances act at a time.
 --
+-- An instance is named INSTANCE.TERM here. It begins a new term when a departure may have been lost:
+-- those that are still there arrive in the new term, and the others expire with the old one.
+--
 -- KEYS[1] hash: user -> the instances that they are connected to, by spaces
 -- KEYS[2] sorted set: instance -> when it lets its users expire (ms, Redis's clock)
 -- KEYS[3] string: the revision, "BEGAN-NUMBER": when counting began (us) and the number of the last
@@ -40,11 +43,12 @@ local function announce(kind, user)
   redis.call('PUBLISH', channel, string.format('%s\n%s-%d\n%s', kind, began, number, user))
 end
 
--- Notes whether a user is connected to an instance, and announces the first and the last.
+-- Notes whether a user is connected to an instance, and announces the first and the last. An arrival or
+-- a departure ends those of the instance's earlier terms, too.
 local function note(user, at, is_connected)
   local held = {}
-  for other in string.gmatch(redis.call('HGET', users, user) or '', '%x+') do
-    if other ~= at then
+  for other in string.gmatch(redis.call('HGET', users, user) or '', '%S+') do
+    if string.match(other, '^%x+') ~= string.match(at, '^%x+') then
       held[#held + 1] = other
     end
   end
@@ -95,7 +99,7 @@ if operation == 'roll' or operation == 'members' then
   end
   local all = redis.call('HGETALL', users)
   for index = 1, #all, 2 do
-    for name in string.gmatch(all[index + 1], '%x+') do
+    for name in string.gmatch(all[index + 1], '%S+') do
       if not is_expired[name] then
         list[#list + 1] = all[index]
         break
@@ -111,7 +115,8 @@ if operation == 'sweep' then
   for _, gone in ipairs(now <= ttl and expired() or {}) do
     local all = redis.call('HGETALL', users)
     for index = 1, #all, 2 do
-      if left > 0 and string.find(all[index + 1], gone, 1, true) then
+      local held = ' ' .. all[index + 1] .. ' '
+      if left > 0 and string.find(held, ' ' .. gone .. ' ', 1, true) then
         note(all[index], gone, false)
         left = left - 1
       end

@@ -5,12 +5,13 @@
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use redis::Cmd;
 
 use super::publisher::{Asked, Publisher};
 use super::subscriber::Subscriber;
@@ -62,9 +63,12 @@ struct Presence {
     ttl: Duration,
     grace: Duration,
     roster: Mutex<Roster>,
+    /// The number of times that all users arrived anew. See `presence.lua`. It changes under the
+    /// roster's lock.
+    term: AtomicU64,
     /// Whether a sweep found that Redis knows nothing of this instance's users.
     forgotten: AtomicBool,
-    /// Whether a renewal was refused, or not answered.
+    /// Whether a renewal or a departure was refused, or not answered.
     not_renewed: AtomicBool,
     /// Redis's clock, in milliseconds, and when it showed that. `None` until a first sweep is answered.
     clock: Mutex<Option<(u64, Instant)>>,
@@ -87,6 +91,7 @@ impl Keeper {
             ttl: retention.presence_ttl,
             grace: retention.presence_grace,
             roster: Mutex::new(Roster::new(retention.presence_grace)),
+            term: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
             not_renewed: AtomicBool::new(false),
             clock: Mutex::default(),
@@ -134,6 +139,11 @@ impl Keeper {
         }
     }
 
+    /// A question about the users of a room.
+    pub(super) fn question(&self, room: &RoomName, step: PresenceStep) -> Cmd {
+        self.presence.step(room, step, [])
+    }
+
     /// Gives this instance's users up to the others, who announce those that do not come back
     /// within the grace, and joins the thread.
     pub(super) fn close(&self) {
@@ -157,26 +167,35 @@ impl Presence {
         room: &RoomName,
         step: PresenceStep,
         users: impl IntoIterator<Item = &'a UserName>,
-    ) -> redis::Cmd {
-        self.scripts.presence(&self.keys, room, step, users)
+    ) -> Cmd {
+        let term = self.term.load(Ordering::Acquire);
+        self.scripts.presence(&self.keys, term, room, step, users)
     }
 
-    /// A departure that is lost because Redis is away is made up for: the user expires there.
-    fn gone(&self, room: &RoomName, user: &UserName) {
+    /// A departure that is lost because Redis is away is made up for: the others arrive anew, and this
+    /// user expires there.
+    fn gone(self: &Arc<Self>, room: &RoomName, user: &UserName) {
+        let depart = self.step(room, PresenceStep::Depart, [user]);
+        let presence = Arc::clone(self);
         self.publisher.submit(
-            &self.step(room, PresenceStep::Depart, [user]),
-            Box::new(|_| {}),
+            &depart,
+            Box::new(move |answer| {
+                if answer.is_err() {
+                    presence.not_renewed.store(true, Ordering::Release);
+                }
+            }),
         );
     }
 
     /// The step for every room in `roster`.
-    fn of_each_room(&self, roster: &Roster, step: PresenceStep) -> Vec<redis::Cmd> {
+    fn of_each_room(&self, roster: &Roster, step: PresenceStep) -> Vec<Cmd> {
         let rooms = roster.rooms();
         rooms.map(|room| self.step(room, step, [])).collect()
     }
 
-    /// The arrival of every user in `roster`.
-    fn arrivals(&self, roster: &Roster) -> Vec<redis::Cmd> {
+    /// The arrival of every user in `roster`, in a new term.
+    fn arrivals(&self, roster: &Roster) -> Vec<Cmd> {
+        self.term.fetch_add(1, Ordering::AcqRel);
         let arrive = PresenceStep::Arrive { ttl: self.ttl };
         let mut steps = Vec::new();
         for room in roster.rooms() {

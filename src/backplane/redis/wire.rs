@@ -137,6 +137,7 @@ impl Scripts {
     pub(super) fn presence<'a>(
         &self,
         keys: &Keys,
+        term: u64,
         room: &RoomName,
         step: PresenceStep,
         users: impl IntoIterator<Item = &'a UserName>,
@@ -160,7 +161,7 @@ impl Scripts {
             .arg(format!("{channel}:revision"))
             .arg(operation)
             .arg(&channel)
-            .arg(keys.instance.to_string())
+            .arg(format!("{}.{term}", keys.instance))
             .arg(millis as u64);
         for user in users {
             command.arg(user.as_str());
