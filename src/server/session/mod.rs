@@ -230,7 +230,8 @@ impl Session {
         if let Some((code, why)) = self.reason_not_to_send(&room, &text) {
             return self.refuse(code, format!("not sent: {why}"), room, reference);
         }
-        self.in_flight.add();
+        let bytes = text.len();
+        self.in_flight.add(bytes);
         let draft = Draft {
             room: room.clone(),
             from: self.user.clone(),
@@ -247,7 +248,7 @@ impl Session {
             draft,
             Box::new(move |stored| {
                 outbox.send(&receipt(stored, room, reference));
-                in_flight.remove();
+                in_flight.remove(bytes);
             }),
         );
     }
