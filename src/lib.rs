@@ -39,7 +39,8 @@
 //! | `acceptor` | [`server`] | the next connection |
 //! | `reader-N` | [`server::connection`] | its own socket, its own user's outbox, the backplane |
 //! | `writer-N`, while something waits | [`server::connection`] | its own outbox and socket |
-//! | `publisher` | [`backplane`] | its queue and Redis |
+//! | `publisher` | [`backplane`] | its queue, Redis, and the receipts of the batches before |
+//! | `receipts` | [`backplane`] | the publisher |
 //! | `subscriber` | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
 //! | `fanout-N`, one for each core | [`hub`] | its queue |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |

@@ -107,8 +107,13 @@ fn run(number: usize, jobs: &Receiver<Job>, unfinished: &Unfinished) {
             of_room[0].0.push(number, &events);
         }
         let finished: usize = taken.drain(..).map(|(_, event)| weight(&event)).sum();
-        *lock(&unfinished.bytes) -= finished;
-        unfinished.fewer.notify_one();
+        let mut bytes = lock(&unfinished.bytes);
+        if *bytes >= MOST_BYTES {
+            // Somebody may wait.
+            unfinished.fewer.notify_one();
+        }
+        *bytes -= finished;
+        drop(bytes);
         if stop {
             return;
         }

@@ -23,6 +23,7 @@ mod pipes;
 mod presence;
 mod prompt;
 mod property;
+mod publisher;
 mod puppet;
 mod recovery;
 mod rooms;

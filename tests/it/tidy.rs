@@ -226,7 +226,14 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
     vital.sort();
     assert_eq!(
         vital,
-        ["acceptor", "backplane", "keeper", "publisher", "subscriber"]
+        [
+            "acceptor",
+            "backplane",
+            "keeper",
+            "publisher",
+            "receipts",
+            "subscriber"
+        ]
     );
 }
 

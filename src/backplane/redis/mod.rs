@@ -1,14 +1,16 @@
 //! The Redis backplane: any number of instances on one Redis.
 //!
-//! Three threads. The [`publisher`] owns the one connection for commands, and writes all that wait in one
-//! batch. The [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub. The keeper
-//! ([`presence`]) renews the users of this instance and announces those that are gone.
+//! Four threads. The [`publisher`] owns the one connection for commands, and writes all that wait in one
+//! batch. The [`receipts`] thread hands the answers to those who asked. The [`subscriber`] owns the Pub/Sub
+//! connection, fills gaps and delivers to the hub. The keeper ([`presence`]) renews the users of this instance
+//! and announces those that are gone.
 //!
-//! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`pipeline`] and [`publisher`] for the
-//! way in; [`chain`], [`listener`] and [`subscriber`] for the way out; then [`presence`]. Nothing outside this
-//! folder knows the `redis` crate.
+//! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
+//! [`publisher`] for the way in; [`chain`], [`listener`] and [`subscriber`] for the way out; then [`presence`].
+//! Nothing outside this folder knows the `redis` crate.
 
 mod wire;
+mod receipts;
 mod pipeline;
 mod publisher;
 mod chain;
@@ -20,18 +22,20 @@ mod presence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use crossbeam_channel::{Receiver, Sender};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    Client, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
+    Client, Cmd, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
+    RedisError, Value,
 };
 
 use self::pipeline::Pipeline;
 use self::presence::Keeper;
-use self::publisher::{Asked, Publisher};
+use self::publisher::{Asked, Publisher, QUEUED_WITHIN};
 use self::single_flight::SingleFlight;
 use self::subscriber::Subscriber;
 use self::wire::{Keys, PresenceStep, Scripts};
@@ -49,6 +53,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time-out of a batch of commands. With [`CONNECT_TIMEOUT`] it stays below
 /// [`super::ANSWER_WITHIN`]: a command may wait for one such time and one attempt to connect.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The most pages of logs that are read at a time. They may be large, and sends must not wait behind many
+/// of them; further readers wait for their turn before they ask Redis.
+const READS: usize = 8;
 
 /// The ceiling of the first and of the longest wait between two attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -190,6 +198,8 @@ pub struct Redis {
     keys: Keys,
     scripts: Scripts,
     single_flight: SingleFlight,
+    /// Holds one item for each read that waits for Redis.
+    reading: (Sender<()>, Receiver<()>),
     retention: Retention,
     backlog: Backlog,
     in_flight: Arc<AtomicUsize>,
@@ -228,10 +238,25 @@ impl Redis {
             keys,
             scripts,
             single_flight: SingleFlight::default(),
+            reading: crossbeam_channel::bounded(READS),
             retention,
             backlog: Backlog::default(),
             in_flight: Arc::default(),
         })
+    }
+}
+
+impl Redis {
+    /// Sends a command whose answer may be large, once it is its turn.
+    fn read_in_turn(&self, command: &Cmd) -> Result<Value, BackplaneError> {
+        let due = Instant::now() + QUEUED_WITHIN;
+        let (enter, leave) = &self.reading;
+        if enter.send_deadline((), due).is_err() {
+            return Err(BackplaneError::Unavailable);
+        }
+        let answer = self.publisher.call_by(due, command);
+        let _ = leave.try_recv();
+        answer
     }
 }
 
@@ -266,7 +291,7 @@ impl Backplane for Redis {
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         let command = wire::read_excerpt(&self.keys, room, page, limit);
-        wire::excerpt(&self.publisher.call(&command)?, page, limit)
+        wire::excerpt(&self.read_in_turn(&command)?, page, limit)
     }
 
     fn began_after(&self, _id: MessageId) -> bool {

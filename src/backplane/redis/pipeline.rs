@@ -1,15 +1,18 @@
-//! The connection for commands: how it is made, and how a batch of commands is run on it.
+//! The connection for commands: how it is made, and how batches of commands are run on it.
 //!
-//! A connection is only used once Redis has shown that it is no replica and knows the scripts. Each
-//! exchange has one deadline, however many replies it has: a Redis that trickles holds nobody longer
-//! than one that is frozen.
+//! A connection is only used once Redis has shown that it is no replica and knows the scripts. A batch is
+//! written with [`Pipeline::write`], and its answers are read with [`Pipeline::read`]; other batches may be
+//! written in between. Each batch has one deadline, however many replies it has: a Redis that trickles holds
+//! nobody longer than one that is frozen.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
+use super::receipts::{Answered, OnAnswer};
 use super::wire::{self, Keys, Scripts};
 use super::{COMMAND_TIMEOUT, RedisAddress, describe};
 use crate::backplane::BackplaneError;
@@ -20,21 +23,22 @@ const BEGIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// While replies come this close together, the socket's time-out is left as it is.
 const TIMEOUT_STEP: Duration = Duration::from_millis(50);
 
-/// Called with what Redis answered.
-pub(super) type OnAnswer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
-
 /// A command on its way to Redis.
 pub(super) struct PendingCommand {
     pub(super) command: Vec<u8>,
     pub(super) on_answer: OnAnswer,
     /// The time at which it is too late to write it.
     pub(super) due: Instant,
+    /// Whether Redis did not know its script once already.
+    pub(super) repeated: bool,
 }
 
 impl PendingCommand {
-    /// Tells the asker what became of it.
-    pub(super) fn answer(self, outcome: Result<Value, BackplaneError>) {
-        (self.on_answer)(outcome);
+    pub(super) fn answered(self, answer: Result<Value, BackplaneError>) -> Answered {
+        Answered {
+            on_answer: self.on_answer,
+            answer,
+        }
     }
 }
 
@@ -44,19 +48,39 @@ pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its m
 /// A connection for commands.
 pub(super) struct Pipeline {
     connection: Connection,
+    /// Oldest first.
+    in_flight: VecDeque<WrittenBatch>,
     /// Why Redis took no writes when it was connected to.
     pub(super) refused: Option<String>,
 }
 
-/// The commands that an exchange did not run, and the refusals that it met.
+/// A batch whose answers were not read yet.
+struct WrittenBatch {
+    /// Commands that were too old to be written. They are answered here, to keep the order of answers.
+    late: Vec<PendingCommand>,
+    commands: Vec<PendingCommand>,
+    /// When writing it began.
+    begun: Instant,
+    /// The reply to the first of them, once it has come.
+    first: Option<Result<Value, RedisError>>,
+}
+
+/// What came of a batch.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// Redis does not know their script, so they did nothing.
+    /// In the order of the commands.
+    pub(super) answers: Vec<Answered>,
+    /// Commands whose script Redis does not know. They did nothing, and have no answer yet.
     pub(super) unknown: Vec<PendingCommand>,
+    /// The number of its commands, and the time from its writing to its last answer.
+    pub(super) size: usize,
+    pub(super) took: Duration,
     /// Why Redis refused something that it will take again later.
     pub(super) refused: Option<String>,
     /// Whether it refused since it is a replica.
     pub(super) is_replica: bool,
+    /// What ended the connection. A command whose reply was not read may be done or not.
+    pub(super) failed: Option<RedisError>,
 }
 
 impl Pipeline {
@@ -70,6 +94,7 @@ impl Pipeline {
         let connection = address.connect().map_err(|error| describe(&error))?;
         let mut pipeline = Self {
             connection,
+            in_flight: VecDeque::new(),
             refused: None,
         };
         let questions = [wire::hello(), wire::memory_policy()];
@@ -116,50 +141,114 @@ impl Pipeline {
         Ok(reply)
     }
 
-    /// Runs some commands and returns their replies.
+    /// Runs some commands and returns their replies. Nothing is in flight meanwhile.
     fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
         let bytes: Vec<_> = commands.iter().map(Cmd::get_packed_command).collect();
-        let mut replies = Replies::within(BEGIN_TIMEOUT);
+        let mut replies = Replies::by(Instant::now() + BEGIN_TIMEOUT);
         self.connection.send_packed_command(&bytes.concat())?;
         let answers = commands.iter().map(|_| replies.next(&mut self.connection));
         answers.collect()
     }
 
-    /// Writes all commands at once and answers each as its reply arrives. Commands whose script Redis does
-    /// not know are handed back. After an error, a command whose reply was not read may be done or not.
-    pub(super) fn exchange(&mut self, batch: Vec<PendingCommand>) -> Result<Outcome, RedisError> {
-        let commands: Vec<&[u8]> = batch.iter().map(|one| &one.command[..]).collect();
-        let mut replies = Replies::within(COMMAND_TIMEOUT);
-        let written = self.connection.send_packed_command(&commands.concat());
-        let mut failed = written.err();
+    /// The number of batches that are written and whose answers were not read yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Writes at once all commands that are not too old. After an error they are in flight as well: they may
+    /// be done or not.
+    pub(super) fn write(&mut self, commands: Vec<PendingCommand>) -> Result<(), RedisError> {
+        let begun = Instant::now();
+        // The oldest batch still has to be read in time.
+        let oldest = self.in_flight.front().map_or(begun, |batch| batch.begun);
+        let left = (oldest + COMMAND_TIMEOUT).saturating_duration_since(begun);
+        let is_late = |one: &PendingCommand| one.due <= begun || left.is_zero();
+        let (late, commands): (Vec<_>, Vec<_>) = commands.into_iter().partition(is_late);
+        let bytes: Vec<&[u8]> = commands.iter().map(|one| &one.command[..]).collect();
+        let bytes = bytes.concat();
+        self.in_flight.push_back(WrittenBatch {
+            late,
+            commands,
+            begun,
+            first: None,
+        });
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // A write that is cut short is tried a second time, with the same time-out again.
+        self.connection.set_write_timeout(Some(left / 2))?;
+        self.connection.send_packed_command(&bytes)
+    }
+
+    /// Waits for the first reply to the oldest batch. False if none comes any more.
+    pub(super) fn wait(&mut self) -> bool {
+        match self.in_flight.front_mut() {
+            Some(oldest) if !oldest.commands.is_empty() => {
+                let mut replies = Replies::by(oldest.begun + COMMAND_TIMEOUT);
+                let first = oldest.first.insert(replies.next(&mut self.connection));
+                first.is_ok()
+            }
+            _ => true,
+        }
+    }
+
+    /// Reads the answers of the oldest batch.
+    pub(super) fn read(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
-        for pending in batch {
-            let reply = match failed {
-                None => replies.next(&mut self.connection),
-                Some(_) => Err(late()),
+        let Some(mut batch) = self.in_flight.pop_front() else {
+            return outcome;
+        };
+        let mut replies = Replies::by(batch.begun + COMMAND_TIMEOUT);
+        outcome.size = batch.commands.len();
+        outcome.answers = refuse(batch.late);
+        outcome.answers.reserve(outcome.size);
+        for pending in batch.commands {
+            let reply = match (batch.first.take(), &outcome.failed) {
+                (Some(first), _) => first,
+                (None, None) => replies.next(&mut self.connection),
+                (None, Some(_)) => Err(late()),
             };
-            match reply {
+            let answer = match reply {
                 Ok(Value::ServerError(error))
                     if error.kind() == Some(ServerErrorKind::NoScript) =>
                 {
-                    outcome.unknown.push(pending);
+                    if !pending.repeated {
+                        outcome.unknown.push(pending);
+                        continue;
+                    }
+                    // Redis forgets the scripts faster than they can be loaded.
+                    Err(BackplaneError::Unavailable)
                 }
-                Ok(Value::ServerError(error)) => pending.answer(Err(outcome.refuse(&error))),
-                Ok(reply) => pending.answer(Ok(reply)),
+                Ok(Value::ServerError(error)) => Err(outcome.refuse(&error)),
+                Ok(reply) => Ok(reply),
                 Err(error) => {
-                    failed.get_or_insert(error);
-                    pending.answer(Err(BackplaneError::NoAnswer));
+                    outcome.failed.get_or_insert(error);
+                    Err(BackplaneError::NoAnswer)
                 }
-            }
+            };
+            outcome.answers.push(pending.answered(answer));
         }
-        match failed {
-            None => Ok(outcome),
-            Some(error) => {
-                outcome.give_up_unknown();
-                Err(error)
-            }
-        }
+        outcome.took = batch.begun.elapsed();
+        outcome
     }
+
+    /// Closes the connection. The commands that are in flight may be done or not.
+    pub(super) fn abandon(self) -> Vec<Answered> {
+        let mut answers = Vec::new();
+        for batch in self.in_flight {
+            answers.extend(refuse(batch.late));
+            let commands = batch.commands.into_iter();
+            answers.extend(commands.map(|one| one.answered(Err(BackplaneError::NoAnswer))));
+        }
+        answers
+    }
+}
+
+/// Answers commands that were certainly not run.
+pub(super) fn refuse(commands: Vec<PendingCommand>) -> Vec<Answered> {
+    let commands = commands.into_iter();
+    let answers = commands.map(|one| one.answered(Err(BackplaneError::Unavailable)));
+    answers.collect()
 }
 
 /// The replies to one write, which all come by one deadline.
@@ -170,9 +259,9 @@ struct Replies {
 }
 
 impl Replies {
-    fn within(limit: Duration) -> Self {
+    fn by(deadline: Instant) -> Self {
         Self {
-            deadline: Instant::now() + limit,
+            deadline,
             set: None,
         }
     }
@@ -202,13 +291,6 @@ fn late() -> RedisError {
 }
 
 impl Outcome {
-    /// Answers the commands whose script Redis does not know: they did nothing.
-    pub(super) fn give_up_unknown(&mut self) {
-        for pending in self.unknown.drain(..) {
-            pending.answer(Err(BackplaneError::Unavailable));
-        }
-    }
-
     /// Tells a refusal that passes from one that stays.
     fn refuse(&mut self, error: &ServerError) -> BackplaneError {
         let why = sentence(error);

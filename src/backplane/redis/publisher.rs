@@ -1,13 +1,15 @@
 //! The publisher: the one connection on which commands go to Redis, and the thread that owns it.
 //!
-//! Every thread may put a command into the queue; the publisher's thread pipelines all that is waiting
-//! and gives each command its own answer, in order. Every command is answered exactly once, and within
-//! [`ANSWER_WITHIN`], also when Redis is frozen or slow: a command waits [`QUEUED_WITHIN`] at most
-//! before it is written, and a batch that is not answered within
+//! Every thread may put a command into the queue. The publisher's thread writes all that is waiting as one
+//! batch, and has up to two batches in flight. Once Redis begins to answer one, what waits by then is written
+//! as the next, and Redis works on that while the answers are read. The [`receipts`](super::receipts) thread
+//! hands the answers to those who asked, in the order of the commands.
+//!
+//! Every command is answered exactly once, and within [`ANSWER_WITHIN`], also when Redis is frozen or slow:
+//! a command waits [`QUEUED_WITHIN`] at most before it is written, and a batch that is not answered within
 //! [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) costs the connection. While there is none, commands are
 //! refused at once.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, Value};
 
-use super::pipeline::{IS_REPLICA, OnAnswer, Outcome, PendingCommand, Pipeline};
+use super::pipeline::{IS_REPLICA, PendingCommand, Pipeline, refuse};
+use super::receipts::{OnAnswer, Receipts};
 use super::wire::{self, Keys, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
@@ -29,7 +32,7 @@ use crate::threads::lock;
 
 /// The time that a command may wait to be written. With
 /// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
-const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
+pub(super) const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
 
 /// A batch that takes longer than this is followed by a smaller one, and one that takes less by a
 /// larger one: while Redis is slow, a batch must still be answered in time.
@@ -39,16 +42,15 @@ const BATCH_TAKES: Duration = Duration::from_millis(250);
 const BATCH_COMMANDS: usize = 128;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The most reads among them. Their answers may be large, and sends must not wait for many of them.
-const BATCH_READS: usize = 8;
+/// The most batches that are written before their answers are read. With one, Redis would idle while its
+/// answers are read and the next batch is made.
+const IN_FLIGHT: usize = 2;
 
 /// Commands that nobody waits for are dropped when so many are queued already.
 const UNANSWERED_BACKLOG: usize = 10_000;
 
 enum Queued {
     Command(PendingCommand),
-    /// One whose answer may be large.
-    Read(PendingCommand),
     Stop,
 }
 
@@ -112,7 +114,9 @@ impl Publisher {
             backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
             next_attempt: Instant::now(),
             lost_at: None,
-            reads: VecDeque::new(),
+            unknown: Vec::new(),
+            stops: false,
+            receipts: Receipts::start()?,
         };
         let thread = threads::spawn_vital("publisher", move || worker.run(pipeline, &jobs))?;
         Ok(Self {
@@ -124,22 +128,22 @@ impl Publisher {
         })
     }
 
-    /// Queues a command; `on_answer` is called by the publisher's thread and must not wait.
+    /// Queues a command. `on_answer` runs on the publisher's or the receipts thread and must not wait.
     pub(super) fn submit(&self, command: &Cmd, on_answer: OnAnswer) {
-        let job = PendingCommand {
+        self.submit_by(Instant::now() + QUEUED_WITHIN, command, on_answer);
+    }
+
+    fn submit_by(&self, due: Instant, command: &Cmd, on_answer: OnAnswer) {
+        let pending = PendingCommand {
             command: command.get_packed_command(),
             on_answer,
-            due: Instant::now() + QUEUED_WITHIN,
+            due,
+            repeated: false,
         };
-        let item = if wire::is_read(command) {
-            Queued::Read(job)
-        } else {
-            Queued::Command(job)
-        };
-        if let Err(refused) = self.queue.send(item)
-            && let Queued::Command(job) | Queued::Read(job) = refused.into_inner()
+        if let Err(refused) = self.queue.send(Queued::Command(pending))
+            && let Queued::Command(pending) = refused.into_inner()
         {
-            job.answer(Err(BackplaneError::Unavailable));
+            (pending.on_answer)(Err(BackplaneError::Unavailable));
         }
     }
 
@@ -152,8 +156,13 @@ impl Publisher {
 
     /// Sends a command whose answer the caller waits for.
     pub(super) fn ask(&self, command: &Cmd) -> Asked {
+        self.ask_by(Instant::now() + QUEUED_WITHIN, command)
+    }
+
+    fn ask_by(&self, due: Instant, command: &Cmd) -> Asked {
         let (tell, answer) = crossbeam_channel::bounded(1);
-        self.submit(
+        self.submit_by(
+            due,
             command,
             Box::new(move |answer| {
                 // The caller may have given up.
@@ -162,7 +171,7 @@ impl Publisher {
         );
         Asked {
             answer,
-            deadline: Instant::now() + ANSWER_WITHIN,
+            deadline: due - QUEUED_WITHIN + ANSWER_WITHIN,
         }
     }
 
@@ -174,6 +183,11 @@ impl Publisher {
     /// Sends a command and waits for its answer.
     pub(super) fn call(&self, command: &Cmd) -> Result<Value, BackplaneError> {
         self.ask(command).wait()
+    }
+
+    /// The same; the command is not written later than `due`.
+    pub(super) fn call_by(&self, due: Instant, command: &Cmd) -> Result<Value, BackplaneError> {
+        self.ask_by(due, command).wait()
     }
 
     /// Sends all commands at once and waits for their answers, which come in the same order.
@@ -270,72 +284,94 @@ struct Worker {
     backoff: Backoff,
     next_attempt: Instant,
     lost_at: Option<Instant>,
-    /// Reads that wait for their turn.
-    reads: VecDeque<PendingCommand>,
+    /// Commands whose script Redis did not know, in their order. They are repeated before anything else
+    /// is written.
+    unknown: Vec<PendingCommand>,
+    /// Whether it was told to stop.
+    stops: bool,
+    receipts: Receipts,
 }
 
 impl Worker {
     fn run(mut self, pipeline: Pipeline, queue: &Receiver<Queued>) {
         self.connected(pipeline);
-        let mut batch = Vec::new();
-        loop {
-            let stop = self.collect(queue, &mut batch);
-            // First the answers: connecting may take a while.
-            self.run_batch(std::mem::take(&mut batch));
-            if stop {
-                self.link.connected.store(false, Ordering::Release);
-                return;
+        while !self.stops || self.in_flight() > 0 || !self.unknown.is_empty() {
+            let batch = self.next_batch(queue);
+            let wrote = !batch.is_empty();
+            self.write(batch);
+            if !wrote || self.in_flight() == IN_FLIGHT {
+                self.read(queue);
             }
             if self.pipeline.is_none() && Instant::now() >= self.next_attempt {
                 self.connect();
             }
         }
+        self.link.connected.store(false, Ordering::Release);
     }
 
-    /// Waits for a command, or until it is time to connect again, and takes what is waiting.
-    /// True once the publisher is told to stop.
-    fn collect(&mut self, queue: &Receiver<Queued>, batch: &mut Vec<PendingCommand>) -> bool {
-        let stop = self.collect_jobs(queue, batch);
-        let turn = self.reads.len().min(BATCH_READS);
-        batch.extend(self.reads.drain(..turn));
-        let now = Instant::now();
-        for late in batch.extract_if(.., |job| job.due <= now) {
-            late.answer(Err(BackplaneError::Unavailable));
+    fn in_flight(&self) -> usize {
+        self.pipeline.as_ref().map_or(0, Pipeline::in_flight)
+    }
+
+    /// The commands to write next. Waits for the first of them if nothing is in flight.
+    fn next_batch(&mut self, queue: &Receiver<Queued>) -> Vec<PendingCommand> {
+        let mut batch = Vec::new();
+        if self.unknown.is_empty() {
+            self.collect(queue, &mut batch);
+        } else if self.in_flight() == 0 {
+            batch = self.load_for_unknown();
         }
-        stop
+        batch
     }
 
-    fn collect_jobs(&mut self, queue: &Receiver<Queued>, batch: &mut Vec<PendingCommand>) -> bool {
-        let first = if !self.reads.is_empty() {
+    /// Takes what is waiting in the queue.
+    fn collect(&mut self, queue: &Receiver<Queued>, batch: &mut Vec<PendingCommand>) {
+        if self.stops {
+            return;
+        }
+        let first = if self.in_flight() > 0 {
             queue.try_recv().map_err(|_| RecvTimeoutError::Timeout)
         } else if self.pipeline.is_some() {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             queue.recv_deadline(self.next_attempt)
         };
-        let mut item = match first {
-            Ok(item) => item,
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => return true,
+        let mut next = match first {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => Queued::Stop,
         };
         let mut bytes = 0;
         loop {
-            match item {
-                Queued::Stop => return true,
-                Queued::Read(job) => self.reads.push_back(job),
-                Queued::Command(job) => {
-                    bytes += job.command.len();
-                    batch.push(job);
+            match next {
+                Queued::Stop => return self.stops = true,
+                Queued::Command(pending) => {
+                    bytes += pending.command.len();
+                    batch.push(pending);
                 }
             }
             if batch.len() >= self.most || bytes >= BATCH_BYTES {
-                return false;
+                return;
             }
             match queue.try_recv() {
-                Ok(next) => item = next,
-                Err(_) => return false,
+                Ok(queued) => next = queued,
+                Err(_) => return,
             }
         }
+    }
+
+    /// Somebody flushed the scripts: loads them, and returns the commands that found none. Those did
+    /// nothing, so they are safe to repeat. They stay in order, since nothing is in flight now, unless
+    /// another instance loaded the scripts while they were.
+    fn load_for_unknown(&mut self) -> Vec<PendingCommand> {
+        if let Some(pipeline) = &mut self.pipeline
+            && let Err(error) = pipeline.load(&self.scripts, None)
+        {
+            self.lost(&describe(&error));
+        }
+        let mut unknown = std::mem::take(&mut self.unknown);
+        unknown.iter_mut().for_each(|one| one.repeated = true);
+        unknown
     }
 
     fn connect(&mut self) {
@@ -370,70 +406,63 @@ impl Worker {
         }
     }
 
+    /// Closes the connection, and answers all that is on its way.
     fn lost(&mut self, why: &str) {
-        self.pipeline = None;
         self.link.connected.store(false, Ordering::Release);
         *lock(&self.link.proven) = None;
         self.lost_at = Some(Instant::now());
         metrics::REDIS_LOSSES.count();
         self.next_attempt = Instant::now() + self.backoff.next();
         warn!("lost Redis ({why}): messages are refused until it is back");
+        self.receipts
+            .hand_over(refuse(std::mem::take(&mut self.unknown)));
+        if let Some(pipeline) = self.pipeline.take() {
+            self.receipts.hand_over(pipeline.abandon());
+        }
     }
 
-    /// Runs the batch and answers every command in it.
-    fn run_batch(&mut self, batch: Vec<PendingCommand>) {
+    fn write(&mut self, batch: Vec<PendingCommand>) {
         if batch.is_empty() {
             return;
         }
-        let Some(pipeline) = self.pipeline.as_mut() else {
-            for pending in batch {
-                pending.answer(Err(BackplaneError::Unavailable));
-            }
+        let Some(pipeline) = &mut self.pipeline else {
+            return self.receipts.hand_over(refuse(batch));
+        };
+        if let Err(error) = pipeline.write(batch) {
+            self.lost(&describe(&error));
+        }
+    }
+
+    /// Reads the answers of the oldest batch, if one is in flight.
+    fn read(&mut self, queue: &Receiver<Queued>) {
+        if self.in_flight() == 0 {
+            return;
+        }
+        let begins = self.pipeline.as_mut().is_some_and(Pipeline::wait);
+        // Redis is done with most of this batch.
+        if begins && self.in_flight() < IN_FLIGHT {
+            let batch = self.next_batch(queue);
+            self.write(batch);
+        }
+        let Some(pipeline) = &mut self.pipeline else {
             return;
         };
-        let (size, begun) = (batch.len(), Instant::now());
-        let outcome = exchange(pipeline, &self.scripts, batch);
-        if begun.elapsed() > BATCH_TAKES {
-            self.most = (size / 2).max(1);
+        let outcome = pipeline.read();
+        if outcome.took > BATCH_TAKES {
+            self.most = (outcome.size / 2).max(1);
         } else {
             self.most = (self.most * 2).min(BATCH_COMMANDS);
         }
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => return self.lost(&describe(&error)),
-        };
+        self.receipts.hand_over(outcome.answers);
+        self.unknown.extend(outcome.unknown);
         if let Some(why) = outcome.refused {
             self.link.refuses(why);
         }
-        if outcome.is_replica {
+        if let Some(error) = outcome.failed {
+            self.lost(&describe(&error));
+        } else if outcome.is_replica {
             // It stays connected for ever, and another Redis may be the master by now.
             self.lost(IS_REPLICA);
         }
     }
-}
-
-/// Runs the batch and answers every command in it. The scripts are loaded again if Redis forgot them.
-fn exchange(
-    pipeline: &mut Pipeline,
-    scripts: &Scripts,
-    batch: Vec<PendingCommand>,
-) -> Result<Outcome, RedisError> {
-    let mut first = pipeline.exchange(batch)?;
-    if first.unknown.is_empty() {
-        return Ok(first);
-    }
-    // Somebody flushed the scripts. Those commands did nothing, so they are safe to repeat. They stay
-    // in order unless another instance loads the scripts in the midst of this batch.
-    if let Err(error) = pipeline.load(scripts, None) {
-        first.give_up_unknown();
-        return Err(error);
-    }
-    let mut again = pipeline.exchange(first.unknown)?;
-    // Redis forgets the scripts faster than they can be loaded.
-    again.give_up_unknown();
-    Ok(Outcome {
-        refused: again.refused.or(first.refused),
-        is_replica: again.is_replica || first.is_replica,
-        unknown: Vec::new(),
-    })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::debug;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use redis::{Arg, Cmd, Script, Value, cmd};
+use redis::{Cmd, Script, Value, cmd};
 
 use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention};
 use crate::message::{
@@ -288,11 +288,6 @@ pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
     };
     let is_bounded = field("maxmemory") != Some("0");
     field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
-}
-
-/// Whether the answer may be large.
-pub(super) fn is_read(command: &Cmd) -> bool {
-    matches!(command.args_iter().next(), Some(Arg::Simple(name)) if name.ends_with(b"RANGE"))
 }
 
 pub(super) fn typing(keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {

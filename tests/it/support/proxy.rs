@@ -14,6 +14,8 @@ pub(crate) enum Link {
     Open,
     /// It waits, and passes later.
     Stalled,
+    /// It passes up to the next reply to a send, and what is behind it waits.
+    OneReply,
     /// It disappears, as behind a firewall that forgot the connection.
     Swallowed,
     /// It passes, a few bytes at a time.
@@ -25,6 +27,9 @@ pub(crate) enum Link {
 /// What trickles at a time, about one reply, and the pause after it.
 const DROP: usize = 32;
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How the reply to a send ends: it was stored, or its script is not known.
+const REPLY_ENDS: [&[u8]; 2] = [b":0\r\n", b"EVAL.\r\n"];
 
 /// How Redis begins the hash of a script.
 const HASH: &[u8] = b"$40\r\n";
@@ -114,11 +119,18 @@ fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     thread::spawn(move || {
         let mut hashes = 0;
-        pump(down_from, down_to, |bytes, to| {
+        pump(down_from, down_to, |mut bytes, to| {
             let link = {
                 let mut link = shared.link.lock().expect("no panic");
-                while *link == Link::Stalled {
-                    link = shared.changed.wait(link).expect("no panic");
+                loop {
+                    while *link == Link::Stalled {
+                        link = shared.changed.wait(link).expect("no panic");
+                    }
+                    let end = reply_end(bytes).filter(|_| *link == Link::OneReply);
+                    let Some(end) = end else { break };
+                    *link = Link::Stalled;
+                    to.write_all(&bytes[..end])?;
+                    bytes = &bytes[end..];
                 }
                 if *link == Link::SwallowedOnceLoaded {
                     let found = bytes.windows(HASH.len()).filter(|at| *at == HASH);
@@ -136,10 +148,18 @@ fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
                     thread::sleep(PAUSE);
                     to.write_all(drop)
                 }),
-                Link::Open | Link::Stalled | Link::SwallowedOnceLoaded => to.write_all(bytes),
+                Link::Open | Link::Stalled | Link::OneReply | Link::SwallowedOnceLoaded => {
+                    to.write_all(bytes)
+                }
             }
         });
     });
+}
+
+/// Where the first reply to a send ends.
+fn reply_end(bytes: &[u8]) -> Option<usize> {
+    let ends = |end: usize| REPLY_ENDS.iter().any(|with| bytes[..end].ends_with(with));
+    (1..=bytes.len()).find(|&end| ends(end))
 }
 
 fn pump(

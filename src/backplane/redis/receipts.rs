@@ -1,0 +1,97 @@
+//! The thread that hands answers to those who asked.
+//!
+//! An answer to a send is a receipt: an event to encode and a `send(2)`. Where there are many, the
+//! publisher's thread leaves them to this one, so that Redis does not wait for them. All answers of a batch
+//! are handed over together, which costs one wake-up. Answers are given in the order in which they are
+//! handed over.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use redis::Value;
+
+use crate::backplane::BackplaneError;
+use crate::threads;
+
+/// The most batches of answers that may wait. The publisher waits at this number, so that commands grow old
+/// in its queue, where they have a deadline, and not here.
+const BATCHES: usize = 4;
+
+/// Called with what Redis answered.
+pub(super) type OnAnswer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
+
+/// The publisher's thread gives so many answers itself: Redis works on the next batch meanwhile, and a
+/// wake-up would take longer.
+const FEW: usize = 16;
+
+/// An answer, and the one who asked.
+pub(super) struct Answered {
+    pub(super) on_answer: OnAnswer,
+    pub(super) answer: Result<Value, BackplaneError>,
+}
+
+impl Answered {
+    fn give(self) {
+        (self.on_answer)(self.answer);
+    }
+}
+
+/// The handing end. The thread ends, and is joined, when it is dropped.
+pub(super) struct Receipts {
+    /// `None` once it is dropped.
+    queue: Option<Sender<Vec<Answered>>>,
+    /// The batches of answers that were handed over and not all given.
+    waiting: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Receipts {
+    pub(super) fn start() -> io::Result<Self> {
+        let (queue, batches) = crossbeam_channel::bounded(BATCHES);
+        let waiting = Arc::default();
+        let thread = threads::spawn_vital("receipts", {
+            let waiting = Arc::clone(&waiting);
+            move || give_all(&batches, &waiting)
+        })?;
+        Ok(Self {
+            queue: Some(queue),
+            waiting,
+            thread: Some(thread),
+        })
+    }
+
+    /// Gives these answers, behind those that were handed over before. A few are given by the caller's thread
+    /// if none waits. Only the publisher's thread calls this.
+    pub(super) fn hand_over(&self, answers: Vec<Answered>) {
+        if answers.is_empty() {
+            return;
+        }
+        // Only this thread adds to the number, so 0 stays 0.
+        if answers.len() <= FEW && self.waiting.load(Ordering::Acquire) == 0 {
+            answers.into_iter().for_each(Answered::give);
+        } else if let Some(queue) = &self.queue {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            // The thread ends only when the queue does.
+            let _ = queue.send(answers);
+        }
+    }
+}
+
+impl Drop for Receipts {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn give_all(batches: &Receiver<Vec<Answered>>, waiting: &AtomicUsize) {
+    for batch in batches {
+        batch.into_iter().for_each(Answered::give);
+        waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
