@@ -75,6 +75,9 @@ const PRESENCE: &str = include_str!("presence.lua");
 /// The time to live of the keys of [`Scripts::proof`].
 const PROOF_STAYS: Duration = Duration::from_secs(10);
 
+/// The bytes of a command to publish beside the text, about: the hash, and names of a usual length.
+const PUBLISH_BESIDE_TEXT: usize = 512;
+
 /// The atomic steps, loaded into Redis once per connection and run by their hash.
 #[derive(Clone)]
 pub(super) struct Scripts {
@@ -100,8 +103,9 @@ impl Scripts {
     }
 
     pub(super) fn publish(&self, keys: &Keys, draft: &Draft, retention: &Retention) -> Cmd {
-        let mut command = cmd("EVALSHA");
-        command.arg(self.publish.get_hash());
+        // Room for all of it, since a vector that grows step by step is copied each time.
+        let mut command = Cmd::with_capacity(14, draft.text.len() + PUBLISH_BESIDE_TEXT);
+        command.arg("EVALSHA").arg(self.publish.get_hash());
         let (log, newest) = (keys.log(&draft.room), keys.newest(&draft.room));
         match keys.reference(draft) {
             Some(reference) => command.arg(3).arg(log).arg(newest).arg(reference),
@@ -119,7 +123,8 @@ impl Scripts {
         command
     }
 
-    /// Says nothing to nobody but this instance. Redis answers with an error while it takes no messages.
+    /// Publishes an empty message to this instance alone. Redis answers with an error while it takes no
+    /// messages.
     pub(super) fn proof(&self, keys: &Keys) -> Cmd {
         const KEEP: usize = 1;
         let mut command = cmd("EVALSHA");
