@@ -122,11 +122,11 @@ impl Roll {
         let gone = present.keys().filter(|user| !is_listed(user));
         let missed = list.users.iter().filter(|user| !present.contains_key(user));
         let differing: BTreeSet<UserName> = gone.chain(missed).cloned().collect();
-        let before = std::mem::replace(&mut self.differed, differing);
-        let again: Vec<_> = self
-            .differed
-            .extract_if(.., |user| before.contains(user))
-            .collect();
+        let before = std::mem::take(&mut self.differed);
+        let (again, first) = differing
+            .into_iter()
+            .partition::<BTreeSet<_>, _>(|user| before.contains(user));
+        self.differed = first;
         // Also for a member that was shown the same revision.
         let revision = list.revision.next();
         for user in again {

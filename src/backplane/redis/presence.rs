@@ -15,11 +15,12 @@ use redis::Cmd;
 
 use super::publisher::{Asked, Publisher};
 use super::subscriber::Subscriber;
+use super::subscription::Task;
 use super::wire::{self, Keys, PresenceStep, Scripts};
 use crate::backplane::roster::Roster;
 use crate::backplane::{Departure, Retention};
 use crate::hub::Hub;
-use crate::message::{MemberList, RoomName, UserName};
+use crate::message::{RoomName, UserName};
 use crate::threads;
 use crate::threads::lock;
 
@@ -100,7 +101,7 @@ impl Keeper {
         let rounds = Rounds {
             presence: Arc::clone(&presence),
             subscription: subscriber.epochs(),
-            show_members: subscriber.show_members(),
+            subscriber: subscriber.tasks(),
             epochs: (0, 0),
             prove_at: Instant::now(),
             renew_at: Instant::now(),
@@ -212,7 +213,7 @@ struct Rounds {
     presence: Arc<Presence>,
     /// The number of times that the subscription was made.
     subscription: Box<dyn Fn() -> u64 + Send>,
-    show_members: Box<dyn Fn(&RoomName, MemberList) + Send>,
+    subscriber: Sender<Task>,
     /// The publisher's and the subscription's epochs when last looked at.
     epochs: (u64, u64),
     prove_at: Instant,
@@ -360,7 +361,7 @@ impl Rounds {
                     .iter()
                     .all(|user| list.users.binary_search(user).is_ok())
                 {
-                    (self.show_members)(room, list);
+                    let _ = self.subscriber.send(Task::Present(room.clone(), list));
                 } else {
                     presence.forgotten.store(true, Ordering::Release);
                 }

@@ -22,7 +22,7 @@ use redis::{Cmd, Value};
 
 use super::pipeline::{IS_REPLICA, PendingCommand, Pipeline, refuse};
 use super::receipts::{OnAnswer, Receipts};
-use super::wire::{self, Keys, Scripts};
+use super::wire::{Keys, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};

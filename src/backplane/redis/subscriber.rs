@@ -22,7 +22,7 @@ use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
 use super::wire::{self, Keys};
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::Hub;
-use crate::message::{MemberList, RoomName};
+use crate::message::RoomName;
 use crate::threads;
 use crate::threads::lock;
 
@@ -86,12 +86,10 @@ impl Subscriber {
         let _ = self.asks.send(Task::MayForget(room.clone()));
     }
 
-    /// The way for the lists of members from the keeper to the hub, to which one thread delivers.
-    pub(super) fn show_members(&self) -> Box<dyn Fn(&RoomName, MemberList) + Send> {
-        let asks = self.asks.clone();
-        Box::new(move |room, list| {
-            let _ = asks.send(Task::Present(room.clone(), list));
-        })
+    /// The way to the thread: the keeper hands it the lists of members, since one thread alone delivers to
+    /// the hub.
+    pub(super) fn tasks(&self) -> Sender<Task> {
+        self.asks.clone()
     }
 
     /// Whether the subscription was proven alive lately and its rooms can be caught up with; if
