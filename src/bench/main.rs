@@ -84,7 +84,8 @@ fn connect(options: &Options) -> Result<Crowd, String> {
 
 fn measure(options: &Options, rate: f64, crowd: &mut Crowd) -> Result<Report, String> {
     let meter = std::process::id() as i32;
-    let cpu_s = || [options.pid, Some(meter)].map(|pid| pid.and_then(cpu_s));
+    let processes = [options.pid, options.redis_pid, Some(meter)];
+    let cpu_s = || processes.map(|pid| pid.and_then(cpu_s));
     let before = cpu_s();
     let mut load = Load::new(options, rate, Duration::from_secs_f64(options.seconds));
     load.so_far.memory = crowd.memory.clone();
@@ -98,7 +99,8 @@ fn measure(options: &Options, rate: f64, crowd: &mut Crowd) -> Result<Report, St
     };
     Ok(Report {
         server_cpu_us_per_delivery: cost(0),
-        meter_cpu_us_per_delivery: cost(1),
+        redis_cpu_us_per_delivery: cost(1),
+        meter_cpu_us_per_delivery: cost(2),
         connects_per_s: crowd.connects_per_s,
         ..report
     })

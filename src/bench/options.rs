@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// The server's process, if it is on this machine: its CPU and memory are measured, too
     #[arg(long, value_name = "PID", value_parser = process)]
     pub(crate) pid: Option<i32>,
+    /// The process of the server's Redis, if it is on this machine: its CPU is measured, too
+    #[arg(long, value_name = "PID", value_parser = process)]
+    pub(crate) redis_pid: Option<i32>,
     /// Print the JSON of each measurement on one line, for programs
     #[arg(long)]
     pub(crate) json: bool,

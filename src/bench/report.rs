@@ -45,8 +45,9 @@ pub(crate) struct Report {
     pub(crate) deliveries_per_s: f64,
     /// From when a message was due to when a member had it.
     pub(crate) latency_ms: Option<Times>,
-    /// The processor time of the server and of the meter for each delivery, in microseconds.
+    /// The processor time of the server, its Redis and the meter for each delivery, in microseconds.
     pub(crate) server_cpu_us_per_delivery: Option<f64>,
+    pub(crate) redis_cpu_us_per_delivery: Option<f64>,
     pub(crate) meter_cpu_us_per_delivery: Option<f64>,
     /// The server's.
     pub(crate) memory: Option<Memory>,

@@ -52,7 +52,7 @@ fn nothing_is_wrong(report: &Report) {
 fn at_a_rate_every_message_reaches_every_member() {
     let redis = Redis::start();
     let hubbub = Hubbub::on(&redis);
-    let pid = hubbub.id().to_string();
+    let [pid, redis_pid] = [hubbub.id(), redis.id()].map(|id| id.to_string());
     let output = bench(
         &hubbub.url(),
         &[
@@ -64,6 +64,8 @@ fn at_a_rate_every_message_reaches_every_member() {
             "1",
             "--pid",
             &pid,
+            "--redis-pid",
+            &redis_pid,
         ],
     );
     assert!(output.status.success(), "{output:?}");
@@ -76,6 +78,7 @@ fn at_a_rate_every_message_reaches_every_member() {
         assert_eq!(report.sent + report.unsent, rate);
         assert_eq!(report.delivered, 20 * report.sent);
         assert!(report.server_cpu_us_per_delivery > Some(0.0));
+        assert!(report.redis_cpu_us_per_delivery > Some(0.0));
         let memory = report.memory.as_ref().expect("the server's memory");
         assert!(memory.peak >= memory.idle && memory.before > 0.0);
     }
