@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Measures what a delivery costs: a floor and Hubbub in turn, with and without Redis, from 10 to 4,000
-# members, at 10 to 1,000 messages a second and as fast as it goes; three rounds, medians. Prints the
-# targets and the tables, and writes them and a chart to tests/bench/results.*. Takes about 20
-# minutes, and wants the machine for itself.
+# members in one room, at 10 to 1,000 messages a second and as fast as it goes; then as fast as it goes
+# with one worker, with one for each core, and pinned to one core (if there is `taskset`), also in 100
+# and 1,000 rooms of 10; and how fast users connect. Three rounds, medians. Prints the targets and the
+# tables, and writes them and a chart to tests/bench/results.*. Takes about 20 minutes, and wants the
+# machine for itself.
 #
 # A part of it, which is only printed:
-#   scripts/bench.sh --quick                                  a glance, in about two minutes
-#   scripts/bench.sh --members 1000 --rates 10,100,0 --systems floor,redis --rounds 1 --seconds 3
-# and with --into FOLDER written there. A rate of 0 is as fast as it goes.
+#   scripts/bench.sh --quick                                  a glance, in less than three minutes
+#   scripts/bench.sh --shapes 1000,100x10 --rates 10,100,0 --systems floor,redis --rounds 1 --seconds 3
+# and with --into FOLDER written there. `100x10` is 100 rooms of 10. A rate of 0 is as fast as it goes.
+# `redis` has a worker for each core, `redis-1` has one, and `redis-pinned` one core as well; likewise
+# `embedded` and `floor`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
-use crate::report::Report;
-use crate::results::{Results, Shape, System, cpu, grouped, p99};
+use crate::results::{
+    Case, Figure, Kind, Rate, Results, Shape, System, Threads, cpu, grouped, p99,
+};
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 220.0;
@@ -19,9 +20,10 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#57606a}\
 
 fn color(system: System) -> &'static str {
     match system {
-        System::Floor => "#8c959f",
-        System::Embedded => "#2da44e",
-        System::Redis => "#0969da",
+        System(Kind::Floor, Threads::All) => "#57606a",
+        System(Kind::Floor, _) => "#b1bac4",
+        System(Kind::Embedded, _) => "#2da44e",
+        System(Kind::Redis, _) => "#0969da",
     }
 }
 
@@ -33,48 +35,35 @@ struct Panel {
 }
 
 pub(crate) fn of(results: &Results) -> String {
-    let hall = Shape {
-        rooms: 1,
-        members: 1000,
+    let panel = |title, is_shown: fn(Shape, Rate) -> bool, tick: fn(Shape, Rate) -> String, of| {
+        let mut loads = results.loads();
+        loads.retain(|&(shape, rate)| is_shown(shape, rate));
+        let line = |system| {
+            let value = |&(shape, rate)| results.median(system, Case::Load(shape, rate), of);
+            (system, loads.iter().map(value).collect())
+        };
+        Panel {
+            title,
+            lines: System::COMPARED.map(line).into(),
+            ticks: loads
+                .iter()
+                .map(|&(shape, rate)| tick(shape, rate))
+                .collect(),
+        }
     };
-    let rates = results.rates();
-    let names = rates.iter().map(|&rate| match rate {
-        0.0 => "max".to_owned(),
-        rate => grouped(rate),
-    });
-    let names: Vec<_> = names.collect();
-    let by_rate = |title, of: fn(&Report) -> Option<f64>| Panel {
-        title,
-        ticks: names.clone(),
-        lines: System::ALL
-            .map(|system| {
-                let value = |&rate: &f64| results.median(system, hall, rate, of);
-                (system, rates.iter().map(value).collect())
-            })
-            .into(),
-    };
-    let shapes = results.shapes();
-    let single: Vec<_> = shapes
-        .into_iter()
-        .filter(|shape| shape.rooms == 1)
-        .collect();
-    let by_members = Panel {
-        title: "CPU µs a delivery, by members (100/s)",
-        ticks: single
-            .iter()
-            .map(|shape| grouped(shape.members as f64))
-            .collect(),
-        lines: System::ALL
-            .map(|system| {
-                let value = |&shape: &Shape| results.median(system, shape, 100.0, cpu);
-                (system, single.iter().map(value).collect())
-            })
-            .into(),
+    let by_rate = |title, of: Figure| {
+        let is_shown = |shape, _| shape == Shape::HALL;
+        panel(title, is_shown, |_, rate| rate.to_string(), of)
     };
     let panels = [
         by_rate("CPU µs a delivery, by messages/s", cpu),
         by_rate("p99 ms, by messages/s", p99),
-        by_members,
+        panel(
+            "CPU µs a delivery, by members (100/s)",
+            |shape, rate| shape.rooms == 1 && rate == Rate::Of(100),
+            |shape, _| grouped(shape.members as f64),
+            cpu,
+        ),
     ];
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" \
@@ -159,8 +148,8 @@ fn draw(panel: &Panel, x: f64, svg: &mut String) {
 
 fn legend(svg: &mut String) {
     let y = TOP + HEIGHT + 42.0;
-    for (index, system) in System::ALL.into_iter().enumerate() {
-        let x = LEFT + 160.0 * index as f64;
+    for (index, system) in System::COMPARED.into_iter().enumerate() {
+        let x = LEFT + 190.0 * index as f64;
         let _ = writeln!(
             svg,
             "<path d=\"M{x:.0} {:.0}h22\" stroke=\"{}\" stroke-width=\"2.5\"/>\

@@ -14,25 +14,30 @@ mod processes;
 #[path = "../../../src/bench/report.rs"]
 mod report;
 mod results;
+mod targets;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::processes::Server;
+use crate::processes::can_pin;
 use crate::report::Report;
-use crate::results::{Results, Shape, System};
+use crate::results::{Case, Kind, Rate, Results, Shape, System, Threads};
 
 /// What connecting, settling and draining may take beside the measuring.
 const BESIDE: Duration = Duration::from_secs(60);
 
-/// How many connect for the sake of connecting: enough to take a while.
-const HANDSHAKES: &str = "4000";
+/// How many connect for the sake of connecting: enough to take a while, and 1,000 in each room.
+const CONNECTING: &str = "--members 4000 --rooms 4 --idle --seconds 0.1";
+
+/// The most messages on their way, in a room and in all.
+const WINDOW: usize = 256;
+const WINDOWS: usize = 100 * WINDOW;
 
 /// What is run.
 struct Matrix {
     systems: Vec<System>,
     shapes: Vec<Shape>,
-    rates: Vec<f64>,
+    rates: Vec<Rate>,
     seconds: f64,
     rounds: usize,
     /// Where the page and the chart go.
@@ -42,13 +47,27 @@ struct Matrix {
 impl Matrix {
     /// All of it, as the page shows it.
     fn whole() -> Self {
-        let shapes = [(10, 1), (100, 1), (1000, 1), (4000, 1), (1000, 100)];
+        let mut systems = Vec::new();
+        for kind in [Kind::Floor, Kind::Embedded, Kind::Redis] {
+            systems.extend([Threads::One, Threads::All].map(|threads| System(kind, threads)));
+            if kind != Kind::Floor && can_pin() {
+                systems.push(System(kind, Threads::Pinned));
+            }
+        }
+        let shapes = [
+            (1, 10),
+            (1, 100),
+            (1, 1000),
+            (1, 4000),
+            (100, 10),
+            (1000, 10),
+        ];
         Self {
-            systems: System::ALL.to_vec(),
+            systems,
             shapes: shapes
-                .map(|(members, rooms)| Shape { members, rooms })
+                .map(|(rooms, members)| Shape { rooms, members })
                 .into(),
-            rates: vec![10.0, 100.0, 300.0, 1000.0, 0.0],
+            rates: vec![Rate::Of(10), Rate::Of(100), Rate::Of(1000), Rate::Most],
             seconds: 3.0,
             rounds: 3,
             into: Some(PathBuf::from(concat!(
@@ -66,9 +85,9 @@ impl Matrix {
         let mut part = false;
         while let Some(option) = arguments.next() {
             if option == "--quick" {
-                matrix.shapes.retain(|shape| shape.members <= 1000);
-                matrix.rates = vec![10.0, 100.0, 1000.0, 0.0];
-                (matrix.rounds, matrix.seconds, part) = (1, 2.0, true);
+                let is_quick = |shape: &Shape| ![100, 4000].contains(&shape.members);
+                matrix.shapes.retain(is_quick);
+                (matrix.rounds, matrix.seconds, part) = (1, 1.0, true);
                 continue;
             }
             let value = arguments.next().ok_or(format!("{option} needs a value"))?;
@@ -77,11 +96,7 @@ impl Matrix {
                 "--rounds" => matrix.rounds = number(&value)?,
                 "--seconds" => matrix.seconds = number(&value)?,
                 "--rates" => matrix.rates = list(&value)?,
-                "--members" => {
-                    let members: Vec<usize> = list(&value)?;
-                    let one_room = |members| Shape { members, rooms: 1 };
-                    matrix.shapes = members.into_iter().map(one_room).collect();
-                }
+                "--shapes" => matrix.shapes = list(&value)?,
                 "--systems" => matrix.systems = list(&value)?,
                 _ => return Err(format!("there is no option {option}")),
             }
@@ -91,6 +106,18 @@ impl Matrix {
             matrix.into = into;
         }
         Ok(matrix)
+    }
+
+    /// The rates at which a system is measured in this shape.
+    fn rates(&self, shape: Shape, system: System) -> Vec<Rate> {
+        let is_compared = shape.rooms == 1 && System::COMPARED.contains(&system);
+        let is_measured = |rate: &Rate| match (rate, system.0) {
+            (Rate::Most, _) if shape.is_of_all_systems() => true,
+            // From here on it is behind: it does not batch.
+            (Rate::Most | Rate::Of(300..), Kind::Floor) => false,
+            _ => is_compared,
+        };
+        self.rates.iter().copied().filter(is_measured).collect()
     }
 }
 
@@ -104,10 +131,13 @@ fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
 }
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(processes::FLOOR) {
-        return floor::serve();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [processes::FLOOR, threads] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
+        return floor::serve(threads.parse().expect("how many threads write"));
     }
-    let matrix = match Matrix::asked(std::env::args().skip(1)) {
+    let matrix = match Matrix::asked(arguments.into_iter()) {
         Ok(matrix) => matrix,
         Err(why) => {
             eprintln!("fan_out: {why}");
@@ -132,75 +162,67 @@ fn main() {
 
 fn measure(matrix: &Matrix) -> Results {
     let mut results = Results::new(matrix.rounds, matrix.seconds);
-    let sessions = matrix.rounds * matrix.shapes.len() * matrix.systems.len();
     let begin = Instant::now();
-    let mut done = 0;
     for round in 1..=matrix.rounds {
+        let say = |what: &str| {
+            let seconds = begin.elapsed().as_secs_f64();
+            eprintln!(
+                "{seconds:4.0} s  round {round} of {}, {what}",
+                matrix.rounds
+            );
+        };
+        say("connecting");
         for &system in &matrix.systems {
-            handshakes(system, &mut results);
+            if System::COMPARED.contains(&system) {
+                for (enters, option) in [(true, ""), (false, " --outside")] {
+                    let options = format!("{CONNECTING}{option}");
+                    let case = Case::Connecting { enters };
+                    session(system, &options, &[case], Duration::ZERO, &mut results);
+                }
+            }
         }
         for &shape in &matrix.shapes {
             for &system in &matrix.systems {
-                done += 1;
-                eprintln!(
-                    "{:4.0} s  {done}/{sessions}  round {round}, {shape}: {system}",
-                    begin.elapsed().as_secs_f64()
-                );
-                session(matrix, shape, system, &mut results);
+                let rates = matrix.rates(shape, system);
+                if !rates.is_empty() {
+                    say(&format!("{shape}: {system}"));
+                    load(shape, system, &rates, matrix.seconds, &mut results);
+                }
             }
         }
     }
     results
 }
 
-fn start(system: System) -> Server {
-    match system {
-        System::Floor => processes::floor(),
-        System::Embedded => processes::embedded(),
-        System::Redis => processes::on_redis(),
-    }
+/// One server at all these rates.
+fn load(shape: Shape, system: System, rates: &[Rate], seconds: f64, results: &mut Results) {
+    let Shape { rooms, members } = shape;
+    let plain = rates.iter().map(|rate| match rate {
+        Rate::Of(rate) => rate.to_string(),
+        Rate::Most => "0".to_owned(),
+    });
+    let options = format!(
+        "--members {} --rooms {rooms} --seconds {seconds} --window {} --rate {}",
+        rooms * members,
+        WINDOW.min(WINDOWS / rooms),
+        plain.collect::<Vec<_>>().join(",")
+    );
+    let cases: Vec<_> = rates.iter().map(|&rate| Case::Load(shape, rate)).collect();
+    let time = Duration::from_secs_f64(seconds * rates.len() as f64);
+    session(system, &options, &cases, time, results);
 }
 
-/// One server, anew, and many who connect and enter no room.
-fn handshakes(system: System, results: &mut Results) {
-    let server = start(system);
-    let options = [
-        "--members",
-        HANDSHAKES,
-        "--idle",
-        "--outside",
-        "--seconds",
-        "0.1",
-    ];
-    let lines = processes::meter(&server, &options.map(str::to_owned), BESIDE);
-    for line in lines.iter().flat_map(|lines| lines.lines()) {
-        results.add_handshakes(system, serde_json::from_str(line).expect("a report"));
-    }
-}
-
-/// One server, anew, and all rates.
-fn session(matrix: &Matrix, shape: Shape, system: System, results: &mut Results) {
-    let server = start(system);
-    let rates: Vec<_> = matrix.rates.iter().map(ToString::to_string).collect();
-    let options = [
-        ("--members", shape.members.to_string()),
-        ("--rooms", shape.rooms.to_string()),
-        ("--seconds", matrix.seconds.to_string()),
-        ("--rate", rates.join(",")),
-    ];
-    let options: Vec<_> = options
-        .into_iter()
-        .flat_map(|(option, value)| [option.to_owned(), value])
-        .collect();
-    let time = Duration::from_secs_f64(matrix.seconds * matrix.rates.len() as f64);
-    let Some(lines) = processes::meter(&server, &options, 2 * time + BESIDE) else {
+/// Starts a server anew, and has the meter measure these cases.
+fn session(system: System, options: &str, cases: &[Case], time: Duration, results: &mut Results) {
+    let server = processes::start(system);
+    let Some(lines) = processes::meter(&server, options, 2 * time + BESIDE) else {
         return eprintln!("        the meter did not end in time");
     };
-    for line in lines.lines() {
+    for (&case, line) in cases.iter().zip(lines.lines()) {
         let report: Report = serde_json::from_str(line).expect("a report");
         if let Some(fault) = report.fault() {
-            eprintln!("        at {} messages/s: {fault}", report.rate);
+            eprintln!("        {fault}");
         }
-        results.add(system, shape, report);
+        results.add(system, case, report);
     }
 }

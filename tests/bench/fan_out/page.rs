@@ -1,16 +1,18 @@
 //! The page of results, in Markdown: what was measured where, the targets, and the tables.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::fs;
 use std::process::Command;
 
 use crate::report::Report;
-use crate::results::{Results, Shape, System, cpu, grouped, p99};
-
-const HALL: Shape = Shape {
-    rooms: 1,
-    members: 1000,
+use crate::results::{
+    Case, Figure, Kind, Rate, Results, Shape, System, Threads, connects, cores, cpu, deliveries,
+    grouped, p50, p99,
 };
+use crate::targets;
+
+/// The share of a core, or of all cores, from which on it counts as used up.
+const USED_UP: f64 = 0.9;
 
 pub(crate) fn of(results: &Results) -> String {
     let mut page = String::from("# What a delivery costs\n\n");
@@ -20,19 +22,18 @@ pub(crate) fn of(results: &Results) -> String {
         "Messages of 100 bytes, medians of {rounds} rounds of {seconds} s each, floor and Hubbub in \
          turn. Measured by `hubbub-bench` on the same machine and so at the same processors' expense, \
          against a server started anew for each shape. {}\n\n\
-         The **floor** is a loop that writes the same bytes to as many sockets with nothing else, one \
-         write for each message and member. CPU is the server's own, without Redis and the meter; \
-         times count from when a message was due to when a member had it. × is the ratio to the \
-         floor. In the rows marked `max` messages are sent as fast as they come back, 256 of a room \
-         on their way at most; the same holds for a rate that is too high, which shows in its times.\n",
+         The **floor** writes the same bytes to as many sockets with nothing else, one write for each \
+         message and member; with more than one thread, each writes to its part of the sockets. CPU is \
+         the server's own, without Redis and the meter; times count from when a message was due to \
+         when a member had it.\n",
         machine()
     );
-    targets(results, &mut page);
+    targets::table_of(results, &mut page);
     page.push_str("\n![CPU and latency by rate](results.svg)\n");
-    for shape in results.shapes() {
-        table(results, shape, &mut page);
-    }
-    connections(results, &mut page);
+    beside_the_floor(results, &mut page);
+    throughput(results, &mut page);
+    saturated(results, &mut page);
+    connecting(results, &mut page);
     page
 }
 
@@ -66,155 +67,24 @@ fn machine() -> String {
     )
 }
 
-/// One target, and how far it is met.
-struct Target {
-    what: &'static str,
-    wanted: String,
-    found: Option<String>,
-    met: bool,
-}
-
-impl Target {
-    fn most(what: &'static str, most: f64, unit: &str, found: Option<f64>) -> Self {
-        Self {
-            what,
-            wanted: format!("at most {most}{unit}"),
-            found: found.map(|found| format!("{}{unit}", shown(found))),
-            met: found.is_some_and(|found| found <= most),
-        }
-    }
-
-    fn least(what: &'static str, least: f64, unit: &str, found: Option<f64>) -> Self {
-        Self {
-            what,
-            wanted: format!("at least {}{unit}", grouped(least)),
-            found: found.map(|found| format!("{}{unit}", shown(found))),
-            met: found.is_some_and(|found| found >= least),
-        }
-    }
-}
-
-fn targets(results: &Results, page: &mut String) {
-    let hall = |rate, of: fn(&Report) -> Option<f64>| results.median(System::Redis, HALL, rate, of);
-    let ratio = |rate, of: fn(&Report) -> Option<f64>| {
-        Some(hall(rate, of)? / results.median(System::Floor, HALL, rate, of)?)
-    };
-    let worst = |rate, of: fn(&Report) -> u64| {
-        let reports = results.reports(System::Redis, HALL, rate);
-        reports.iter().map(of).max().map(|count| count as f64)
-    };
-    let growth = |report: &Report| {
-        let memory = report.memory.as_ref()?;
-        Some((memory.peak - memory.idle) / 1024.0)
-    };
-    let targets = [
-        Target::least(
-            "saturated: deliveries/s",
-            1.2e6,
-            "",
-            hall(0.0, |report| Some(report.deliveries_per_s)),
-        ),
-        Target::most("saturated: lost", 0.0, "", worst(0.0, |report| report.lost)),
-        Target::most(
-            "saturated: out of order or doubled",
-            0.0,
-            "",
-            worst(0.0, |report| report.out_of_order + report.doubled),
-        ),
-        Target::most(
-            "saturated: memory above idle",
-            64.0,
-            " MiB",
-            hall(0.0, growth),
-        ),
-        Target::most(
-            "1,000 messages/s: lost, late or held up",
-            0.0,
-            "",
-            worst(1000.0, |report| report.lost + report.late + report.unsent),
-        ),
-        Target::most("1,000 messages/s: p99", 100.0, " ms", hall(1000.0, p99)),
-        Target::most(
-            "100 messages/s: CPU, to the floor's",
-            3.0,
-            " ×",
-            ratio(100.0, cpu),
-        ),
-        Target::most(
-            "100 messages/s: p99, to the floor's",
-            3.0,
-            " ×",
-            ratio(100.0, p99),
-        ),
-        Target::most(
-            "10 messages/s: CPU, to the floor's",
-            3.0,
-            " ×",
-            ratio(10.0, cpu),
-        ),
-        Target::most(
-            "10 messages/s: p99, to the floor's",
-            3.0,
-            " ×",
-            ratio(10.0, p99),
-        ),
-        Target::most(
-            "memory of an idle connection",
-            40.0,
-            " KiB",
-            idle(results, HALL),
-        ),
-        Target::least(
-            "connects/s, through the handshake",
-            10_000.0,
-            "",
-            results.handshakes(System::Redis),
-        ),
-        Target::most(
-            "CPU a delivery to 1,000 or 4,000 members, to that to 100",
-            1.5,
-            " ×",
-            growth_with_members(results),
-        ),
-    ];
-    page.push_str(
-        "\n## The targets\n\n1,000 members in one room, through Redis.\n\n\
-         | target | wanted | found | |\n|---|--:|--:|---|\n",
-    );
-    for target in targets {
-        let Target { what, wanted, .. } = target;
-        let (found, verdict) = match (target.found, target.met) {
-            (None, _) => ("not measured".to_owned(), ""),
-            (Some(found), true) => (found, "met"),
-            (Some(found), false) => (found, "**not met**"),
-        };
-        let _ = writeln!(page, "| {what} | {wanted} | {found} | {verdict} |");
-    }
-}
-
 /// KiB an idle connection takes.
-fn idle(results: &Results, shape: Shape) -> Option<f64> {
-    let rate = *results.rates().first()?;
-    results.median(System::Redis, shape, rate, |report| {
-        Some(report.memory.as_ref()?.per_connection)
-    })
+pub(crate) fn memory(report: &Report) -> Option<f64> {
+    Some(report.memory.as_ref()?.per_connection)
 }
 
-/// How much dearer a delivery is in large rooms than in one of 100. Cheaper is no fault: the larger the
-/// room, the more goes out with one write.
-fn growth_with_members(results: &Results) -> Option<f64> {
-    let costs = [100, 1000, 4000].map(|members| {
-        let shape = Shape { rooms: 1, members };
-        results.median(System::Redis, shape, 100.0, cpu)
-    });
-    let [Some(small), Some(large), Some(largest)] = costs else {
-        return None;
-    };
-    Some(large.max(largest) / small)
+/// How much more a system takes than another.
+pub(crate) fn ratio(
+    results: &Results,
+    system: System,
+    to: System,
+    case: Case,
+    of: Figure,
+) -> Option<f64> {
+    Some(results.median(system, case, of)? / results.median(to, case, of)?)
 }
 
 /// Three digits, or all of them.
-fn shown(number: f64) -> String {
+pub(crate) fn shown(number: f64) -> String {
     match number.abs() {
         0.0 => "0".to_owned(),
         100.0.. => grouped(number),
@@ -223,44 +93,208 @@ fn shown(number: f64) -> String {
     }
 }
 
-fn table(results: &Results, shape: Shape, page: &mut String) {
-    let _ = write!(
-        page,
-        "\n## {shape}\n\n\
-         | messages/s | | deliveries/s | CPU µs a delivery | × | p50 ms | p99 ms | × | meter µs | faults |\n\
-         |--:|---|--:|--:|--:|--:|--:|--:|--:|---|\n"
-    );
-    for rate in results.rates() {
-        for system in System::ALL {
-            if results.reports(system, shape, rate).is_empty() {
-                continue;
+/// The same of what may not have been measured.
+fn cell(number: Option<f64>) -> String {
+    number.map_or(String::new(), shown)
+}
+
+/// A table, and one sentence that says what it shows; nothing if it has no rows.
+pub(crate) fn table(
+    page: &mut String,
+    title: &str,
+    sentence: impl Display,
+    header: &str,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) {
+    let rows: Vec<_> = rows.into_iter().map(|row| row.join(" | ")).collect();
+    if !rows.is_empty() {
+        let rows = rows.join(" |\n| ");
+        let _ = writeln!(page, "\n## {title}\n\n{sentence}\n\n{header}\n| {rows} |");
+    }
+}
+
+/// What one case shows of one system; a row begins with their names.
+struct Row<'a> {
+    results: &'a Results,
+    shape: Shape,
+    rate: Rate,
+    case: Case,
+    system: System,
+}
+
+impl Row<'_> {
+    fn figure(&self, of: Figure) -> String {
+        cell(self.results.median(self.system, self.case, of))
+    }
+
+    /// To a floor that keeps up.
+    fn to(&self, floor: System, of: Figure) -> String {
+        let Rate::Of(rate) = self.rate else {
+            return String::new();
+        };
+        let all = f64::from(rate) * self.shape.members as f64;
+        let delivered = self.results.median(floor, self.case, deliveries);
+        match self.system.0 {
+            Kind::Embedded | Kind::Redis if delivered > Some(USED_UP * all) => {
+                cell(ratio(self.results, self.system, floor, self.case, of))
             }
-            let found = |of: fn(&Report) -> Option<f64>| results.median(system, shape, rate, of);
-            let ratio = |of: fn(&Report) -> Option<f64>| match system {
-                System::Floor => None,
-                System::Embedded | System::Redis => {
-                    Some(found(of)? / results.median(System::Floor, shape, rate, of)?)
-                }
-            };
-            let show = |number: Option<f64>| number.map_or(String::new(), shown);
-            let name = match rate {
-                0.0 => "max".to_owned(),
-                rate => grouped(rate),
-            };
-            let _ = writeln!(
-                page,
-                "| {name} | {system} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                show(found(|report| Some(report.deliveries_per_s))),
-                show(found(cpu)),
-                show(ratio(cpu)),
-                show(found(|report| Some(report.latency_ms.as_ref()?.p50))),
-                show(found(p99)),
-                show(ratio(p99)),
-                show(found(|report| report.meter_cpu_us_per_delivery)),
-                faults(results.reports(system, shape, rate))
-            );
+            Kind::Floor | Kind::Embedded | Kind::Redis => String::new(),
         }
     }
+
+    fn reports(&self) -> &[Report] {
+        self.results.reports(self.system, self.case)
+    }
+}
+
+/// The rows of a table: all that was measured of the shapes, rates and systems that belong to it.
+fn rows(results: &Results, belongs: impl Fn(Shape, Rate, System) -> bool) -> Vec<Row<'_>> {
+    let loads = results.loads().into_iter();
+    let rows = loads.flat_map(|(shape, rate)| {
+        let case = Case::Load(shape, rate);
+        let systems = results.systems(case).into_iter();
+        systems.map(move |system| Row {
+            results,
+            shape,
+            rate,
+            case,
+            system,
+        })
+    });
+    rows.filter(|row| belongs(row.shape, row.rate, row.system))
+        .collect()
+}
+
+fn beside_the_floor(results: &Results, page: &mut String) {
+    let rows = rows(results, |shape, rate, _| {
+        shape.rooms == 1 && rate < Rate::Of(300)
+    });
+    table(
+        page,
+        "Beside the floor",
+        format!(
+            "What Hubbub adds to the bare writing while the floor keeps up: × is the ratio of CPU to \
+             `{}`, of p99 to `{}`, and is missing where that floor falls behind.",
+            System::FLOOR_OF_ONE,
+            System::FLOOR
+        ),
+        "| | messages/s | | CPU µs a delivery | × | p50 ms | p99 ms | × | faults |\n\
+         |---|--:|---|--:|--:|--:|--:|--:|---|",
+        rows.iter().map(|row| {
+            vec![
+                row.shape.to_string(),
+                row.rate.to_string(),
+                row.system.to_string(),
+                row.figure(cpu),
+                row.to(System::FLOOR_OF_ONE, cpu),
+                row.figure(p50),
+                row.figure(p99),
+                row.to(System::FLOOR, p99),
+                faults(row.reports()),
+            ]
+        }),
+    );
+}
+
+fn throughput(results: &Results, page: &mut String) {
+    let rows = rows(results, |shape, rate, system| {
+        shape.rooms == 1
+            && rate >= Rate::Of(300)
+            && System::COMPARED.contains(&system)
+            && system.0 != Kind::Floor
+    });
+    table(
+        page,
+        "Higher rates",
+        "What Hubbub delivers by batching, where a floor falls behind in a large room; `max` is as fast as messages come back, with 256 of a room \
+         on their way at most.",
+        "| | messages/s | | deliveries/s | CPU µs a delivery | p50 ms | p99 ms | faults |\n\
+         |---|--:|---|--:|--:|--:|--:|---|",
+        rows.iter().map(|row| {
+            vec![
+                row.shape.to_string(),
+                row.rate.to_string(),
+                row.system.to_string(),
+                row.figure(deliveries),
+                row.figure(cpu),
+                row.figure(p50),
+                row.figure(p99),
+                faults(row.reports()),
+            ]
+        }),
+    );
+}
+
+fn saturated(results: &Results, page: &mut String) {
+    let rows = rows(results, |shape, rate, _| {
+        shape.is_of_all_systems() && rate == Rate::Most
+    });
+    table(
+        page,
+        "Threads and cores, saturated",
+        format!(
+            "What more workers and cores bring, and which process is at its end: × is the ratio of \
+             deliveries/s to the same server with one thread on all cores, and redis-server and the meter \
+             have one thread each, so either is at its end near 1.00 core, and the machine near {}; where none is named, a thread \
+             of the server is at its end, or they wait for one another.",
+            cores()
+        ),
+        "| | | deliveries/s | × | p99 ms | cores: server | redis-server | meter | at its end | faults |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|---|---|",
+        rows.iter().map(|row| {
+            let System(kind, threads) = row.system;
+            let one = System(kind, Threads::One);
+            let to_one = match threads {
+                Threads::One => None,
+                Threads::All | Threads::Pinned => {
+                    ratio(results, row.system, one, row.case, deliveries)
+                }
+            };
+            let used = CPUS.map(|of| results.median(row.system, row.case, of));
+            vec![
+                row.shape.to_string(),
+                row.system.to_string(),
+                row.figure(deliveries),
+                cell(to_one),
+                row.figure(p99),
+                cell(used[0]),
+                cell(used[1]),
+                cell(used[2]),
+                at_its_end(row.system, used.map(Option::unwrap_or_default)),
+                faults(row.reports()),
+            ]
+        }),
+    );
+}
+
+/// How many cores the server, redis-server and the meter used.
+const CPUS: [Figure; 3] = [
+    |report| used(report, report.server_cpu_us_per_delivery),
+    |report| used(report, report.redis_cpu_us_per_delivery),
+    |report| used(report, report.meter_cpu_us_per_delivery),
+];
+
+fn used(report: &Report, us_per_delivery: Option<f64>) -> Option<f64> {
+    Some(us_per_delivery? * report.deliveries_per_s / 1e6)
+}
+
+/// Those that leave nothing of what they may use.
+fn at_its_end(system: System, used: [f64; 3]) -> String {
+    let [server, redis, meter] = used;
+    // A floor does nothing but write; Hubbub has other threads beside its workers, unless it is pinned.
+    let is_limited = system.0 == Kind::Floor || system.1 == Threads::Pinned;
+    let limit = USED_UP * system.threads() as f64;
+    let ends = [
+        (is_limited && server > limit, "server"),
+        (redis > USED_UP, "redis-server"),
+        (meter > USED_UP, "meter"),
+        (
+            server + redis + meter > USED_UP * cores() as f64,
+            "all cores",
+        ),
+    ];
+    let ends = ends.into_iter().filter(|(is_at_its_end, _)| *is_at_its_end);
+    ends.map(|(_, name)| name).collect::<Vec<_>>().join(", ")
 }
 
 /// What went wrong in any round.
@@ -281,52 +315,33 @@ fn faults(reports: &[Report]) -> String {
     .join(", ")
 }
 
-fn connections(results: &Results, page: &mut String) {
-    page.push_str(
-        "\n## Connections\n\n\
-         | | | KiB an idle connection | MiB above idle, at most | connects/s, into a room |\n|---|---|--:|--:|--:|\n",
-    );
-    let Some(&first) = results.rates().first() else {
-        return;
-    };
-    for shape in results.shapes() {
-        for system in [System::Embedded, System::Redis] {
-            let found = |of: fn(&Report) -> Option<f64>| {
-                results
-                    .median(system, shape, first, of)
-                    .map_or(String::new(), shown)
-            };
-            let growth = results.rates().into_iter().filter_map(|rate| {
-                results.median(system, shape, rate, |report| {
-                    let memory = report.memory.as_ref()?;
-                    Some((memory.peak - memory.idle) / 1024.0)
-                })
-            });
-            let growth = growth.max_by(f64::total_cmp).map_or(String::new(), shown);
-            if results.reports(system, shape, first).is_empty() {
-                continue;
-            }
-            let _ = writeln!(
-                page,
-                "| {shape} | {system} | {} | {growth} | {} |",
-                found(|report| Some(report.memory.as_ref()?.per_connection)),
-                found(|report| Some(report.connects_per_s))
-            );
-        }
-    }
-    let Some(floor) = results.handshakes(System::Floor) else {
-        return;
-    };
-    let _ = write!(
+fn connecting(results: &Results, page: &mut String) {
+    let [enter, handshake] = [true, false].map(|enters| Case::Connecting { enters });
+    let rows = results.systems(enter).into_iter().map(|system| {
+        let median = |case, of: Figure| results.median(system, case, of);
+        let to_floor = |case| match system.0 {
+            Kind::Floor => None,
+            Kind::Embedded | Kind::Redis => ratio(results, system, System::FLOOR, case, connects),
+        };
+        vec![
+            system.to_string(),
+            cell(median(enter, connects)),
+            cell(to_floor(enter)),
+            cell(median(handshake, connects)),
+            cell(to_floor(handshake)),
+            cell(median(enter, memory)),
+        ]
+    });
+    table(
         page,
-        "\nThrough the handshake alone, connects/s beside the meter: the floor {}",
-        shown(floor)
+        "Connecting",
+        format!(
+            "How fast 4,000 users come, beside the meter, and what they take then: into four rooms, and \
+             through the handshake alone; × is the ratio to `{}`, which sends no list of members.",
+            System::FLOOR
+        ),
+        "| | connects/s into a room | × | handshakes/s | × | KiB an idle connection |\n\
+         |---|--:|--:|--:|--:|--:|",
+        rows,
     );
-    for system in [System::Embedded, System::Redis] {
-        if let Some(handshakes) = results.handshakes(system) {
-            let ratio = handshakes / floor;
-            let _ = write!(page, "; {system}, {} ({ratio:.2} ×)", shown(handshakes));
-        }
-    }
-    page.push_str(".\n");
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::results::{Kind, System, Threads};
 
 /// How long a server may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
@@ -47,8 +50,8 @@ impl Process {
         Self(child)
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+    fn id(&self) -> String {
+        self.0.id().to_string()
     }
 
     /// What it prints until its end; `None` if that does not come in time.
@@ -80,10 +83,55 @@ impl Drop for Process {
 
 /// A server that says where it listens.
 pub(crate) struct Server {
-    pub(crate) process: Process,
-    pub(crate) url: String,
+    process: Process,
+    url: String,
     /// It may stand on another.
-    _redis: Option<Process>,
+    redis: Option<Process>,
+}
+
+/// Starts a server, and waits until it listens.
+pub(crate) fn start(system: System) -> Server {
+    let System(kind, threads) = system;
+    let program = match kind {
+        Kind::Floor => std::env::current_exe().expect("this program"),
+        Kind::Embedded | Kind::Redis => PathBuf::from(env!("CARGO_BIN_EXE_hubbub")),
+    };
+    let mut command = match threads {
+        Threads::One | Threads::All => Command::new(program),
+        Threads::Pinned => {
+            let mut command = on_one_core();
+            command.arg(program);
+            command
+        }
+    };
+    let count = system.threads().to_string();
+    let mut redis = None;
+    if kind == Kind::Floor {
+        command.args([FLOOR, &count]);
+    } else {
+        command
+            .args(["--listen", "127.0.0.1:0", "--log-level", "error"])
+            .args(["--send-rate", "0", "--fanout-workers", &count]);
+    }
+    if kind == Kind::Redis {
+        let (process, port) = start_redis();
+        command.args(["--redis", &format!("redis://127.0.0.1:{port}")]);
+        redis = Some(process);
+    }
+    listening(&mut command, redis)
+}
+
+/// Runs its arguments on the first core.
+fn on_one_core() -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]);
+    command
+}
+
+/// Whether there is a `taskset` here, and the first core may be used.
+pub(crate) fn can_pin() -> bool {
+    let outcome = on_one_core().arg("true").stderr(Stdio::null()).status();
+    outcome.is_ok_and(|status| status.success())
 }
 
 fn listening(command: &mut Command, redis: Option<Process>) -> Server {
@@ -100,40 +148,14 @@ fn listening(command: &mut Command, redis: Option<Process>) -> Server {
     Server {
         url: url.trim_end().trim_end_matches(';').to_owned(),
         process,
-        _redis: redis,
+        redis,
     }
 }
 
-/// What makes this program the floor.
+/// What makes this program the floor, before the number of its threads.
 pub(crate) const FLOOR: &str = "--floor";
 
-/// This program again, as the floor.
-pub(crate) fn floor() -> Server {
-    let own = std::env::current_exe().expect("this program");
-    listening(Command::new(own).arg(FLOOR), None)
-}
-
-fn hubbub() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hubbub"));
-    command
-        .args(["--listen", "127.0.0.1:0", "--log-level", "error"])
-        .args(["--send-rate", "0"]);
-    command
-}
-
-/// Hubbub on its own.
-pub(crate) fn embedded() -> Server {
-    listening(&mut hubbub(), None)
-}
-
-/// Hubbub on a Redis of its own.
-pub(crate) fn on_redis() -> Server {
-    let (redis, port) = redis();
-    let url = format!("redis://127.0.0.1:{port}");
-    listening(hubbub().args(["--redis", &url]), Some(redis))
-}
-
-fn redis() -> (Process, u16) {
+fn start_redis() -> (Process, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its number").port();
     drop(listener);
@@ -151,14 +173,16 @@ fn redis() -> (Process, u16) {
 }
 
 /// What the meter prints of a server.
-pub(crate) fn meter(server: &Server, options: &[String], within: Duration) -> Option<String> {
-    Process::start(
-        Command::new(env!("CARGO_BIN_EXE_hubbub-bench"))
-            .args(["--json", "--url", &server.url])
-            .args(["--pid", &server.process.id().to_string()])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped()),
-    )
-    .output(within)
+pub(crate) fn meter(server: &Server, options: &str, within: Duration) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hubbub-bench"));
+    command
+        .args(["--json", "--url", &server.url])
+        .args(["--pid", &server.process.id()])
+        .args(options.split(' '))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    if let Some(redis) = &server.redis {
+        command.args(["--redis-pid", &redis.id()]);
+    }
+    Process::start(&mut command).output(within)
 }
