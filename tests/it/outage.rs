@@ -424,12 +424,14 @@ fn a_send_that_was_written_a_second_time_is_not_called_undone() {
     let hubbub = Hubbub::with(&["--redis", &proxy.url()]);
     let mut alice = Client::json(hubbub.address(), "alice");
     alice.joins("lobby");
-    let mut answer_to = |reference: &str| loop {
+    let mut answer_to = |reference: &str| {
         let send = json!({"type": "send", "room": "lobby", "text": "hi", "ref": reference});
         alice.asks(&send);
-        let event = alice.event();
-        if event["type"] == "sent" || event["type"] == "error" {
-            break event;
+        loop {
+            let event = alice.event();
+            if event["type"] == "sent" || event["type"] == "error" {
+                break event;
+            }
         }
     };
     until("a send was stored and not answered", || {
