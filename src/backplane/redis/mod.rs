@@ -35,7 +35,7 @@ use redis::{
 
 use self::pipeline::Pipeline;
 use self::presence::Keeper;
-use self::publisher::{Asked, Publisher, QUEUED_WITHIN};
+use self::publisher::{Publisher, QUEUED_WITHIN};
 use self::single_flight::SingleFlight;
 use self::subscriber::Subscriber;
 use self::wire::{Keys, PresenceStep, Scripts};
@@ -57,6 +57,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The most pages of logs that are read at a time. They may be large, and sends must not wait behind many
 /// of them; further readers wait for their turn before they ask Redis.
 const READS: usize = 8;
+
+/// The commands of one connection that enters a room: its arrival, the two for the newest id, and the past.
+const MOST_AT_ENTRANCE: usize = 4;
 
 /// The ceiling of the first and of the longest wait between two attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -305,26 +308,28 @@ impl Backplane for Redis {
         user: &UserName,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
-        let arrived = self.keeper.arrive(room, user);
-        let mut questions = Vec::from(wire::tail(&self.keys, room));
-        questions
-            .extend(past.map(|(page, limit)| wire::read_excerpt(&self.keys, room, page, limit)));
-        let answers = self.publisher.ask_all(&questions);
+        let mut questions = self.publisher.questions(MOST_AT_ENTRANCE);
+        self.keeper.arrive(room, user, &mut questions);
+        for question in wire::tail(&self.keys, room) {
+            questions.ask(&question);
+        }
+        if let Some((page, limit)) = past {
+            questions.ask(&wire::read_excerpt(&self.keys, room, page, limit));
+        }
         let members = self.single_flight.ask(room, || {
             let question = self.keeper.question(room, PresenceStep::Roll);
             wire::member_list(&self.publisher.call(&question)?)
         });
-        arrived
-            .into_iter()
-            .try_for_each(|arrived| arrived.wait().map(drop))?;
-        let answers: Result<Vec<_>, _> = answers.into_iter().map(Asked::wait).collect();
+        let answers: Result<Vec<_>, _> = questions.wait().into_iter().collect();
         let mut answers = answers?;
-        let past = match past {
-            Some((page, limit)) => wire::excerpt(&answers.remove(2), page, limit)?,
-            None => Excerpt::default(),
+        let past = match (past, answers.pop_if(|_| past.is_some())) {
+            (Some((page, limit)), Some(answer)) => wire::excerpt(&answer, page, limit)?,
+            _ => Excerpt::default(),
         };
+        // An arrival may stand before them.
+        let tail = answers.split_off(answers.len().saturating_sub(2));
         Ok(Entrance {
-            tail: wire::tail_answer(&answers)?,
+            tail: wire::tail_answer(&tail)?,
             past,
             members: members?,
         })

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use redis::Cmd;
 
-use super::publisher::{Asked, Publisher};
+use super::publisher::{Publisher, Questions};
 use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, Keys, PresenceStep, Scripts};
@@ -118,15 +118,15 @@ impl Keeper {
         })
     }
 
-    /// A connection of `user` entered `room`. Returns the step that is under way; `None` if the user is
-    /// there already: the first connection's step is done, or queued before what the caller asks next.
-    pub(super) fn arrive(&self, room: &RoomName, user: &UserName) -> Option<Asked> {
+    /// A connection of `user` entered `room`. Nothing is asked if the user is there already: the first
+    /// connection's step is done, or queued before what the caller asks next.
+    pub(super) fn arrive(&self, room: &RoomName, user: &UserName, questions: &mut Questions<'_>) {
         let mut roster = lock(&self.presence.roster);
-        roster.arrive(room, user)?;
-        let ttl = self.presence.ttl;
-        let arrive = PresenceStep::Arrive { ttl };
-        let step = self.presence.step(room, arrive, [user]);
-        Some(self.presence.publisher.ask(&step))
+        if roster.arrive(room, user).is_some() {
+            let ttl = self.presence.ttl;
+            let arrive = PresenceStep::Arrive { ttl };
+            questions.ask(&self.presence.step(room, arrive, [user]));
+        }
     }
 
     /// A connection of `user` left `room`.

@@ -63,17 +63,36 @@ pub(super) struct Publisher {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A command that was sent.
-pub(super) struct Asked {
-    answer: Receiver<Result<Value, BackplaneError>>,
-    deadline: Instant,
+/// Commands of one caller, who waits for their answers.
+pub(super) struct Questions<'a> {
+    publisher: &'a Publisher,
+    tell: Sender<Result<Value, BackplaneError>>,
+    answers: Receiver<Result<Value, BackplaneError>>,
+    asked: usize,
+    due: Instant,
 }
 
-impl Asked {
-    /// Waits for the answer.
-    pub(super) fn wait(self) -> Result<Value, BackplaneError> {
-        let answer = self.answer.recv_deadline(self.deadline);
-        answer.unwrap_or(Err(BackplaneError::NoAnswer))
+impl Questions<'_> {
+    /// Sends a command.
+    pub(super) fn ask(&mut self, command: &Cmd) {
+        self.asked += 1;
+        let tell = self.tell.clone();
+        let on_answer = move |answer| {
+            // The caller may have given up.
+            let _ = tell.send(answer);
+        };
+        self.publisher
+            .submit_by(self.due, command, Box::new(on_answer));
+    }
+
+    /// Waits for the answers, which come in the order of the commands.
+    pub(super) fn wait(self) -> Vec<Result<Value, BackplaneError>> {
+        let deadline = self.due - QUEUED_WITHIN + ANSWER_WITHIN;
+        let answer = |_| {
+            let answer = self.answers.recv_deadline(deadline);
+            answer.unwrap_or(Err(BackplaneError::NoAnswer))
+        };
+        (0..self.asked).map(answer).collect()
     }
 }
 
@@ -154,48 +173,40 @@ impl Publisher {
         }
     }
 
-    /// Sends a command whose answer the caller waits for.
-    pub(super) fn ask(&self, command: &Cmd) -> Asked {
-        self.ask_by(Instant::now() + QUEUED_WITHIN, command)
+    /// For up to `most` commands of one caller.
+    pub(super) fn questions(&self, most: usize) -> Questions<'_> {
+        self.questions_by(Instant::now() + QUEUED_WITHIN, most)
     }
 
-    fn ask_by(&self, due: Instant, command: &Cmd) -> Asked {
-        let (tell, answer) = crossbeam_channel::bounded(1);
-        self.submit_by(
+    fn questions_by(&self, due: Instant, most: usize) -> Questions<'_> {
+        let (tell, answers) = crossbeam_channel::bounded(most);
+        Questions {
+            publisher: self,
+            tell,
+            answers,
+            asked: 0,
             due,
-            command,
-            Box::new(move |answer| {
-                // The caller may have given up.
-                let _ = tell.send(answer);
-            }),
-        );
-        Asked {
-            answer,
-            deadline: due - QUEUED_WITHIN + ANSWER_WITHIN,
         }
-    }
-
-    /// Sends all commands at once.
-    pub(super) fn ask_all(&self, commands: &[Cmd]) -> Vec<Asked> {
-        commands.iter().map(|command| self.ask(command)).collect()
     }
 
     /// Sends a command and waits for its answer.
     pub(super) fn call(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        self.ask(command).wait()
+        self.call_by(Instant::now() + QUEUED_WITHIN, command)
     }
 
     /// The same; the command is not written later than `due`.
     pub(super) fn call_by(&self, due: Instant, command: &Cmd) -> Result<Value, BackplaneError> {
-        self.ask_by(due, command).wait()
+        let mut questions = self.questions_by(due, 1);
+        questions.ask(command);
+        let answer = questions.wait().pop();
+        answer.unwrap_or(Err(BackplaneError::NoAnswer))
     }
 
     /// Sends all commands at once and waits for their answers, which come in the same order.
     pub(super) fn call_all(&self, commands: &[Cmd]) -> Vec<Result<Value, BackplaneError>> {
-        self.ask_all(commands)
-            .into_iter()
-            .map(Asked::wait)
-            .collect()
+        let mut questions = self.questions(commands.len());
+        commands.iter().for_each(|command| questions.ask(command));
+        questions.wait()
     }
 
     pub(super) fn is_connected(&self) -> bool {
