@@ -24,10 +24,14 @@
 //! | worker | a thread that writes the events of rooms to their members |
 //! | backplane | what instances share: logs, refs, and presence |
 //! | publisher | the thread that sends commands to Redis, and its queue |
+//! | receipt | the answer to a send: it is stored, or why not |
 //! | subscriber | the thread that hears Redis and delivers to the hub |
 //! | presence | which users are in which rooms, over all instances |
 //! | revision | the place of a join or leave among all changes of a room's presence |
-//! | keeper | the thread that renews this instance's users and sweeps those that nobody renews |
+//! | roster | the users that are connected to this instance, by room |
+//! | roll | the users that are present in one room, as its members were told |
+//! | keeper | the thread that renews this instance and sweeps the users of instances that nobody renews |
+//! | term | the part of an instance's life in which all of its arrivals and departures reached Redis |
 //! | session | one user's conversation: commands in, events out |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
 //!
@@ -36,23 +40,25 @@
 //! | thread | owner | may wait for |
 //! |---|---|---|
 //! | `main` | [`server`] | the signal, and then the drain |
-//! | `acceptor` | [`server`] | the next connection |
-//! | `reader-N` | [`server::connection`] | its own socket, its own user's outbox, the backplane |
-//! | `writer-N`, while something waits | [`server::connection`] | its own outbox and socket |
+//! | `acceptor` | [`server`] | the next connection, or a pause after an error |
+//! | `ctrl-c`, of the `ctrlc` crate | [`cli`] | a signal |
+//! | `reader-N` | [`server::connection`] | its own socket, outbox, writer and rate; the backplane |
+//! | `writer-N`, while something waits | [`server::connection`] | its own outbox, socket and reader |
 //! | `publisher` | [`backplane`] | its queue, Redis, and the receipts of the batches before |
-//! | `receipts` | [`backplane`] | the publisher |
+//! | `receipts`, for large batches | [`backplane`] | the publisher |
 //! | `subscriber` | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
-//! | `fanout-N`, one for each core | [`hub`] | its queue |
+//! | `fanout-N`, one for each core | [`hub`] | its queue, or a pause after a long fan-out |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
 //! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |
 //! | `client`, `client-reader` | [`client`] | the server, and the user that takes what it tells |
+//! | `stdin`, `keys`, `signals`, of `hubbub join` | [`cli`] | the terminal or the pipe |
 //!
 //! # Locks
 //!
-//! No lock is held across I/O that can block. Most are taken alone: the map of rooms, the hub's due times,
-//! a room's seats, and its roll. Where two are held, they are taken in this order: a worker's members of a
-//! room; then a member's outbox (its lane); then the outbox's flag that its reader waits, its writer's
-//! handle, or the thread of a connection that ended last. Commands and jobs are queued under the roster's
+//! No lock is held across I/O that can block, but for a line in the log, and but for the start of a writer's
+//! thread, for which others that push to the same outbox have to wait anyway. Nearly all are taken alone.
+//! These may be held together, in this order: a worker's members of a room; a member's outbox (its lane); its
+//! writer's handle; the thread of a connection that ended last; the outbox's flag that its reader waits. Commands and jobs are queued under the roster's
 //! lock, so that they keep its order; to queue never
 //! blocks. A debug build checks this order at each lock (`threads.rs`), so every test run holds it.
 

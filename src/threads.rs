@@ -32,14 +32,14 @@ use log::error;
 ///
 /// A debug build checks the order of locks ([`NESTED`]), so each test run holds it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
-    let held = Held::of::<T>();
+    let held = HeldLock::of::<T>();
     let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
     Guard { guard, _held: held }
 }
 
 /// What those locks guard that a thread may take while it holds another one, in the order in which it
-/// takes them: the worker's members of a room, a member's outbox, its writer, its writer's thread, and the
-/// flag that its reader waits. All other locks are taken alone.
+/// takes them: the worker's members of a room, a member's outbox, its writer's handle, the thread of a
+/// connection that ended last, and the flag that the outbox's reader waits. All other locks are taken alone.
 #[cfg(debug_assertions)]
 const NESTED: [&str; 5] = [
     "Vec<hubbub::hub::member::Member>",
@@ -52,7 +52,7 @@ const NESTED: [&str; 5] = [
 /// A lock that is held.
 pub(crate) struct Guard<'a, T> {
     guard: MutexGuard<'a, T>,
-    _held: Held,
+    _held: HeldLock,
 }
 
 impl<'a, T> Guard<'a, T> {
@@ -91,13 +91,13 @@ thread_local! {
 }
 
 /// A lock in the list of those that its thread holds, in a debug build.
-struct Held {
+struct HeldLock {
     #[cfg(debug_assertions)]
     guards: &'static str,
 }
 
 #[cfg(debug_assertions)]
-impl Held {
+impl HeldLock {
     fn of<T>() -> Self {
         let guards = type_name::<T>();
         HELD.with_borrow_mut(|held| {
@@ -117,7 +117,7 @@ impl Held {
 }
 
 #[cfg(debug_assertions)]
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         HELD.with_borrow_mut(|held| {
             let index = held.iter().rposition(|guards| *guards == self.guards);
@@ -127,7 +127,7 @@ impl Drop for Held {
 }
 
 #[cfg(not(debug_assertions))]
-impl Held {
+impl HeldLock {
     fn of<T>() -> Self {
         Self {}
     }

@@ -1,7 +1,7 @@
 //! The backlog: the bytes of all messages that wait to be stored, over all connections.
 //!
-//! It is bounded in bytes. Each message has its place from before it waits until its answer is known;
-//! the place is given back when it is dropped.
+//! It is bounded in bytes. A message holds a [`Place`] from its admission until its answer; dropping
+//! the place frees its bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

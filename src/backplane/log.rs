@@ -111,7 +111,7 @@ impl Logs {
         Ok((Stored { id, duplicate }, Some(entry)))
     }
 
-    /// Changes one room's log, which begins with that if there was none.
+    /// Changes one room's log, and creates it if the room has none.
     fn change<T>(
         &mut self,
         name: &RoomName,

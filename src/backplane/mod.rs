@@ -1,7 +1,7 @@
 //! The backplane: what instances share. It stores messages, tells every instance that hosts the room, and
 //! knows which users are present.
 //!
-//! Read the contract here, [`Backplane`]; then its two keepers, [`Local`] (in memory, one instance) and
+//! Read the contract here, [`Backplane`]; then its two implementations, [`Local`] (in memory, one instance) and
 //! [`Redis`]. The other files serve one or both: the [`backlog`] on the way in, the [`roster`] of this
 //! instance's users, and the [`log`] in memory. `tests/it/contract.rs` holds both to the contract:
 //!

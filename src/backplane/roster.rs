@@ -12,7 +12,7 @@ use super::Departure;
 use crate::message::{MemberList, PresenceChange, Revision, RoomName, UserName};
 
 #[derive(Debug, Default)]
-struct Presence {
+struct UserConnections {
     connections: usize,
     /// When the user is gone, unless they are back before.
     gone_at: Option<Instant>,
@@ -25,7 +25,7 @@ pub(super) type RosterChange = (RoomName, PresenceChange);
 #[derive(Debug)]
 pub(super) struct Roster {
     grace: Duration,
-    rooms: HashMap<RoomName, BTreeMap<UserName, Presence>>,
+    rooms: HashMap<RoomName, BTreeMap<UserName, UserConnections>>,
     /// The number of users in their grace. While there are none, [`Roster::expire`] costs nothing.
     leaving: usize,
     /// The last change.

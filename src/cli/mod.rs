@@ -6,7 +6,7 @@
 //! have a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
-//! main thread, or in a thread of `hubbub serve` that cannot be replaced: `vital`), 130 a second
+//! main thread, or in a vital thread of `hubbub serve`: `threads`), 130 a second
 //! Ctrl-C, and in `hubbub join` the first.
 
 mod exit;
@@ -65,7 +65,7 @@ enum Commands {
     Tail(tail::TailArgs),
     /// Exit 0 if a server can take users now, for health checks
     Ready(ready::ReadyArgs),
-    /// Make a token for a server that lets in only who has one
+    /// Make a token for a server that demands one
     Token(token::TokenArgs),
 }
 

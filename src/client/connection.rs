@@ -81,7 +81,7 @@ impl Connection {
 }
 
 /// The reason why there is no connection.
-pub(super) enum ConnectError {
+pub(super) enum OpenError {
     /// Another attempt would fail the same way. The user acts next.
     Permanent(String),
     /// Another attempt may succeed.
@@ -92,9 +92,9 @@ pub(super) enum ConnectError {
 pub(super) fn connect(
     server: &ServerUrl,
     options: &ClientOptions,
-) -> Result<Connection, ConnectError> {
+) -> Result<Connection, OpenError> {
     let temporary =
-        |error: io::Error| ConnectError::Temporary(format!("cannot reach {server}: {error}"));
+        |error: io::Error| OpenError::Temporary(format!("cannot reach {server}: {error}"));
     let socket = Arc::new(open(server, || CONNECT_WITHIN).map_err(temporary)?);
     let prepare = || {
         socket.set_nodelay(true)?;
@@ -123,14 +123,14 @@ pub(super) fn connect(
         UpgradeError::Refused {
             status: 429 | 503,
             why,
-        } => ConnectError::Temporary(why),
+        } => OpenError::Temporary(why),
         UpgradeError::Refused { status, why } => {
-            ConnectError::Permanent(format!("{server} refuses ({status}): {why}"))
+            OpenError::Permanent(format!("{server} refuses ({status}): {why}"))
         }
         UpgradeError::NotWebSocket => {
-            ConnectError::Permanent(format!("{server} is not a WebSocket server"))
+            OpenError::Permanent(format!("{server} is not a WebSocket server"))
         }
-        UpgradeError::Broken(why) => ConnectError::Temporary(format!("{server}: {why}")),
+        UpgradeError::Broken(why) => OpenError::Temporary(format!("{server}: {why}")),
     })?;
     socket
         .set_read_timeout(Some(READ_TIMEOUT))

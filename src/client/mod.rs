@@ -21,7 +21,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
 pub(crate) use self::state::{NOT_CONFIRMED, NOT_SENT};
-use self::worker::{ClientRequest, Worker};
+use self::worker::{ClientRequest, ClientThread};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
 
@@ -144,7 +144,7 @@ impl Client {
     pub fn start_with(options: ClientOptions) -> io::Result<Self> {
         let (requests, to_do) = unbounded();
         let (tell, events) = bounded(EVENT_QUEUE);
-        let worker = Worker::new(options, to_do, tell);
+        let worker = ClientThread::new(options, to_do, tell);
         let thread = thread::Builder::new()
             .name("client".into())
             .spawn(move || worker.run())?;

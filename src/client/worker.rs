@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::connection::{ConnectError, Connection, Received, connect};
+use super::connection::{Connection, OpenError, Received, connect};
 use super::state::{Actions, ClientState};
 use super::{ClientEvent, ClientOptions};
 use crate::backoff::{Backoff, spread};
@@ -46,7 +46,7 @@ pub(super) enum ClientRequest {
 }
 
 /// The client's thread.
-pub(super) struct Worker {
+pub(super) struct ClientThread {
     options: ClientOptions,
     /// The number of attempts to connect. The servers take turns.
     attempts: usize,
@@ -56,7 +56,7 @@ pub(super) struct Worker {
     closing: bool,
 }
 
-impl Worker {
+impl ClientThread {
     pub(super) fn new(
         options: ClientOptions,
         requests: Receiver<ClientRequest>,
@@ -85,8 +85,8 @@ impl Worker {
                     self.state.disconnected();
                     why
                 }
-                Err(ConnectError::Temporary(why)) => why,
-                Err(ConnectError::Permanent(why)) => return self.tell(ClientEvent::Refused(why)),
+                Err(OpenError::Temporary(why)) => why,
+                Err(OpenError::Permanent(why)) => return self.tell(ClientEvent::Refused(why)),
             };
             if !self.closing {
                 let retry_after = self.state.take_retry_after();

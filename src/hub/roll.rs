@@ -56,8 +56,8 @@ impl Roll {
     /// A member is shown `list`.
     pub(super) fn show(&mut self, list: &MemberList) {
         let is_first = self.present.is_none();
-        // A crowd is one as soon as somebody is shown it, before the notices of it have arrived. None of
-        // them is told, so a newer list can take their place.
+        // In a crowded room no notice is announced, so a newer list replaces `present` even before its
+        // notices have arrived.
         let is_crowd = list.users.len() > ANNOUNCED_MEMBERS && list.revision > self.revision;
         if is_first || is_crowd {
             let began = list.revision.began;
@@ -164,8 +164,8 @@ impl Roll {
         self.news(change, listed_from)
     }
 
-    /// Applies a change. Returns the revision from which on a list needs it. `None` if the room knows it:
-    /// it is news only to members that were shown a user between two changes that cancel out.
+    /// Applies a change. Returns the lowest list revision to which it is news. `None` if `present` shows it
+    /// already: then it is news only to members whose list lies between two changes that cancel out.
     fn apply(&mut self, change: &PresenceChange) -> Option<Revision> {
         let present = self.present.get_or_insert_default();
         let began = change.revision.began;

@@ -1,8 +1,8 @@
 //! One room: its members on this instance, by the worker that serves them, and its [`Roll`].
 //!
 //! A member has one worker from its entry to its exit, and takes all events from that worker, in the
-//! order in which the room's deliveries were handed over. In a small room all members have the same
-//! worker. In a large one, each that enters goes to the worker with the fewest.
+//! order in which the room's deliveries were handed over. While a room is small, a
+//! new member gets the room's home worker. In a large room it gets the worker with the fewest members.
 
 use std::sync::{Arc, Mutex};
 
@@ -80,8 +80,8 @@ impl Room {
         seats.by_worker[worker] += 1;
         *seats.of(member.encoding()) += 1;
         drop(seats);
-        // A delivery in between passes this member by. That message was stored before the member reads
-        // the past.
+        // A message delivered before the next line does not reach this member. The log holds it already,
+        // and the member reads the log next.
         lock(&self.members[worker]).push(member);
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Room {
     /// other are one push for each member. False if no member needs any.
     pub(super) fn push(&self, worker: usize, broadcasts: &[Arc<Broadcast>]) -> bool {
         let mut told = false;
-        let spoken = lock(&self.seats).by_encoding;
+        let by_encoding = lock(&self.seats).by_encoding;
         let mut bytes = 0;
         let together = broadcasts.chunk_by(|one, next| {
             bytes += one.size();
@@ -149,7 +149,7 @@ impl Room {
             // Encoded here: those that enter and leave must not wait for it.
             for (encoding, _) in [Encoding::Text, Encoding::Json]
                 .into_iter()
-                .zip(spoken)
+                .zip(by_encoding)
                 .filter(|(_, members)| *members > 0)
             {
                 batch.frame(encoding, &[]);

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 1024;
 const LONG: Duration = Duration::from_millis(1);
 const APART: Duration = Duration::from_millis(4);
 
-enum Job {
+enum Work {
     Push(Arc<Room>, Arc<Broadcast>),
     Stop,
 }
@@ -44,7 +44,7 @@ struct Unfinished {
 /// The handle of one worker.
 pub(super) struct Worker {
     // Unbounded, since a bounded crossbeam channel is bounded in events and not in bytes.
-    queue: Sender<Job>,
+    queue: Sender<Work>,
     unfinished: Arc<Unfinished>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -81,12 +81,12 @@ impl Worker {
         // The thread ends only by `close`, after the last delivery.
         let _ = self
             .queue
-            .send(Job::Push(Arc::clone(room), Arc::clone(broadcast)));
+            .send(Work::Push(Arc::clone(room), Arc::clone(broadcast)));
     }
 
     /// Joins the thread, after it has pushed what waits.
     pub(super) fn close(&self) {
-        let _ = self.queue.send(Job::Stop);
+        let _ = self.queue.send(Work::Stop);
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
@@ -97,15 +97,15 @@ fn weight(broadcast: &Broadcast) -> usize {
     broadcast.size() + BESIDE_TEXT
 }
 
-fn run(number: usize, jobs: &Receiver<Job>, unfinished: &Unfinished) {
+fn run(number: usize, jobs: &Receiver<Work>, unfinished: &Unfinished) {
     let mut taken = Vec::new();
     while let Ok(first) = jobs.recv() {
         let begun = Instant::now();
         let mut stop = false;
         for job in std::iter::once(first).chain(jobs.try_iter().take(AT_ONCE)) {
             match job {
-                Job::Push(room, broadcast) => taken.push((room, broadcast)),
-                Job::Stop => stop = true,
+                Work::Push(room, broadcast) => taken.push((room, broadcast)),
+                Work::Stop => stop = true,
             }
         }
         // A stable sort keeps each room's order.

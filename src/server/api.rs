@@ -206,8 +206,8 @@ fn read_message(state: &State, socket: &TcpStream, request: &Request) -> Result<
     Ok(body)
 }
 
-/// Takes a token of the user's bucket for a request that reads. Without a token that names the user, there
-/// is nobody to pace: whoever may take any name may take another one each time.
+/// Takes a token of the user's bucket for a request that reads. A read without an
+/// access token is not limited: its client could give another name each time.
 fn pace(state: &State, user: Option<&UserName>) -> Result<(), Response> {
     let Some(user) = user else { return Ok(()) };
     state.buckets.take(user, Instant::now()).map_err(|wait| {

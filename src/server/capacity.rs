@@ -88,7 +88,7 @@ impl KernelLimits {
             ),
             (threads(self.cgroup), "the control group's pids.max"),
         ])
-        .unwrap_or((1000, "caution: nothing is known"));
+        .unwrap_or((1000, "a default, since no limit is known"));
         // One connection can always be tried, with a writer.
         let most = most.max(2);
         let reserve = most.div_ceil(KEPT_FOR_WRITERS);

@@ -117,7 +117,7 @@ impl Server {
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(
-            "room for {} connections, bounded by {}; {} more threads for writers",
+            "capacity: {} connections, bounded by {}; {} threads kept for writers",
             capacity.connections, capacity.bound_by, capacity.reserve
         );
         metrics::MAX_CONNECTIONS.set(capacity.connections);

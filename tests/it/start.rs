@@ -141,7 +141,7 @@ fn beyond_the_limit_of_connections_there_is_a_503_until_somebody_leaves() {
     assert!(
         hubbub
             .log()
-            .contains("room for 3 connections, bounded by --max-connections")
+            .contains("capacity: 3 connections, bounded by --max-connections")
     );
     let first = hubbub.join("a");
     let _others = [hubbub.join("b"), hubbub.join("c")];

@@ -20,7 +20,7 @@ pub(super) struct Heard {
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
-    /// Told once the room is heard; each waits until a deadline.
+    /// The sessions that wait for the room to be heard, each with its deadline.
     pub(super) waiting: Vec<(Instant, Sender<()>)>,
 }
 
@@ -77,7 +77,7 @@ impl Chain {
 /// to tell what is missing.
 pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> bool {
     let Chain::Current { last, read } = heard.chain else {
-        // Being caught up with: the log has it.
+        // The room is behind: the message will be read from the log.
         return true;
     };
     let id = entry.message.id;

@@ -1,12 +1,13 @@
 //! The Redis backplane: any number of instances on one Redis.
 //!
 //! Four threads. The [`publisher`] owns the one connection for commands, and writes all that wait in one
-//! batch. The [`receipts`] thread hands the answers to those who asked. The [`subscriber`] owns the Pub/Sub
-//! connection, fills gaps and delivers to the hub. The keeper ([`presence`]) renews the users of this instance
-//! and announces those that are gone.
+//! batch. The [`receipts`] thread runs the callbacks of large batches of answers; the publisher's thread
+//! runs those of small ones. The [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub.
+//! The keeper ([`presence`]) renews this instance and announces the users that are gone.
 //!
 //! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
-//! [`publisher`] for the way in; [`chain`], [`listener`] and [`subscriber`] for the way out; then [`presence`].
+//! [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
+//! [`subscriber`] for the way out; then [`presence`], and [`single_flight`], which makes its lists cheap.
 //! Nothing outside this folder knows the `redis` crate.
 
 mod wire;
@@ -340,7 +341,7 @@ impl Backplane for Redis {
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        // While nobody can be renewed, nobody who was not renewed is taken for gone.
+        // While Redis refuses writes, no instance can be renewed, so expired users are still listed.
         let step = match self.publisher.is_refused() {
             true => PresenceStep::Roll,
             false => PresenceStep::Members,

@@ -144,7 +144,7 @@ impl Pipeline {
     /// Runs some commands and returns their replies. Nothing is in flight meanwhile.
     fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
         let bytes: Vec<_> = commands.iter().map(Cmd::get_packed_command).collect();
-        let mut replies = Replies::by(Instant::now() + BEGIN_TIMEOUT);
+        let mut replies = ReplyReader::by(Instant::now() + BEGIN_TIMEOUT);
         self.connection.send_packed_command(&bytes.concat())?;
         let answers = commands.iter().map(|_| replies.next(&mut self.connection));
         answers.collect()
@@ -184,7 +184,7 @@ impl Pipeline {
     pub(super) fn wait(&mut self) -> bool {
         match self.in_flight.front_mut() {
             Some(oldest) if !oldest.commands.is_empty() => {
-                let mut replies = Replies::by(oldest.begun + COMMAND_TIMEOUT);
+                let mut replies = ReplyReader::by(oldest.begun + COMMAND_TIMEOUT);
                 let first = oldest.first.insert(replies.next(&mut self.connection));
                 first.is_ok()
             }
@@ -198,7 +198,7 @@ impl Pipeline {
         let Some(mut batch) = self.in_flight.pop_front() else {
             return outcome;
         };
-        let mut replies = Replies::by(batch.begun + COMMAND_TIMEOUT);
+        let mut replies = ReplyReader::by(batch.begun + COMMAND_TIMEOUT);
         outcome.size = batch.commands.len();
         outcome.answers = refuse(batch.late);
         outcome.answers.reserve(outcome.size);
@@ -252,13 +252,13 @@ pub(super) fn refuse(commands: Vec<PendingCommand>) -> Vec<Answered> {
 }
 
 /// The replies to one write, which all come by one deadline.
-struct Replies {
+struct ReplyReader {
     deadline: Instant,
     /// When the socket's time-out was last set to what was left.
     set: Option<Instant>,
 }
 
-impl Replies {
+impl ReplyReader {
     fn by(deadline: Instant) -> Self {
         Self {
             deadline,

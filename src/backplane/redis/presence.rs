@@ -36,13 +36,12 @@ const RENEW_AGAIN: Duration = Duration::from_secs(1);
 /// The pause between two sweeps for users whom nobody renewed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// A sweep that Redis has not run within this time finds nobody gone. Below the time that users have to
-/// be renewed, which is a third of their expiry.
+/// A sweep that Redis runs later than this removes no user: Redis may have been frozen. Must not be longer
+/// than a third of the presence TTL, the interval of renewals.
 const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
-/// A difference between what was announced and what is so counts when it is still there after
-/// this time: a notice may be on its way, or an instance about to find out by its next sweep that
-/// Redis forgot its users.
+/// The pause before a second comparison. A user is announced only if both find it different: a notice may
+/// be on its way, or an instance may learn only at its next sweep that Redis forgot its users.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The most users that one step renews: a script keeps Redis from everything else.
@@ -173,8 +172,8 @@ impl Presence {
         self.scripts.presence(&self.keys, term, room, step, users)
     }
 
-    /// A departure that is lost because Redis is away is made up for: the others arrive anew, and this
-    /// user expires there.
+    /// Tells Redis that the user left. If that fails, the remaining users arrive in a new term, and this
+    /// user expires with the old one.
     fn gone(self: &Arc<Self>, room: &RoomName, user: &UserName) {
         let depart = self.step(room, PresenceStep::Depart, [user]);
         let presence = Arc::clone(self);
@@ -283,8 +282,8 @@ impl Rounds {
         }
     }
 
-    /// Every instance finds the same out and renews its users. Only when all had the time for it is
-    /// anyone taken for gone.
+    /// Puts off the next sweep by a third of the TTL: after an outage each instance lets its users arrive
+    /// anew, and no user is removed before all had the time to.
     fn renew_before_sweeping(&mut self, now: Instant, renew_at: Instant) {
         let third = self.presence.ttl / 3;
         self.renew_at = renew_at;

@@ -2,8 +2,8 @@
 //!
 //! Every thread may put a command into the queue. The publisher's thread writes all that is waiting as one
 //! batch, and has up to two batches in flight. Once Redis begins to answer one, what waits by then is written
-//! as the next, and Redis works on that while the answers are read. The [`receipts`](super::receipts) thread
-//! hands the answers to those who asked, in the order of the commands.
+//! as the next, and Redis works on that while the answers are read. The callbacks run in the
+//! order of the commands: on this thread, or on the [`receipts`](super::receipts) thread if a batch has many.
 //!
 //! Every command is answered exactly once, and within [`ANSWER_WITHIN`], also when Redis is frozen or slow:
 //! a command waits [`QUEUED_WITHIN`] at most before it is written, and a batch that is not answered within
@@ -123,7 +123,7 @@ impl Publisher {
     ) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let link = Arc::new(Link::default());
-        let worker = Worker {
+        let worker = PublisherThread {
             address,
             keys: keys.clone(),
             scripts: scripts.clone(),
@@ -213,7 +213,8 @@ impl Publisher {
         self.link.connected.load(Ordering::Acquire)
     }
 
-    /// Has Redis prove that it takes messages: it runs all that a message runs. Called again and again by the keeper.
+    /// Checks that Redis takes messages, by running `publish.lua` on keys of this instance's own. The keeper
+    /// calls it every second.
     pub(super) fn prove(&self) {
         let link = Arc::clone(&self.link);
         self.submit(
@@ -284,7 +285,7 @@ impl Link {
 }
 
 /// The thread's own state.
-struct Worker {
+struct PublisherThread {
     address: RedisAddress,
     keys: Keys,
     scripts: Scripts,
@@ -303,7 +304,7 @@ struct Worker {
     receipts: Receipts,
 }
 
-impl Worker {
+impl PublisherThread {
     fn run(mut self, pipeline: Pipeline, queue: &Receiver<Queued>) {
         self.connected(pipeline);
         while !self.stops || self.in_flight() > 0 || !self.unknown.is_empty() {
@@ -371,7 +372,7 @@ impl Worker {
         }
     }
 
-    /// Somebody flushed the scripts: loads them, and returns the commands that found none. Those did
+    /// Loads the scripts again after a SCRIPT FLUSH, and returns the commands that were answered with NOSCRIPT. Those did
     /// nothing, so they are safe to repeat. They stay in order, since nothing is in flight now, unless
     /// another instance loaded the scripts while they were.
     fn load_for_unknown(&mut self) -> Vec<PendingCommand> {
@@ -417,7 +418,7 @@ impl Worker {
         }
     }
 
-    /// Closes the connection, and answers all that is on its way.
+    /// Closes the connection, and answers every command in flight.
     fn lost(&mut self, why: &str) {
         self.link.connected.store(false, Ordering::Release);
         *lock(&self.link.proven) = None;

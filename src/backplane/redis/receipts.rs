@@ -1,4 +1,4 @@
-//! The thread that hands answers to those who asked.
+//! The receipts thread: runs the callbacks of answered commands when a batch has many.
 //!
 //! An answer to a send is a receipt: an event to encode and a `send(2)`. Where there are many, the
 //! publisher's thread leaves them to this one, so that Redis does not wait for them. All answers of a batch
@@ -23,11 +23,11 @@ const BATCHES: usize = 4;
 /// Called with what Redis answered.
 pub(super) type OnAnswer = Box<dyn FnOnce(Result<Value, BackplaneError>) + Send>;
 
-/// The publisher's thread gives so many answers itself: Redis works on the next batch meanwhile, and a
-/// wake-up would take longer.
+/// Up to this many callbacks run on the publisher's thread: waking the receipts thread would take longer,
+/// and Redis works on the next batch meanwhile.
 const FEW: usize = 16;
 
-/// An answer, and the one who asked.
+/// An answer, and the callback that takes it.
 pub(super) struct Answered {
     pub(super) on_answer: OnAnswer,
     pub(super) answer: Result<Value, BackplaneError>,
@@ -39,7 +39,7 @@ impl Answered {
     }
 }
 
-/// The handing end. The thread ends, and is joined, when it is dropped.
+/// The handle of the receipts thread. Dropping it ends the thread and joins it.
 pub(super) struct Receipts {
     /// `None` once it is dropped.
     queue: Option<Sender<Vec<Answered>>>,

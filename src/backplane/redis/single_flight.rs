@@ -15,11 +15,11 @@ pub(super) type Answer = Result<MemberList, BackplaneError>;
 /// The questions that are open.
 #[derive(Default)]
 pub(super) struct SingleFlight {
-    rooms: Mutex<HashMap<RoomName, Room>>,
+    rooms: Mutex<HashMap<RoomName, RoomQuestions>>,
 }
 
 /// The questions about one room.
-struct Room {
+struct RoomQuestions {
     /// It may have been sent already.
     current: Arc<Question>,
     /// It is sent once the current one is answered.
@@ -45,8 +45,8 @@ impl Question {
 }
 
 impl SingleFlight {
-    /// Calls `put` for the answer, or shares the answer of a caller that calls its own later than this. Waits
-    /// as long as `put` takes, twice at most.
+    /// Returns the answer of `put`, or of another caller whose `put` starts after this call. Waits for two
+    /// runs of `put` at most.
     pub(super) fn ask(&self, room: &RoomName, put: impl FnOnce() -> Answer) -> Answer {
         let (question, before) = {
             let mut rooms = lock(&self.rooms);
@@ -56,14 +56,14 @@ impl SingleFlight {
                     let question = Arc::clone(&current);
                     rooms.insert(
                         room.clone(),
-                        Room {
+                        RoomQuestions {
                             current,
                             next: None,
                         },
                     );
                     (question, None)
                 }
-                Some(Room {
+                Some(RoomQuestions {
                     next: Some(next), ..
                 }) => {
                     let next = Arc::clone(next);

@@ -32,7 +32,7 @@ pub(super) struct Subscription {
     /// hosts it. A session enters the hub before it looks here. So one of the two always sees the other.
     pub(super) heard: Mutex<HashSet<RoomName>>,
     pub(super) alive: AtomicBool,
-    /// Since when rooms wait for their log to be readable.
+    /// The time since which some room's log cannot be read; `None` if all can.
     pub(super) behind_since: Mutex<Option<Instant>>,
     /// The number of times that the subscription was made.
     pub(super) epoch: AtomicU64,

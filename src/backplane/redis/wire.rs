@@ -460,8 +460,8 @@ pub(super) enum Payload {
     Notice(Notice),
 }
 
-/// Reads what the scripts publish; `None` for what is not theirs. The fields stand on lines of
-/// their own, the text last, since it alone may hold line breaks.
+/// Parses a payload that a script published; `None` for any other. Each field is one line; the text comes
+/// last, since it alone may hold line breaks.
 pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
     let payload = std::str::from_utf8(bytes).ok()?;
     let (kind, rest) = payload.split_once('\n')?;

@@ -1,4 +1,4 @@
-//! Keys: reads the bytes of a terminal as keys.
+//! KeyParser: reads the bytes of a terminal as keys.
 //!
 //! A sequence may arrive in pieces, so an unfinished one waits for its rest. Reading cannot fail: unknown
 //! sequences are skipped.
@@ -41,12 +41,12 @@ pub(super) enum Key {
 
 /// Reads keys from bytes.
 #[derive(Default)]
-pub(super) struct Keys {
+pub(super) struct KeyParser {
     waiting: Vec<u8>,
     pasting: bool,
 }
 
-impl Keys {
+impl KeyParser {
     /// Adds bytes. Returns the keys that are complete.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Key> {
         self.waiting.extend_from_slice(bytes);
@@ -193,7 +193,7 @@ mod tests {
             Key::Interrupt,
         ];
         for size in 1..=bytes.len() {
-            let mut keys = Keys::default();
+            let mut keys = KeyParser::default();
             let read = bytes.as_bytes().chunks(size);
             let read: Vec<_> = read.flat_map(|chunk| keys.read(chunk)).collect();
             assert_eq!(read, expected, "{size} bytes at a time");
@@ -202,14 +202,14 @@ mod tests {
 
     #[test]
     fn unknown_sequences_are_skipped() {
-        let read = |bytes: &[u8]| Keys::default().read(bytes);
+        let read = |bytes: &[u8]| KeyParser::default().read(bytes);
         assert_eq!(
             read(b"\xffa\xc3(b"),
             [Key::Char('a'), Key::Char('('), Key::Char('b')]
         );
         assert_eq!(read(b"\x1b[99;99Xa"), [Key::Char('a')]);
         assert_eq!(read(b"\x1b\x1b[Aa"), [Key::Up, Key::Char('a')]);
-        let mut keys = Keys::default();
+        let mut keys = KeyParser::default();
         assert_eq!(
             keys.read(format!("\u{1b}[{}", "1".repeat(100)).as_bytes()),
             []

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::colour::Paint;
 use super::editor::{Edit, Editor};
-use super::keys::{Key, Keys};
+use super::keys::{Key, KeyParser};
 use super::tty::{Tty, write};
 use super::{Input, RawInput};
 use crate::protocol::text::{Line, shown};
@@ -28,8 +28,8 @@ const PROMPT_SHARE: usize = 2;
 
 pub(super) struct Terminal {
     tty: Tty,
-    keys: Keys,
-    /// Keys that are read and not handled yet.
+    keys: KeyParser,
+    /// KeyParser that are read and not handled yet.
     pressed: VecDeque<Key>,
     editor: Editor,
     paint: Paint,
@@ -49,7 +49,7 @@ impl Terminal {
     pub(super) fn open(sender: &Sender<RawInput>, paint: Paint) -> io::Result<Self> {
         Ok(Self {
             tty: Tty::open(sender)?,
-            keys: Keys::default(),
+            keys: KeyParser::default(),
             pressed: VecDeque::new(),
             editor: Editor::default(),
             paint,

@@ -31,7 +31,7 @@ pub(super) struct Actions {
 }
 
 /// A room, and the place from which it is resumed.
-struct Room {
+struct JoinedRoom {
     /// The last message seen.
     last: Option<MessageId>,
     /// The number of past messages to ask for when the room is joined for the first time.
@@ -54,7 +54,7 @@ enum RoomState {
 
 /// The client's state.
 pub(super) struct ClientState {
-    rooms: BTreeMap<RoomName, Room>,
+    rooms: BTreeMap<RoomName, JoinedRoom>,
     outgoing: Outgoing,
     /// Whether there is a connection. Without one, every room is [`RoomState::Outside`].
     online: bool,
@@ -113,7 +113,7 @@ impl ClientState {
         since: Option<MessageId>,
         history: Option<usize>,
     ) -> Actions {
-        let mut room = Room {
+        let mut room = JoinedRoom {
             last: since,
             history,
             state: RoomState::Outside,
@@ -300,7 +300,7 @@ impl ClientState {
 
     /// Sends the first text of a room, if the room is joined.
     fn send_next(&mut self, room: &RoomName, now: Instant, actions: &mut Actions) {
-        let joined = |room: &Room| room.state == RoomState::Joined;
+        let joined = |room: &JoinedRoom| room.state == RoomState::Joined;
         if self.rooms.get(room).is_some_and(joined) {
             let next = self
                 .outgoing
@@ -310,7 +310,7 @@ impl ClientState {
     }
 }
 
-impl Room {
+impl JoinedRoom {
     /// The command that joins the room, from the last message seen.
     fn join(&mut self, name: &RoomName) -> Command {
         self.state = RoomState::Joining;

@@ -21,7 +21,7 @@ const COLLECTED_BYTES: usize = 64 * 1024;
 pub type StartWriter = Box<dyn FnOnce() -> bool + Send>;
 
 /// A frame, or a part of one, on its way to the writer.
-pub(super) enum Outgoing {
+pub(super) enum Unsent {
     /// A whole frame. It is dropped if the outbox discards its queue.
     Frame(Frame),
     /// The rest of a frame that was written in part. It is never dropped: the peer would take the next
@@ -31,7 +31,7 @@ pub(super) enum Outgoing {
     Last(Frame),
 }
 
-impl Outgoing {
+impl Unsent {
     /// The bytes that it takes of the budget. The last frame takes none, so it always fits.
     pub(super) fn budgeted_bytes(&self) -> usize {
         match self {
@@ -43,7 +43,7 @@ impl Outgoing {
 
 /// The pushing end of the lane.
 pub(super) struct Lane {
-    sender: Sender<Outgoing>,
+    sender: Sender<Unsent>,
     /// Starts the writer; `None` while it runs.
     pub(super) start: Option<StartWriter>,
     /// True from the first queued frame until the writer has written all. Meanwhile only the writer
@@ -55,7 +55,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Both ends of an empty lane.
-    pub(super) fn new() -> (Self, Receiver<Outgoing>) {
+    pub(super) fn new() -> (Self, Receiver<Unsent>) {
         // Unbounded, since a bounded crossbeam channel allocates all its slots up front. The outbox's
         // budget is the bound.
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -69,7 +69,7 @@ impl Lane {
     }
 
     /// Queues a frame.
-    pub(super) fn send(&mut self, outgoing: Outgoing) {
+    pub(super) fn send(&mut self, outgoing: Unsent) {
         self.busy = true;
         // This fails only if the queue was dropped before the outbox, as when a connection ends. Then
         // nobody reads.
@@ -79,7 +79,7 @@ impl Lane {
 
 /// The writer's end of the lane. There is one.
 pub struct Queue {
-    receiver: Receiver<Outgoing>,
+    receiver: Receiver<Unsent>,
     outbox: Arc<Outbox>,
 }
 
@@ -93,7 +93,7 @@ pub enum Collected {
 }
 
 impl Queue {
-    pub(super) fn new(receiver: Receiver<Outgoing>, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(receiver: Receiver<Unsent>, outbox: Arc<Outbox>) -> Self {
         Self { receiver, outbox }
     }
 
@@ -139,24 +139,24 @@ impl Queue {
         None
     }
 
-    fn take(&self, first: Outgoing, bytes: &mut Vec<u8>) -> Collected {
+    fn take(&self, first: Unsent, bytes: &mut Vec<u8>) -> Collected {
         let collected = self.take_all(first, bytes);
         self.outbox.wake_reader();
         collected
     }
 
-    fn take_all(&self, first: Outgoing, bytes: &mut Vec<u8>) -> Collected {
+    fn take_all(&self, first: Unsent, bytes: &mut Vec<u8>) -> Collected {
         let mut outgoing = first;
         loop {
             let taken = outgoing.budgeted_bytes();
             self.outbox.queued_bytes.fetch_sub(taken, Ordering::AcqRel);
             match outgoing {
-                Outgoing::Last(frame) => {
+                Unsent::Last(frame) => {
                     bytes.extend_from_slice(&frame);
                     return Collected::Last;
                 }
-                Outgoing::Rest(rest) => bytes.extend_from_slice(&rest),
-                Outgoing::Frame(frame) => {
+                Unsent::Rest(rest) => bytes.extend_from_slice(&rest),
+                Unsent::Frame(frame) => {
                     if !self.outbox.is_discarding() {
                         bytes.extend_from_slice(&frame);
                     }

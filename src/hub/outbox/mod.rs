@@ -8,10 +8,9 @@
 //! is queued, and ends when nothing was queued for a while. If the many small writes slow the fan-out
 //! down, the backplane delivers more messages at a time, and each push becomes larger.
 //!
-//! The number of writers is bounded. A user for whom none is left is let go with 1013, and is not queued
-//! until another writer ends: those who have a writer have fallen behind, too, and may keep it for as
-//! long as their deadlines allow. The reader writes the goodbye of such a user, so no goodbye fails for
-//! want of a thread.
+//! The number of writers is bounded. If no thread is left for a writer, the outbox ends with 1013. It does
+//! not wait for another writer to end: connections with a writer are slow, too, and may keep it until their
+//! deadlines. The reader's thread writes the close frame, so that needs no other thread.
 //!
 //! A push never blocks. Past half of the budget, an outbox sheds frames of [`Priority::Low`]. When it is
 //! full, its connection is a slow consumer and is evicted. An outbox ends exactly once, and accepts no
@@ -35,7 +34,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 pub use self::lane::{Collected, Queue, StartWriter};
-use self::lane::{Lane, Outgoing};
+use self::lane::{Lane, Unsent};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::threads::lock;
@@ -51,7 +50,7 @@ mod state {
     pub(super) const DISCARDING: u8 = 2;
 }
 
-/// The reason that a user is given for whom no writer can be started.
+/// The close reason of a connection that gets no writer.
 const NO_WRITER: &str = "too slow: no thread is left to write with";
 
 /// What happened to a frame that was pushed.
@@ -150,7 +149,7 @@ impl Outbox {
                 Pushed::Ended
             }
             Priority::Low | Priority::High => {
-                self.queue(&mut lane, Outgoing::Frame(frame));
+                self.queue(&mut lane, Unsent::Frame(frame));
                 Pushed::Taken
             }
         }
@@ -166,12 +165,12 @@ impl Outbox {
         let ping = frame::ping();
         let pinged = self.write_at_once(&ping, &mut lane);
         if !pinged {
-            self.queue(&mut lane, Outgoing::Frame(ping));
+            self.queue(&mut lane, Unsent::Frame(ping));
         }
         pinged
     }
 
-    fn queue(&self, lane: &mut Lane, outgoing: Outgoing) {
+    fn queue(&self, lane: &mut Lane, outgoing: Unsent) {
         if lane.start.take().is_some_and(|start| !start()) {
             return self.let_go(lane, outgoing);
         }
@@ -182,10 +181,10 @@ impl Outbox {
 
     /// Leaves the goodbye to the reader, since no writer can be started for `unsent`. Ends the outbox, if
     /// it is open.
-    fn let_go(&self, lane: &mut Lane, unsent: Outgoing) {
+    fn let_go(&self, lane: &mut Lane, unsent: Unsent) {
         let mut unsaid = match unsent {
-            Outgoing::Frame(_) => Vec::new(),
-            Outgoing::Rest(bytes) | Outgoing::Last(bytes) => bytes.to_vec(),
+            Unsent::Frame(_) => Vec::new(),
+            Unsent::Rest(bytes) | Unsent::Last(bytes) => bytes.to_vec(),
         };
         if self.is_open() {
             self.state.store(state::DISCARDING, Ordering::Release);
@@ -228,7 +227,7 @@ impl Outbox {
         match SockRef::from(&**socket).send_with_flags(frame, flags) {
             Ok(0) => false,
             Ok(count) if count < frame.len() => {
-                self.queue(lane, Outgoing::Rest(frame[count..].into()));
+                self.queue(lane, Unsent::Rest(frame[count..].into()));
                 true
             }
             Ok(_) => true,
@@ -360,7 +359,7 @@ impl Outbox {
                 return true;
             }
         }
-        self.queue(&mut lane, Outgoing::Last(last));
+        self.queue(&mut lane, Unsent::Last(last));
         true
     }
 }

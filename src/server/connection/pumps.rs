@@ -1,4 +1,4 @@
-//! The two pumps of an upgraded connection: one reads the socket, the other writes to it.
+//! The two halves of an upgraded connection: the reading that `read_pump` does, and the write pump.
 //!
 //! The reader thread owns [`Pumps`], and takes one message at a time from [`Pumps::read`]. It never
 //! blocks on a write: every frame goes into the outbox. The outbox writes a frame at once if it can. If
@@ -45,7 +45,7 @@ const KEEP_BUFFER: usize = 4 * 1024;
 /// once.
 const CONTROL_FRAMES: (u32, u32) = (100, 200);
 
-/// Reads drained after a violation, before a client that floods is reset, and the pause after each.
+/// Reads discarded after a violation, before a client that floods is reset, and the pause after each.
 const DISCARDED_READS: usize = 100;
 const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
@@ -71,7 +71,8 @@ impl<'a> Pumps<'a> {
         opening: &[u8],
         read_already: Vec<u8>,
     ) -> Self {
-        // For whoever writes when the socket takes nothing more; it fails for no socket.
+        // The time-out of a blocking write, by the writer or by the reader's goodbye. A time-out above zero
+        // is always accepted.
         let _ = socket.set_write_timeout(Some(WRITE_CHECK));
         let (outbox, queue) = outbox(encoding, config.outbox_bytes, Some(Arc::clone(socket)));
         let writer = Arc::new(Writer {

@@ -10,7 +10,7 @@ mod membership;
 mod past;
 mod rate_limiter;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -50,7 +50,7 @@ pub struct Session {
     connection: ConnectionId,
     user: UserName,
     outbox: Arc<Outbox>,
-    rooms: BTreeMap<RoomName, Membership>,
+    rooms: HashMap<RoomName, Membership>,
     /// The one room of a connection in the text encoding.
     text_room: RoomName,
     in_flight: Arc<InFlight>,
@@ -77,7 +77,7 @@ impl Session {
             connection,
             user,
             outbox,
-            rooms: BTreeMap::new(),
+            rooms: HashMap::new(),
             text_room,
             in_flight: Arc::default(),
             limiter,
@@ -88,7 +88,7 @@ impl Session {
 
     /// Joins the one room of the text encoding, or closes the connection.
     pub fn join_text_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
-        if !self.waits_for_token() {
+        if !self.waits_for_rate() {
             return;
         }
         let room = self.text_room.clone();
@@ -107,7 +107,7 @@ impl Session {
         };
         // Without a token, a send is refused and a typing notice is dropped. Any other request waits.
         let waits = !matches!(parsed, Ok(Command::Send { .. } | Command::Typing { .. }));
-        if waits && !self.waits_for_token() {
+        if waits && !self.waits_for_rate() {
             return;
         }
         match parsed {
@@ -118,7 +118,7 @@ impl Session {
 
     /// Waits for a token. It waits on the reader thread, so the client is not read meanwhile. Returns
     /// false if the outbox ended first: the client is gone, or the instance is being torn down.
-    fn waits_for_token(&mut self) -> bool {
+    fn waits_for_rate(&mut self) -> bool {
         while let Err(wait) = self.limiter.take(Instant::now()) {
             if !self.outbox.stays_open_for(wait) {
                 return false;

@@ -160,8 +160,8 @@ pub(super) fn first_page(
     }
 }
 
-/// The list with this user in it, who is in the room. Redis may have forgotten the user a moment ago,
-/// and nobody is told of their own join.
+/// Adds this user to the list if missing: Redis may have forgotten the user a moment ago, and no user is
+/// told of their own join.
 fn with_user(list: MemberList, user: &UserName) -> MemberList {
     match list.users.binary_search(user) {
         Ok(_) => list,

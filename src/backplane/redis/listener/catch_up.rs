@@ -16,8 +16,8 @@ use crate::threads::lock;
 /// The pause before a log that could not be read is read again.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 
-/// The pause before a log is looked at again that was found to be something else. Only an operator can
-/// mend it, and meanwhile no other room is concerned.
+/// The pause before a log is read again whose key holds a value of another type. Only an operator can
+/// repair it; other rooms are not affected.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The most rooms that catch up at a time.

@@ -27,10 +27,12 @@ use crate::message::RoomName;
 use crate::metrics;
 use crate::threads::lock;
 
-/// The longest the thread reads without looking at what it is asked; a wake-up cuts it short.
+/// The read time-out of the Pub/Sub connection: the thread checks its tasks at least this often. A wake-up
+/// ends the read earlier.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// A message that comes faster than this was there already, and more may be.
+/// A read shorter than this found a message that had been waiting; more may wait behind it
+/// ([`Pace::Busy`]).
 const THERE_ALREADY: Duration = Duration::from_micros(50);
 
 /// A room without members is still heard for this long, since a member may come right back.
@@ -74,7 +76,7 @@ pub(super) struct Listener {
     /// The channels that are confirmed and not current.
     behind: HashSet<String>,
     catch_up_at: Instant,
-    /// The channels whose log is something else than a log, and when to look at it again.
+    /// The channels whose log key holds a value of another type, and when to read it again.
     unreadable: HashMap<String, Instant>,
     /// Rooms that may have no member any more, and when to look.
     forgetting: Vec<(Instant, RoomName)>,
@@ -374,7 +376,7 @@ impl Listener {
                     self.catch_up_at = Instant::now();
                     return false;
                 }
-                // Or else a room's that was forgotten before it was confirmed.
+                // Any other channel is of a room that was forgotten before its subscription was confirmed.
                 let stands = channel == self.keys.control();
                 if stands {
                     self.stands();

@@ -1,5 +1,5 @@
-//! Whether the subscription is alive: TCP cannot tell, and nor can PING. So after a silence something is
-//! published to this instance's own channel, and must be heard.
+//! The probe shows whether the subscription is alive, which neither TCP nor PING can. After a silence this
+//! instance publishes to its own channel, and must hear it in time.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const WITHIN: Duration = Duration::from_secs(1);
 pub(super) enum Probe {
     /// When something was heard.
     Heard(Instant),
-    /// When something was sent that must be heard of.
+    /// When a probe was sent that has not come back.
     Sent(Instant),
 }
 
