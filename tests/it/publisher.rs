@@ -211,3 +211,20 @@ fn sends_stay_in_order_when_redis_forgets_the_scripts_with_two_batches_in_flight
     let texts: Vec<_> = messages.iter().map(|message| &message["text"]).collect();
     assert_eq!(texts, sent.iter().collect::<Vec<_>>());
 }
+
+#[test]
+fn a_room_is_entered_all_the_same_when_redis_forgets_the_scripts() {
+    let mut house = House::new();
+    for n in 0..30 {
+        let _: String = house.redis.run(&["SCRIPT", "FLUSH"]);
+        let room = format!("room-{n}");
+        house
+            .alice
+            .asks(&json!({"type": "join", "room": room, "history": 5}));
+        let answer = house.alice.event();
+        assert_eq!(answer["type"], "room", "{answer}");
+        assert_eq!(answer["members"], json!(["alice"]));
+        house.alice.asks(&json!({"type": "leave", "room": room}));
+        assert_eq!(house.alice.event()["type"], "parted");
+    }
+}

@@ -66,8 +66,10 @@ pub(super) struct Publisher {
 /// Commands of one caller, who waits for their answers.
 pub(super) struct Questions<'a> {
     publisher: &'a Publisher,
-    tell: Sender<Result<Value, BackplaneError>>,
-    answers: Receiver<Result<Value, BackplaneError>>,
+    tell: Sender<(usize, Result<Value, BackplaneError>)>,
+    /// Each with the place of its command. They may come in another order: a command whose script Redis
+    /// forgot is repeated behind the others.
+    answers: Receiver<(usize, Result<Value, BackplaneError>)>,
     asked: usize,
     due: Instant,
 }
@@ -75,24 +77,27 @@ pub(super) struct Questions<'a> {
 impl Questions<'_> {
     /// Sends a command.
     pub(super) fn ask(&mut self, command: &Cmd) {
+        let (place, tell) = (self.asked, self.tell.clone());
         self.asked += 1;
-        let tell = self.tell.clone();
         let on_answer = move |answer| {
             // The caller may have given up.
-            let _ = tell.send(answer);
+            let _ = tell.send((place, answer));
         };
         self.publisher
             .submit_by(self.due, command, Box::new(on_answer));
     }
 
-    /// Waits for the answers, which come in the order of the commands.
+    /// Waits for the answers, and returns them in the order of the commands.
     pub(super) fn wait(self) -> Vec<Result<Value, BackplaneError>> {
         let deadline = self.due - QUEUED_WITHIN + ANSWER_WITHIN;
-        let answer = |_| {
-            let answer = self.answers.recv_deadline(deadline);
-            answer.unwrap_or(Err(BackplaneError::NoAnswer))
-        };
-        (0..self.asked).map(answer).collect()
+        let mut answers = vec![Err(BackplaneError::NoAnswer); self.asked];
+        for _ in 0..self.asked {
+            let Ok((place, answer)) = self.answers.recv_deadline(deadline) else {
+                break;
+            };
+            answers[place] = answer;
+        }
+        answers
     }
 }
 
