@@ -244,6 +244,27 @@ fn who_leaves_while_redis_is_away_is_gone_when_it_is_back() {
 }
 
 #[test]
+fn a_room_whose_keys_became_something_else_makes_nobody_leave_another_room() {
+    let redis = Redis::start();
+    let ttl = ["--presence-ttl", "3"];
+    let (here, there) = (Hubbub::on_with(&redis, &ttl), Hubbub::on_with(&redis, &ttl));
+    let _: String = redis.run(&["SET", "hubbub:{bad}:members", "x"]);
+    let mut bob = there.join("bob");
+    let _alice = here.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    let mut carol = Client::json(here.address(), "carol");
+    let begun = Instant::now();
+    // Longer than the expiry is the point.
+    while begun.elapsed() < Duration::from_secs(5) {
+        carol.asks(&json!({"type": "join", "room": "bad"}));
+        assert_eq!(carol.event()["type"], "error");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: alice, bob", "and nothing before it");
+}
+
+#[test]
 fn comings_and_goings_are_published_once() {
     let redis = Redis::start();
     let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));

@@ -18,7 +18,7 @@ use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, Keys, PresenceStep, Scripts};
 use crate::backplane::roster::Roster;
-use crate::backplane::{Departure, Retention};
+use crate::backplane::{BackplaneError, Departure, Retention};
 use crate::hub::Hub;
 use crate::message::{RoomName, UserName};
 use crate::threads;
@@ -179,12 +179,16 @@ impl Presence {
         let presence = Arc::clone(self);
         self.publisher.submit(
             &depart,
-            Box::new(move |answer| {
-                if answer.is_err() {
-                    presence.not_renewed.store(true, Ordering::Release);
-                }
-            }),
+            Box::new(move |answer| presence.note_failure(answer.err())),
         );
+    }
+
+    /// After a step that may not be done, all users arrive anew. A refusal for good concerns one room, whose
+    /// keys hold something else: it must not disturb the others.
+    fn note_failure(&self, error: Option<BackplaneError>) {
+        if error.is_some_and(|error| !matches!(error, BackplaneError::Refused(_))) {
+            self.not_renewed.store(true, Ordering::Release);
+        }
     }
 
     /// The step for every room in `roster`.
@@ -264,7 +268,9 @@ impl Rounds {
             self.renew_before_sweeping(now, now);
         }
         if presence.not_renewed.swap(false, Ordering::AcqRel) {
-            self.renew_before_sweeping(now, now + RENEW_AGAIN);
+            // Never later than it would be anyway, or steps that keep failing would keep all from being
+            // renewed.
+            self.renew_before_sweeping(now, self.renew_at.min(now + RENEW_AGAIN));
         }
         if now >= self.renew_at {
             self.renew_at = now + presence.ttl / 3;
@@ -312,7 +318,7 @@ impl Rounds {
                         presence.forgotten.store(true, Ordering::Release);
                     }
                     Ok(_) => {}
-                    Err(_) => presence.not_renewed.store(true, Ordering::Release),
+                    Err(error) => presence.note_failure(Some(error)),
                 }),
             );
         }
