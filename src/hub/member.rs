@@ -139,7 +139,12 @@ impl Member {
         self.last = last;
         self.listed = listed;
         for broadcast in self.held.take().map_or(Vec::new(), |held| held.events) {
-            self.take(&EventBatch::new(&[broadcast]));
+            // A gap before `last` lies in the past, which has told it. Behind it, ids would begin anew.
+            let is_past = matches!(&broadcast.event, Event::Gap { before: Some(before), .. }
+                if last.is_some_and(|last| *before <= last));
+            if !is_past {
+                self.take(&EventBatch::new(&[broadcast]));
+            }
         }
     }
 }

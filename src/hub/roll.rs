@@ -136,8 +136,8 @@ impl Roll {
                 joined,
                 revision,
             };
-            let listed_from = self.apply(&change).unwrap_or(revision);
-            news.extend(self.news(change, listed_from));
+            self.apply(&change);
+            news.extend(self.news(change, Revision::ZERO));
         }
         news
     }
@@ -158,25 +158,31 @@ impl Roll {
             // The list of the room is newer, but other members may have an older one.
             return self.news(change, Revision::ZERO);
         } else {
-            self.revision = change.revision;
-            self.apply(&change).unwrap_or(first)
+            let heard = std::mem::replace(&mut self.revision, change.revision);
+            match self.apply(&change) {
+                None => Revision::ZERO,
+                // The room knows it. It is news to members that were shown a user between two changes
+                // that cancel out; to those whose list is newer than all that the room had heard, since a
+                // notice was lost; and to those that entered since Redis lost its data.
+                Some(known_since) => first.min(heard.next()).min(known_since),
+            }
         };
         self.news(change, listed_from)
     }
 
-    /// Applies a change. Returns the lowest list revision to which it is news. `None` if `present` shows it
-    /// already: then it is news only to members whose list lies between two changes that cancel out.
+    /// Applies a change. If `present` shows it already, returns the beginning of a later history, in which
+    /// the shared state has to be told again, or else the change's own revision.
     fn apply(&mut self, change: &PresenceChange) -> Option<Revision> {
         let present = self.present.get_or_insert_default();
         let began = change.revision.began;
-        let before = match change.joined {
-            true => present.insert(change.user.clone(), began),
-            false => present.remove(&change.user),
-        };
-        match before {
-            // Redis lost its data and is told again: news to those that entered since then.
-            Some(before) if change.joined && before < began => Some(Revision { began, number: 0 }),
-            before => (before.is_none() == change.joined).then_some(Revision::ZERO),
+        if !change.joined {
+            let before = present.remove(&change.user);
+            return before.is_none().then_some(change.revision);
+        }
+        let before = present.insert(change.user.clone(), began)?;
+        match before < began {
+            true => Some(Revision { began, number: 0 }),
+            false => Some(change.revision),
         }
     }
 

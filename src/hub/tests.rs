@@ -254,6 +254,44 @@ fn a_user_that_is_told_again_after_redis_lost_its_data_is_news_to_those_alone_th
 }
 
 #[test]
+fn a_member_whose_list_shows_what_the_room_missed_is_told_of_the_next_change() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice", "carol"]);
+    // The notice that carol left is lost. Bob is shown the room without her.
+    lock(&test.revision).number += 1;
+    let bob = test.admit(2, "bob");
+    test.release(2, &["alice", "bob"]);
+    test.notice(joined("carol"));
+    assert_eq!(lines(&alice), Vec::<String>::new());
+    assert_eq!(lines(&bob), ["* carol joined"]);
+}
+
+#[test]
+fn a_held_gap_that_lies_in_the_past_repeats_no_message() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.say(&[5], None);
+    let (after, before) = (
+        None,
+        Some(MessageId {
+            millis: 1,
+            number: 5,
+        }),
+    );
+    test.deliver(Delivery::Gap { after, before });
+    test.say(&[5, 6, 7], None);
+    // The past was read up to here, with its gap.
+    let (first, list) = (ConnectionId(1), test.list(&[]));
+    let last = Some(MessageId {
+        millis: 1,
+        number: 6,
+    });
+    test.hub.release(&test.room, first, last, &list, None);
+    assert_eq!(lines(&alice), ["bob: 7"]);
+}
+
+#[test]
 fn a_held_notice_follows_only_if_the_initial_list_does_not_show_it() {
     let test = TestHub::new();
     let _alice = test.admit(1, "alice");
