@@ -52,6 +52,7 @@ people("two people on two instances see each other come, type, talk and leave", 
   await alice.sees("hello alice\nin two lines");
   await alice.says("hello bob");
   await bob.sees("hello bob");
+  await alice.sees("hello bob");
   await bob.sees("hello alice\nin two lines");
   assert.deepEqual(await alice.messages(), await bob.messages());
   await bob.page.click("#leave");
