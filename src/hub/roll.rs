@@ -156,7 +156,7 @@ impl Roll {
             Revision::ZERO
         } else if change.revision <= self.revision {
             // The list of the room is newer, but other members may have an older one.
-            return self.news(change, Revision::ZERO);
+            Revision::ZERO
         } else {
             let heard = std::mem::replace(&mut self.revision, change.revision);
             match self.apply(&change) {

@@ -147,12 +147,13 @@ impl Room {
         for broadcasts in together {
             let batch = EventBatch::new(broadcasts);
             // Encoded here: those that enter and leave must not wait for it.
-            for (encoding, _) in [Encoding::Text, Encoding::Json]
+            for (encoding, members) in [Encoding::Text, Encoding::Json]
                 .into_iter()
                 .zip(by_encoding)
-                .filter(|(_, members)| *members > 0)
             {
-                batch.frame(encoding, &[]);
+                if members > 0 {
+                    batch.frame(encoding, &[]);
+                }
             }
             for member in &mut *lock(&self.members[worker]) {
                 told |= member.take(&batch);
