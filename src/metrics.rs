@@ -116,6 +116,27 @@ pub fn render() -> String {
     text
 }
 
+/// Appends a metric that has a value for each of some labels. One whose name ends in `_total` is a counter.
+pub fn render_labelled<'a>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl Iterator<Item = (&'a str, u64)>,
+) {
+    let kind = if name.ends_with("_total") {
+        "counter"
+    } else {
+        "gauge"
+    };
+    // Writing to a string does not fail.
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    for (of, value) in values {
+        let of = of.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(text, "{name}{{{label}=\"{of}\"}} {value}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

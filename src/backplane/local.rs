@@ -13,7 +13,8 @@ use super::backlog::{Backlog, Place};
 use super::log::{self, Logs};
 use super::roster::Roster;
 use super::{
-    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, Stored,
+    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, ShardState,
+    Stored,
 };
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{MessageId, Notice, PresenceChange, RoomName, UserName};
@@ -84,7 +85,7 @@ fn run(shared: &Shared, queue: &Receiver<Job>) {
     let mut next_graces = Instant::now() + GRACES;
     let mut next_forgetting = Instant::now() + FORGETTING;
     loop {
-        let next_flush = shared.hub.flush_due(Instant::now());
+        let next_flush = shared.hub.flush_due(Instant::now(), |_| true);
         let wait_until = next_flush.map_or(next_graces, |next| next.min(next_graces));
         let job = queue.recv_deadline(wait_until);
         let pace = match queue.is_empty() {
@@ -202,8 +203,8 @@ impl Backplane for Local {
         self.submit(Job::Notice(room.clone(), Notice::Typing(user.clone())));
     }
 
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
+    fn shards(&self) -> Vec<ShardState> {
+        Vec::new()
     }
 
     fn in_flight(&self) -> usize {

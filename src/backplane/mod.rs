@@ -105,6 +105,44 @@ pub struct Entrance {
     pub members: MemberList,
 }
 
+/// The state of one server of the backplane.
+#[derive(Debug, Clone)]
+pub struct ShardState {
+    /// Its name.
+    pub name: String,
+    /// Why no message can be published and heard there now.
+    pub trouble: Option<String>,
+    /// The commands that wait to be sent.
+    pub waiting: usize,
+    /// The number of times that the command connection was lost.
+    pub losses: u64,
+    /// The number of times that the subscription was lost.
+    pub cuts: u64,
+}
+
+/// Whether an instance on these servers can take users, and with which servers missing; if not, why.
+pub fn readiness(shards: &[ShardState]) -> Result<String, String> {
+    let away = shards.iter().filter_map(|shard| {
+        let trouble = shard.trouble.as_ref()?;
+        Some((shard, trouble))
+    });
+    let away: Vec<_> = away.collect();
+    if let [(_, why)] = away[..]
+        && shards.len() == 1
+    {
+        return Err(why.clone());
+    }
+    let named = away
+        .iter()
+        .map(|(shard, why)| format!("{}: {why}", shard.name));
+    let named = named.collect::<Vec<_>>().join("; ");
+    match away.len() {
+        0 => Ok("ready".to_owned()),
+        count if count < shards.len() => Ok(format!("ready, but for the rooms on {named}")),
+        _ => Err(named),
+    }
+}
+
 /// The way in which a connection left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
@@ -157,8 +195,8 @@ pub trait Backplane: Send + Sync {
     /// Tells the room that this user is typing. Best effort; does not wait.
     fn typing(&self, room: &RoomName, user: &UserName);
 
-    /// Whether a message could be published and heard now; if not, why.
-    fn ready(&self) -> Result<(), String>;
+    /// The servers that the rooms are on; none if all is in memory.
+    fn shards(&self) -> Vec<ShardState>;
 
     /// The number of publications that wait for their receipt.
     fn in_flight(&self) -> usize;

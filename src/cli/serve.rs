@@ -49,9 +49,11 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "HUBBUB_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// The Redis that instances share: redis://user:password@host:port/db, all but the host optional,
-    /// or rediss:// for TLS; without it this instance serves alone
-    #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, hide_env_values = true)]
-    redis: Option<RedisAddress>,
+    /// redis+sentinel://host,host/name for the master of that name, redis+cluster://host:port,host:port
+    /// for a cluster, or rediss in place of redis for TLS. Repeated (in the variable, with spaces
+    /// between), the rooms are spread over all; without it this instance serves alone
+    #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, value_delimiter = ' ', hide_env_values = true)]
+    redis: Vec<RedisAddress>,
     /// The prefix of all keys and channels in Redis
     #[arg(
         long,
@@ -226,10 +228,10 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
         let id = argument.get_id().as_str();
         let value = match (id, given.get_raw(id)) {
             (_, None) => "(not set)".to_owned(),
-            ("redis", Some(_)) => config
-                .redis
-                .as_ref()
-                .map_or_else(String::new, ToString::to_string),
+            ("redis", Some(_)) => {
+                let redis: Vec<_> = config.redis.iter().map(ToString::to_string).collect();
+                redis.join(" and ")
+            }
             (_, Some(_)) if argument.is_hide_env_values_set() => "(hidden)".to_owned(),
             (_, Some(values)) => {
                 let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();

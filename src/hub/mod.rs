@@ -166,7 +166,7 @@ impl Hub {
     }
 
     /// The fan-out: gives a delivery to every member of the room. Only one thread at a time may call
-    /// it, in each room's order. Joins and leaves in quick succession wait for [`Hub::flush_due`] or for
+    /// it for one room, in the room's order. Joins and leaves in quick succession wait for [`Hub::flush_due`] or for
     /// the room's next message.
     pub fn deliver(&self, name: &RoomName, delivery: Delivery, pace: Pace) {
         self.deliver_at(name, delivery, pace, Instant::now());
@@ -220,17 +220,20 @@ impl Hub {
         }
     }
 
-    /// Tells the pending joins and leaves that are due. Returns the time at which the next are, if any
-    /// are pending. The delivering thread calls this on every round; there is rarely anything to do.
-    pub fn flush_due(&self, now: Instant) -> Option<Instant> {
+    /// Tells the pending joins and leaves that are due in the rooms that are `mine`. Returns the time at which
+    /// the next are, if any are pending. A delivering thread calls this on every round, for the rooms that it
+    /// delivers to; there is rarely anything to do.
+    pub fn flush_due(&self, now: Instant, mine: impl Fn(&RoomName) -> bool) -> Option<Instant> {
         loop {
             let name = {
                 let mut all_due = lock(&self.due);
-                let (due, _) = all_due.first()?;
-                if *due > now {
-                    return Some(*due);
+                let next = all_due.iter().find(|(_, room)| mine(room))?;
+                if next.0 > now {
+                    return Some(next.0);
                 }
-                all_due.pop_first()?.1
+                let next = next.clone();
+                all_due.remove(&next);
+                next.1
             };
             // The room looks again: a message may have flushed these notices, and later ones may be
             // pending.
@@ -244,9 +247,9 @@ impl Hub {
         }
     }
 
-    /// Tells all pending joins and leaves.
-    pub fn flush(&self) {
-        self.flush_due(Instant::now() + NOTICE_INTERVAL);
+    /// Tells all pending joins and leaves in the rooms that are `mine`.
+    pub fn flush(&self, mine: impl Fn(&RoomName) -> bool) {
+        self.flush_due(Instant::now() + NOTICE_INTERVAL, mine);
     }
 
     /// Ends the workers, after the last delivery.

@@ -15,8 +15,9 @@ use crate::backplane::{RedisAddress, Retention};
 pub struct Config {
     /// The address to listen on; port 0 lets the system choose a port.
     pub listen: SocketAddr,
-    /// The Redis that instances share; without it the embedded backplane serves one instance.
-    pub redis: Option<RedisAddress>,
+    /// The Redis that instances share, or several, over which the rooms are spread; without any the embedded
+    /// backplane serves one instance.
+    pub redis: Vec<RedisAddress>,
     /// The prefix of all keys and channels in Redis.
     pub prefix: String,
     /// The longest time that a teardown may take.
@@ -153,6 +154,8 @@ pub enum ConfigError {
     Prefix,
     /// A few messages of the largest size fill the outbox.
     OutboxSmallerThanMessage,
+    /// These Redis servers cannot serve together. A sentence.
+    Redis(String),
 }
 
 impl fmt::Display for ConfigError {
@@ -165,6 +168,7 @@ impl fmt::Display for ConfigError {
             Self::OutboxSmallerThanMessage => f.write_str(
                 "--outbox-bytes must be at least 16 times --max-message, or a few messages would fill it",
             ),
+            Self::Redis(why) => f.write_str(why),
         }
     }
 }
@@ -191,7 +195,7 @@ impl Config {
         if self.outbox_bytes < self.max_message.saturating_mul(OUTBOX_MESSAGES) {
             return Err(ConfigError::OutboxSmallerThanMessage);
         }
-        Ok(())
+        RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
 }
 
@@ -201,7 +205,7 @@ impl Default for Config {
         let count = |limit: Limit| limit.default as usize;
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            redis: None,
+            redis: Vec::new(),
             prefix: "hubbub".to_owned(),
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),

@@ -105,11 +105,9 @@ impl Server {
         let hub = Hub::start(InstanceId::random(), config.fanout_workers());
         let hub = Arc::new(hub.map_err(StartError::Thread)?);
         let retention = config.retention.clone();
-        let backplane: Box<dyn Backplane> = match &config.redis {
-            None => {
-                Box::new(Local::start(Arc::clone(&hub), retention).map_err(StartError::Thread)?)
-            }
-            Some(redis) => Box::new(
+        let backplane: Box<dyn Backplane> = match &config.redis[..] {
+            [] => Box::new(Local::start(Arc::clone(&hub), retention).map_err(StartError::Thread)?),
+            redis => Box::new(
                 Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
             ),
         };
@@ -136,9 +134,12 @@ impl Server {
 
     /// The name of the backplane, for the log.
     pub fn runs_on(&self) -> String {
-        match &self.state.config.redis {
-            None => "the embedded backplane".to_owned(),
-            Some(redis) => format!("Redis at {redis}"),
+        match &self.state.config.redis[..] {
+            [] => "the embedded backplane".to_owned(),
+            redis => {
+                let redis: Vec<_> = redis.iter().map(ToString::to_string).collect();
+                format!("Redis at {}", redis.join(" and "))
+            }
         }
     }
 

@@ -192,7 +192,7 @@ fn check_shows_what_is_in_effect_and_where_it_comes_from_without_secrets() {
     assert_eq!(line("--send-rate"), "--send-rate 10 the default");
     assert_eq!(
         line("--redis"),
-        "--redis redis.example:6379, database 3 from HUBBUB_REDIS"
+        "--redis redis.example:6379/3 from HUBBUB_REDIS"
     );
     assert_eq!(
         line("--token-secret"),

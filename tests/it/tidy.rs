@@ -232,7 +232,9 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
             "keeper",
             "publisher",
             "receipts",
-            "subscriber"
+            "sentinel",
+            "subscriber",
+            "topology"
         ]
     );
 }

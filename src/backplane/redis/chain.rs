@@ -25,6 +25,16 @@ pub(super) struct Heard {
 }
 
 impl Heard {
+    /// A room that is to be heard; `waiting` is told once it is.
+    pub(super) fn anew(room: RoomName, waiting: Vec<(Instant, Sender<()>)>) -> Self {
+        Self {
+            room,
+            asked: None,
+            chain: Chain::Unknown,
+            waiting,
+        }
+    }
+
     /// Whether somebody still waits for the room to be heard.
     pub(super) fn is_awaited(&self, now: Instant) -> bool {
         self.waiting.iter().any(|(until, _)| *until > now)

@@ -1,151 +1,72 @@
-//! The Redis backplane: any number of instances on one Redis.
+//! The Redis backplane: any number of instances on one Redis, on several, or on a cluster.
 //!
-//! Four threads. The [`publisher`] owns the one connection for commands, and writes all that wait in one
-//! batch. The [`receipts`] thread runs the callbacks of large batches of answers; the publisher's thread
-//! runs those of small ones. The [`subscriber`] owns the Pub/Sub connection, fills gaps and delivers to the hub.
-//! The keeper ([`presence`]) renews this instance and announces the users that are gone.
+//! A [`shard`] is one master. Three threads serve it. The [`publisher`] owns the one connection for commands, and
+//! writes all that wait in one batch. The [`receipts`] thread runs the callbacks of large batches of answers; the
+//! publisher's thread runs those of small ones. The [`subscriber`] owns the Pub/Sub connection, fills gaps and
+//! delivers to the hub. The [`router`] says which shard a room is on. The [`keeper`] renews this instance on all of
+//! them and announces the users that are gone.
 //!
 //! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
 //! [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
-//! [`subscriber`] for the way out; then [`presence`], and [`single_flight`], which makes its lists cheap.
-//! Nothing outside this folder knows the `redis` crate.
+//! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
+//! lists cheap. More than one server: [`address`] and [`placement`], then [`sentinel`], or [`slot_map`] and
+//! [`cluster`]. Nothing outside this folder knows the `redis` crate.
 
+mod placement;
 mod wire;
+mod address;
+mod sentinel;
+mod source;
 mod receipts;
 mod pipeline;
-mod publisher;
 mod chain;
+mod news;
+mod publisher;
 mod subscription;
 mod listener;
 mod subscriber;
-mod single_flight;
 mod presence;
+mod single_flight;
+mod shard;
+mod slot_map;
+mod cluster;
+mod router;
+mod keeper;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, Sender};
-use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{
-    Client, Cmd, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
-    RedisError, Value,
-};
+pub use self::address::RedisAddress;
 
-use self::pipeline::Pipeline;
-use self::presence::Keeper;
-use self::publisher::{Publisher, QUEUED_WITHIN};
-use self::single_flight::SingleFlight;
-use self::subscriber::Subscriber;
-use self::wire::{Keys, PresenceStep, Scripts};
-use super::backlog::Backlog;
+use self::address::Form;
+use self::cluster::Cluster;
+use self::keeper::Keeper;
+use self::news::News;
+use self::placement::Share;
+use self::presence::Users;
+use self::publisher::Connecting;
+use self::router::Router;
+use self::sentinel::SentinelWatch;
+use self::shard::Shard;
+use self::source::Source;
+use self::subscription::CONFIRM_WITHIN;
+use self::wire::{Keys, PubSub, Scripts};
 use super::{
-    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, Stored,
+    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, ShardState,
 };
 use crate::hub::Hub;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
 
-/// The time-out of a TCP connection, and then of its handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The time-out of a batch of commands. With [`CONNECT_TIMEOUT`] it stays below
-/// [`super::ANSWER_WITHIN`]: a command may wait for one such time and one attempt to connect.
+/// The time-out of a batch of commands. With the time for an attempt to connect it stays below
+/// [`super::ANSWER_WITHIN`]: a command may wait for one of each.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(1500);
-
-/// The most pages of logs that are read at a time. They may be large, and sends must not wait behind many
-/// of them; further readers wait for their turn before they ask Redis.
-const READS: usize = 8;
-
-/// The commands of one connection that enters a room: its arrival, the two for the newest id, and the past.
-const MOST_AT_ENTRANCE: usize = 4;
 
 /// The ceiling of the first and of the longest wait between two attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_CAP: Duration = Duration::from_secs(1);
-
-/// Where a Redis is and how to log in there. Shows itself without the password.
-#[derive(Clone)]
-pub struct RedisAddress {
-    client: Client,
-    shown: String,
-    /// The time-out of each step of connecting.
-    step: Duration,
-}
-
-impl RedisAddress {
-    /// Reads `redis://[user][:password@]host[:port][/db]`, `rediss:` for the same over TLS, or
-    /// `unix:` and a path.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        if asks_for_tls(url) && !cfg!(feature = "tls") {
-            return Err("this hubbub was built without TLS for Redis; \
-                        cargo install --path . --features tls builds one with it"
-                .to_owned());
-        }
-        let info = url.into_connection_info().map_err(|error| {
-            let why = error.detail().unwrap_or("this is not the URL of a Redis");
-            format!("{why}; it should look like redis://127.0.0.1:6379")
-        })?;
-        if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
-            return Err(
-                "a certificate is always checked here; leave #insecure out, and name the file of \
-                 your own authority in SSL_CERT_FILE"
-                    .to_owned(),
-            );
-        }
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(10))
-            .with_interval(Duration::from_secs(5));
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive)
-            .set_user_timeout(Duration::from_secs(10));
-        let login = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3)
-            // Each reply in a handshake has a time-out of its own, and nobody needs these two.
-            .set_skip_set_lib_name();
-        let replies = if login.db() == 0 { 1 } else { 2 };
-        let step = CONNECT_TIMEOUT / replies;
-        let shown = format!("{}, database {}", info.addr(), login.db());
-        let info = info.set_tcp_settings(tcp).set_redis_settings(login);
-        let client = Client::open(info).map_err(|error| error.to_string())?;
-        Ok(Self {
-            client,
-            shown,
-            step,
-        })
-    }
-
-    fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.client.get_connection_with_timeout(self.step)?;
-        connection.set_write_timeout(Some(COMMAND_TIMEOUT))?;
-        connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
-        Ok(connection)
-    }
-}
-
-fn asks_for_tls(url: &str) -> bool {
-    let scheme = url.split(':').next().unwrap_or_default();
-    ["rediss", "valkeys"]
-        .iter()
-        .any(|tls| scheme.eq_ignore_ascii_case(tls))
-}
-
-impl fmt::Display for RedisAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
-impl fmt::Debug for RedisAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
 
 /// Why a Redis cannot be used at start. The operator acts next.
 #[derive(Debug)]
@@ -162,140 +83,145 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// A sentence for people; the crate's own text where it says it best.
-fn describe(error: &RedisError) -> String {
-    if error.is_timeout() {
-        return "it accepts connections but does not answer".to_owned();
-    }
-    if error.is_connection_refusal() {
-        return "nothing listens there (connection refused)".to_owned();
-    }
-    // A TLS error comes as the text of an I/O error.
-    let text = error.to_string();
-    if text.contains("CertificateRequired") {
-        return "it wants a certificate of ours, and there is none (tls-auth-clients no)"
-            .to_owned();
-    }
-    if text.contains("certificate") {
-        return format!(
-            "its certificate is not trusted; SSL_CERT_FILE may name the file of your own authority ({text})"
-        );
-    }
-    match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
-            let why = error.detail().unwrap_or("wrong user or password");
-            format!("it refuses the login: {why}")
-        }
-        (ErrorKind::Parse, _) => "what answers there does not speak the Redis protocol".to_owned(),
-        (ErrorKind::RESP3NotSupported, _) => {
-            "it is too old; Redis 6.2 or newer is needed".to_owned()
-        }
-        _ => text,
-    }
-}
-
-/// Many instances, one Redis.
+/// Many instances, and the Redis servers that they share.
 pub struct Redis {
-    publisher: Arc<Publisher>,
-    subscriber: Subscriber,
+    router: Arc<Router>,
     keeper: Keeper,
-    keys: Keys,
-    scripts: Scripts,
-    single_flight: SingleFlight,
-    /// Holds one item for each read that waits for Redis.
-    reading: (Sender<()>, Receiver<()>),
     retention: Retention,
-    backlog: Backlog,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Redis {
-    /// Connects, checks that this Redis can do what is needed, and starts the threads. Deliveries
-    /// go to `hub`; keys and channels begin with `prefix`.
+    /// Connects, checks that these servers can do what is needed, and starts the threads. Deliveries
+    /// go to `hub`; keys and channels begin with `prefix`. There is at least one address; of several, each has a
+    /// part of the rooms.
     pub fn start(
-        address: &RedisAddress,
+        addresses: &[RedisAddress],
         prefix: &str,
         hub: &Arc<Hub>,
         retention: Retention,
     ) -> Result<Self, ConnectError> {
-        let fail = |why: String| ConnectError {
+        let fail = |address: &RedisAddress, why: String| ConnectError {
             address: address.to_string(),
             why,
         };
-        let scripts = Scripts::new();
         let keys = Keys::new(prefix, hub.instance());
-        let pipeline = Pipeline::connect(address, &keys, &scripts).map_err(fail)?;
-        let spawned = |error: io::Error| fail(format!("no thread for it: {error}"));
-        let publisher = Arc::new(
-            Publisher::start(address.clone(), pipeline, keys.clone(), scripts.clone())
-                .map_err(spawned)?,
-        );
-        let subscriber =
-            Subscriber::start(address.clone(), hub, &publisher, &keys).map_err(spawned)?;
-        let keeper = Keeper::start(hub, &publisher, &subscriber, &keys, &scripts, &retention)
-            .map_err(spawned)?;
-        subscriber.wait_until_heard().map_err(fail)?;
+        let users = Users::new(hub, &retention);
+        let deadline = || Instant::now() + CONFIRM_WITHIN;
+        let router = match addresses {
+            [address @ RedisAddress(Form::Cluster { seeds, nodes })] => {
+                let scripts = Scripts::new(PubSub::Sharded);
+                let cluster = Cluster::start(seeds, nodes, &keys, &scripts, &users)
+                    .map_err(|why| fail(address, why))?;
+                let deadline = deadline();
+                // One that is away keeps nobody from the others.
+                let heard = cluster.shards().into_iter();
+                let heard: Vec<_> = heard.map(|one| one.wait_until_heard(deadline)).collect();
+                if !heard.iter().any(Result::is_ok) {
+                    let why = heard.into_iter().find_map(Result::err);
+                    return Err(fail(
+                        address,
+                        why.unwrap_or_else(|| "it has no master".to_owned()),
+                    ));
+                }
+                Router::Cluster(cluster)
+            }
+            _ => {
+                let shards: Result<_, _> = (0..addresses.len())
+                    .map(|index| {
+                        let shard = start_server(addresses, index, &keys, &users);
+                        shard.map_err(|why| fail(&addresses[index], why))
+                    })
+                    .collect();
+                let shards: Vec<_> = shards?;
+                for (shard, address) in shards.iter().zip(addresses) {
+                    let heard = shard.wait_until_heard(deadline());
+                    heard.map_err(|why| fail(address, why))?;
+                }
+                Router::Servers(shards)
+            }
+        };
+        let router = Arc::new(router);
+        let keeper = Keeper::start(&router, &users).map_err(|error| {
+            let why = format!("no thread for it: {error}");
+            fail(&addresses[0], why)
+        })?;
         Ok(Self {
-            publisher,
-            subscriber,
+            router,
             keeper,
-            keys,
-            scripts,
-            single_flight: SingleFlight::default(),
-            reading: crossbeam_channel::bounded(READS),
             retention,
-            backlog: Backlog::default(),
             in_flight: Arc::default(),
         })
     }
+
+    fn shard(&self, room: &RoomName) -> Result<Arc<Shard>, BackplaneError> {
+        self.router.shard(room).ok_or(BackplaneError::Unavailable)
+    }
 }
 
-impl Redis {
-    /// Sends a command whose answer may be large, once it is its turn.
-    fn read_in_turn(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        let due = Instant::now() + QUEUED_WITHIN;
-        let (enter, leave) = &self.reading;
-        if enter.send_deadline((), due).is_err() {
-            return Err(BackplaneError::Unavailable);
+/// Connects to the server at this index, and starts its shard. The error is a sentence.
+fn start_server(
+    addresses: &[RedisAddress],
+    index: usize,
+    keys: &Keys,
+    users: &Users,
+) -> Result<Arc<Shard>, String> {
+    let address = &addresses[index];
+    let no_thread = |error| format!("no thread for it: {error}");
+    let source = match &address.0 {
+        Form::Server(server) => Source::Server(server.clone()),
+        Form::Sentinel {
+            sentinels,
+            name,
+            master,
+        } => {
+            let watch = SentinelWatch::start(sentinels, name, master)?;
+            Source::Sentinel(Arc::new(watch.map_err(no_thread)?))
         }
-        let answer = self.publisher.call_by(due, command);
-        let _ = leave.try_recv();
-        answer
-    }
+        Form::Cluster { .. } => return Err("a cluster serves alone".to_owned()),
+    };
+    let servers = addresses.len();
+    let (share, list) = match servers {
+        // Instances may know an only server by different names.
+        1 => (Share::All, "one server".to_owned()),
+        _ => {
+            let names: Vec<_> = addresses.iter().map(RedisAddress::name).collect();
+            (Share::Part { index, servers }, names.join(" "))
+        }
+    };
+    let to = Connecting {
+        source,
+        name: address.name(),
+        keys: keys.clone(),
+        scripts: Scripts::new(PubSub::Plain),
+        servers: Some(list.into()),
+        news: News(None),
+    };
+    let pipeline = to.connect()?;
+    let shard = Shard::start(to, Some(pipeline), share, users);
+    Ok(Arc::new(shard.map_err(no_thread)?))
 }
 
 impl Backplane for Redis {
     fn publish(&self, draft: Draft, receipt: Receipt) {
-        let Some(place) = self.backlog.admit(&draft) else {
-            return receipt(Err(BackplaneError::Overloaded));
-        };
-        let command = self.scripts.publish(&self.keys, &draft, &self.retention);
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let in_flight = Arc::clone(&self.in_flight);
-        self.publisher.submit(
-            &command,
-            Box::new(move |answer| {
-                drop(place);
-                receipt(answer.and_then(|value| {
-                    let (id, duplicate) = wire::publish_answer(&value)?;
-                    Ok(Stored { id, duplicate })
-                }));
-                in_flight.fetch_sub(1, Ordering::AcqRel);
-            }),
-        );
+        match self.router.shard(&draft.room) {
+            Some(shard) => shard.publish(&draft, &self.retention, &self.in_flight, receipt),
+            None => receipt(Err(BackplaneError::Unavailable)),
+        }
     }
 
     fn subscribe(&self, room: &RoomName) -> Result<(), BackplaneError> {
-        self.subscriber.hear(room)
+        self.shard(room)?.hear(room)
     }
 
     fn unsubscribe(&self, room: &RoomName) {
-        self.subscriber.may_forget(room);
+        if let Some(shard) = self.router.shard(room) {
+            shard.may_forget(room);
+        }
     }
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
-        let command = wire::read_excerpt(&self.keys, room, page, limit);
-        wire::excerpt(&self.read_in_turn(&command)?, page, limit)
+        self.shard(room)?.read(room, page, limit)
     }
 
     fn began_after(&self, _id: MessageId) -> bool {
@@ -309,31 +235,7 @@ impl Backplane for Redis {
         user: &UserName,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
-        let mut questions = self.publisher.questions(MOST_AT_ENTRANCE);
-        self.keeper.arrive(room, user, &mut questions);
-        for question in wire::tail(&self.keys, room) {
-            questions.ask(&question);
-        }
-        if let Some((page, limit)) = past {
-            questions.ask(&wire::read_excerpt(&self.keys, room, page, limit));
-        }
-        let members = self.single_flight.ask(room, || {
-            let question = self.keeper.question(room, PresenceStep::Roll);
-            wire::member_list(&self.publisher.call(&question)?)
-        });
-        let answers: Result<Vec<_>, _> = questions.wait().into_iter().collect();
-        let mut answers = answers?;
-        let past = match (past, answers.pop_if(|_| past.is_some())) {
-            (Some((page, limit)), Some(answer)) => wire::excerpt(&answer, page, limit)?,
-            _ => Excerpt::default(),
-        };
-        // An arrival may stand before them.
-        let tail = answers.split_off(answers.len().saturating_sub(2));
-        Ok(Entrance {
-            tail: wire::tail_answer(&tail)?,
-            past,
-            members: members?,
-        })
+        self.shard(room)?.enter(room, user, past)
     }
 
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
@@ -341,23 +243,18 @@ impl Backplane for Redis {
     }
 
     fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
-        // While Redis refuses writes, no instance can be renewed, so expired users are still listed.
-        let step = match self.publisher.is_refused() {
-            true => PresenceStep::Roll,
-            false => PresenceStep::Members,
-        };
-        let question = self.keeper.question(room, step);
-        Ok(wire::member_list(&self.publisher.call(&question)?)?.users)
+        self.shard(room)?.members(room)
     }
 
     fn typing(&self, room: &RoomName, user: &UserName) {
-        self.publisher
-            .fire_and_forget(&wire::typing(&self.keys, room, user));
+        if let Some(shard) = self.router.shard(room) {
+            shard.typing(room, user);
+        }
     }
 
-    fn ready(&self) -> Result<(), String> {
-        self.publisher.writable()?;
-        self.subscriber.ready()
+    fn shards(&self) -> Vec<ShardState> {
+        let shards = self.router.shards();
+        shards.iter().map(|shard| shard.state()).collect()
     }
 
     fn in_flight(&self) -> usize {
@@ -365,10 +262,23 @@ impl Backplane for Redis {
     }
 
     fn close(&self) {
-        // From here on a Redis that does not answer costs one time-out, not one for each step.
-        self.publisher.connect_no_more();
-        self.subscriber.close();
+        self.router.hold_still();
+        let shards = self.router.shards();
+        // All at once: one that is frozen does not hold up the others.
+        for shard in &shards {
+            shard.connect_no_more();
+            shard.stop_hearing();
+        }
+        shards.iter().for_each(|shard| shard.join_subscriber());
         self.keeper.close();
-        self.publisher.close();
+        let retiring: Vec<_> = shards
+            .iter()
+            .map(|shard| shard.presence().retire())
+            .collect();
+        retiring
+            .into_iter()
+            .for_each(|retired| drop(retired.wait()));
+        shards.iter().for_each(|shard| shard.stop_publishing());
+        shards.iter().for_each(|shard| shard.join_publisher());
     }
 }

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use log::warn;
 use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
+use super::COMMAND_TIMEOUT;
+use super::address::describe;
 use super::receipts::{Answered, OnAnswer};
+use super::source::Source;
 use super::wire::{self, Keys, Scripts};
-use super::{COMMAND_TIMEOUT, RedisAddress, describe};
 use crate::backplane::BackplaneError;
 
-/// The time-out of the first questions on a connection, and then of loading the scripts.
+/// The time-out of loading the scripts.
 const BEGIN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// While replies come this close together, the socket's time-out is left as it is.
@@ -31,6 +33,8 @@ pub(super) struct PendingCommand {
     pub(super) due: Instant,
     /// Whether Redis did not know its script once already.
     pub(super) repeated: bool,
+    /// Whether it stays where it was sent, even if its slot is on another node.
+    pub(super) stays: bool,
 }
 
 impl PendingCommand {
@@ -41,9 +45,6 @@ impl PendingCommand {
         }
     }
 }
-
-/// Said of a Redis that takes no writes.
-pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
 
 /// A connection for commands.
 pub(super) struct Pipeline {
@@ -72,6 +73,10 @@ pub(super) struct Outcome {
     pub(super) answers: Vec<Answered>,
     /// Commands whose script Redis does not know. They did nothing, and have no answer yet.
     pub(super) unknown: Vec<PendingCommand>,
+    /// Commands whose slot is on another node, at this `host:port`. They did nothing, and have no answer yet.
+    pub(super) moved: Vec<(u16, String, PendingCommand)>,
+    /// Whether some slot is served by another node, or by none.
+    pub(super) is_stale: bool,
     /// The number of its commands, and the time from its writing to its last answer.
     pub(super) size: usize,
     pub(super) took: Duration,
@@ -84,32 +89,32 @@ pub(super) struct Outcome {
 }
 
 impl Pipeline {
-    /// Connects, looks whether this Redis takes writes, and loads the scripts. A replica is not
-    /// connected to. The error is a sentence.
+    /// Connects, loads the scripts, and looks whether this Redis takes writes. The error is a sentence.
     pub(super) fn connect(
-        address: &RedisAddress,
+        source: &Source,
         keys: &Keys,
         scripts: &Scripts,
+        servers: Option<&str>,
     ) -> Result<Self, String> {
-        let connection = address.connect().map_err(|error| describe(&error))?;
         let mut pipeline = Self {
-            connection,
+            connection: source.connect()?,
             in_flight: VecDeque::new(),
             refused: None,
         };
-        let questions = [wire::hello(), wire::memory_policy()];
-        let answers = pipeline.ask(&questions).map_err(|error| describe(&error))?;
-        let [hello, memory] = &answers[..] else {
+        let mut then = vec![wire::memory_policy(), scripts.proof(keys)];
+        then.extend(servers.map(|list| wire::note_servers(keys, list)));
+        let answers = pipeline.load(scripts, then);
+        let answers = answers.map_err(|error| describe(&error))?;
+        let [memory, proof, others @ ..] = &answers[..] else {
             return Err(describe(&late()));
         };
-        if wire::is_replica(hello) {
-            return Err(IS_REPLICA.to_owned());
+        if let Some(list) = others.first().and_then(wire::other_servers) {
+            return Err(other_list(list));
         }
-        let proof = pipeline
-            .load(scripts, Some(scripts.proof(keys)))
-            .map_err(|error| describe(&error))?;
-        if let Some(Value::ServerError(error)) = proof {
-            pipeline.refused = Some(sentence(&error));
+        if let Value::ServerError(error) = proof
+            && !is_elsewhere(error)
+        {
+            pipeline.refused = Some(sentence(error));
         }
         if let Some(policy) = wire::evicting_policy(memory) {
             warn!(
@@ -122,23 +127,23 @@ impl Pipeline {
 
     /// Loads the scripts. One that Redis does not know cannot be mended inside a batch, so they are
     /// loaded ahead (<https://redis.io/docs/latest/commands/script-load/>). `then` runs behind them, and
-    /// its reply is returned.
+    /// the replies to that are returned.
     pub(super) fn load(
         &mut self,
         scripts: &Scripts,
-        then: Option<Cmd>,
-    ) -> Result<Option<Value>, RedisError> {
+        then: Vec<Cmd>,
+    ) -> Result<Vec<Value>, RedisError> {
         let mut commands = scripts.load().to_vec();
         let loads = commands.len();
         commands.extend(then);
         let mut answers = self.ask(&commands)?;
-        let reply = answers.drain(loads..).next();
+        let replies = answers.split_off(loads);
         for answer in answers {
             if let Value::ServerError(error) = answer {
                 return Err(error.into());
             }
         }
-        Ok(reply)
+        Ok(replies)
     }
 
     /// Runs some commands and returns their replies. Nothing is in flight meanwhile.
@@ -218,6 +223,17 @@ impl Pipeline {
                     }
                     // Redis forgets the scripts faster than they can be loaded.
                     Err(BackplaneError::Unavailable)
+                }
+                Ok(Value::ServerError(error)) if is_elsewhere(&error) => {
+                    outcome.is_stale = true;
+                    match redirection(&error) {
+                        Some((slot, to)) if !pending.stays => {
+                            outcome.moved.push((slot, to, pending));
+                            continue;
+                        }
+                        // While a slot moves, nobody would hear there what is stored there.
+                        _ => Err(BackplaneError::Unavailable),
+                    }
                 }
                 Ok(Value::ServerError(error)) => Err(outcome.refuse(&error)),
                 Ok(reply) => Ok(reply),
@@ -307,6 +323,32 @@ impl Outcome {
     }
 }
 
+/// Whether the slot of a command's keys is on another node of the cluster, or on its way there, or nowhere. Such
+/// a command did nothing
+/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>).
+fn is_elsewhere(error: &ServerError) -> bool {
+    use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+    matches!(error.kind(), Some(Moved | Ask | TryAgain | ClusterDown))
+}
+
+/// The slot that moved for good, and the `host:port` of the node that has it. Without a host it is at the same
+/// host.
+fn redirection(error: &ServerError) -> Option<(u16, String)> {
+    if error.kind() != Some(ServerErrorKind::Moved) {
+        return None;
+    }
+    let (slot, to) = error.details()?.split_once(' ')?;
+    Some((slot.parse().ok()?, to.to_owned()))
+}
+
+/// Said of a server that other instances use in another list of servers.
+pub(super) fn other_list(list: &str) -> String {
+    format!(
+        "other instances use it as one of {list}; all of them need the same --redis in the same order \
+         (a list that no instance uses is forgotten after ten seconds)"
+    )
+}
+
 fn sentence(error: &ServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.code()),
@@ -317,13 +359,11 @@ fn sentence(error: &ServerError) -> String {
 const READONLY: &str = "READONLY";
 
 /// Loading its data, out of memory, a replica, failing over, unable to save, in a long script.
-const PASSING_TROUBLE: [&str; 9] = [
+const PASSING_TROUBLE: [&str; 7] = [
     "LOADING",
     "OOM",
     READONLY,
     "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
     "MISCONF",
     "NOREPLICAS",
     "BUSY",

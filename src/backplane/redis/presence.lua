@@ -9,8 +9,8 @@
 -- KEYS[3] string: the revision, "BEGAN-NUMBER": when counting began (us) and the number of the last
 --         announcement. So a list of members and an announcement can be compared. It stays for a day,
 --         so that a clock that is set back repeats none.
--- ARGV    operation, channel, instance, milliseconds to live (sweep: until when, by Redis's clock),
---         users...
+-- ARGV    operation, how to publish (in a cluster SPUBLISH), channel, instance, milliseconds to live
+--         (sweep: until when, by Redis's clock), users...
 --
 --   arrive   the users are connected to the instance, which lives on
 --   depart   they no longer are
@@ -25,7 +25,7 @@
 --   members  the same without the users of instances that were not renewed in time
 
 local users, instances, revision = KEYS[1], KEYS[2], KEYS[3]
-local operation, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local operation, publish, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -40,7 +40,7 @@ number = tonumber(number or 0)
 local function announce(kind, user)
   number = number + 1
   redis.call('SET', revision, string.format('%s-%d', began, number), 'PX', 86400000)
-  redis.call('PUBLISH', channel, string.format('%s\n%s-%d\n%s', kind, began, number, user))
+  redis.call(publish, channel, string.format('%s\n%s-%d\n%s', kind, began, number, user))
 end
 
 -- Notes whether a user is connected to an instance, and announces the first and the last. An arrival or
@@ -78,7 +78,7 @@ local function live_on()
 end
 
 if operation == 'arrive' or operation == 'depart' then
-  for index = 5, #ARGV do
+  for index = 6, #ARGV do
     note(ARGV[index], instance, operation == 'arrive')
   end
   if operation == 'arrive' then

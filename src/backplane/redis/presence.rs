@@ -1,31 +1,26 @@
-//! Presence over all instances, and the keeper: the thread that renews this instance's users, ends their
-//! graces, and announces the users that a killed instance left behind.
+//! Presence on one server: what an instance tells it of its own users, and how users are found to be gone that
+//! a killed instance left behind.
 //!
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use redis::Cmd;
 
-use super::publisher::{Publisher, Questions};
+use super::placement::Share;
+use super::publisher::{Connecting, Publisher, Questions};
 use super::subscriber::Subscriber;
 use super::subscription::Task;
-use super::wire::{self, Keys, PresenceStep, Scripts};
+use super::wire::{self, PresenceStep};
 use crate::backplane::roster::Roster;
-use crate::backplane::{BackplaneError, Departure, Retention};
+use crate::backplane::{BackplaneError, Retention};
 use crate::hub::Hub;
 use crate::message::{RoomName, UserName};
-use crate::threads;
 use crate::threads::lock;
-
-/// The pause between two looks of the keeper.
-const TICK: Duration = Duration::from_millis(250);
 
 /// The pause between two proofs that Redis takes writes.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
@@ -47,23 +42,38 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// The most users that one step renews: a script keeps Redis from everything else.
 const USERS_AT_ONCE: usize = 256;
 
-/// The handle that everyone shares.
-pub(super) struct Keeper {
-    presence: Arc<Presence>,
-    stop: Sender<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// This instance's part of presence, and the way to the shared one.
-struct Presence {
-    publisher: Arc<Publisher>,
-    hub: Arc<Hub>,
-    keys: Keys,
-    scripts: Scripts,
+/// The roster of this instance, and how its users are kept. All servers have it in common.
+#[derive(Clone)]
+pub(super) struct Users {
+    pub(super) hub: Arc<Hub>,
+    pub(super) roster: Arc<Mutex<Roster>>,
     ttl: Duration,
     grace: Duration,
-    roster: Mutex<Roster>,
-    /// The number of times that all users arrived anew. See `presence.lua`. It changes under the
+    /// The last term that began on any server. A room may move to another server with its keys.
+    terms: Arc<AtomicU64>,
+}
+
+impl Users {
+    /// Nobody yet.
+    pub(super) fn new(hub: &Arc<Hub>, retention: &Retention) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            roster: Arc::new(Mutex::new(Roster::new(retention.presence_grace))),
+            ttl: retention.presence_ttl,
+            grace: retention.presence_grace,
+            terms: Arc::default(),
+        }
+    }
+}
+
+/// This instance's part of presence on one server, and the way to the shared one.
+pub(super) struct Presence {
+    publisher: Arc<Publisher>,
+    to: Connecting,
+    users: Users,
+    /// The rooms that are on this server.
+    share: Mutex<Share>,
+    /// The term in which all users arrived here last. See `presence.lua`. It changes under the
     /// roster's lock.
     term: AtomicU64,
     /// Whether a sweep found that Redis knows nothing of this instance's users.
@@ -74,94 +84,25 @@ struct Presence {
     clock: Mutex<Option<(u64, Instant)>>,
 }
 
-impl Keeper {
-    pub(super) fn start(
-        hub: &Arc<Hub>,
+impl Presence {
+    pub(super) fn new(
         publisher: &Arc<Publisher>,
-        subscriber: &Subscriber,
-        keys: &Keys,
-        scripts: &Scripts,
-        retention: &Retention,
-    ) -> io::Result<Self> {
-        let presence = Arc::new(Presence {
+        to: Connecting,
+        users: &Users,
+        share: Share,
+    ) -> Self {
+        Self {
             publisher: Arc::clone(publisher),
-            hub: Arc::clone(hub),
-            keys: keys.clone(),
-            scripts: scripts.clone(),
-            ttl: retention.presence_ttl,
-            grace: retention.presence_grace,
-            roster: Mutex::new(Roster::new(retention.presence_grace)),
+            to,
+            users: users.clone(),
+            share: Mutex::new(share),
             term: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
             not_renewed: AtomicBool::new(false),
             clock: Mutex::default(),
-        });
-        let (stop, stopped) = crossbeam_channel::bounded(1);
-        let rounds = Rounds {
-            presence: Arc::clone(&presence),
-            subscription: subscriber.epochs(),
-            subscriber: subscriber.tasks(),
-            epochs: (0, 0),
-            prove_at: Instant::now(),
-            renew_at: Instant::now(),
-            arrive_anew: true,
-            sweep_at: Instant::now() + retention.presence_ttl / 3,
-            compare_at: Instant::now() + retention.presence_ttl / 3,
-            look_again: false,
-        };
-        let thread = threads::spawn_vital("keeper", move || rounds.run(&stopped))?;
-        Ok(Self {
-            presence,
-            stop,
-            thread: Mutex::new(Some(thread)),
-        })
-    }
-
-    /// A connection of `user` entered `room`. Nothing is asked if the user is there already: the first
-    /// connection's step is done, or queued before what the caller asks next.
-    pub(super) fn arrive(&self, room: &RoomName, user: &UserName, questions: &mut Questions<'_>) {
-        let mut roster = lock(&self.presence.roster);
-        if roster.arrive(room, user).is_some() {
-            let ttl = self.presence.ttl;
-            let arrive = PresenceStep::Arrive { ttl };
-            questions.ask(&self.presence.step(room, arrive, [user]));
         }
     }
 
-    /// A connection of `user` left `room`.
-    pub(super) fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
-        let mut roster = lock(&self.presence.roster);
-        if roster
-            .depart(room, user, departure, Instant::now())
-            .is_some()
-        {
-            self.presence.gone(room, user);
-        }
-    }
-
-    /// A question about the users of a room.
-    pub(super) fn question(&self, room: &RoomName, step: PresenceStep) -> Cmd {
-        self.presence.step(room, step, [])
-    }
-
-    /// Gives this instance's users up to the others, who announce those that do not come back
-    /// within the grace, and joins the thread.
-    pub(super) fn close(&self) {
-        let _ = self.stop.send(());
-        if let Some(thread) = lock(&self.thread).take() {
-            let _ = thread.join();
-        }
-        let retire = PresenceStep::Retire {
-            grace: self.presence.grace,
-        };
-        let steps = self
-            .presence
-            .of_each_room(&lock(&self.presence.roster), retire);
-        self.presence.publisher.call_all(&steps);
-    }
-}
-
-impl Presence {
     fn step<'a>(
         &self,
         room: &RoomName,
@@ -169,12 +110,58 @@ impl Presence {
         users: impl IntoIterator<Item = &'a UserName>,
     ) -> Cmd {
         let term = self.term.load(Ordering::Acquire);
-        self.scripts.presence(&self.keys, term, room, step, users)
+        let Connecting { keys, scripts, .. } = &self.to;
+        scripts.presence(keys, term, room, step, users)
+    }
+
+    /// A connection of `user` entered `room`. Nothing is asked if the user is there already: the first
+    /// connection's step is done, or queued before what the caller asks next.
+    pub(super) fn arrive(&self, room: &RoomName, user: &UserName, questions: &mut Questions<'_>) {
+        let mut roster = lock(&self.users.roster);
+        if roster.arrive(room, user).is_some() {
+            let ttl = self.users.ttl;
+            let arrive = PresenceStep::Arrive { ttl };
+            questions.ask(&self.step(room, arrive, [user]));
+        }
+    }
+
+    /// A question about the users of a room.
+    pub(super) fn question(&self, room: &RoomName, step: PresenceStep) -> Cmd {
+        self.step(room, step, [])
+    }
+
+    /// Gives this instance's users up to the others, who announce those that do not come back within the
+    /// grace. [`Questions::wait`] returns once that is done.
+    pub(super) fn retire(&self) -> Questions<'_> {
+        let retire = PresenceStep::Retire {
+            grace: self.users.grace,
+        };
+        let share = self.share();
+        let steps = self.of_each_room(&lock(&self.users.roster), &share, retire);
+        self.publisher.ask_all(&steps)
+    }
+
+    /// From now on these rooms are on this server. False if they were before.
+    pub(super) fn set_share(&self, share: Share) -> bool {
+        let mut known = lock(&self.share);
+        let is_new = *known != share;
+        *known = share;
+        is_new
+    }
+
+    fn share(&self) -> Share {
+        lock(&self.share).clone()
+    }
+
+    /// A step came late, from another node. A user that it let arrive may have left since, so that all arrive
+    /// anew, and this user expires with the old term.
+    pub(super) fn note_detour(&self) {
+        self.not_renewed.store(true, Ordering::Release);
     }
 
     /// Tells Redis that the user left. If that fails, the remaining users arrive in a new term, and this
     /// user expires with the old one.
-    fn gone(self: &Arc<Self>, room: &RoomName, user: &UserName) {
+    pub(super) fn gone(self: &Arc<Self>, room: &RoomName, user: &UserName) {
         let depart = self.step(room, PresenceStep::Depart, [user]);
         let presence = Arc::clone(self);
         self.publisher.submit(
@@ -191,28 +178,39 @@ impl Presence {
         }
     }
 
-    /// The step for every room in `roster`.
-    fn of_each_room(&self, roster: &Roster, step: PresenceStep) -> Vec<Cmd> {
-        let rooms = roster.rooms();
+    /// The step for every room in `roster` that is on this server.
+    fn of_each_room(&self, roster: &Roster, share: &Share, step: PresenceStep) -> Vec<Cmd> {
+        let rooms = roster.rooms().filter(|room| share.holds(room));
         rooms.map(|room| self.step(room, step, [])).collect()
     }
 
-    /// The arrival of every user in `roster`, in a new term.
-    fn arrivals(&self, roster: &Roster) -> Vec<Cmd> {
-        self.term.fetch_add(1, Ordering::AcqRel);
-        let arrive = PresenceStep::Arrive { ttl: self.ttl };
+    /// The arrival of every user in `roster` whose room is on this server, in a new term.
+    fn arrivals(&self, roster: &Roster, share: &Share) -> Vec<Cmd> {
+        let term = self.users.terms.fetch_add(1, Ordering::AcqRel) + 1;
+        self.term.store(term, Ordering::Release);
+        let arrive = PresenceStep::Arrive {
+            ttl: self.users.ttl,
+        };
         let mut steps = Vec::new();
-        for room in roster.rooms() {
+        for room in roster.rooms().filter(|room| share.holds(room)) {
             for users in roster.users(room).chunks(USERS_AT_ONCE) {
                 steps.push(self.step(room, arrive, users));
             }
         }
         steps
     }
+
+    /// The rooms on this server that have a member here.
+    fn hosted(&self) -> Vec<RoomName> {
+        let share = self.share();
+        let mut rooms = self.users.hub.rooms();
+        rooms.retain(|room| share.holds(room));
+        rooms
+    }
 }
 
-/// The keeper's rounds.
-struct Rounds {
+/// The keeper's rounds on one server.
+pub(super) struct Rounds {
     presence: Arc<Presence>,
     /// The number of times that the subscription was made.
     subscription: Box<dyn Fn() -> u64 + Send>,
@@ -229,19 +227,29 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn run(mut self, stopped: &Receiver<()>) {
-        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            self.tick(Instant::now());
+    pub(super) fn new(presence: &Arc<Presence>, subscriber: &Subscriber) -> Self {
+        let third = presence.users.ttl / 3;
+        Self {
+            presence: Arc::clone(presence),
+            subscription: subscriber.epochs(),
+            subscriber: subscriber.tasks(),
+            epochs: (0, 0),
+            prove_at: Instant::now(),
+            renew_at: Instant::now(),
+            arrive_anew: true,
+            sweep_at: Instant::now() + third,
+            compare_at: Instant::now() + third,
+            look_again: false,
         }
     }
 
-    fn tick(&mut self, now: Instant) {
-        {
-            let mut roster = lock(&self.presence.roster);
-            for (room, change) in roster.expire(now) {
-                self.presence.gone(&room, &change.user);
-            }
-        }
+    /// Whether these are the rounds on this server.
+    pub(super) fn are_on(&self, presence: &Arc<Presence>) -> bool {
+        Arc::ptr_eq(&self.presence, presence)
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Instant) {
         let presence = Arc::clone(&self.presence);
         let publisher = &presence.publisher;
         let epochs = (publisher.epoch(), (self.subscription)());
@@ -273,7 +281,7 @@ impl Rounds {
             self.renew_before_sweeping(now, self.renew_at.min(now + RENEW_AGAIN));
         }
         if now >= self.renew_at {
-            self.renew_at = now + presence.ttl / 3;
+            self.renew_at = now + presence.users.ttl / 3;
             self.renew();
         }
         if now >= self.sweep_at {
@@ -281,7 +289,7 @@ impl Rounds {
             self.sweep();
         }
         if now >= self.compare_at {
-            let third = presence.ttl / 3;
+            let third = presence.users.ttl / 3;
             self.compare_at = now + if self.look_again { third } else { LOOK_AGAIN };
             self.look_again = !self.look_again;
             self.compare();
@@ -291,7 +299,7 @@ impl Rounds {
     /// Puts off the next sweep by a third of the TTL: after an outage each instance lets its users arrive
     /// anew, and no user is removed before all had the time to.
     fn renew_before_sweeping(&mut self, now: Instant, renew_at: Instant) {
-        let third = self.presence.ttl / 3;
+        let third = self.presence.users.ttl / 3;
         self.renew_at = renew_at;
         self.arrive_anew = true;
         self.sweep_at = now + third;
@@ -301,13 +309,14 @@ impl Rounds {
     /// Renews this instance in every room: one small step for each, however many users it has there.
     fn renew(&mut self) {
         let renew = PresenceStep::Renew {
-            ttl: self.presence.ttl,
+            ttl: self.presence.users.ttl,
         };
+        let share = self.presence.share();
         // Queued under the roster's lock, or an arrival could overtake a departure.
-        let roster = lock(&self.presence.roster);
+        let roster = lock(&self.presence.users.roster);
         let steps = match std::mem::take(&mut self.arrive_anew) {
-            true => self.presence.arrivals(&roster),
-            false => self.presence.of_each_room(&roster, renew),
+            true => self.presence.arrivals(&roster, &share),
+            false => self.presence.of_each_room(&roster, &share, renew),
         };
         for step in steps {
             let presence = Arc::clone(&self.presence);
@@ -329,7 +338,7 @@ impl Rounds {
         let until = lock(&self.presence.clock).map_or(0, |(clock, shown)| {
             clock + (shown.elapsed() + SWEEP_WITHIN).as_millis() as u64
         });
-        for room in self.presence.hub.rooms() {
+        for room in self.presence.hosted() {
             let presence = Arc::clone(&self.presence);
             let sweep = presence.step(&room, PresenceStep::Sweep { until }, []);
             self.presence.publisher.submit(
@@ -340,7 +349,7 @@ impl Rounds {
                         return;
                     };
                     *lock(&presence.clock) = Some((clock, Instant::now()));
-                    if !known && lock(&presence.roster).has_users_in(&room) {
+                    if !known && lock(&presence.users.roster).has_users_in(&room) {
                         presence.forgotten.store(true, Ordering::Release);
                     }
                 }),
@@ -351,7 +360,7 @@ impl Rounds {
     /// Shows the hub which users are present, so that it can announce what it missed.
     fn compare(&self) {
         let presence = &self.presence;
-        for rooms in presence.hub.rooms().chunks(USERS_AT_ONCE) {
+        for rooms in presence.hosted().chunks(USERS_AT_ONCE) {
             let reads: Vec<_> = rooms
                 .iter()
                 .map(|room| presence.step(room, PresenceStep::Roll, []))
@@ -361,7 +370,7 @@ impl Rounds {
                 let Ok(list) = answer.and_then(|value| wire::member_list(&value)) else {
                     continue;
                 };
-                let ours = lock(&presence.roster).users(room);
+                let ours = lock(&presence.users.roster).users(room);
                 if ours
                     .iter()
                     .all(|user| list.users.binary_search(user).is_ok())

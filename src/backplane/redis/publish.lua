@@ -4,12 +4,12 @@
 --
 -- KEYS[1] the room's log (stream)        KEYS[2] the id of its newest message
 -- KEYS[3] the ref's key, only if the sender gave a ref
--- ARGV    channel, from, text, via, messages to keep, log's time to live (ms), the newest id's (ms),
---         ref's (ms)
+-- ARGV    how to publish (in a cluster SPUBLISH), channel, from, text, via, messages to keep, log's time to
+--         live (ms), the newest id's (ms), ref's (ms)
 -- returns {id, duplicate as 0 or 1}
 
 local log, newest, ref = KEYS[1], KEYS[2], KEYS[3]
-local channel, from, text, via, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local publish, channel, from, text, via, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if ref then
   local id = redis.call('GET', ref)
@@ -42,10 +42,10 @@ if not id then
   local place = string.format('%d-%d', millis, number)
   id = redis.call('XADD', log, 'MAXLEN', '~', keep, place, unpack(entry))
 end
-redis.call('PEXPIRE', log, ARGV[6])
-redis.call('SET', newest, id, 'PX', ARGV[7])
-redis.call('PUBLISH', channel, table.concat({'m', id, prev, via, from, text}, '\n'))
+redis.call('PEXPIRE', log, ARGV[7])
+redis.call('SET', newest, id, 'PX', ARGV[8])
+redis.call(publish, channel, table.concat({'m', id, prev, via, from, text}, '\n'))
 if ref then
-  redis.call('SET', ref, id, 'PX', ARGV[8])
+  redis.call('SET', ref, id, 'PX', ARGV[9])
 end
 return {id, 0}

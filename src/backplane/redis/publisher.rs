@@ -20,10 +20,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
 use redis::{Cmd, Value};
 
-use super::pipeline::{IS_REPLICA, PendingCommand, Pipeline, refuse};
+use super::address::describe;
+use super::news::News;
+use super::pipeline::{PendingCommand, Pipeline, other_list, refuse};
 use super::receipts::{OnAnswer, Receipts};
-use super::wire::{Keys, Scripts};
-use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
+use super::source::{ANOTHER_MASTER, Source};
+use super::wire::{self, IS_REPLICA, Keys, Scripts};
+use super::{RETRY_CAP, RETRY_FIRST};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::metrics;
@@ -54,12 +57,31 @@ enum Queued {
     Stop,
 }
 
+/// What a publisher connects to, and what it needs for that.
+#[derive(Clone)]
+pub(super) struct Connecting {
+    pub(super) source: Source,
+    /// The server's name, for the log.
+    pub(super) name: String,
+    pub(super) keys: Keys,
+    pub(super) scripts: Scripts,
+    /// The list of servers that share the rooms. `None` in a cluster, which has its own order.
+    pub(super) servers: Option<Arc<str>>,
+    pub(super) news: News,
+}
+
+impl Connecting {
+    pub(super) fn connect(&self) -> Result<Pipeline, String> {
+        let servers = self.servers.as_deref();
+        Pipeline::connect(&self.source, &self.keys, &self.scripts, servers)
+    }
+}
+
 /// The handle that everyone shares.
 pub(super) struct Publisher {
     queue: Sender<Queued>,
     link: Arc<Link>,
-    keys: Keys,
-    scripts: Scripts,
+    to: Connecting,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -104,6 +126,8 @@ impl Questions<'_> {
 /// The state of the connection that other threads may read.
 #[derive(Default)]
 struct Link {
+    /// The server's name, for the log.
+    name: String,
     connected: AtomicBool,
     closing: AtomicBool,
     /// The number of times that a connection was made, or that Redis took writes again. A change means
@@ -113,27 +137,26 @@ struct Link {
     trouble: Mutex<Option<String>>,
     /// The last time that Redis took a write that was made to prove it.
     proven: Mutex<Option<Instant>>,
+    /// The number of times that the connection was lost.
+    losses: AtomicU64,
 }
 
 /// Without a proof for so long, Redis is not taken for writable.
 const PROOF_LASTS: Duration = Duration::from_secs(3);
 
 impl Publisher {
-    /// Starts the thread with a connection on which the scripts are loaded.
-    pub(super) fn start(
-        address: RedisAddress,
-        pipeline: Pipeline,
-        keys: Keys,
-        scripts: Scripts,
-    ) -> io::Result<Self> {
+    /// Starts the thread. Without a connection, it makes one.
+    pub(super) fn start(to: Connecting, pipeline: Option<Pipeline>) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
-        let link = Arc::new(Link::default());
+        let link = Arc::new(Link {
+            name: to.name.clone(),
+            ..Link::default()
+        });
         let worker = PublisherThread {
-            address,
-            keys: keys.clone(),
-            scripts: scripts.clone(),
+            to: to.clone(),
             link: Arc::clone(&link),
             pipeline: None,
+            generation: to.source.generation(),
             most: BATCH_COMMANDS,
             backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
             next_attempt: Instant::now(),
@@ -146,8 +169,7 @@ impl Publisher {
         Ok(Self {
             queue,
             link,
-            keys,
-            scripts,
+            to,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -158,12 +180,17 @@ impl Publisher {
     }
 
     fn submit_by(&self, due: Instant, command: &Cmd, on_answer: OnAnswer) {
-        let pending = PendingCommand {
+        self.submit_pending(PendingCommand {
             command: command.get_packed_command(),
             on_answer,
             due,
             repeated: false,
-        };
+            stays: false,
+        });
+    }
+
+    /// Queues a command that another publisher may have had before.
+    pub(super) fn submit_pending(&self, pending: PendingCommand) {
         if let Err(refused) = self.queue.send(Queued::Command(pending))
             && let Queued::Command(pending) = refused.into_inner()
         {
@@ -207,30 +234,61 @@ impl Publisher {
         answer.unwrap_or(Err(BackplaneError::NoAnswer))
     }
 
-    /// Sends all commands at once and waits for their answers, which come in the same order.
-    pub(super) fn call_all(&self, commands: &[Cmd]) -> Vec<Result<Value, BackplaneError>> {
+    /// Sends all commands at once. Their answers come in the same order.
+    pub(super) fn ask_all(&self, commands: &[Cmd]) -> Questions<'_> {
         let mut questions = self.questions(commands.len());
         commands.iter().for_each(|command| questions.ask(command));
-        questions.wait()
+        questions
+    }
+
+    /// Sends all commands at once and waits for their answers.
+    pub(super) fn call_all(&self, commands: &[Cmd]) -> Vec<Result<Value, BackplaneError>> {
+        self.ask_all(commands).wait()
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.link.connected.load(Ordering::Acquire)
     }
 
-    /// Checks that Redis takes messages, by running `publish.lua` on keys of this instance's own. The keeper
-    /// calls it every second.
+    /// Checks that Redis takes messages, by running `publish.lua` on keys of this instance's own, and that
+    /// no other instance uses another list of servers. The keeper calls it every second.
     pub(super) fn prove(&self) {
         let link = Arc::clone(&self.link);
-        self.submit(
-            &self.scripts.proof(&self.keys),
-            Box::new(move |answer| match answer {
+        let proof = self.to.scripts.proof(&self.to.keys);
+        self.submit_pending(PendingCommand {
+            command: proof.get_packed_command(),
+            on_answer: Box::new(move |answer| match answer {
                 Ok(_) => link.is_proven(),
                 Err(BackplaneError::Refused(why)) => link.refuses(why),
                 // Nothing is proven, and if that goes on for long, `writable` says so.
                 Err(_) => {}
             }),
-        );
+            due: Instant::now() + QUEUED_WITHIN,
+            repeated: false,
+            // On another node it would prove nothing.
+            stays: true,
+        });
+        if let Some(servers) = &self.to.servers {
+            let link = Arc::clone(&self.link);
+            self.submit(
+                &wire::note_servers(&self.to.keys, servers),
+                Box::new(move |answer| {
+                    if let Some(list) = answer.ok().as_ref().and_then(wire::other_servers) {
+                        link.refuses(other_list(list));
+                    }
+                }),
+            );
+        }
+    }
+
+    /// The number of commands that wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The number of times that the connection was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.link.losses.load(Ordering::Relaxed)
     }
 
     /// Whether Redis refuses writes.
@@ -261,9 +319,13 @@ impl Publisher {
         self.link.epoch.load(Ordering::Acquire)
     }
 
-    /// Answers what is queued, closes the connection and joins the thread.
-    pub(super) fn close(&self) {
+    /// The thread answers what is queued, closes the connection, and ends.
+    pub(super) fn stop(&self) {
         let _ = self.queue.send(Queued::Stop);
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) fn join(&self) {
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
@@ -276,14 +338,14 @@ impl Link {
         *lock(&self.proven) = Some(Instant::now());
         if lock(&self.trouble).take().is_some() {
             self.epoch.fetch_add(1, Ordering::AcqRel);
-            info!("Redis takes messages again");
+            info!("Redis at {} takes messages again", self.name);
         }
     }
 
     fn refuses(&self, why: String) {
         let mut trouble = lock(&self.trouble);
         if trouble.is_none() {
-            warn!("Redis takes no messages: {why}");
+            warn!("Redis at {} takes no messages: {why}", self.name);
         }
         *trouble = Some(why);
     }
@@ -291,11 +353,11 @@ impl Link {
 
 /// The thread's own state.
 struct PublisherThread {
-    address: RedisAddress,
-    keys: Keys,
-    scripts: Scripts,
+    to: Connecting,
     link: Arc<Link>,
     pipeline: Option<Pipeline>,
+    /// The source's generation when it was connected to.
+    generation: u64,
     /// The most commands of the next batch.
     most: usize,
     backoff: Backoff,
@@ -310,8 +372,11 @@ struct PublisherThread {
 }
 
 impl PublisherThread {
-    fn run(mut self, pipeline: Pipeline, queue: &Receiver<Queued>) {
-        self.connected(pipeline);
+    fn run(mut self, pipeline: Option<Pipeline>, queue: &Receiver<Queued>) {
+        match pipeline {
+            Some(pipeline) => self.connected(pipeline),
+            None => self.connect(),
+        }
         while !self.stops || self.in_flight() > 0 || !self.unknown.is_empty() {
             let batch = self.next_batch(queue);
             let wrote = !batch.is_empty();
@@ -324,6 +389,11 @@ impl PublisherThread {
             }
         }
         self.link.connected.store(false, Ordering::Release);
+        for queued in queue.try_iter() {
+            if let Queued::Command(late) = queued {
+                self.receipts.hand_over(refuse(vec![late]));
+            }
+        }
     }
 
     fn in_flight(&self) -> usize {
@@ -382,7 +452,7 @@ impl PublisherThread {
     /// another instance loaded the scripts while they were.
     fn load_for_unknown(&mut self) -> Vec<PendingCommand> {
         if let Some(pipeline) = &mut self.pipeline
-            && let Err(error) = pipeline.load(&self.scripts, None)
+            && let Err(error) = pipeline.load(&self.to.scripts, Vec::new())
         {
             self.lost(&describe(&error));
         }
@@ -396,10 +466,12 @@ impl PublisherThread {
             self.next_attempt = Instant::now() + RETRY_CAP;
             return;
         }
-        match Pipeline::connect(&self.address, &self.keys, &self.scripts) {
+        self.generation = self.to.source.generation();
+        match self.to.connect() {
             Ok(pipeline) => self.connected(pipeline),
             Err(why) => {
-                debug!("Redis still away: {why}");
+                debug!("Redis at {} still away: {why}", self.to.name);
+                self.to.news.stale(None);
                 self.next_attempt = Instant::now() + self.backoff.next();
             }
         }
@@ -415,10 +487,11 @@ impl PublisherThread {
         self.link.epoch.fetch_add(1, Ordering::AcqRel);
         self.link.connected.store(true, Ordering::Release);
         match self.lost_at.take() {
-            None => info!("connected to Redis at {}", self.address),
+            None => info!("connected to Redis at {}", self.to.name),
             Some(lost) => info!(
-                "Redis is back after {:.1} s: messages are accepted again",
-                lost.elapsed().as_secs_f64()
+                "Redis is back after {:.1} s: {} accepts messages again",
+                lost.elapsed().as_secs_f64(),
+                self.to.name
             ),
         }
     }
@@ -429,8 +502,13 @@ impl PublisherThread {
         *lock(&self.link.proven) = None;
         self.lost_at = Some(Instant::now());
         metrics::REDIS_LOSSES.count();
+        self.link.losses.fetch_add(1, Ordering::Relaxed);
+        self.to.news.stale(None);
         self.next_attempt = Instant::now() + self.backoff.next();
-        warn!("lost Redis ({why}): messages are refused until it is back");
+        warn!(
+            "lost Redis at {} ({why}): messages are refused until it is back",
+            self.to.name
+        );
         self.receipts
             .hand_over(refuse(std::mem::take(&mut self.unknown)));
         if let Some(pipeline) = self.pipeline.take() {
@@ -441,6 +519,9 @@ impl PublisherThread {
     fn write(&mut self, batch: Vec<PendingCommand>) {
         if batch.is_empty() {
             return;
+        }
+        if self.pipeline.is_some() && self.to.source.generation() != self.generation {
+            self.lost(ANOTHER_MASTER);
         }
         let Some(pipeline) = &mut self.pipeline else {
             return self.receipts.hand_over(refuse(batch));
@@ -472,6 +553,14 @@ impl PublisherThread {
         }
         self.receipts.hand_over(outcome.answers);
         self.unknown.extend(outcome.unknown);
+        if outcome.is_stale {
+            self.to.news.stale(Some(&self.to.name));
+        }
+        for (slot, to, command) in outcome.moved {
+            if let Some(command) = self.to.news.moved(slot, to, command) {
+                self.receipts.hand_over(refuse(vec![command]));
+            }
+        }
         if let Some(why) = outcome.refused {
             self.link.refuses(why);
         }

@@ -10,16 +10,16 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use redis::Cmd;
 
-use super::RedisAddress;
 use super::listener::Listener;
-use super::publisher::Publisher;
-use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
-use super::wire::{self, Keys};
+use super::placement::Share;
+use super::publisher::{Connecting, Publisher};
+use super::subscription::{Subscription, Task};
+use super::wire;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::hub::Hub;
 use crate::message::RoomName;
@@ -43,28 +43,39 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
+    /// Starts the thread, which connects. `share` tells which rooms it has to hear.
     pub(super) fn start(
-        address: RedisAddress,
+        to: &Connecting,
+        share: Share,
         hub: &Arc<Hub>,
         publisher: &Arc<Publisher>,
-        keys: &Keys,
     ) -> io::Result<Self> {
         let (asks, asked) = crossbeam_channel::unbounded();
         let subscription = Arc::new(Subscription::default());
         let (started, stands) = crossbeam_channel::bounded(1);
-        let listener = Listener::new(address, hub, publisher, keys, &subscription, asked, started);
+        let wake = wire::to_myself(&to.keys, WAKE);
+        let listener = Listener::new(
+            to.clone(),
+            share,
+            hub,
+            publisher,
+            &subscription,
+            asked,
+            started,
+        );
         let thread = threads::spawn_vital("subscriber", move || listener.run())?;
         Ok(Self {
             asks,
             subscription,
             publisher: Arc::clone(publisher),
-            wake: wire::to_myself(keys, WAKE),
+            wake,
             stands,
             thread: Mutex::new(Some(thread)),
         })
     }
 
-    fn ask(&self, ask: Task) {
+    /// Gives the thread a task, and wakes it up.
+    pub(super) fn ask(&self, ask: Task) {
         let _ = self.asks.send(ask);
         self.publisher.fire_and_forget(&self.wake);
     }
@@ -113,15 +124,24 @@ impl Subscriber {
     }
 
     /// At start: waits until the subscription stands.
-    pub(super) fn wait_until_heard(&self) -> Result<(), String> {
+    pub(super) fn wait_until_heard(&self, deadline: Instant) -> Result<(), String> {
         self.stands
-            .recv_timeout(CONFIRM_WITHIN)
+            .recv_deadline(deadline)
             .map_err(|_| "it does not confirm a subscription (is SUBSCRIBE allowed?)".to_owned())
     }
 
-    /// Unsubscribes, closes the connection and joins the thread.
-    pub(super) fn close(&self) {
+    /// The number of times that the subscription was lost.
+    pub(super) fn cuts(&self) -> u64 {
+        self.subscription.cuts.load(Ordering::Relaxed)
+    }
+
+    /// The thread unsubscribes, closes the connection, and ends.
+    pub(super) fn stop(&self) {
         self.ask(Task::Stop);
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) fn join(&self) {
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }

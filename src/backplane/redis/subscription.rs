@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use super::chain::Heard;
+use super::placement::Share;
 use crate::message::{MemberList, RoomName};
 
 /// The time that Redis has to confirm a subscription. A refused one is never answered: the `redis` crate
@@ -22,6 +24,10 @@ pub(super) enum Task {
     MayForget(RoomName),
     /// By the shared state, these users are present in the room.
     Present(RoomName, MemberList),
+    /// From now on these rooms are on this node of the cluster.
+    Share(Share),
+    /// Hear these rooms, which were heard on another node.
+    Adopt(Vec<Heard>),
     Stop,
 }
 
@@ -36,4 +42,6 @@ pub(super) struct Subscription {
     pub(super) behind_since: Mutex<Option<Instant>>,
     /// The number of times that the subscription was made.
     pub(super) epoch: AtomicU64,
+    /// The number of times that it was lost.
+    pub(super) cuts: AtomicU64,
 }

@@ -1,21 +1,20 @@
 //! Keys, commands, and the reading of replies and of published payloads. Nothing here waits or connects.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use log::debug;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use redis::{Cmd, Script, Value, cmd};
 
+use super::placement::{KEY_SYNTAX, SlotSet, tag};
 use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention};
 use crate::message::{
     Entry, InstanceId, MemberList, Message, MessageId, Notice, PresenceChange, Revision, RoomName,
     UserName, Via,
 };
 use crate::protocol::{Cursor, Ref};
-
-/// Characters that would make a key ambiguous, or move a cluster's hash tag.
-const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
 
 /// The names of everything that one installation has in Redis. The room stands in braces, so that
 /// a cluster keeps all of a room on one node
@@ -24,6 +23,15 @@ const KEY_SYNTAX: &AsciiSet = &CONTROLS.add(b':').add(b'{').add(b'}').add(b'%');
 pub(super) struct Keys {
     prefix: Arc<str>,
     instance: InstanceId,
+    /// Only in a cluster.
+    node: Option<Arc<Node>>,
+}
+
+/// The node of a cluster that the keys are on.
+struct Node {
+    name: String,
+    /// A hash tag of one of its slots.
+    tag: AtomicU32,
 }
 
 impl Keys {
@@ -31,18 +39,44 @@ impl Keys {
         Self {
             prefix: prefix.into(),
             instance,
+            node: None,
+        }
+    }
+
+    /// The same for one node of a cluster.
+    pub(super) fn on_node(&self, name: &str) -> Self {
+        let node = Node {
+            name: name.to_owned(),
+            tag: AtomicU32::new(0),
+        };
+        Self {
+            node: Some(Arc::new(node)),
+            ..self.clone()
+        }
+    }
+
+    /// From now on these are the node's slots.
+    pub(super) fn lie_in(&self, slots: &SlotSet) {
+        if let Some(node) = &self.node
+            && let Some(tag) = slots.tag_within()
+        {
+            node.tag.store(tag, Ordering::Release);
         }
     }
 
     /// The room's channel, with which its keys begin.
     pub(super) fn channel(&self, room: &RoomName) -> String {
-        let room = utf8_percent_encode(room.as_str(), KEY_SYNTAX);
-        format!("{}:{{{room}}}", self.prefix)
+        format!("{}:{{{}}}", self.prefix, tag(room))
     }
 
-    /// The channel on which an instance hears only itself: wake-ups and probes.
+    /// The channel on which an instance hears only itself: wake-ups and probes. A cluster gives it to all
+    /// nodes, so there it has the node's name in it.
     pub(super) fn control(&self) -> String {
-        format!("{}:instance:{}", self.prefix, self.instance)
+        let (prefix, instance) = (&self.prefix, &self.instance);
+        match &self.node {
+            None => format!("{prefix}:instance:{instance}"),
+            Some(node) => format!("{prefix}:instance:{instance}:{}", node.name),
+        }
     }
 
     fn log(&self, room: &RoomName) -> String {
@@ -53,9 +87,20 @@ impl Keys {
         format!("{}:newest", self.channel(room))
     }
 
-    /// Keys of this instance's own, for proving that Redis takes messages.
-    fn alive(&self) -> [String; 2] {
-        ["log", "newest"].map(|name| format!("{}:{name}", self.control()))
+    /// A channel of this instance's own, with which the keys begin that prove that Redis takes messages.
+    fn proof(&self) -> String {
+        match &self.node {
+            None => self.control(),
+            Some(node) => {
+                let tag = node.tag.load(Ordering::Acquire);
+                format!("{}:instance:{}:{{{tag}}}", self.prefix, self.instance)
+            }
+        }
+    }
+
+    /// The key that names the list of servers over which rooms are spread.
+    fn servers(&self) -> String {
+        format!("{}:servers", self.prefix)
     }
 
     fn reference(&self, draft: &Draft) -> Option<String> {
@@ -71,26 +116,79 @@ impl Keys {
 
 const PUBLISH: &str = include_str!("publish.lua");
 const PRESENCE: &str = include_str!("presence.lua");
+const SERVERS: &str = include_str!("servers.lua");
 
 /// The time to live of the keys of [`Scripts::proof`].
 const PROOF_STAYS: Duration = Duration::from_secs(10);
 
+/// The time for which a list of servers is remembered that no instance uses any more.
+const SERVERS_STAY: Duration = Duration::from_secs(10);
+
 /// The bytes of a command to publish beside the text, about: the hash, and names of a usual length.
 const PUBLISH_BESIDE_TEXT: usize = 512;
+
+/// How rooms are published to and heard: in a cluster by sharded Pub/Sub, which stays on the room's node
+/// (<https://redis.io/docs/latest/develop/pubsub/#sharded-pubsub>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PubSub {
+    Plain,
+    Sharded,
+}
+
+impl PubSub {
+    fn publish(self) -> &'static str {
+        match self {
+            Self::Plain => "PUBLISH",
+            Self::Sharded => "SPUBLISH",
+        }
+    }
+
+    /// Subscribes to channels of rooms: packed commands, which Redis answers with a push for each channel. A
+    /// cluster takes channels of one slot in one command, so there each has its own.
+    pub(super) fn subscribe(self, channels: &[String]) -> Vec<u8> {
+        match self {
+            Self::Plain => cmd("SUBSCRIBE").arg(channels).get_packed_command(),
+            Self::Sharded => {
+                let mut commands = Vec::new();
+                for channel in channels {
+                    let mut subscribe = cmd("SSUBSCRIBE");
+                    subscribe.arg(channel).write_packed_command(&mut commands);
+                }
+                commands
+            }
+        }
+    }
+
+    /// Ends the subscription to a room's channel.
+    pub(super) fn unsubscribe(self, channel: &str) -> Vec<u8> {
+        let mut unsubscribe = match self {
+            Self::Plain => cmd("UNSUBSCRIBE"),
+            Self::Sharded => cmd("SUNSUBSCRIBE"),
+        };
+        unsubscribe.arg(channel).get_packed_command()
+    }
+}
 
 /// The atomic steps, loaded into Redis once per connection and run by their hash.
 #[derive(Clone)]
 pub(super) struct Scripts {
     publish: Arc<Script>,
     presence: Arc<Script>,
+    pubsub: PubSub,
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(pubsub: PubSub) -> Self {
         Self {
             publish: Arc::new(Script::new(PUBLISH)),
             presence: Arc::new(Script::new(PRESENCE)),
+            pubsub,
         }
+    }
+
+    /// How they publish.
+    pub(super) fn pubsub(&self) -> PubSub {
+        self.pubsub
     }
 
     /// The commands that make Redis know them.
@@ -104,7 +202,7 @@ impl Scripts {
 
     pub(super) fn publish(&self, keys: &Keys, draft: &Draft, retention: &Retention) -> Cmd {
         // Room for all of it, since a vector that grows step by step is copied each time.
-        let mut command = Cmd::with_capacity(14, draft.text.len() + PUBLISH_BESIDE_TEXT);
+        let mut command = Cmd::with_capacity(15, draft.text.len() + PUBLISH_BESIDE_TEXT);
         command.arg("EVALSHA").arg(self.publish.get_hash());
         let (log, newest) = (keys.log(&draft.room), keys.newest(&draft.room));
         match keys.reference(draft) {
@@ -112,6 +210,7 @@ impl Scripts {
             None => command.arg(2).arg(log).arg(newest),
         };
         command
+            .arg(self.pubsub.publish())
             .arg(keys.channel(&draft.room))
             .arg(draft.from.as_str())
             .arg(&draft.text)
@@ -129,13 +228,22 @@ impl Scripts {
         const KEEP: usize = 1;
         let mut command = cmd("EVALSHA");
         command.arg(self.publish.get_hash()).arg(2);
-        for key in keys.alive() {
-            command.arg(key);
-        }
-        let (channel, from, text, via) = (keys.control(), "", "", "");
+        let channel = keys.proof();
+        command.arg(format!("{channel}:log"));
+        command.arg(format!("{channel}:newest"));
+        command.arg(self.pubsub.publish());
+        let (from, text, via) = ("", "", "");
         let stays = PROOF_STAYS.as_millis() as u64;
         command.arg(channel).arg(from).arg(text).arg(via).arg(KEEP);
         command.arg(stays).arg(stays).arg(stays);
+        command
+    }
+
+    pub(super) fn typing(&self, keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {
+        let mut command = cmd(self.pubsub.publish());
+        command
+            .arg(keys.channel(room))
+            .arg(format!("t\n{}", user.as_str()));
         command
     }
 
@@ -165,6 +273,7 @@ impl Scripts {
             .arg(format!("{channel}:instances"))
             .arg(format!("{channel}:revision"))
             .arg(operation)
+            .arg(self.pubsub.publish())
             .arg(&channel)
             .arg(format!("{}.{term}", keys.instance))
             .arg(millis as u64);
@@ -267,13 +376,68 @@ pub(super) fn hello() -> Cmd {
     cmd("HELLO")
 }
 
-/// Whether the answer to [`hello`] is a replica's.
-pub(super) fn is_replica(hello: &Value) -> bool {
+/// What a server has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// A master outside of a cluster.
+    Alone,
+    /// A master in a cluster that has sharded Pub/Sub.
+    OfCluster,
+    /// A master or a replica in such a cluster.
+    Node,
+    Sentinel,
+}
+
+/// Said of a Redis that takes no writes.
+pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
+
+/// Why a server that answers this to [`hello`] cannot be used as one of this nature.
+pub(super) fn refusal(hello: &Value, nature: Nature) -> Option<String> {
     let Value::Map(fields) = hello else {
-        return false;
+        return Some("HELLO was not answered as expected".to_owned());
     };
-    let mut fields = fields.iter();
-    fields.any(|(name, role)| text(name) == Some("role") && text(role) != Some("master"))
+    let field = |name: &str| {
+        let mut fields = fields.iter();
+        fields.find_map(|(key, value)| (text(key) == Some(name)).then(|| text(value))?)
+    };
+    let version = field("version").unwrap_or_default();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok());
+    let why = match (nature, field("mode").unwrap_or_default()) {
+        (Nature::Sentinel, "sentinel") => return None,
+        (Nature::Sentinel, _) => "it is not a Sentinel; give the addresses of the Sentinels",
+        (_, "sentinel") => {
+            "it is a Sentinel; with the name of its master it is redis+sentinel://HOST:PORT/NAME"
+        }
+        (Nature::Alone, "cluster") => {
+            "it is a node of a cluster, and serves only some of the rooms; with redis+cluster:// in \
+             place of redis:// the whole cluster is used"
+        }
+        (Nature::OfCluster | Nature::Node, "standalone") => "it is not a node of a cluster",
+        (Nature::OfCluster | Nature::Node, _) if major.is_none_or(|major: u32| major < 7) => {
+            return Some(format!(
+                "a cluster has to be Redis 7.0 or newer, and it is {version}"
+            ));
+        }
+        (Nature::Alone | Nature::OfCluster, _) if field("role") != Some("master") => IS_REPLICA,
+        (Nature::Alone | Nature::OfCluster | Nature::Node, _) => return None,
+    };
+    Some(why.to_owned())
+}
+
+/// Notes this list of servers for a while in Redis, and asks whether other instances have noted another.
+pub(super) fn note_servers(keys: &Keys, list: &str) -> Cmd {
+    let mut command = cmd("EVAL");
+    command.arg(SERVERS).arg(1).arg(keys.servers()).arg(list);
+    command.arg(SERVERS_STAY.as_millis() as u64);
+    command
+}
+
+/// Reads the answer to [`note_servers`]: the list that the other instances use, if it is another.
+pub(super) fn other_servers(value: &Value) -> Option<&str> {
+    text(value)
 }
 
 /// Asks what Redis does when its memory is full.
@@ -295,14 +459,6 @@ pub(super) fn evicting_policy(info: &Value) -> Option<&str> {
     field("maxmemory_policy").filter(|policy| is_bounded && *policy != "noeviction")
 }
 
-pub(super) fn typing(keys: &Keys, room: &RoomName, user: &UserName) -> Cmd {
-    let mut command = cmd("PUBLISH");
-    command
-        .arg(keys.channel(room))
-        .arg(format!("t\n{}", user.as_str()));
-    command
-}
-
 /// Publishes to this instance's own control channel.
 pub(super) fn to_myself(keys: &Keys, payload: &str) -> Cmd {
     let mut command = cmd("PUBLISH");
@@ -319,7 +475,7 @@ fn unexpected(what: &str) -> BackplaneError {
     BackplaneError::Refused(format!("{what} was not answered as expected"))
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),

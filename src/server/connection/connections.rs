@@ -18,6 +18,7 @@ use log::error;
 use super::serve;
 use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
+use crate::backplane::{ShardState, readiness};
 use crate::hub::outbox::Outbox;
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -193,12 +194,12 @@ impl Connections {
         self.closed_one.notify_all();
     }
 
-    /// Whether this instance can take users. The error says why not.
-    pub fn ready(&self) -> Result<(), String> {
+    /// Whether this instance can take users, and what is missing meanwhile. The error says why not.
+    pub fn ready(&self, shards: &[ShardState]) -> Result<String, String> {
         if self.state.is_closing() {
             return Err("closing".to_owned());
         }
-        self.state.backplane.ready()
+        readiness(shards)
     }
 
     /// Notes the phase of a connection. If it begins to chat after [`Connections::close_all`], it is

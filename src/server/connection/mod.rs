@@ -24,6 +24,7 @@ pub use self::pumps::Pumps;
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
+use crate::backplane::ShardState;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
@@ -113,21 +114,55 @@ fn respond(connections: &Connections, route: &Route, request: &Request) -> Respo
     match route {
         Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
         Route::Live => Response::new(200, "alive"),
-        Route::Ready => match connections.ready() {
-            Ok(()) => Response::new(200, "ready"),
+        Route::Ready => match connections.ready(&connections.state.backplane.shards()) {
+            Ok(state) => Response::new(200, state),
             Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
         },
         Route::Metrics => {
             metrics::CONNECTIONS.set(connections.count());
             metrics::ROOMS.set(connections.state.hub.count());
             metrics::IN_FLIGHT.set(connections.state.backplane.in_flight());
-            metrics::READY.set(usize::from(connections.ready().is_ok()));
-            Response::of_text(metrics::render())
+            let shards = connections.state.backplane.shards();
+            metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
+            Response::of_text(metrics::render() + &render_shards(&shards))
         }
         Route::Chat { .. } | Route::Api { .. } | Route::Unknown => {
             Response::new(404, "there is nothing here; chat is at /chat/{your name}")
         }
     }
+}
+
+/// The metrics of each server of the backplane.
+fn render_shards(shards: &[ShardState]) -> String {
+    type Metric = (&'static str, &'static str, fn(&ShardState) -> u64);
+    const METRICS: [Metric; 4] = [
+        (
+            "hubbub_shard_ready",
+            "Whether messages can be stored and heard on this server: 1 or 0.",
+            |shard| u64::from(shard.trouble.is_none()),
+        ),
+        (
+            "hubbub_shard_waiting",
+            "Commands that wait to be sent to this server.",
+            |shard| shard.waiting as u64,
+        ),
+        (
+            "hubbub_shard_losses_total",
+            "Times the command connection to this server was lost.",
+            |shard| shard.losses,
+        ),
+        (
+            "hubbub_shard_cuts_total",
+            "Times the subscription at this server was lost.",
+            |shard| shard.cuts,
+        ),
+    ];
+    let mut text = String::new();
+    for (name, help, value) in METRICS {
+        let values = shards.iter().map(|shard| (&shard.name[..], value(shard)));
+        metrics::render_labelled(&mut text, name, help, "shard", values);
+    }
+    text
 }
 
 /// Serves a chat, from the upgrade to the end.

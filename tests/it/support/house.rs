@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::backplane::{
     Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Local, Receipt,
-    Redis as RedisBackplane, RedisAddress, Retention,
+    Redis as RedisBackplane, RedisAddress, Retention, ShardState,
 };
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::Queue;
@@ -38,7 +38,7 @@ pub(crate) fn shared(redis: &Redis, history_length: usize) -> (Arc<Hub>, Box<dyn
     let hub = Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"));
     let address = RedisAddress::parse(&redis.url()).expect("an address");
     let shared =
-        RedisBackplane::start(&address, "test", &hub, retention(history_length)).expect("Redis");
+        RedisBackplane::start(&[address], "test", &hub, retention(history_length)).expect("Redis");
     (hub, Box::new(shared))
 }
 
@@ -120,8 +120,8 @@ impl Backplane for Faulty {
     fn typing(&self, room: &RoomName, user: &UserName) {
         self.backplane.typing(room, user);
     }
-    fn ready(&self) -> Result<(), String> {
-        self.backplane.ready()
+    fn shards(&self) -> Vec<ShardState> {
+        self.backplane.shards()
     }
     fn in_flight(&self) -> usize {
         self.backplane.in_flight()

@@ -52,9 +52,9 @@ impl Listener {
     /// Reads the rooms' logs from where each was left, and delivers. False if Redis did not answer.
     fn catch_up(&mut self, channels: &[String]) -> bool {
         let questions = |heard: &Heard| {
-            let tail = wire::tail(&self.keys, &heard.room);
+            let tail = wire::tail(&self.to.keys, &heard.room);
             let after = Cursor::After(heard.chain.read_to());
-            let missed = wire::read(&self.keys, &heard.room, after, ENTRIES_AT_ONCE);
+            let missed = wire::read(&self.to.keys, &heard.room, after, ENTRIES_AT_ONCE);
             // In this order, or a message stored in between would look like a log that lost its end.
             tail.into_iter().chain([missed])
         };

@@ -4,6 +4,7 @@
 mod catch_up;
 mod probe;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -15,11 +16,14 @@ use log::{debug, info, warn};
 use redis::{Connection, PushKind, RedisError, Value};
 
 use self::probe::{Due, Probe};
+use super::address::describe;
 use super::chain::{Chain, Heard, follow};
-use super::publisher::Publisher;
+use super::placement::Share;
+use super::publisher::{Connecting, Publisher};
+use super::source::ANOTHER_MASTER;
 use super::subscription::{CONFIRM_WITHIN, Subscription, Task};
-use super::wire::{self, Keys, Payload};
-use super::{RETRY_CAP, RETRY_FIRST, RedisAddress, describe};
+use super::wire::{self, Payload, PubSub};
+use super::{RETRY_CAP, RETRY_FIRST};
 use crate::backoff::Backoff;
 use crate::backplane::ANSWER_WITHIN;
 use crate::hub::{Delivery, Hub, Pace};
@@ -43,9 +47,14 @@ const CHANNELS_AT_ONCE: usize = 1000;
 
 const PROBE: &str = "probe";
 
+/// A node of a cluster confirms a subscription within this time, or its slot is on another node. The `redis`
+/// crate skips a refusal, so that a missing confirmation itself has to tell.
+const CONFIRM_ON_NODE: Duration = Duration::from_millis(250);
+
 /// Why the subscription ended.
 enum Cut {
-    Failed(RedisError),
+    /// A sentence.
+    Failed(String),
     NotConfirmed(RoomName),
     NoSignOfLife,
     Stopping,
@@ -53,16 +62,19 @@ enum Cut {
 
 impl From<RedisError> for Cut {
     fn from(error: RedisError) -> Self {
-        Self::Failed(error)
+        Self::Failed(describe(&error))
     }
 }
 
 /// The thread's own state.
 pub(super) struct Listener {
-    address: RedisAddress,
+    to: Connecting,
+    /// The source's generation when it was connected to.
+    generation: u64,
+    /// The rooms that this thread has to hear.
+    share: Share,
     hub: Arc<Hub>,
     publisher: Arc<Publisher>,
-    keys: Keys,
     subscription: Arc<Subscription>,
     asked: Receiver<Task>,
     /// By channel.
@@ -89,19 +101,20 @@ pub(super) struct Listener {
 impl Listener {
     /// Not connected yet; `started` is told once, when the first subscription stands.
     pub(super) fn new(
-        address: RedisAddress,
+        to: Connecting,
+        share: Share,
         hub: &Arc<Hub>,
         publisher: &Arc<Publisher>,
-        keys: &Keys,
         subscription: &Arc<Subscription>,
         asked: Receiver<Task>,
         started: Sender<()>,
     ) -> Self {
         Self {
-            address,
+            generation: to.source.generation(),
+            to,
+            share,
             hub: Arc::clone(hub),
             publisher: Arc::clone(publisher),
-            keys: keys.clone(),
             subscription: Arc::clone(subscription),
             asked,
             rooms: HashMap::new(),
@@ -133,7 +146,7 @@ impl Listener {
                     }
                     cut
                 }
-                Err(error) => Cut::Failed(error),
+                Err(why) => Cut::Failed(why),
             };
             self.lost(&cut);
             if self.pause(backoff.next()) {
@@ -142,14 +155,17 @@ impl Listener {
         }
     }
 
-    fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.address.connect()?;
-        connection.set_read_timeout(Some(GLANCE))?;
+    /// Connects. The error is a sentence.
+    fn connect(&mut self) -> Result<Connection, String> {
+        self.generation = self.to.source.generation();
+        let connection = self.to.source.connect()?;
+        let set = connection.set_read_timeout(Some(GLANCE));
+        set.map_err(|error| describe(&error))?;
         Ok(connection)
     }
 
     fn lost(&mut self, cut: &Cut) {
-        self.hub.flush();
+        self.hub.flush(|room| self.share.holds(room));
         lock(&self.subscription.heard).clear();
         self.subscription.alive.store(false, Ordering::Release);
         self.behind.clear();
@@ -163,17 +179,19 @@ impl Listener {
             self.rooms.retain(|_, heard| heard.chain != Chain::Unknown);
         }
         let why = match cut {
-            Cut::Failed(error) => describe(error),
+            Cut::Failed(why) => why.clone(),
             Cut::NotConfirmed(room) => format!("room {room:?} was not confirmed"),
             Cut::NoSignOfLife => "no sign of life".to_owned(),
             Cut::Stopping => return,
         };
+        let name = &self.to.name;
         if self.lost_at.is_none() {
             self.lost_at = Some(Instant::now());
             metrics::SUBSCRIPTION_CUTS.count();
-            warn!("the subscription is cut ({why}): it will be caught up with");
+            self.subscription.cuts.fetch_add(1, Ordering::Relaxed);
+            warn!("the subscription is cut at {name} ({why}): it will be caught up with");
         } else {
-            debug!("no subscription yet: {why}");
+            debug!("no subscription at {name} yet: {why}");
         }
     }
 
@@ -200,28 +218,81 @@ impl Listener {
                     let _ = tell.send(());
                     return;
                 }
-                let channel = self.keys.channel(&room);
-                if self.unreadable.remove(&channel).is_some() {
-                    self.behind.insert(channel.clone());
+                let until = Instant::now() + ANSWER_WITHIN;
+                let heard = Heard::anew(room, vec![(until, tell)]);
+                if self.share.holds(&heard.room) {
+                    self.take(heard);
+                } else {
+                    self.to.news.homeless(&self.to.name, vec![heard]);
                 }
-                let wanted = &mut self.wanted;
-                let heard = self.rooms.entry(channel).or_insert_with_key(|channel| {
-                    wanted.push(channel.clone());
-                    Heard {
-                        room,
-                        asked: None,
-                        chain: Chain::Unknown,
-                        waiting: Vec::new(),
-                    }
-                });
-                heard.waiting.push((Instant::now() + ANSWER_WITHIN, tell));
             }
             Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
             Task::Present(room, list) => {
                 self.hub.deliver(&room, Delivery::Present(list), Pace::Busy);
             }
+            Task::Share(share) => {
+                self.share = share;
+                let strangers = |heard: &Heard| !self.share.holds(&heard.room);
+                let channels = self.rooms.iter().filter(|(_, heard)| strangers(heard));
+                let channels: Vec<_> = channels.map(|(channel, _)| channel.clone()).collect();
+                self.give_away(&channels);
+            }
+            Task::Adopt(rooms) => {
+                for heard in rooms {
+                    // Nobody else looks whether it still has a member.
+                    let look = (Instant::now() + LINGER, heard.room.clone());
+                    self.forgetting.push(look);
+                    self.take(heard);
+                }
+            }
             Task::Stop => self.stopping = true,
         }
+    }
+
+    /// Hears a room from now on.
+    fn take(&mut self, heard: Heard) {
+        let channel = self.to.keys.channel(&heard.room);
+        if self.unreadable.remove(&channel).is_some() {
+            self.behind.insert(channel.clone());
+        }
+        match self.rooms.entry(channel) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().waiting.extend(heard.waiting);
+                if !lock(&self.subscription.heard).contains(&known.get().room) {
+                    return;
+                }
+                for (_, waiting) in known.get_mut().waiting.drain(..) {
+                    let _ = waiting.send(());
+                }
+            }
+            Entry::Vacant(place) => {
+                self.wanted.push(place.key().clone());
+                place.insert(heard);
+            }
+        }
+    }
+
+    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
+    fn give_away(&mut self, channels: &[String]) {
+        let mut homeless = Vec::new();
+        for channel in channels {
+            if let Some(mut heard) = self.forget(channel) {
+                heard.asked = None;
+                heard.chain.cut();
+                homeless.push(heard);
+            }
+        }
+        self.to.news.homeless(&self.to.name, homeless);
+    }
+
+    /// Takes a room out.
+    fn forget(&mut self, channel: &str) -> Option<Heard> {
+        let heard = self.rooms.remove(channel)?;
+        lock(&self.subscription.heard).remove(&heard.room);
+        self.behind.remove(channel);
+        self.unreadable.remove(channel);
+        self.unconfirmed -= usize::from(heard.asked.is_some());
+        Some(heard)
     }
 
     /// One subscription's life.
@@ -238,7 +309,7 @@ impl Listener {
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, Cut> {
         self.forget_unhosted();
-        connection.subscribe_resp3(self.keys.control())?;
+        connection.subscribe_resp3(self.to.keys.control())?;
         self.probe = Probe::Sent(Instant::now());
         self.wanted = self.rooms.keys().cloned().collect();
         self.unconfirmed = 0;
@@ -261,6 +332,9 @@ impl Listener {
                 Ok(_) => {}
                 Err(error) if error.is_timeout() || is_interruption(&error) => {}
                 Err(error) => return Err(error.into()),
+            }
+            if self.to.source.generation() != self.generation {
+                return Err(Cut::Failed(ANOTHER_MASTER.to_owned()));
             }
             self.take_asks(connection)?;
             self.look_after(connection)?;
@@ -285,28 +359,33 @@ impl Listener {
     /// Subscribes to the channels that are wanted.
     fn subscribe(&mut self, connection: &mut Connection) -> Result<(), Cut> {
         let now = Instant::now();
-        let wanted = std::mem::take(&mut self.wanted);
-        for channel in &wanted {
-            if let Some(heard) = self.rooms.get_mut(channel)
-                && heard.asked.replace(now).is_none()
-            {
-                self.unconfirmed += 1;
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.retain(|channel| {
+            let heard = self.rooms.get_mut(channel);
+            if let Some(heard) = heard {
+                self.unconfirmed += usize::from(heard.asked.replace(now).is_none());
+                return true;
             }
-        }
+            false
+        });
         for some in wanted.chunks(CHANNELS_AT_ONCE) {
-            connection.subscribe_resp3(some)?;
+            connection.send_packed_command(&self.pubsub().subscribe(some))?;
         }
         Ok(())
+    }
+
+    fn pubsub(&self) -> PubSub {
+        self.to.scripts.pubsub()
     }
 
     /// Deadlines: notices, confirmations, the probe, rooms to forget.
     fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
         let now = Instant::now();
-        self.hub.flush_due(now);
+        self.hub.flush_due(now, |room| self.share.holds(room));
         self.probe(now)?;
         if self.unconfirmed > 0 && now >= self.overdue_at {
             self.overdue_at = now + GLANCE;
-            self.overdue(now)?;
+            self.overdue(connection, now)?;
         }
         if self.subscription.alive.load(Ordering::Acquire) {
             return self.forget_due(connection, now);
@@ -320,21 +399,36 @@ impl Listener {
             Due::Nothing => {}
             Due::Probe => self
                 .publisher
-                .fire_and_forget(&wire::to_myself(&self.keys, PROBE)),
+                .fire_and_forget(&wire::to_myself(&self.to.keys, PROBE)),
             Due::End => return Err(Cut::NoSignOfLife),
         }
         Ok(())
     }
 
-    fn overdue(&self, now: Instant) -> Result<(), Cut> {
-        let late = |heard: &&Heard| {
-            heard
-                .asked
-                .is_some_and(|asked| now.duration_since(asked) > CONFIRM_WITHIN)
+    /// Looks for subscriptions that were not confirmed in time.
+    fn overdue(&mut self, connection: &mut Connection, now: Instant) -> Result<(), Cut> {
+        let within = match self.pubsub() {
+            PubSub::Plain => CONFIRM_WITHIN,
+            PubSub::Sharded => CONFIRM_ON_NODE,
         };
-        match self.rooms.values().find(late) {
-            Some(heard) => Err(Cut::NotConfirmed(heard.room.clone())),
-            None => Ok(()),
+        let late = |heard: &Heard| {
+            let asked = heard.asked;
+            asked.is_some_and(|asked| now.duration_since(asked) > within)
+        };
+        let mut late = self
+            .rooms
+            .iter()
+            .filter(|(_, heard)| late(heard))
+            .peekable();
+        match (late.peek(), self.pubsub()) {
+            (None, _) => Ok(()),
+            (Some((_, heard)), PubSub::Plain) => Err(Cut::NotConfirmed(heard.room.clone())),
+            (Some(_), PubSub::Sharded) => {
+                // Until there is a new map, the node is asked again.
+                self.wanted.extend(late.map(|(channel, _)| channel.clone()));
+                self.to.news.stale(Some(&self.to.name));
+                self.subscribe(connection)
+            }
         }
     }
 
@@ -348,7 +442,7 @@ impl Listener {
         };
         self.probe.hears(Instant::now());
         match (kind, data.get(1)) {
-            (PushKind::Message, Some(Value::BulkString(payload))) => {
+            (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(payload))) => {
                 if let Some(heard) = self.rooms.get_mut(channel) {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
@@ -367,7 +461,19 @@ impl Listener {
                 }
                 false
             }
-            (PushKind::Subscribe, _) => {
+            (PushKind::SUnsubscribe, _) => {
+                // While it is asked for anew, this confirms that it was ended before.
+                let moved = self
+                    .rooms
+                    .get(channel)
+                    .is_some_and(|heard| heard.asked.is_none());
+                if moved {
+                    self.give_away(&[channel.to_owned()]);
+                    self.to.news.stale(Some(&self.to.name));
+                }
+                false
+            }
+            (PushKind::Subscribe | PushKind::SSubscribe, _) => {
                 if let Some(heard) = self.rooms.get_mut(channel) {
                     if heard.asked.take().is_some() {
                         self.unconfirmed -= 1;
@@ -377,7 +483,7 @@ impl Listener {
                     return false;
                 }
                 // Any other channel is of a room that was forgotten before its subscription was confirmed.
-                let stands = channel == self.keys.control();
+                let stands = channel == self.to.keys.control();
                 if stands {
                     self.stands();
                 }
@@ -396,8 +502,9 @@ impl Listener {
         }
         if let Some(lost) = self.lost_at.take() {
             info!(
-                "subscribed again after {:.1} s; {} rooms to catch up with",
+                "subscribed again after {:.1} s at {}; {} rooms to catch up with",
                 lost.elapsed().as_secs_f64(),
+                self.to.name,
                 self.rooms.len()
             );
         }
@@ -418,23 +525,12 @@ impl Listener {
                 }
                 continue;
             }
-            let channel = self.keys.channel(&room);
-            if let Some(heard) = self.rooms.remove(&channel) {
-                self.behind.remove(&channel);
-                self.unreadable.remove(&channel);
-                self.unconfirmed -= usize::from(heard.asked.is_some());
-                connection.unsubscribe_resp3(&channel)?;
+            let channel = self.to.keys.channel(&room);
+            if let Some(heard) = self.forget(&channel) {
+                connection.send_packed_command(&self.pubsub().unsubscribe(&channel))?;
                 // Somebody asked for the room in between: it is heard anew.
                 if heard.is_awaited(now) {
-                    self.wanted.push(channel.clone());
-                    self.rooms.insert(
-                        channel,
-                        Heard {
-                            asked: None,
-                            chain: Chain::Unknown,
-                            ..heard
-                        },
-                    );
+                    self.take(Heard::anew(room, heard.waiting));
                 }
             }
         }

@@ -1,0 +1,357 @@
+//! A cluster: a shard for each of its masters, and the thread that keeps the map of its slots.
+//!
+//! The `topology` thread alone changes the map, and starts and ends shards. It asks for the map every ten
+//! seconds, and as soon as a shard finds that it is [stale](ClusterNews::Stale). What was sent to the wrong
+//! node comes here and goes on to the right one: commands and rooms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{error, info, warn};
+
+use super::address::{Login, Server};
+use super::chain::Heard;
+use super::news::{ClusterNews, News};
+use super::pipeline::PendingCommand;
+use super::placement::{SLOTS, Share, SlotSet, slot, tag};
+use super::presence::Users;
+use super::publisher::Connecting;
+use super::shard::Shard;
+use super::slot_map::{self, SlotRange};
+use super::source::Source;
+use super::subscription::Task;
+use super::wire::{Keys, Scripts};
+use crate::backplane::{ANSWER_WITHIN, BackplaneError};
+use crate::message::RoomName;
+use crate::threads;
+use crate::threads::lock;
+
+/// The pause between two looks at the map when nothing happens.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The pause between two looks while the map is stale.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// After this time no further node is asked.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// A shard that left the map still answers callers that found it there for this long.
+const RETIRES_AFTER: Duration = ANSWER_WITHIN.saturating_mul(2);
+
+/// The handle that everyone shares.
+pub(super) struct Cluster {
+    owners: Arc<Mutex<Owners>>,
+    news: Sender<ClusterNews>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The shard that has each slot.
+pub(super) struct Owners {
+    by_slot: Vec<Option<Arc<Shard>>>,
+    /// By the node's name.
+    shards: BTreeMap<String, Arc<Shard>>,
+}
+
+impl Cluster {
+    /// Asks for the map, starts a shard for each master, and the thread. The error is a sentence.
+    pub(super) fn start(
+        seeds: &[Server],
+        nodes: &Login,
+        keys: &Keys,
+        scripts: &Scripts,
+        users: &Users,
+    ) -> Result<Self, String> {
+        let (news, told) = crossbeam_channel::unbounded();
+        let owners = Arc::new(Mutex::new(Owners {
+            by_slot: vec![None; usize::from(SLOTS)],
+            shards: BTreeMap::new(),
+        }));
+        let mut topology = Topology {
+            seeds: seeds.to_vec(),
+            known: Vec::new(),
+            nodes: nodes.clone(),
+            keys: keys.clone(),
+            scripts: scripts.clone(),
+            users: users.clone(),
+            owners: Arc::clone(&owners),
+            news: News(Some(news.clone())),
+            homeless: Vec::new(),
+            moved: Vec::new(),
+            retired: Vec::new(),
+            is_silent: false,
+        };
+        let map = topology.ask(None)?;
+        topology.take_in(&map);
+        let cluster = Self {
+            owners,
+            news,
+            thread: Mutex::default(),
+        };
+        let thread = threads::spawn_vital("topology", move || topology.run(&told));
+        let thread = thread.map_err(|error| format!("no thread for it: {error}"))?;
+        *lock(&cluster.thread) = Some(thread);
+        Ok(cluster)
+    }
+
+    /// The shard that a room is on; `None` while no node has its slot.
+    pub(super) fn shard(&self, room: &RoomName) -> Option<Arc<Shard>> {
+        let slot = slot(&tag(room));
+        lock(&self.owners).by_slot[usize::from(slot)].clone()
+    }
+
+    pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
+        lock(&self.owners).shards.values().cloned().collect()
+    }
+
+    /// Ends the thread: from here on the map stays as it is.
+    pub(super) fn close(&self) {
+        let _ = self.news.send(ClusterNews::Stop);
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers a command that no node takes. It did nothing.
+fn refuse(command: PendingCommand) {
+    (command.on_answer)(Err(BackplaneError::Unavailable));
+}
+
+/// The thread's own state.
+struct Topology {
+    /// The nodes that the address names.
+    seeds: Vec<Server>,
+    /// The nodes that the map named last, masters and replicas.
+    known: Vec<Server>,
+    nodes: Login,
+    keys: Keys,
+    scripts: Scripts,
+    users: Users,
+    owners: Arc<Mutex<Owners>>,
+    news: News,
+    /// Rooms that wait for the next look at the map.
+    homeless: Vec<Heard>,
+    /// Commands that do, with their slot and the node that has it.
+    moved: Vec<(u16, String, PendingCommand)>,
+    /// Shards that left the map, and when.
+    retired: Vec<(Instant, Arc<Shard>)>,
+    /// Whether the last look found no node that answers.
+    is_silent: bool,
+}
+
+impl Topology {
+    fn run(mut self, told: &Receiver<ClusterNews>) {
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut looked = Instant::now();
+        // The node that knows more.
+        let mut knows = None;
+        loop {
+            match told.recv_deadline(look_at) {
+                Ok(ClusterNews::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(ClusterNews::Stale(node)) => {
+                    look_at = look_at.min(looked + LOOK_AGAIN);
+                    knows = node.or(knows);
+                }
+                Ok(ClusterNews::Moved { slot, to, command }) => {
+                    if lock(&self.owners).shards.contains_key(&to) {
+                        self.hand_over(slot, &to, command);
+                    } else {
+                        look_at = look_at.min(looked + LOOK_AGAIN);
+                        self.moved.push((slot, to, command));
+                    }
+                }
+                Ok(ClusterNews::Homeless { from, rooms }) => {
+                    self.house(rooms, Some(&from));
+                    if !self.homeless.is_empty() {
+                        look_at = look_at.min(looked + LOOK_AGAIN);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look(knows.take());
+                    looked = Instant::now();
+                    look_at = looked + LOOK_EVERY;
+                }
+            }
+        }
+        for (_, shard) in &self.retired {
+            shard.stop_publishing();
+        }
+        for (_, shard) in &self.retired {
+            shard.join_subscriber();
+            shard.join_publisher();
+        }
+        for (_, _, command) in self.moved.drain(..) {
+            refuse(command);
+        }
+    }
+
+    /// Asks for the map and takes it in.
+    fn look(&mut self, knows: Option<String>) {
+        match self.ask(knows.as_deref()) {
+            Ok(map) => {
+                self.is_silent = false;
+                self.take_in(&map);
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.is_silent, true) {
+                    warn!("the cluster's map cannot be read: {why}");
+                }
+            }
+        }
+        for (slot, to, command) in std::mem::take(&mut self.moved) {
+            self.hand_over(slot, &to, command);
+        }
+        let rooms = std::mem::take(&mut self.homeless);
+        self.house(rooms, None);
+        self.bury();
+    }
+
+    /// Asks one node after the other: first the one that knows more, then the one that answered last. The error
+    /// is a sentence.
+    fn ask(&mut self, knows: Option<&str>) -> Result<Vec<SlotRange>, String> {
+        let mut nodes = self.known.clone();
+        nodes.extend(self.seeds.iter().cloned());
+        nodes.sort_by_key(|node| Some(node.name()) != knows);
+        let deadline = Instant::now() + ASK_WITHIN;
+        let mut asked = BTreeSet::new();
+        let mut trouble = Vec::new();
+        for node in nodes {
+            if !asked.insert(node.name().to_owned()) || Instant::now() > deadline {
+                continue;
+            }
+            match slot_map::ask(&node) {
+                Ok(map) => {
+                    self.known = self.nodes_of(&map);
+                    self.known.sort_by_key(|known| known.name() != node.name());
+                    return Ok(map);
+                }
+                Err(why) => trouble.push(format!("{}: {why}", node.name())),
+            }
+        }
+        Err(trouble.join("; "))
+    }
+
+    fn nodes_of(&self, map: &[SlotRange]) -> Vec<Server> {
+        let places = map
+            .iter()
+            .flat_map(|range| std::iter::once(&range.master).chain(&range.replicas));
+        let places: BTreeSet<_> = places.collect();
+        let servers = places.into_iter().map(|place| self.nodes.at(place));
+        servers.filter_map(Result::ok).collect()
+    }
+
+    /// Starts shards for new masters, tells each shard its slots, and retires those that have none.
+    fn take_in(&mut self, map: &[SlotRange]) {
+        let mut slots: BTreeMap<&str, SlotSet> = BTreeMap::new();
+        for range in map {
+            let own = slots.entry(&range.master).or_insert_with(SlotSet::empty);
+            range.slots.clone().for_each(|slot| own.insert(slot));
+        }
+        let mut shards = lock(&self.owners).shards.clone();
+        for (master, slots) in &slots {
+            if !shards.contains_key(*master) {
+                match self.start(master, slots) {
+                    Ok(shard) => drop(shards.insert((*master).to_owned(), Arc::new(shard))),
+                    Err(why) => error!("the cluster's node {master} cannot be used: {why}"),
+                }
+            }
+        }
+        let gone: Vec<_> = shards
+            .extract_if(.., |master, _| !slots.contains_key(&master[..]))
+            .map(|(_, shard)| shard)
+            .collect();
+        {
+            let mut owners = lock(&self.owners);
+            for range in map {
+                // Slots that the map leaves out keep their node.
+                if let Some(shard) = shards.get(&range.master) {
+                    for slot in range.slots.clone() {
+                        owners.by_slot[usize::from(slot)] = Some(Arc::clone(shard));
+                    }
+                }
+            }
+            owners.shards.clone_from(&shards);
+        }
+        for (master, slots) in slots {
+            if let Some(shard) = shards.get(master) {
+                shard.set_share(Share::Slots(Arc::new(slots)));
+            }
+        }
+        let nothing = Arc::new(SlotSet::empty());
+        for shard in gone {
+            info!("the cluster's node {} has no slots any more", shard.name());
+            shard.set_share(Share::Slots(Arc::clone(&nothing)));
+            shard.connect_no_more();
+            shard.stop_hearing();
+            self.retired.push((Instant::now(), shard));
+        }
+    }
+
+    fn start(&self, master: &str, slots: &SlotSet) -> Result<Shard, String> {
+        let keys = self.keys.on_node(master);
+        keys.lie_in(slots);
+        let to = Connecting {
+            source: Source::Server(self.nodes.at(master)?),
+            name: master.to_owned(),
+            keys,
+            scripts: self.scripts.clone(),
+            servers: None,
+            news: self.news.clone(),
+        };
+        let share = Share::Slots(Arc::new(slots.clone()));
+        Shard::start(to, None, share, &self.users).map_err(|error| error.to_string())
+    }
+
+    /// A slot moved: its node takes the command over, and those that follow.
+    fn hand_over(&mut self, slot: u16, to: &str, mut command: PendingCommand) {
+        // A second redirection in a row is not followed.
+        command.stays = true;
+        let owner = {
+            let mut owners = lock(&self.owners);
+            let named = owners.shards.get(to).cloned();
+            let owner = &mut owners.by_slot[usize::from(slot)];
+            if named.is_some() {
+                *owner = named;
+            }
+            owner.clone()
+        };
+        match owner {
+            Some(shard) => shard.take_over(command),
+            None => refuse(command),
+        }
+    }
+
+    /// Gives rooms to the subscribers of the nodes that have them. Those that the map has at the node that they
+    /// come `from` wait for the next look.
+    fn house(&mut self, rooms: Vec<Heard>, from: Option<&str>) {
+        let mut adopted: BTreeMap<String, (Arc<Shard>, Vec<Heard>)> = BTreeMap::new();
+        for heard in rooms {
+            let slot = slot(&tag(&heard.room));
+            let owner = lock(&self.owners).by_slot[usize::from(slot)].clone();
+            match owner.filter(|shard| Some(shard.name()) != from) {
+                Some(shard) => {
+                    let rooms = adopted.entry(shard.name().to_owned());
+                    let (_, rooms) = rooms.or_insert_with(|| (shard, Vec::new()));
+                    rooms.push(heard);
+                }
+                None => self.homeless.push(heard),
+            }
+        }
+        for (shard, rooms) in adopted.into_values() {
+            shard.ask(Task::Adopt(rooms));
+        }
+    }
+
+    /// Ends the publishers of shards that nobody can have found in the map any more.
+    fn bury(&mut self) {
+        let due = |(retired, _): &mut (Instant, _)| retired.elapsed() > RETIRES_AFTER;
+        for (_, shard) in self.retired.extract_if(.., due) {
+            shard.stop_publishing();
+            shard.join_subscriber();
+            shard.join_publisher();
+        }
+    }
+}

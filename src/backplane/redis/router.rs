@@ -1,0 +1,43 @@
+//! The router: which shard a room is on.
+
+use std::sync::Arc;
+
+use super::cluster::Cluster;
+use super::placement::server_of;
+use super::shard::Shard;
+use crate::message::RoomName;
+
+/// All shards of this instance.
+pub(super) enum Router {
+    /// One server, or several that share the rooms by their names.
+    Servers(Vec<Arc<Shard>>),
+    /// A cluster, which shares the rooms by their slots.
+    Cluster(Cluster),
+}
+
+impl Router {
+    /// The shard that a room is on. `None` while no node of the cluster has it.
+    pub(super) fn shard(&self, room: &RoomName) -> Option<Arc<Shard>> {
+        match self {
+            Self::Servers(shards) => match &shards[..] {
+                [only] => Some(Arc::clone(only)),
+                _ => shards.get(server_of(room, shards.len())).cloned(),
+            },
+            Self::Cluster(cluster) => cluster.shard(room),
+        }
+    }
+
+    pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
+        match self {
+            Self::Servers(shards) => shards.clone(),
+            Self::Cluster(cluster) => cluster.shards(),
+        }
+    }
+
+    /// From here on no shard comes or goes.
+    pub(super) fn hold_still(&self) {
+        if let Self::Cluster(cluster) = self {
+            cluster.close();
+        }
+    }
+}
