@@ -170,7 +170,7 @@ impl Topology {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.look(knows.take());
+                    self.look(knows.take().as_deref());
                     looked = Instant::now();
                     look_at = looked + LOOK_EVERY;
                 }
@@ -189,8 +189,8 @@ impl Topology {
     }
 
     /// Asks for the map and takes it in.
-    fn look(&mut self, knows: Option<String>) {
-        match self.ask(knows.as_deref()) {
+    fn look(&mut self, knows: Option<&str>) {
+        match self.ask(knows) {
             Ok(map) => {
                 self.is_silent = false;
                 self.take_in(&map);
@@ -259,10 +259,9 @@ impl Topology {
                 }
             }
         }
-        let gone: Vec<_> = shards
-            .extract_if(.., |master, _| !slots.contains_key(&master[..]))
-            .map(|(_, shard)| shard)
-            .collect();
+        let (shards, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = shards
+            .into_iter()
+            .partition(|(master, _)| slots.contains_key(&master[..]));
         {
             let mut owners = lock(&self.owners);
             for range in map {
@@ -281,7 +280,7 @@ impl Topology {
             }
         }
         let nothing = Arc::new(SlotSet::empty());
-        for shard in gone {
+        for shard in gone.into_values() {
             info!("the cluster's node {} has no slots any more", shard.name());
             shard.set_share(Share::Slots(Arc::clone(&nothing)));
             shard.connect_no_more();
