@@ -60,9 +60,12 @@ impl Sentinels {
                 whole.then_some(())?;
             }
             // The sentinels themselves look at this every ten seconds only.
-            let master = &self.servers[first];
-            let info: String = master.ask(&["INFO", "replication"]).ok()?;
-            (info.contains("role:master") && info.contains("state=online")).then_some(())
+            let [master, replica] = [first, 1 - first].map(|number| {
+                let info = self.servers[number].ask(&["INFO", "replication"]);
+                info.unwrap_or_else(|_| String::new())
+            });
+            let whole = master.contains("state=online") && replica.contains("link_status:up");
+            whole.then_some(())
         });
     }
 
