@@ -27,7 +27,7 @@ const MOVED_AT_ONCE: usize = 100;
 
 /// The keys that one MIGRATE moves, and how many milliseconds it may take.
 const KEYS_AT_ONCE: &str = "100";
-const MIGRATES_WITHIN: &str = "5000";
+const MIGRATES_WITHIN: &str = "1000";
 
 pub(crate) struct Cluster {
     nodes: Vec<Redis>,
@@ -111,33 +111,36 @@ impl Cluster {
     }
 
     fn replicate(&self, replica: usize, master: usize) {
-        let id: String = self.nodes[master].run(&["CLUSTER", "MYID"]);
+        let id: String = self.get(master, &["CLUSTER", "MYID"]);
         until("the replica has met its master", || {
-            self.ask::<()>(replica, &["CLUSTER", "REPLICATE", &id])
+            let done = self.nodes[replica].ask::<()>(&["CLUSTER", "REPLICATE", &id]);
+            done.ok()
         });
     }
 
     /// Waits until all nodes are up, know each other, agree on who is a master, and have what they replicate.
     pub(crate) fn wait_until_whole(&self) {
         until("the cluster is whole", || {
-            let mut masters = Vec::new();
-            for number in 0..self.nodes.len() {
-                let info: String = self.ask(number, &["CLUSTER", "INFO"])?;
-                let replication: String = self.ask(number, &["INFO", "replication"])?;
-                let beliefs = self.beliefs(number)?;
-                let states = ["handshake", "noaddr", "fail?", "fail"];
-                let doubts = |belief: &Belief| states.iter().any(|state| belief.is(state));
+            let mut views = Vec::new();
+            for node in &self.nodes {
+                let info: String = node.ask(&["CLUSTER", "INFO"]).ok()?;
+                let replication: String = node.ask(&["INFO", "replication"]).ok()?;
                 let whole = info.contains("cluster_state:ok")
                     && info.contains(&format!("cluster_slots_assigned:{SLOTS}"))
-                    && !replication.contains("master_link_status:down")
-                    && beliefs.len() == self.nodes.len()
-                    && !beliefs.iter().any(doubts);
-                let ports = beliefs.iter().filter(|belief| belief.is("master"));
-                let mut ports: Vec<_> = ports.map(|belief| belief.port).collect();
-                ports.sort_unstable();
-                masters.push(whole.then_some(ports)?);
+                    && !replication.contains("master_link_status:down");
+                whole.then_some(())?;
             }
-            masters.windows(2).all(|two| two[0] == two[1]).then_some(())
+            for beliefs in self.beliefs() {
+                let states = ["handshake", "noaddr", "fail?", "fail"];
+                let doubts = |belief: &Belief| states.iter().any(|state| belief.is(state));
+                let sound = beliefs.len() == self.nodes.len() && !beliefs.iter().any(doubts);
+                let masters = beliefs.iter().filter(|belief| belief.is("master"));
+                let mut masters: Vec<_> = masters.map(|belief| belief.port).collect();
+                masters.sort_unstable();
+                views.push(sound.then_some(masters)?);
+            }
+            let agreed = views.len() == self.nodes.len() && views.windows(2).all(|v| v[0] == v[1]);
+            agreed.then_some(())
         });
     }
 
@@ -157,26 +160,25 @@ impl Cluster {
         &mut self.nodes[number]
     }
 
-    /// `None` if the node is down, frozen, or refuses.
-    fn ask<T: redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> Option<T> {
-        self.nodes[number].ask(words).ok()
-    }
-
     fn tell(&self, number: usize, words: &[&str]) {
-        let _: () = self.nodes[number].run(words);
+        self.get::<()>(number, words);
     }
 
-    /// Whom this node knows, itself included.
-    fn beliefs(&self, number: usize) -> Option<Vec<Belief>> {
-        let lines: String = self.ask(number, &["CLUSTER", "NODES"])?;
-        lines.lines().map(Belief::parse).collect()
+    /// The answer of a node that is up.
+    fn get<T: redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> T {
+        let answer = self.nodes[number].ask(words);
+        answer.unwrap_or_else(|error| panic!("{words:?} at node {number}: {error}"))
     }
 
-    /// What any node that answers believes.
+    /// What each node that answers believes of all.
+    fn beliefs(&self) -> impl Iterator<Item = Vec<Belief>> {
+        let answers = self.nodes.iter();
+        let answers = answers.filter_map(|node| node.ask(&["CLUSTER", "NODES"]).ok());
+        answers.map(|lines: String| lines.lines().filter_map(Belief::parse).collect())
+    }
+
     fn known(&self) -> Vec<Belief> {
-        until("a node answers", || {
-            (0..self.nodes.len()).find_map(|number| self.beliefs(number))
-        })
+        until("a node answers", || self.beliefs().next())
     }
 
     fn number_of(&self, belief: &Belief) -> Option<usize> {
@@ -184,11 +186,21 @@ impl Cluster {
         nodes.position(|node| node.port() == belief.port)
     }
 
+    /// The nodes that are masters now, and not dead.
+    pub(crate) fn masters(&self) -> Vec<usize> {
+        let known = self.known();
+        let masters = known.iter().filter(|b| b.is("master") && !b.is("fail"));
+        masters
+            .filter_map(|belief| self.number_of(belief))
+            .collect()
+    }
+
     /// The slot of a room's keys.
     pub(crate) fn slot_of(&self, room: &str) -> u16 {
         let key = format!("hubbub:{{{room}}}:log");
+        let words = ["CLUSTER", "KEYSLOT", &key];
         until("a node answers", || {
-            (0..self.nodes.len()).find_map(|number| self.ask(number, &["CLUSTER", "KEYSLOT", &key]))
+            self.nodes.iter().find_map(|node| node.ask(&words).ok())
         })
     }
 
@@ -248,8 +260,8 @@ impl Cluster {
         let slot = slot.to_string();
         let port = self.nodes[to].port().to_string();
         loop {
-            let keys: Vec<String> =
-                self.nodes[from].run(&["CLUSTER", "GETKEYSINSLOT", &slot, KEYS_AT_ONCE]);
+            let words = ["CLUSTER", "GETKEYSINSLOT", &slot, KEYS_AT_ONCE];
+            let keys: Vec<String> = self.get(from, &words);
             if keys.is_empty() {
                 return;
             }
@@ -274,18 +286,17 @@ impl Cluster {
             self.set_slots(number, slots, "NODE", to);
         }
         until("all know the slot's new master", || {
-            let all = (0..self.nodes.len()).filter_map(|number| self.beliefs(number));
-            let told = |known: Vec<Belief>| {
-                let owner = known.iter().find(|belief| belief.owns(slots[0]))?;
-                self.number_of(owner)
+            let knows = |known: Vec<Belief>| {
+                let owner = known.iter().find(|belief| belief.owns(slots[0]));
+                owner.and_then(|owner| self.number_of(owner)) == Some(to)
             };
-            all.map(told).all(|owner| owner == Some(to)).then_some(())
+            self.beliefs().all(knows).then_some(())
         });
     }
 
     /// Tells a node of many slots at once.
     fn set_slots(&self, number: usize, slots: &[u16], state: &str, other: usize) {
-        let id: String = self.nodes[other].run(&["CLUSTER", "MYID"]);
+        let id: String = self.get(other, &["CLUSTER", "MYID"]);
         let setslot = |slot: &u16| {
             let words = ["CLUSTER", "SETSLOT", &slot.to_string(), state, &id];
             words.map(str::to_owned).to_vec()
@@ -304,12 +315,11 @@ impl Cluster {
     /// Waits until all that answer know that this node is a master.
     pub(crate) fn wait_until_master(&self, number: usize) {
         until("all know the new master", || {
-            let mut all = (0..self.nodes.len()).filter_map(|other| self.beliefs(other));
-            let is_master = |known: Vec<Belief>| {
+            let knows = |known: Vec<Belief>| {
                 let mut masters = known.iter().filter(|belief| belief.is("master"));
                 masters.any(|master| self.number_of(master) == Some(number))
             };
-            all.all(is_master).then_some(())
+            self.beliefs().all(knows).then_some(())
         });
     }
 
@@ -339,9 +349,9 @@ impl Cluster {
         let known = self.known();
         let is_it = |belief: &&Belief| self.number_of(belief) == Some(number);
         let it = known.iter().find(is_it).expect("it is in the cluster");
-        let masters = known.iter().filter(|b| b.is("master") && b.id != it.id);
-        let masters: Vec<_> = masters.filter_map(|b| self.number_of(b)).collect();
         let slots: Vec<u16> = it.slots.iter().cloned().flatten().collect();
+        let mut masters = self.masters();
+        masters.retain(|&master| master != number);
         for (slots, &to) in slots.chunks(MOVED_AT_ONCE).zip(masters.iter().cycle()) {
             self.move_slots(slots, number, to);
         }

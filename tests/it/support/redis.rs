@@ -16,7 +16,7 @@ use super::until;
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// How long [`Redis::ask`] waits for an answer. A frozen server gives none.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The name of the file in a server's folder that it begins with. Redis changes it when it is told to, and
 /// Sentinel whenever it has learnt something.
