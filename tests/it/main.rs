@@ -27,6 +27,7 @@ mod publisher;
 mod puppet;
 mod recovery;
 mod rooms;
+mod servers;
 mod start;
 mod teardown;
 mod terminal;

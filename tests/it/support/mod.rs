@@ -2,6 +2,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod house;
 pub(crate) mod hubbub;
 pub(crate) mod lesson;
@@ -9,6 +10,7 @@ pub(crate) mod neighbours;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
 pub(crate) mod redis;
+pub(crate) mod sentinel;
 pub(crate) mod terminal;
 pub(crate) mod tmux;
 

@@ -1,10 +1,12 @@
-//! A `redis-server` of a test's own.
+//! A `redis-server` of a test's own, or whatever program the environment names in `REDIS_SERVER`, such
+//! as `valkey-server`.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, io};
+use std::time::Duration;
+use std::{env, fs, io};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +14,13 @@ use nix::unistd::Pid;
 use super::until;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// How long [`Redis::ask`] waits for an answer. A frozen server gives none.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The name of the file in a server's folder that it begins with. Redis changes it when it is told to, and
+/// Sentinel whenever it has learnt something.
+const CONFIG: &str = "server.conf";
 
 pub(crate) struct Redis {
     child: Child,
@@ -32,6 +41,11 @@ impl Redis {
     }
 
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_from("", arguments)
+    }
+
+    /// One that begins with this text in its configuration file.
+    pub(crate) fn start_from(config: &str, arguments: &[&str]) -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("redis-{}-{count}", std::process::id()));
@@ -41,6 +55,7 @@ impl Redis {
             let port = free_port();
             // One that did not come up has taken its folder along.
             fs::create_dir_all(&folder).expect("a folder for Redis");
+            fs::write(folder.join(CONFIG), config).expect("its configuration");
             let child = spawn(port, &folder, &arguments);
             let mut redis = Self {
                 child,
@@ -88,13 +103,34 @@ impl Redis {
     /// Runs a command, such as `&["CLIENT", "KILL", "TYPE", "pubsub"]`.
     pub(crate) fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.try_connect().expect("a connection to Redis");
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
-        }
-        command
+        redis::cmd(words[0])
+            .arg(&words[1..])
             .query(&mut connection)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Runs a command on a server that may be down, frozen, or of another opinion.
+    pub(crate) fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut self.hurried()?)
+    }
+
+    /// Runs commands, all at once; the error is that of the first one that failed.
+    pub(crate) fn ask_all(&self, commands: &[Vec<String>]) -> redis::RedisResult<()> {
+        let mut pipe = redis::pipe();
+        for words in commands {
+            pipe.cmd(&words[0]).arg(&words[1..]).ignore();
+        }
+        pipe.exec(&mut self.hurried()?)
+    }
+
+    /// A connection that waits no longer than [`ANSWERS_WITHIN`] for an answer.
+    fn hurried(&self) -> redis::RedisResult<redis::Connection> {
+        let client = redis::Client::open(self.url())?;
+        let connection = client.get_connection_with_timeout(ANSWERS_WITHIN)?;
+        connection.set_read_timeout(Some(ANSWERS_WITHIN))?;
+        Ok(connection)
     }
 
     /// Puts so many entries into a room's log that are not Hubbub's.
@@ -158,9 +194,11 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
-fn spawn(port: u16, folder: &PathBuf, arguments: &[String]) -> Child {
+fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Child {
     let log = fs::File::create(folder.join("log")).expect("a log for Redis");
-    Command::new("redis-server")
+    let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    Command::new(&program)
+        .arg(folder.join(CONFIG))
         .args([
             "--port",
             &port.to_string(),
@@ -178,8 +216,8 @@ fn spawn(port: u16, folder: &PathBuf, arguments: &[String]) -> Child {
         .spawn()
         .unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                panic!("redis-server is missing; install it with: apt-get install redis-server")
+                panic!("{program} is missing; install it with: apt-get install redis-server")
             }
-            _ => panic!("cannot start redis-server: {error}"),
+            _ => panic!("cannot start {program}: {error}"),
         })
 }
