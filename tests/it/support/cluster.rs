@@ -282,6 +282,7 @@ impl Cluster {
             .collect();
         let masters = masters.iter().filter_map(|belief| self.number_of(belief));
         let others = masters.filter(|&number| number != from && number != to);
+        self.wait_until_up_to_date(to);
         for number in [to, from].into_iter().chain(others) {
             self.set_slots(number, slots, "NODE", to);
         }
@@ -291,6 +292,20 @@ impl Cluster {
                 owner.and_then(|owner| self.number_of(owner)) == Some(to)
             };
             self.beliefs().all(knows).then_some(())
+        });
+    }
+
+    /// Waits until a node knows the newest epoch. Otherwise it would take its own for the newest, and an older
+    /// message of another node could take the slot away from it again.
+    fn wait_until_up_to_date(&self, number: usize) {
+        let epoch = |number: usize, name: &str| -> Option<u64> {
+            let info: String = self.nodes[number].ask(&["CLUSTER", "INFO"]).ok()?;
+            let mut lines = info.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.parse().ok())
+        };
+        until("the node knows the newest epoch", || {
+            let all = (0..self.nodes.len()).filter_map(|node| epoch(node, "cluster_my_epoch:"));
+            (epoch(number, "cluster_current_epoch:") >= all.max()).then_some(())
         });
     }
 

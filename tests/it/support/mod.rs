@@ -10,6 +10,7 @@ pub(crate) mod neighbours;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
 pub(crate) mod redis;
+pub(crate) mod scene;
 pub(crate) mod sentinel;
 pub(crate) mod terminal;
 pub(crate) mod tmux;

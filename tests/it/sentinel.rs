@@ -1,0 +1,162 @@
+//! Sentinel: the master is found at the start and followed when it changes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, get};
+use crate::support::hubbub::{Hubbub, run};
+use crate::support::redis::free_port;
+use crate::support::scene::Scene;
+use crate::support::sentinel::Sentinels;
+use crate::support::until;
+
+fn scene(sentinels: &Sentinels) -> Scene {
+    Scene::on(&["--redis", &sentinels.url()], &["lobby".to_owned()])
+}
+
+#[test]
+fn a_killed_master_is_replaced_within_seconds_and_what_it_lost_is_told() {
+    let mut sentinels = Sentinels::start();
+    let mut scene = scene(&sentinels);
+    scene.talks(20, |_| {});
+    let old = sentinels.master().port();
+    let killed = Instant::now();
+    sentinels.kill_master();
+    // Acknowledged by the new one.
+    scene.says("after the kill");
+    println!("service was back after {:?}", killed.elapsed());
+    assert_ne!(sentinels.master().port(), old);
+    sentinels.restart_killed();
+    sentinels.wait_until_whole();
+    scene.talks(10, |_| {});
+    // Members may miss what was not replicated yet, but not without being told.
+    scene.ends();
+}
+
+#[test]
+fn a_planned_failover_ends_what_is_left_at_the_old_master() {
+    let sentinels = Sentinels::start();
+    let mut scene = scene(&sentinels);
+    let new = sentinels.other().port();
+    scene.talks(10, |_| {});
+    sentinels.fail_over();
+    scene.talks(10, |_| {});
+    until("both follow it", || {
+        let follows = |hubbub: &Hubbub| hubbub.log().contains(&format!("127.0.0.1:{new} now"));
+        (follows(&scene.here) && follows(&scene.there)).then_some(())
+    });
+    scene.talks(5, |_| {});
+    scene.ends();
+}
+
+#[test]
+fn frozen_sentinels_and_a_frozen_master_are_gone_around() {
+    let sentinels = Sentinels::start();
+    sentinels.sentinel(0).freeze();
+    // It cannot be asked, so the next one is.
+    let mut scene = scene(&sentinels);
+    scene.talks(5, |_| {});
+    let old = sentinels.master().port();
+    let master_was = sentinels.master().id();
+    sentinels.master().freeze();
+    sentinels.wait_until_named_other_than(old);
+    assert_ne!(sentinels.master().id(), master_was);
+    scene.talks(10, |_| {});
+    // It wakes up as a master that nobody uses.
+    sentinels.other().thaw();
+    sentinels.sentinel(0).thaw();
+    scene.talks(10, |_| {});
+    sentinels.wait_until_whole();
+    scene.ends();
+}
+
+#[test]
+fn a_master_that_comes_back_empty_is_told_as_a_gap() {
+    let mut sentinels = Sentinels::start();
+    let mut scene = scene(&sentinels);
+    scene.talks(10, |_| {});
+    let master = sentinels.master().port();
+    // Faster than the Sentinels notice.
+    sentinels.kill_master();
+    sentinels.restart_killed();
+    assert_eq!(sentinels.master().port(), master);
+    until("it is ready again", || {
+        let ready = |hubbub: &Hubbub| get(hubbub.address(), "/readyz").0 == 200;
+        (ready(&scene.here) && ready(&scene.there)).then_some(())
+    });
+    assert!(scene.ends() > 0, "the past is lost, and members are told");
+}
+
+#[test]
+fn what_is_wrong_with_sentinels_is_one_sentence() {
+    let sentinels = Sentinels::start();
+    let port = sentinels.sentinel(0).port();
+    let refuses = |url: &str, word: &str| {
+        let output = run(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "off",
+            "--redis",
+            url,
+        ]);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{url}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{url}: {stderr}");
+        assert!(stderr.contains(word), "{url}: {stderr}");
+    };
+    refuses(
+        &format!("redis+sentinel://127.0.0.1:{port}/other"),
+        "no master \"other\"",
+    );
+    refuses(&format!("redis://127.0.0.1:{port}"), "redis+sentinel://");
+    let nothing = free_port();
+    refuses(
+        &format!("redis+sentinel://127.0.0.1:{nothing}/mymaster"),
+        "refused",
+    );
+    let master = sentinels.master().port();
+    refuses(
+        &format!("redis+sentinel://127.0.0.1:{master}/mymaster"),
+        "not a Sentinel",
+    );
+    let replica = sentinels.other().port();
+    refuses(&format!("redis://127.0.0.1:{replica}"), "replica");
+    refuses(
+        &format!("redis+cluster://127.0.0.1:{master}"),
+        "not a node of a cluster",
+    );
+}
+
+#[test]
+fn while_no_master_is_there_sends_are_refused_in_time() {
+    let mut sentinels = Sentinels::start();
+    let hubbub = Hubbub::with(&["--redis", &sentinels.url()]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    sentinels.kill_master();
+    // Before they agree that it is down.
+    for number in 0..3 {
+        sentinels.sentinel(number).freeze();
+    }
+    until("it notices", || {
+        (get(hubbub.address(), "/readyz").0 == 503).then_some(())
+    });
+    for n in 0..3 {
+        let asked = Instant::now();
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi", "ref": n.to_string()}));
+        assert_eq!(alice.event_of("error")["code"], "unavailable");
+        assert!(
+            asked.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+    for number in 0..3 {
+        sentinels.sentinel(number).thaw();
+    }
+    until("another master is found", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+}
