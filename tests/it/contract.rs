@@ -1,4 +1,4 @@
-//! What every backplane must keep, tried on both.
+//! What every backplane must keep, tried on all: in memory, and on Redis in each of its forms.
 
 use std::sync::{Arc, mpsc};
 
@@ -8,9 +8,23 @@ use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
 use hubbub::protocol::{Cursor, Encoding, Event, Ref};
 
+use crate::support::cluster::Cluster;
 use crate::support::house::{self, Reader};
 use crate::support::redis::Redis;
+use crate::support::sentinel::Sentinels;
 use crate::support::{DEADLINE, until};
+
+/// All that must be kept.
+const CHECKS: [fn(&House); 8] = [
+    what_is_acknowledged_is_delivered_under_its_id_and_in_order,
+    entries_name_their_predecessors,
+    pages_meet_in_both_directions,
+    a_rooms_newest_id_is_known,
+    a_repeated_ref_stores_nothing_new,
+    only_hosted_rooms_are_delivered_and_a_room_can_come_back,
+    presence_is_told_once_whatever_the_number_of_connections,
+    a_long_log_is_trimmed_to_about_its_length,
+];
 
 /// How many messages a room's log keeps.
 const KEPT: usize = 100;
@@ -21,14 +35,47 @@ struct House {
     backplane: Box<dyn Backplane>,
 }
 
-/// Runs the same test on both.
-fn on_both(test: impl Fn(&House)) {
-    let redis = Redis::start();
-    for (hub, backplane) in [house::local(KEPT), house::shared(&redis, KEPT)] {
-        let house = House { hub, backplane };
-        test(&house);
-        house.backplane.close();
+/// Runs all checks on these servers, each with a prefix of its own.
+fn all_on(urls: &[String]) {
+    for (index, check) in CHECKS.iter().enumerate() {
+        let (hub, backplane) = house::shared_by(urls, &format!("check{index}"), KEPT);
+        run(hub, backplane, *check);
     }
+}
+
+fn run(hub: Arc<Hub>, backplane: Box<dyn Backplane>, check: fn(&House)) {
+    let house = House { hub, backplane };
+    check(&house);
+    house.backplane.close();
+}
+
+#[test]
+fn memory_keeps_it() {
+    for check in CHECKS {
+        let (hub, backplane) = house::local(KEPT);
+        run(hub, backplane, check);
+    }
+}
+
+#[test]
+fn one_redis_keeps_it() {
+    all_on(&[Redis::start().url()]);
+}
+
+#[test]
+fn three_servers_keep_it() {
+    let servers: [Redis; 3] = std::array::from_fn(|_| Redis::start());
+    all_on(&servers.each_ref().map(Redis::url));
+}
+
+#[test]
+fn the_master_of_sentinels_keeps_it() {
+    all_on(&[Sentinels::start().url()]);
+}
+
+#[test]
+fn a_cluster_keeps_it() {
+    all_on(&[Cluster::of(3).url()]);
 }
 
 fn user(name: &str) -> UserName {
@@ -89,195 +136,171 @@ fn hears_message(reader: &mut Reader) -> (MessageId, String) {
     }
 }
 
-#[test]
-fn what_is_acknowledged_is_delivered_under_its_id_and_in_order() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        let mut listener = house.listen(&lobby, 1);
-        let stored: Vec<_> = (0..50)
-            .map(|n| {
-                house
-                    .say(&lobby, &n.to_string(), None)
-                    .expect("it is stored")
-            })
-            .collect();
-        for (n, stored) in stored.iter().enumerate() {
-            assert_eq!(hears_message(&mut listener), (stored.id, n.to_string()));
-            assert!(!stored.duplicate);
-        }
-        assert!(stored.windows(2).all(|pair| pair[0].id < pair[1].id));
-    });
-}
-
-#[test]
-fn entries_name_their_predecessors() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        let first = house.say(&lobby, "first", None).expect("it is stored").id;
-        for n in 0..10 {
+fn what_is_acknowledged_is_delivered_under_its_id_and_in_order(house: &House) {
+    let lobby = room("lobby");
+    let mut listener = house.listen(&lobby, 1);
+    let stored: Vec<_> = (0..50)
+        .map(|n| {
             house
                 .say(&lobby, &n.to_string(), None)
-                .expect("it is stored");
-        }
-        let all = house
-            .backplane
-            .read(&lobby, Cursor::Newest, 100)
-            .expect("all");
-        assert_eq!(all.entries[0].prev, None);
-        assert!(continues(first, &all.entries[1..], None));
-    });
+                .expect("it is stored")
+        })
+        .collect();
+    for (n, stored) in stored.iter().enumerate() {
+        assert_eq!(hears_message(&mut listener), (stored.id, n.to_string()));
+        assert!(!stored.duplicate);
+    }
+    assert!(stored.windows(2).all(|pair| pair[0].id < pair[1].id));
 }
 
-#[test]
-fn pages_meet_in_both_directions() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        assert_eq!(house.ids(&lobby, Cursor::Newest, 5), (vec![], false));
-        let ids: Vec<_> = (0..10)
-            .map(|n| {
-                house
-                    .say(&lobby, &n.to_string(), None)
-                    .expect("it is stored")
-                    .id
-            })
-            .collect();
-        assert_eq!(
-            house.ids(&lobby, Cursor::Newest, 4),
-            (ids[6..].to_vec(), true)
-        );
-        assert_eq!(
-            house.ids(&lobby, Cursor::Before(ids[6]), 4),
-            (ids[2..6].to_vec(), true)
-        );
-        assert_eq!(
-            house.ids(&lobby, Cursor::Before(ids[2]), 4),
-            (ids[..2].to_vec(), false)
-        );
-        assert_eq!(
-            house.ids(&lobby, Cursor::After(ids[0]), 4),
-            (ids[1..5].to_vec(), true)
-        );
-        assert_eq!(
-            house.ids(&lobby, Cursor::After(ids[5]), 4),
-            (ids[6..].to_vec(), false)
-        );
-        assert_eq!(house.ids(&lobby, Cursor::After(ids[9]), 4), (vec![], false));
-        let (least, most) = (
-            MessageId::ZERO,
-            MessageId {
-                millis: u64::MAX,
-                number: u64::MAX,
-            },
-        );
-        assert_eq!(house.ids(&lobby, Cursor::Before(least), 4), (vec![], false));
-        assert_eq!(house.ids(&lobby, Cursor::After(most), 4), (vec![], false));
-        assert_eq!(
-            house.ids(&lobby, Cursor::After(least), 4),
-            (ids[..4].to_vec(), true)
-        );
-        assert_eq!(
-            house.ids(&lobby, Cursor::Before(most), 4),
-            (ids[6..].to_vec(), true)
-        );
-    });
+fn entries_name_their_predecessors(house: &House) {
+    let lobby = room("lobby");
+    let first = house.say(&lobby, "first", None).expect("it is stored").id;
+    for n in 0..10 {
+        house
+            .say(&lobby, &n.to_string(), None)
+            .expect("it is stored");
+    }
+    let all = house
+        .backplane
+        .read(&lobby, Cursor::Newest, 100)
+        .expect("all");
+    assert_eq!(all.entries[0].prev, None);
+    assert!(continues(first, &all.entries[1..], None));
 }
 
-#[test]
-fn a_rooms_newest_id_is_known() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        let tail = || {
-            let entrance = house.backplane.enter(&lobby, &user("alice"), None);
-            entrance.expect("an answer").tail
-        };
-        assert_eq!(tail(), None);
-        for n in 0..3 {
-            let stored = house.say(&lobby, &n.to_string(), None);
-            assert_eq!(tail(), Some(stored.expect("it is stored").id));
-        }
-    });
-}
-
-#[test]
-fn a_repeated_ref_stores_nothing_new() {
-    on_both(|house| {
-        let (lobby, other) = (room("lobby"), room("other"));
-        let mut listener = house.listen(&lobby, 1);
-        let first = house.say(&lobby, "once", Some("r")).expect("it is stored");
-        let again = house.say(&lobby, "once", Some("r")).expect("it is known");
-        assert_eq!(
-            again,
-            Stored {
-                id: first.id,
-                duplicate: true
-            }
-        );
-        let elsewhere = house.say(&other, "once", Some("r")).expect("it is stored");
-        assert!(!elsewhere.duplicate, "a ref is of one room");
-        let marker = house.say(&lobby, "marker", None).expect("it is stored");
-        assert_eq!(hears_message(&mut listener).0, first.id);
-        assert_eq!(hears_message(&mut listener).0, marker.id);
-    });
-}
-
-#[test]
-fn only_hosted_rooms_are_delivered_and_a_room_can_come_back() {
-    on_both(|house| {
-        let (lobby, other) = (room("lobby"), room("other"));
-        let mut listener = house.listen(&lobby, 1);
-        house.say(&other, "unheard", None).expect("it is stored");
-        house.say(&lobby, "heard", None).expect("it is stored");
-        assert_eq!(hears_message(&mut listener).1, "heard");
-        house.hub.remove_member(&lobby, ConnectionId(1));
-        house.backplane.unsubscribe(&lobby);
-        house.say(&lobby, "between", None).expect("it is stored");
-        let mut back = house.listen(&lobby, 2);
-        house.say(&lobby, "after", None).expect("it is stored");
-        // "between" was said to nobody; whether it still reaches a member who joins without an id
-        // depends on what was forgotten by then.
-        until("the one after it is heard", || {
-            (hears_message(&mut back).1 == "after").then_some(())
-        });
-    });
-}
-
-#[test]
-fn presence_is_told_once_whatever_the_number_of_connections() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        let alice = user("alice");
-        let mut listener = house.listen(&lobby, 1);
-        for _ in 0..3 {
-            let entrance = house.backplane.enter(&lobby, &alice, None);
-            let members = entrance.expect("she is in").members;
-            assert_eq!(*members.users, *std::slice::from_ref(&alice));
-        }
-        let members = house.backplane.members(&lobby).expect("members");
-        assert_eq!(*members, *std::slice::from_ref(&alice));
-        for _ in 0..2 {
-            house.backplane.depart(&lobby, &alice, Departure::Clean);
-        }
-        house.say(&lobby, "marker", None).expect("it is stored");
-        assert!(matches!(listener.hears(), Event::Joined { user, .. } if user == alice));
-        assert_eq!(hears_message(&mut listener).1, "marker");
-        house.backplane.depart(&lobby, &alice, Departure::Dropped);
-        assert!(matches!(listener.hears(), Event::Left { user, .. } if user == alice));
-        assert!(house.backplane.members(&lobby).expect("members").is_empty());
-    });
-}
-
-#[test]
-fn a_long_log_is_trimmed_to_about_its_length() {
-    on_both(|house| {
-        let lobby = room("lobby");
-        for n in 0..400 {
+fn pages_meet_in_both_directions(house: &House) {
+    let lobby = room("lobby");
+    assert_eq!(house.ids(&lobby, Cursor::Newest, 5), (vec![], false));
+    let ids: Vec<_> = (0..10)
+        .map(|n| {
             house
                 .say(&lobby, &n.to_string(), None)
-                .expect("it is stored");
+                .expect("it is stored")
+                .id
+        })
+        .collect();
+    assert_eq!(
+        house.ids(&lobby, Cursor::Newest, 4),
+        (ids[6..].to_vec(), true)
+    );
+    assert_eq!(
+        house.ids(&lobby, Cursor::Before(ids[6]), 4),
+        (ids[2..6].to_vec(), true)
+    );
+    assert_eq!(
+        house.ids(&lobby, Cursor::Before(ids[2]), 4),
+        (ids[..2].to_vec(), false)
+    );
+    assert_eq!(
+        house.ids(&lobby, Cursor::After(ids[0]), 4),
+        (ids[1..5].to_vec(), true)
+    );
+    assert_eq!(
+        house.ids(&lobby, Cursor::After(ids[5]), 4),
+        (ids[6..].to_vec(), false)
+    );
+    assert_eq!(house.ids(&lobby, Cursor::After(ids[9]), 4), (vec![], false));
+    let (least, most) = (
+        MessageId::ZERO,
+        MessageId {
+            millis: u64::MAX,
+            number: u64::MAX,
+        },
+    );
+    assert_eq!(house.ids(&lobby, Cursor::Before(least), 4), (vec![], false));
+    assert_eq!(house.ids(&lobby, Cursor::After(most), 4), (vec![], false));
+    assert_eq!(
+        house.ids(&lobby, Cursor::After(least), 4),
+        (ids[..4].to_vec(), true)
+    );
+    assert_eq!(
+        house.ids(&lobby, Cursor::Before(most), 4),
+        (ids[6..].to_vec(), true)
+    );
+}
+
+fn a_rooms_newest_id_is_known(house: &House) {
+    let lobby = room("lobby");
+    let tail = || {
+        let entrance = house.backplane.enter(&lobby, &user("alice"), None);
+        entrance.expect("an answer").tail
+    };
+    assert_eq!(tail(), None);
+    for n in 0..3 {
+        let stored = house.say(&lobby, &n.to_string(), None);
+        assert_eq!(tail(), Some(stored.expect("it is stored").id));
+    }
+}
+
+fn a_repeated_ref_stores_nothing_new(house: &House) {
+    let (lobby, other) = (room("lobby"), room("other"));
+    let mut listener = house.listen(&lobby, 1);
+    let first = house.say(&lobby, "once", Some("r")).expect("it is stored");
+    let again = house.say(&lobby, "once", Some("r")).expect("it is known");
+    assert_eq!(
+        again,
+        Stored {
+            id: first.id,
+            duplicate: true
         }
-        let (ids, more) = house.ids(&lobby, Cursor::Newest, 1000);
-        // Redis trims whole nodes of a hundred.
-        assert!((KEPT..=KEPT + 100).contains(&ids.len()), "{}", ids.len());
-        assert!(!more);
+    );
+    let elsewhere = house.say(&other, "once", Some("r")).expect("it is stored");
+    assert!(!elsewhere.duplicate, "a ref is of one room");
+    let marker = house.say(&lobby, "marker", None).expect("it is stored");
+    assert_eq!(hears_message(&mut listener).0, first.id);
+    assert_eq!(hears_message(&mut listener).0, marker.id);
+}
+
+fn only_hosted_rooms_are_delivered_and_a_room_can_come_back(house: &House) {
+    let (lobby, other) = (room("lobby"), room("other"));
+    let mut listener = house.listen(&lobby, 1);
+    house.say(&other, "unheard", None).expect("it is stored");
+    house.say(&lobby, "heard", None).expect("it is stored");
+    assert_eq!(hears_message(&mut listener).1, "heard");
+    house.hub.remove_member(&lobby, ConnectionId(1));
+    house.backplane.unsubscribe(&lobby);
+    house.say(&lobby, "between", None).expect("it is stored");
+    let mut back = house.listen(&lobby, 2);
+    house.say(&lobby, "after", None).expect("it is stored");
+    // "between" was said to nobody; whether it still reaches a member who joins without an id
+    // depends on what was forgotten by then.
+    until("the one after it is heard", || {
+        (hears_message(&mut back).1 == "after").then_some(())
     });
+}
+
+fn presence_is_told_once_whatever_the_number_of_connections(house: &House) {
+    let lobby = room("lobby");
+    let alice = user("alice");
+    let mut listener = house.listen(&lobby, 1);
+    for _ in 0..3 {
+        let entrance = house.backplane.enter(&lobby, &alice, None);
+        let members = entrance.expect("she is in").members;
+        assert_eq!(*members.users, *std::slice::from_ref(&alice));
+    }
+    let members = house.backplane.members(&lobby).expect("members");
+    assert_eq!(*members, *std::slice::from_ref(&alice));
+    for _ in 0..2 {
+        house.backplane.depart(&lobby, &alice, Departure::Clean);
+    }
+    house.say(&lobby, "marker", None).expect("it is stored");
+    assert!(matches!(listener.hears(), Event::Joined { user, .. } if user == alice));
+    assert_eq!(hears_message(&mut listener).1, "marker");
+    house.backplane.depart(&lobby, &alice, Departure::Dropped);
+    assert!(matches!(listener.hears(), Event::Left { user, .. } if user == alice));
+    assert!(house.backplane.members(&lobby).expect("members").is_empty());
+}
+
+fn a_long_log_is_trimmed_to_about_its_length(house: &House) {
+    let lobby = room("lobby");
+    for n in 0..400 {
+        house
+            .say(&lobby, &n.to_string(), None)
+            .expect("it is stored");
+    }
+    let (ids, more) = house.ids(&lobby, Cursor::Newest, 1000);
+    // Redis trims whole nodes of a hundred.
+    assert!((KEPT..=KEPT + 100).contains(&ids.len()), "{}", ids.len());
+    assert!(!more);
 }

@@ -202,7 +202,8 @@ fn every_client_sees_one_order_on_the_embedded_backplane() {
 #[test]
 fn every_client_sees_one_order_through_redis_and_its_cuts() {
     let redis = Redis::start();
-    run(60, &house::state(house::shared(&redis, KEPT)), || {
+    let shared = house::shared_by(&[redis.url()], "test", KEPT);
+    run(60, &house::state(shared), || {
         let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     });
 }

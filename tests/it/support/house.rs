@@ -16,7 +16,6 @@ use hubbub::server::config::Config;
 use hubbub::server::state::State;
 
 use super::DEADLINE;
-use super::redis::Redis;
 
 fn retention(history_length: usize) -> Retention {
     Retention {
@@ -34,11 +33,17 @@ pub(crate) fn local(history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
     (hub, Box::new(local))
 }
 
-pub(crate) fn shared(redis: &Redis, history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
+/// On these servers, with this prefix.
+pub(crate) fn shared_by(
+    urls: &[String],
+    prefix: &str,
+    history_length: usize,
+) -> (Arc<Hub>, Box<dyn Backplane>) {
     let hub = Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"));
-    let address = RedisAddress::parse(&redis.url()).expect("an address");
-    let shared =
-        RedisBackplane::start(&[address], "test", &hub, retention(history_length)).expect("Redis");
+    let addresses: Result<Vec<_>, _> = urls.iter().map(|url| RedisAddress::parse(url)).collect();
+    let addresses = addresses.expect("addresses");
+    let retention = retention(history_length);
+    let shared = RedisBackplane::start(&addresses, prefix, &hub, retention).expect("Redis");
     (hub, Box::new(shared))
 }
 
