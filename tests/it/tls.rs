@@ -70,16 +70,19 @@ impl Authority {
 
     /// A Redis that speaks TLS on one port; on the other the test looks after it.
     fn redis_that_wants_certificates(&self, wants: &str) -> (Redis, String) {
-        let port = free_port().to_string();
+        let port = free_port();
+        let redis = self.start(port, "", &["--tls-auth-clients", wants]);
+        (redis, format!("rediss://127.0.0.1:{port}"))
+    }
+
+    /// A server that speaks TLS on this port, and began with this configuration.
+    fn start(&self, port: u16, config: &str, arguments: &[&str]) -> Redis {
+        let port = port.to_string();
         let (certificate, key) = (self.file("redis.pem"), self.file("redis.key"));
         let trusted = self.file("ca.pem");
-        let mut arguments = vec!["--tls-port", &port, "--tls-auth-clients", wants];
-        arguments.extend(["--tls-ca-cert-file", &trusted]);
-        arguments.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
-        (
-            Redis::start_with(&arguments),
-            format!("rediss://127.0.0.1:{port}"),
-        )
+        let mut all = vec!["--tls-port", &port, "--tls-ca-cert-file", &trusted];
+        all.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
+        Redis::start_from(config, &[arguments, &all].concat())
     }
 
     /// An instance that trusts this authority.
@@ -222,4 +225,75 @@ fn what_cannot_be_trusted_ends_the_start() {
     refuses(&ours, &format!("{url}/#insecure"), "#insecure");
     let (_redis, url) = authority.redis_that_wants_certificates("yes");
     refuses(&ours, &url, "tls-auth-clients");
+}
+
+/// What is said on one instance is heard on another.
+fn chats_on(authority: &Authority, url: &str) {
+    let (here, there) = (authority.hubbub(url), authority.hubbub(url));
+    let mut bob = there.join("bob");
+    let alice = Speaker::enter(&here.url(), "alice", "lobby");
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.says("hello");
+    assert_eq!(bob.hears(), "alice: hello");
+    assert!(!here.log().contains("secret"), "{}", here.log());
+}
+
+#[test]
+fn a_cluster_is_used_over_tls_and_with_a_login() {
+    let authority = Authority::new("cluster");
+    let port = free_port();
+    let mut arguments = vec!["--cluster-enabled", "yes", "--tls-cluster", "yes"];
+    arguments.extend(["--tls-auth-clients", "no"]);
+    let bus = free_port().to_string();
+    arguments.extend(["--cluster-port", &bus]);
+    let login = "user chat on >secret ~* &* +@all\n";
+    let node = authority.start(port, login, &arguments);
+    let _: String = node.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    until("the cluster is up", || {
+        let info: String = node.run(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok").then_some(())
+    });
+    chats_on(
+        &authority,
+        &format!("rediss+cluster://chat:secret@127.0.0.1:{port}"),
+    );
+    let trusted = PathBuf::from(authority.file("ca.pem"));
+    let wrong = format!("rediss+cluster://chat:wrong@127.0.0.1:{port}");
+    refuses(&trusted, &wrong, "refuses the login");
+}
+
+#[test]
+fn the_master_of_a_sentinel_is_used_over_tls_and_both_with_a_login() {
+    let authority = Authority::new("sentinel");
+    let (port, sentinel_port) = (free_port(), free_port());
+    let master = ["--requirepass", "secret", "--tls-auth-clients", "no"];
+    let _master = authority.start(port, "", &master);
+    let config = format!(
+        "sentinel monitor mymaster 127.0.0.1 {port} 1\nsentinel auth-pass mymaster secret\n"
+    );
+    let mut arguments = vec!["--sentinel", "--tls-replication", "yes"];
+    arguments.extend([
+        "--tls-auth-clients",
+        "no",
+        "--requirepass",
+        "another secret",
+    ]);
+    let _sentinel = authority.start(sentinel_port, &config, &arguments);
+    let url = |password: &str, sentinels: &str| {
+        format!(
+            "rediss+sentinel://:{password}@127.0.0.1:{sentinel_port}/mymaster?sentinel_password={sentinels}"
+        )
+    };
+    chats_on(&authority, &url("secret", "another%20secret"));
+    let trusted = PathBuf::from(authority.file("ca.pem"));
+    refuses(
+        &trusted,
+        &url("wrong", "another%20secret"),
+        "refuses the login",
+    );
+    refuses(
+        &trusted,
+        &url("secret", "wrong"),
+        "no Sentinel names the master",
+    );
 }
