@@ -20,9 +20,9 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// glibc makes up to eight allocator arenas for each core, each with a part that is not used yet.
 const MAPPINGS_PER_CORE: u64 = 16;
 
-/// Reserved for the rest of the process: libraries, its own threads, large buffers.
+/// Reserved for the rest of the process: libraries, its own threads (three for each Redis), large buffers.
 const OTHER_MAPPINGS: u64 = 1000;
-const OTHER_THREADS: u64 = 32;
+const OTHER_THREADS: u64 = 128;
 const OTHER_FILES: u64 = 64;
 
 /// One in so many threads is kept for writers. The others are readers, or writers as well.
@@ -224,7 +224,7 @@ mod tests {
             ..STOCK
         };
         let capacity = few_numbers.capacity(&config);
-        assert_eq!((capacity.threads, capacity.reserve), (32_736, 4092));
+        assert_eq!((capacity.threads, capacity.reserve), (32_640, 4080));
         assert_eq!(capacity.bound_by, "kernel.pid_max");
         let tiny = KernelLimits {
             cgroup: Some(10),

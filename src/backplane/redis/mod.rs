@@ -113,16 +113,16 @@ impl Redis {
                 let scripts = Scripts::new(PubSub::Sharded);
                 let cluster = Cluster::start(seeds, nodes, &keys, &scripts, &users)
                     .map_err(|why| fail(address, why))?;
-                let deadline = deadline();
+                let (shards, deadline) = (cluster.shards(), deadline());
                 // One that is away keeps nobody from the others.
-                let heard = cluster.shards().into_iter();
-                let heard: Vec<_> = heard.map(|one| one.wait_until_heard(deadline)).collect();
-                if !heard.iter().any(Result::is_ok) {
-                    let why = heard.into_iter().find_map(Result::err);
-                    return Err(fail(
-                        address,
-                        why.unwrap_or_else(|| "it has no master".to_owned()),
-                    ));
+                let heard = shards.iter().map(|one| one.wait_until_heard(deadline));
+                if heard.filter(Result::is_ok).count() == 0 {
+                    let names: Vec<_> = shards.iter().map(|shard| shard.name()).collect();
+                    let why = format!(
+                        "none of its masters can be used at the address that it announces ({})",
+                        names.join(", ")
+                    );
+                    return Err(fail(address, why));
                 }
                 Router::Cluster(cluster)
             }

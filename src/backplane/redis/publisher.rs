@@ -135,6 +135,8 @@ struct Link {
     epoch: AtomicU64,
     /// The reason why Redis takes no writes.
     trouble: Mutex<Option<String>>,
+    /// Why this server must not be used any more, until it is connected to again.
+    unusable: Mutex<Option<String>>,
     /// The last time that Redis took a write that was made to prove it.
     proven: Mutex<Option<Instant>>,
     /// The number of times that the connection was lost.
@@ -274,7 +276,7 @@ impl Publisher {
                 &wire::note_servers(&self.to.keys, servers),
                 Box::new(move |answer| {
                     if let Some(list) = answer.ok().as_ref().and_then(wire::other_servers) {
-                        link.refuses(other_list(list));
+                        *lock(&link.unusable) = Some(other_list(list));
                     }
                 }),
             );
@@ -384,7 +386,8 @@ impl PublisherThread {
             if !wrote || self.in_flight() == IN_FLIGHT {
                 self.read(queue);
             }
-            if self.pipeline.is_none() && Instant::now() >= self.next_attempt {
+            let is_elsewhere = self.to.source.generation() != self.generation;
+            if self.pipeline.is_none() && (is_elsewhere || Instant::now() >= self.next_attempt) {
                 self.connect();
             }
         }
@@ -520,8 +523,13 @@ impl PublisherThread {
         if batch.is_empty() {
             return;
         }
-        if self.pipeline.is_some() && self.to.source.generation() != self.generation {
-            self.lost(ANOTHER_MASTER);
+        if self.pipeline.is_some() {
+            let unusable = lock(&self.link.unusable).take();
+            if let Some(why) = unusable {
+                self.lost(&why);
+            } else if self.to.source.generation() != self.generation {
+                self.lost(ANOTHER_MASTER);
+            }
         }
         let Some(pipeline) = &mut self.pipeline else {
             return self.receipts.hand_over(refuse(batch));

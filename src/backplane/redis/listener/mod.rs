@@ -228,7 +228,9 @@ impl Listener {
             }
             Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
             Task::Present(room, list) => {
-                self.hub.deliver(&room, Delivery::Present(list), Pace::Busy);
+                if self.share.holds(&room) {
+                    self.hub.deliver(&room, Delivery::Present(list), Pace::Busy);
+                }
             }
             Task::Share(share) => {
                 self.share = share;
