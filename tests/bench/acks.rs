@@ -229,6 +229,7 @@ fn bare_loop(port: u16, batch: usize) -> f64 {
             .arg(2)
             .arg(format!("{room}:log"))
             .arg(format!("{room}:newest"))
+            .arg("PUBLISH")
             .arg(&room)
             .arg("sender")
             .arg(TEXT)

@@ -18,8 +18,9 @@
 --            (0 after a FLUSHALL, or when it was taken for gone)
 --   retire   the instance ends: its users are given a while to come back elsewhere
 --   sweep    users whose instances all failed to renew themselves are gone; returns whether this
---            instance is still known, and Redis's clock. A sweep that Redis runs late finds nobody
---            gone: Redis was frozen, and nobody could be renewed.
+--            instance is still known, Redis's clock, and when the next instance lets its users expire
+--            (0 if there is none). A sweep that Redis runs late finds nobody gone: Redis was frozen, and
+--            nobody could be renewed.
 --   roll     returns the revision and the users that were announced and have not left, on lines of
 --            their own: one string is cheaper than a thousand
 --   members  the same without the users of instances that were not renewed in time
@@ -125,7 +126,8 @@ if operation == 'sweep' then
       redis.call('ZREM', instances, gone)
     end
   end
-  return {is_known, now}
+  local next_one = redis.call('ZRANGE', instances, 0, 0, 'WITHSCORES')
+  return {is_known, now, tonumber(next_one[2] or 0)}
 end
 
 -- renew and retire

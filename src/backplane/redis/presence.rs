@@ -4,6 +4,7 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,16 +29,21 @@ const PROVE_EVERY: Duration = Duration::from_secs(1);
 /// The pause before all users are renewed again, after a renewal failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// The pause between two sweeps for users whom nobody renewed.
+/// The pause between two looks for rooms that are to be swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A room is swept when the first of its instances lets its users expire, and after this time at the latest: an
+/// instance that ends shortens its own.
+const SWEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A sweep that Redis runs later than this removes no user: Redis may have been frozen. Must not be longer
 /// than a third of the presence TTL, the interval of renewals.
 const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
 /// The pause before a second comparison. A user is announced only if both find it different: a notice may
-/// be on its way, or an instance may learn only at its next sweep that Redis forgot its users.
-const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// be on its way, or an instance may learn only at its next sweep that Redis forgot its users. Must be longer
+/// than [`SWEPT_WITHIN`].
+const LOOK_AGAIN: Duration = Duration::from_secs(7);
 
 /// The most users that one step renews: a script keeps Redis from everything else.
 const USERS_AT_ONCE: usize = 256;
@@ -82,6 +88,8 @@ pub(super) struct Presence {
     not_renewed: AtomicBool,
     /// Redis's clock, in milliseconds, and when it showed that. `None` until a first sweep is answered.
     clock: Mutex<Option<(u64, Instant)>>,
+    /// When each room that is hosted here is to be swept next.
+    sweeps: Mutex<HashMap<RoomName, Instant>>,
 }
 
 impl Presence {
@@ -100,6 +108,7 @@ impl Presence {
             forgotten: AtomicBool::new(false),
             not_renewed: AtomicBool::new(false),
             clock: Mutex::default(),
+            sweeps: Mutex::default(),
         }
     }
 
@@ -286,7 +295,7 @@ impl Rounds {
         }
         if now >= self.sweep_at {
             self.sweep_at = now + SWEEP_EVERY;
-            self.sweep();
+            self.sweep(now);
         }
         if now >= self.compare_at {
             let third = presence.users.ttl / 3;
@@ -333,28 +342,45 @@ impl Rounds {
         }
     }
 
-    fn sweep(&self) {
+    fn sweep(&self, now: Instant) {
         // Without a clock, the sweep only asks for it.
         let until = lock(&self.presence.clock).map_or(0, |(clock, shown)| {
             clock + (shown.elapsed() + SWEEP_WITHIN).as_millis() as u64
         });
-        for room in self.presence.hosted() {
+        for room in self.to_sweep(now) {
             let presence = Arc::clone(&self.presence);
             let sweep = presence.step(&room, PresenceStep::Sweep { until }, []);
             self.presence.publisher.submit(
                 &sweep,
                 Box::new(move |answer| {
-                    let Some((known, clock)) = answer.ok().as_ref().and_then(wire::sweep_answer)
-                    else {
+                    let Some(swept) = answer.ok().as_ref().and_then(wire::sweep_answer) else {
                         return;
                     };
-                    *lock(&presence.clock) = Some((clock, Instant::now()));
-                    if !known && lock(&presence.users.roster).has_users_in(&room) {
+                    *lock(&presence.clock) = Some((swept.clock, Instant::now()));
+                    if !swept.is_known && lock(&presence.users.roster).has_users_in(&room) {
                         presence.forgotten.store(true, Ordering::Release);
+                    }
+                    if let Some(next) = swept.next.filter(|next| *next < SWEPT_WITHIN) {
+                        lock(&presence.sweeps).insert(room, Instant::now() + next);
                     }
                 }),
             );
         }
+    }
+
+    /// The rooms whose sweep is due. Each comes again within [`SWEPT_WITHIN`], at a random time in its second half,
+    /// so that the rooms of a crowd that came together are not swept together for ever.
+    fn to_sweep(&self, now: Instant) -> Vec<RoomName> {
+        let mut rooms = self.presence.hosted();
+        let mut sweeps = lock(&self.presence.sweeps);
+        let mut before = std::mem::take(&mut *sweeps);
+        rooms.retain(|room| {
+            let due = before.remove(room).filter(|due| *due > now);
+            let again = now + SWEPT_WITHIN.mul_f64(rand::random_range(0.5..1.0));
+            sweeps.insert(room.clone(), due.unwrap_or(again));
+            due.is_none()
+        });
+        rooms
     }
 
     /// Shows the hub which users are present, so that it can announce what it missed.

@@ -500,11 +500,25 @@ pub(super) fn is_forgotten(value: &Value) -> bool {
     *value == Value::Int(0)
 }
 
-/// Reads what a sweep returns: whether Redis knows this instance, and its clock, in milliseconds.
-pub(super) fn sweep_answer(value: &Value) -> Option<(bool, u64)> {
+/// What a sweep found.
+pub(super) struct Swept {
+    /// Whether Redis knows this instance.
+    pub(super) is_known: bool,
+    /// Redis's clock, in milliseconds.
+    pub(super) clock: u64,
+    /// The time until the next instance lets its users expire, if there is one.
+    pub(super) next: Option<Duration>,
+}
+
+/// Reads what a sweep returns.
+pub(super) fn sweep_answer(value: &Value) -> Option<Swept> {
     match value {
         Value::Array(parts) => match parts[..] {
-            [Value::Int(known), Value::Int(now)] => Some((known == 1, now.try_into().ok()?)),
+            [Value::Int(known), Value::Int(now), Value::Int(next)] => Some(Swept {
+                is_known: known == 1,
+                clock: now.try_into().ok()?,
+                next: (next > 0).then(|| Duration::from_millis((next - now).max(0) as u64)),
+            }),
             _ => None,
         },
         _ => None,
