@@ -17,6 +17,7 @@ use super::publisher::{Connecting, Publisher, Questions};
 use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, PresenceStep};
+use crate::backoff::spread;
 use crate::backplane::roster::Roster;
 use crate::backplane::{BackplaneError, Retention};
 use crate::hub::Hub;
@@ -376,7 +377,7 @@ impl Rounds {
         let mut before = std::mem::take(&mut *sweeps);
         rooms.retain(|room| {
             let due = before.remove(room).filter(|due| *due > now);
-            let again = now + SWEPT_WITHIN.mul_f64(rand::random_range(0.5..1.0));
+            let again = now + spread(SWEPT_WITHIN);
             sweeps.insert(room.clone(), due.unwrap_or(again));
             due.is_none()
         });
