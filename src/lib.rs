@@ -23,6 +23,7 @@
 //! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
 //! | worker | a thread that writes the events of rooms to their members |
 //! | backplane | what instances share: logs, refs, and presence |
+//! | shard | one Redis server and the rooms that are on it; the only one has all |
 //! | publisher | the thread that sends commands to Redis, and its queue |
 //! | receipt | the answer to a send: it is stored, or why not |
 //! | subscriber | the thread that hears Redis and delivers to the hub |
@@ -44,9 +45,11 @@
 //! | `ctrl-c`, of the `ctrlc` crate | [`cli`] | a signal |
 //! | `reader-N` | [`server::connection`] | its own socket, outbox, writer and rate; the backplane |
 //! | `writer-N`, while something waits | [`server::connection`] | its own outbox, socket and reader |
-//! | `publisher` | [`backplane`] | its queue, Redis, and the receipts of the batches before |
-//! | `receipts`, for large batches | [`backplane`] | the publisher |
-//! | `subscriber` | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
+//! | `publisher`, one for each shard | [`backplane`] | its queue, Redis, and the receipts of the batches before |
+//! | `receipts`, the same, for large batches | [`backplane`] | the publisher |
+//! | `subscriber`, the same | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
+//! | `topology`, with a cluster | [`backplane`] | news of the shards, and the cluster's nodes |
+//! | `sentinel`, with Sentinels | [`backplane`] | the clock, and the Sentinels |
 //! | `fanout-N`, one for each core | [`hub`] | its queue, or a pause after a long fan-out |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
 //! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |
@@ -57,7 +60,7 @@
 //!
 //! No lock is held across I/O that can block, but for a line in the log, and but for the start of a writer's
 //! thread, for which others that push to the same outbox have to wait anyway. Nearly all are taken alone.
-//! These may be held together, in this order: a worker's members of a room; a member's outbox (its lane); its
+//! These may be held together, in this order: the roster and the owners of a cluster's slots; a worker's members of a room; a member's outbox (its lane); its
 //! writer's handle; the thread of a connection that ended last; the outbox's flag that its reader waits. Commands and jobs are queued under the roster's
 //! lock, so that they keep its order; to queue never
 //! blocks. A debug build checks this order at each lock (`threads.rs`), so every test run holds it.
