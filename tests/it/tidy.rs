@@ -331,7 +331,19 @@ fn what_the_readme_points_to_is_there() {
         .filter(|link| !link.contains("://"))
         .collect();
     assert!(links.len() > 10, "the links could not be read: {links:?}");
+    let headings = readme.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        heading
+            .trim_matches(['#', ' '])
+            .to_lowercase()
+            .replace(' ', "-")
+    };
+    let anchors: Vec<_> = headings.map(anchor).collect();
     for link in links {
-        assert!(root().join(link).exists(), "{link} is not there");
+        let there = match link.strip_prefix('#') {
+            Some(heading) => anchors.iter().any(|anchor| anchor == heading),
+            None => root().join(link).exists(),
+        };
+        assert!(there, "{link} is not there");
     }
 }
