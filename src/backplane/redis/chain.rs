@@ -72,6 +72,26 @@ impl Chain {
         }
     }
 
+    /// Goes on from where the listener of another node, which heard the room before, left it: at `other`. This chain
+    /// may have begun at the room's newest message already, since somebody entered the room meanwhile.
+    pub(super) fn go_on_from(&mut self, other: Self) -> GoesOn {
+        let Self::Behind { last: left, .. } = other else {
+            return GoesOn::AsItWas;
+        };
+        match *self {
+            Self::Unknown => {}
+            Self::Behind { last, .. } | Self::Current { last, .. } if left >= last => {
+                return GoesOn::AsItWas;
+            }
+            Self::Behind { .. } => {}
+            // Something was delivered that came later.
+            Self::Current { last, read } if read != last => return GoesOn::WithGap(left),
+            Self::Current { .. } => {}
+        }
+        *self = other;
+        GoesOn::Behind
+    }
+
     /// The point in the log from which it has to be read on.
     pub(super) fn read_to(&self) -> MessageId {
         match *self {
@@ -81,6 +101,17 @@ impl Chain {
             Self::Current { last, .. } => last.unwrap_or(MessageId::ZERO),
         }
     }
+}
+
+/// What became of a chain that was taken over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum GoesOn {
+    /// Nothing is missing.
+    AsItWas,
+    /// The log has to be read from where the chain was left.
+    Behind,
+    /// It is too late to deliver what came after this message.
+    WithGap(Option<MessageId>),
 }
 
 /// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log has
@@ -155,4 +186,35 @@ pub(super) fn fill(
         Chain::caught_up(last)
     };
     !more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_moves_to_another_node_goes_on_where_it_was_left() {
+        let id = |number| Some(MessageId { millis: 1, number });
+        let left = |last| {
+            let mut chain = Chain::caught_up(last);
+            chain.cut();
+            chain
+        };
+        let mut chain = Chain::Unknown;
+        assert_eq!(chain.go_on_from(Chain::Unknown), GoesOn::AsItWas);
+        assert_eq!(chain.go_on_from(left(id(3))), GoesOn::Behind);
+        assert_eq!(chain, left(id(3)));
+        // Somebody entered meanwhile, so that the chain began at the newest message.
+        let mut chain = Chain::caught_up(id(5));
+        assert_eq!(chain.go_on_from(left(id(5))), GoesOn::AsItWas);
+        assert_eq!(chain.go_on_from(left(None)), GoesOn::Behind);
+        assert_eq!(chain, left(None));
+        // And something was said.
+        let mut chain = Chain::Current {
+            last: id(6),
+            read: None,
+        };
+        assert_eq!(chain.go_on_from(left(id(4))), GoesOn::WithGap(id(4)));
+        assert_eq!(chain.go_on_from(left(id(6))), GoesOn::AsItWas);
+    }
 }

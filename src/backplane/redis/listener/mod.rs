@@ -2,9 +2,9 @@
 //! that are behind. It alone reads the Pub/Sub connection.
 
 mod catch_up;
+mod handover;
 mod probe;
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -232,69 +232,10 @@ impl Listener {
                     self.hub.deliver(&room, Delivery::Present(list), Pace::Busy);
                 }
             }
-            Task::Share(share) => {
-                self.share = share;
-                let strangers = |heard: &Heard| !self.share.holds(&heard.room);
-                let channels = self.rooms.iter().filter(|(_, heard)| strangers(heard));
-                let channels: Vec<_> = channels.map(|(channel, _)| channel.clone()).collect();
-                self.give_away(&channels);
-            }
-            Task::Adopt(rooms) => {
-                for heard in rooms {
-                    // Nobody else looks whether it still has a member.
-                    let look = (Instant::now() + LINGER, heard.room.clone());
-                    self.forgetting.push(look);
-                    self.take(heard);
-                }
-            }
+            Task::Share(share) => self.take_share(share),
+            Task::Adopt(rooms) => self.adopt(rooms),
             Task::Stop => self.stopping = true,
         }
-    }
-
-    /// Hears a room from now on.
-    fn take(&mut self, heard: Heard) {
-        let channel = self.to.keys.channel(&heard.room);
-        if self.unreadable.remove(&channel).is_some() {
-            self.behind.insert(channel.clone());
-        }
-        match self.rooms.entry(channel) {
-            Entry::Occupied(mut known) => {
-                known.get_mut().waiting.extend(heard.waiting);
-                if !lock(&self.subscription.heard).contains(&known.get().room) {
-                    return;
-                }
-                for (_, waiting) in known.get_mut().waiting.drain(..) {
-                    let _ = waiting.send(());
-                }
-            }
-            Entry::Vacant(place) => {
-                self.wanted.push(place.key().clone());
-                place.insert(heard);
-            }
-        }
-    }
-
-    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
-    fn give_away(&mut self, channels: &[String]) {
-        let mut homeless = Vec::new();
-        for channel in channels {
-            if let Some(mut heard) = self.forget(channel) {
-                heard.asked = None;
-                heard.chain.cut();
-                homeless.push(heard);
-            }
-        }
-        self.to.news.homeless(&self.to.name, homeless);
-    }
-
-    /// Takes a room out.
-    fn forget(&mut self, channel: &str) -> Option<Heard> {
-        let heard = self.rooms.remove(channel)?;
-        lock(&self.subscription.heard).remove(&heard.room);
-        self.behind.remove(channel);
-        self.unreadable.remove(channel);
-        self.unconfirmed -= usize::from(heard.asked.is_some());
-        Some(heard)
     }
 
     /// One subscription's life.
