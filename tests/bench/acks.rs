@@ -1,6 +1,6 @@
 //! What an acknowledgement costs: sends per second through one instance, in ratio to a bare
-//! pipelined loop of the same script in the same run; and how soon a thousand rooms are healed
-//! after a cut. Run by `cargo bench --bench acks`; it needs `redis-server`.
+//! pipelined loop of the same script in the same run; how soon a thousand rooms are healed after a cut;
+//! and what more than one Redis brings, to one instance and to a bare loop for each. Run by `cargo bench --bench acks`; it needs `redis-server`.
 //!
 //! The senders wait for each acknowledgement before they say the next thing, as people do; the
 //! loop sends as many at a time as there are senders.
@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 
 const SECONDS: f64 = 3.0;
 const ROUNDS: usize = 3;
+/// The senders that share more than one Redis.
+const MANY: usize = 128;
+const MOST_MASTERS: usize = 3;
 const TEXT: &str = "a message of a hundred bytes, more or less, as people in a chat write them all day long, yes indeed";
 
 fn main() {
     let (redis, port) = start_redis();
-    let (hubbub, address) = start_hubbub(port);
+    let (hubbub, address) = start_hubbub(&[port]);
     println!("senders   acknowledged/s   bare loop/s   ratio   (medians of {ROUNDS})");
     // cargo passes `--bench`; numbers are numbers of senders.
     let asked: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
@@ -45,7 +48,45 @@ fn main() {
         "1,000 rooms healed {:.0} ms after the cut (median)",
         times[ROUNDS / 2].as_secs_f64() * 1e3
     );
-    drop((hubbub, redis));
+    drop(hubbub);
+    let mut servers = vec![(redis, port)];
+    println!("masters   acknowledged/s   bare loops/s   ({MANY} senders)");
+    for _ in 0..MOST_MASTERS {
+        let ports: Vec<u16> = servers.iter().map(|(_, port)| *port).collect();
+        // The list of servers is another one now, and the last has to be forgotten.
+        ports.iter().for_each(|port| forget_servers(*port));
+        let (_hubbub, address) = start_hubbub(&ports);
+        let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
+            .map(|_| (through_hubbub(&address, MANY), bare_loops(&ports)))
+            .collect();
+        rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (ours, bare) = rounds[ROUNDS / 2];
+        println!("{:7}   {ours:14.0}   {bare:12.0}", ports.len());
+        servers.push(start_redis());
+    }
+}
+
+fn forget_servers(port: u16) {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
+    let mut connection = client.get_connection().expect("a connection");
+    let deleted: redis::RedisResult<i64> = redis::cmd("DEL")
+        .arg("hubbub:servers")
+        .query(&mut connection);
+    deleted.expect("an answer");
+}
+
+/// A bare loop for each of these, all at once. Returns their sum.
+fn bare_loops(ports: &[u16]) -> f64 {
+    thread::scope(|scope| {
+        let loops: Vec<_> = ports
+            .iter()
+            .map(|port| scope.spawn(|| bare_loop(*port, MANY)))
+            .collect();
+        loops
+            .into_iter()
+            .map(|one| one.join().expect("a rate"))
+            .sum()
+    })
 }
 
 /// Ends with its owner.
@@ -73,17 +114,11 @@ fn start_redis() -> (Process, u16) {
     (Process(child), port)
 }
 
-fn start_hubbub(redis: u16) -> (Process, String) {
-    let url = format!("redis://127.0.0.1:{redis}");
+fn start_hubbub(redis: &[u16]) -> (Process, String) {
+    let urls = redis.iter().map(|port| format!("redis://127.0.0.1:{port}"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--redis",
-            &url,
-            "--log-level",
-            "warn",
-        ])
+        .env("HUBBUB_REDIS", urls.collect::<Vec<_>>().join(" "))
+        .args(["--listen", "127.0.0.1:0", "--log-level", "warn"])
         .args(["--rooms-per-connection", "1000", "--send-rate", "0"])
         .stdout(Stdio::piped())
         .spawn()
