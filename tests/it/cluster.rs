@@ -2,7 +2,7 @@
 
 use crate::support::client::get;
 use crate::support::cluster::Cluster;
-use crate::support::hubbub::{Hubbub, run};
+use crate::support::hubbub::{Hubbub, refuses, run};
 use crate::support::redis::Redis;
 use crate::support::scene::Scene;
 use crate::support::until;
@@ -189,17 +189,12 @@ fn what_is_wrong_with_a_cluster_is_one_sentence() {
     let alone = Redis::start();
     let node = cluster.node(0).port();
     let refuses = |urls: &[String], word: &str| {
-        let mut arguments = vec!["--listen", "127.0.0.1:0", "--log-level", "off"];
-        for url in urls {
-            arguments.extend(["--redis", url]);
-        }
-        let output = run(&arguments);
-        let stderr = String::from_utf8(output.stderr).expect("text");
-        assert!(
-            output.status.code().is_some_and(|code| code > 0),
-            "{urls:?}: {stderr}"
-        );
-        assert!(stderr.contains(word), "{urls:?}: {stderr}");
+        let urls = urls.iter().flat_map(|url| ["--redis", url]);
+        let arguments: Vec<_> = ["--listen", "127.0.0.1:0"]
+            .into_iter()
+            .chain(urls)
+            .collect();
+        refuses(&arguments, &[word]);
     };
     refuses(&[format!("redis://127.0.0.1:{node}")], "redis+cluster://");
     refuses(

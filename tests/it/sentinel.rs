@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::client::{Client, get};
-use crate::support::hubbub::{Hubbub, run};
+use crate::support::hubbub::{Hubbub, refuses};
 use crate::support::redis::free_port;
 use crate::support::scene::Scene;
 use crate::support::sentinel::Sentinels;
@@ -91,18 +91,7 @@ fn what_is_wrong_with_sentinels_is_one_sentence() {
     let sentinels = Sentinels::start();
     let port = sentinels.sentinel(0).port();
     let refuses = |url: &str, word: &str| {
-        let output = run(&[
-            "--listen",
-            "127.0.0.1:0",
-            "--log-level",
-            "off",
-            "--redis",
-            url,
-        ]);
-        let stderr = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{url}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{url}: {stderr}");
-        assert!(stderr.contains(word), "{url}: {stderr}");
+        refuses(&["--listen", "127.0.0.1:0", "--redis", url], &[word]);
     };
     refuses(
         &format!("redis+sentinel://127.0.0.1:{port}/other"),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::support::client::{Client, get};
-use crate::support::hubbub::{Hubbub, run};
+use crate::support::hubbub::{Hubbub, refuses};
 use crate::support::redis::Redis;
 use crate::support::scene::Scene;
 use crate::support::until;
@@ -170,17 +170,14 @@ fn a_frozen_server_ends_within_the_drain_and_keeps_no_other_waiting() {
 fn instances_with_different_lists_do_not_share_a_server() {
     let servers = three();
     let _first = on(&servers[..2]);
-    let refused = |lists: &[usize]| {
-        let mut arguments = vec!["--listen", "127.0.0.1:0", "--log-level", "off"];
-        let urls: Vec<_> = lists.iter().map(|index| servers[*index].url()).collect();
-        for url in &urls {
-            arguments.extend(["--redis", url]);
-        }
-        let output = run(&arguments);
-        let stderr = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{lists:?}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains("the same --redis"), "{stderr}");
+    let refused = |list: &[usize]| {
+        let urls: Vec<_> = list.iter().map(|index| servers[*index].url()).collect();
+        let urls = urls.iter().flat_map(|url| ["--redis", url]);
+        let arguments: Vec<_> = ["--listen", "127.0.0.1:0"]
+            .into_iter()
+            .chain(urls)
+            .collect();
+        refuses(&arguments, &["the same --redis"]);
     };
     refused(&[1, 0]);
     refused(&[0]);

@@ -4,24 +4,9 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, raw};
-use crate::support::hubbub::{Hubbub, command, run};
+use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
-
-/// The start fails with one line on stderr that has all these words, and nothing on stdout.
-fn refuses(arguments: &[&str], words: &[&str]) {
-    let begun = Instant::now();
-    let output = run(&[&["--log-level", "off"], arguments].concat());
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    for word in words {
-        assert!(stderr.contains(word), "{arguments:?}: {stderr}");
-    }
-    // Five seconds is the promise to whoever waits for a start.
-    assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?}");
-}
 
 const ANY: [&str; 2] = ["--listen", "127.0.0.1:0"];
 

@@ -149,6 +149,11 @@ impl Topology {
         // The node that knows more.
         let mut knows = None;
         loop {
+            if Instant::now() >= look_at {
+                self.look(knows.take().as_deref());
+                looked = Instant::now();
+                look_at = looked + LOOK_EVERY;
+            }
             match told.recv_deadline(look_at) {
                 Ok(ClusterNews::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(ClusterNews::Stale(node)) => {
@@ -169,11 +174,7 @@ impl Topology {
                         look_at = look_at.min(looked + LOOK_AGAIN);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look(knows.take().as_deref());
-                    looked = Instant::now();
-                    look_at = looked + LOOK_EVERY;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
         for (_, shard) in &self.retired {
@@ -185,6 +186,11 @@ impl Topology {
         }
         for (_, _, command) in self.moved.drain(..) {
             refuse(command);
+        }
+        for late in told.try_iter() {
+            if let ClusterNews::Moved { command, .. } = late {
+                refuse(command);
+            }
         }
     }
 

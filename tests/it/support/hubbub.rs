@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,6 +37,21 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .expect("hubbub can be started")
+}
+
+/// The start fails with one line on stderr that has all these words, and nothing on stdout.
+pub(crate) fn refuses(arguments: &[&str], words: &[&str]) {
+    let begun = Instant::now();
+    let output = run(&[&["--log-level", "off"], arguments].concat());
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: {stderr}");
+    }
+    // Five seconds is the promise to whoever waits for a start.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?}");
 }
 
 impl Hubbub {
