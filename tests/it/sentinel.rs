@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, get};
 use crate::support::hubbub::{Hubbub, refuses};
-use crate::support::redis::free_port;
+use crate::support::redis::{Redis, free_port};
 use crate::support::scene::Scene;
 use crate::support::sentinel::Sentinels;
 use crate::support::until;
@@ -44,8 +44,21 @@ fn a_planned_failover_ends_what_is_left_at_the_old_master() {
         let follows = |hubbub: &Hubbub| hubbub.log().contains(&format!("127.0.0.1:{new} now"));
         (follows(&scene.here) && follows(&scene.there)).then_some(())
     });
-    scene.talks(5, |_| {});
+    until("what is said is at the new master", || {
+        scene.says("to the new one");
+        is_there(sentinels.master(), "to the new one").then_some(())
+    });
+    let role: Vec<redis::Value> = sentinels.other().run(&["ROLE"]);
+    let master = redis::Value::BulkString("master".into());
+    assert_eq!(role[0], master, "the old one does not know of it yet");
     scene.ends();
+}
+
+/// Whether a room's log ends with this text.
+fn is_there(server: &Redis, text: &str) -> bool {
+    let words = ["XREVRANGE", "hubbub:{lobby}:log", "+", "-", "COUNT", "1"];
+    let entries: redis::Value = server.run(&words);
+    format!("{entries:?}").contains(text)
 }
 
 #[test]
