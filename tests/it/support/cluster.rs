@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 use super::redis::Redis;
 use super::until;
@@ -20,6 +21,9 @@ const ARGUMENTS: [&str; 12] = [
     "--cluster-allow-replica-migration", "no",
     "--repl-diskless-sync-delay", "0",
 ];
+
+/// The time after which a planned failover is given up by the server.
+const FAILS_OVER_WITHIN: Duration = Duration::from_secs(6);
 
 /// How many slots [`Cluster::remove`] moves at a time. A room in one of them cannot take all messages until
 /// all of them have moved.
@@ -323,7 +327,17 @@ impl Cluster {
 
     /// A planned failover, which loses nothing. Returns once all know that this replica is the master.
     pub(crate) fn fail_over(&self, replica: usize) {
-        self.tell(replica, &["CLUSTER", "FAILOVER"]);
+        until("the replica is the master", || {
+            // It gives up after five seconds if it has not caught up by then.
+            self.tell(replica, &["CLUSTER", "FAILOVER"]);
+            let given_up = Instant::now() + FAILS_OVER_WITHIN;
+            while self.masters().iter().all(|&master| master != replica) {
+                if Instant::now() > given_up {
+                    return None;
+                }
+            }
+            Some(())
+        });
         self.wait_until_master(replica);
     }
 

@@ -28,8 +28,8 @@ pub(crate) enum Link {
 const DROP: usize = 32;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How the reply to a send ends: it was stored, or its script is not known.
-const REPLY_ENDS: [&[u8]; 2] = [b":0\r\n", b"EVAL.\r\n"];
+/// How the reply to a send ends: it was stored, or its script is not known to Redis or to Valkey.
+const REPLY_ENDS: [&[u8]; 3] = [b":0\r\n", b"EVAL.\r\n", b"script.\r\n"];
 
 /// How Redis begins the hash of a script.
 const HASH: &[u8] = b"$40\r\n";
