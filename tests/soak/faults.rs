@@ -47,7 +47,7 @@ impl Fault {
     /// Whether it may rightly make the others believe that somebody left: it takes clients away, keeps one
     /// instance, and not the others, from telling Redis of them, or makes Redis forget.
     pub(crate) fn may_part(&self) -> bool {
-        self.kind.target(self.instance) != Target::Redis || self.kind.may_lose(self.mode)
+        self.kind.target(self.mode, self.instance) != Target::Redis || self.kind.may_lose(self.mode)
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -60,6 +60,10 @@ impl Fault {
             Mode::Three => "a Redis",
             Mode::Sentinel => "the master",
             Mode::Cluster => "a master",
+        };
+        let linked = match self.mode {
+            Mode::One => format!("instance {instance}"),
+            Mode::Three | Mode::Sentinel | Mode::Cluster => "all instances".to_owned(),
         };
         match self.kind {
             Kind::RedisKilled => format!("{redis} is killed, and back after {lasts}"),
@@ -79,10 +83,10 @@ impl Fault {
             Kind::SlotMoved => format!("the slot of a room moves for {lasts}"),
             Kind::MasterAdded => format!("a master is added, and removed after {lasts}"),
             Kind::OtherEntries => "somebody else writes into the rooms' logs".to_owned(),
-            Kind::LinkCut => format!("instance {instance} is cut off {redis} for {lasts}"),
-            Kind::LinkStalled => format!("instance {instance} waits for {redis} for {lasts}"),
+            Kind::LinkCut => format!("the link of {linked} to {redis} is cut for {lasts}"),
+            Kind::LinkStalled => format!("the link of {linked} to {redis} stalls for {lasts}"),
             Kind::LinkSwallowed => {
-                format!("what {redis} tells instance {instance} is lost for {lasts}, then cut")
+                format!("what {redis} tells {linked} is lost for {lasts}, then cut")
             }
             Kind::InstanceKilled => format!("instance {instance} is killed, back after {lasts}"),
             Kind::InstanceDrained => {
@@ -117,7 +121,7 @@ pub(crate) fn plan(seconds: u64, seed: u64, mode: Mode, kinds: &[Kind]) -> Vec<F
         let kind: Kind = deck.swap_remove(dice.below(deck.len()));
         let instance = dice.below(INSTANCES);
         let lasts = kind.lasts(mode, &mut dice);
-        let over = over.entry(kind.target(instance)).or_default();
+        let over = over.entry(kind.target(mode, instance)).or_default();
         let fault = Fault {
             at: next.max(*over),
             kind,
@@ -152,7 +156,7 @@ pub(crate) struct House {
     pub(crate) instances: [Mutex<Instance>; INSTANCES],
     /// Where each of them listens, to be asked also while something happens to it.
     pub(crate) addresses: [SocketAddr; INSTANCES],
-    /// Between each instance and each Redis, where the mode allows it.
+    /// Between the instances and each Redis that they know by its address alone, by [`Mode::links_of`].
     links: [Mutex<Vec<Proxy>>; INSTANCES],
     /// Between half of the clients and each instance.
     doors: [Mutex<Proxy>; INSTANCES],
@@ -167,7 +171,10 @@ impl House {
         let links: [Vec<Proxy>; INSTANCES] =
             std::array::from_fn(|_| servers.ports().into_iter().map(Proxy::before).collect());
         let instances: [_; INSTANCES] = std::array::from_fn(|number| {
-            let links = links[number].iter().map(Proxy::url).collect();
+            let links = links[mode.links_of(number)]
+                .iter()
+                .map(Proxy::url)
+                .collect();
             let urls = servers.url().map_or(links, |url| vec![url]);
             Instance::start(&format!("hubbub-{number}"), urls)
         });
@@ -306,7 +313,7 @@ impl House {
     }
 
     fn strike_a_link(&self, fault: &Fault, deed: fn(&Proxy, Duration)) {
-        let links = lock(&self.links[fault.instance]);
+        let links = lock(&self.links[self.mode.links_of(fault.instance)]);
         deed(&links[Dice(fault.dice).below(links.len())], fault.lasts);
     }
 

@@ -74,7 +74,7 @@ impl Kind {
         found.ok_or_else(|| format!("{name:?} is no fault of this mode; there are {all:?}"))
     }
 
-    pub(crate) fn target(self, instance: usize) -> Target {
+    pub(crate) fn target(self, mode: Mode, instance: usize) -> Target {
         match self {
             Self::RedisKilled
             | Self::RedisFrozen
@@ -91,7 +91,9 @@ impl Kind {
             | Self::SentinelKilled
             | Self::SlotMoved
             | Self::MasterAdded => Target::Redis,
-            Self::LinkCut | Self::LinkStalled | Self::LinkSwallowed => Target::Link(instance),
+            Self::LinkCut | Self::LinkStalled | Self::LinkSwallowed => {
+                Target::Link(mode.links_of(instance))
+            }
             Self::InstanceKilled | Self::InstanceDrained => Target::Instance(instance),
             Self::ClientsCut | Self::ClientsStalled | Self::ClientsSwallowed => {
                 Target::Door(instance)

@@ -48,6 +48,15 @@ impl Mode {
         })
     }
 
+    /// Which proxies an instance has between itself and Redis. Instances that share several Redis need the same
+    /// addresses of them.
+    pub(crate) fn links_of(self, instance: usize) -> usize {
+        match self {
+            Self::One => instance,
+            Self::Three | Self::Sentinel | Self::Cluster => 0,
+        }
+    }
+
     /// Whether there is nothing left to be ready with while one server takes no writes.
     pub(crate) fn has_one_master(self) -> bool {
         matches!(self, Self::One | Self::Sentinel)
