@@ -1,6 +1,7 @@
 //! The clusters and sentinels that other tests stand on do what their methods say.
 
 use crate::support::cluster::Cluster;
+use crate::support::commands::ask;
 use crate::support::redis::Redis;
 use crate::support::sentinel::Sentinels;
 use crate::support::until;
@@ -45,7 +46,7 @@ fn a_slot_moves_with_its_keys() {
     cluster.begin_move(slot, 1);
     cluster.move_keys(slot, 1);
     assert_eq!(cluster.owner_of(&room), 0, "the keys alone have moved");
-    let asked = cluster.node(0).ask::<String>(&["GET", &log(&room)]);
+    let asked = ask::<String>(cluster.node(0).port(), &["GET", &log(&room)]);
     let error = asked.expect_err("the key is at the other node");
     assert_eq!(error.code(), Some("ASK"), "{error}");
     cluster.end_move(slot, 1);

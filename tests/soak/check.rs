@@ -3,6 +3,7 @@
 //! each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -45,52 +46,121 @@ pub(crate) fn acknowledged(records: &[Record]) -> (Acknowledged, Vec<String>) {
     (all, wrong)
 }
 
+/// Some stretches of time, in milliseconds since 1970, as in ids.
+pub(crate) type Times = Vec<RangeInclusive<u64>>;
+
+/// What Redis may have forgotten of one room although it had acknowledged it, by failovers.
+#[derive(Default)]
+pub(crate) struct Losses {
+    /// When they happened.
+    times: Times,
+    /// What the room's members were told to be missing.
+    gaps: Times,
+}
+
+impl Losses {
+    pub(crate) fn of_room(times: &Times, records: &[&Record]) -> Self {
+        let gaps = records.iter().flat_map(|record| gaps(record));
+        Self {
+            times: times.clone(),
+            gaps: gaps.collect(),
+        }
+    }
+
+    fn may_have_lost(&self, id: MessageId) -> bool {
+        self.times.iter().any(|times| times.contains(&id.millis))
+    }
+
+    /// Whether this may have been forgotten, and some member was told so. Not everyone can be: an instance that
+    /// was told of the new master before the message was said to the old one finds nothing amiss.
+    fn excuse(&self, id: MessageId) -> bool {
+        let mut times = self.times.iter().filter(|times| times.contains(&id.millis));
+        times.any(|times| self.gaps.iter().any(|gap| overlap(gap, times)))
+    }
+
+    fn explain(&self, gap: &RangeInclusive<u64>) -> bool {
+        self.times.iter().any(|times| overlap(gap, times))
+    }
+}
+
+fn overlap(one: &RangeInclusive<u64>, other: &RangeInclusive<u64>) -> bool {
+    one.start() <= other.end() && other.start() <= one.end()
+}
+
+/// When that was said which a member was told to be missing. A gap that has no end yet ends with the next message
+/// that the member saw.
+fn gaps(record: &Record) -> impl Iterator<Item = RangeInclusive<u64>> {
+    let seen = record.seen.iter().enumerate();
+    seen.filter_map(|(at, item)| match item {
+        Seen::Gap(after, before) => Some((at, after, before)),
+        Seen::Message(..) => None,
+    })
+    .map(|(at, after, before)| {
+        let next = record.seen[at..].iter().find_map(Seen::id);
+        let from = after.map_or(0, |id| id.millis);
+        from..=before.or(next).map_or(u64::MAX, |id| id.millis)
+    })
+}
+
+/// How often a member was told that something is missing.
+pub(crate) fn count_gaps(record: &Record) -> usize {
+    gaps(record).count()
+}
+
+/// What was acknowledged after a member entered, up to `until`, and not seen by it.
+pub(crate) fn unseen<'a>(
+    record: &Record,
+    said: &'a BTreeMap<MessageId, String>,
+    until: Option<MessageId>,
+) -> Vec<(MessageId, &'a str)> {
+    let (Some(entered), Some(until)) = (record.entered, until) else {
+        return Vec::new();
+    };
+    let ids: BTreeSet<_> = record.seen.iter().filter_map(Seen::id).collect();
+    let said = said
+        .iter()
+        .filter(|(id, _)| **id > entered && **id <= until);
+    let unseen = said.filter(|(id, _)| !ids.contains(id));
+    unseen.map(|(id, text)| (*id, text.as_str())).collect()
+}
+
 /// What is wrong with what one member saw. It must have seen everything that was acknowledged after
-/// it entered, up to `until`. A gap is wrong in any case: the soak's Redis keeps all that it
-/// acknowledged, and nobody is away for so long that a log has dropped what they missed.
+/// it entered, up to `until`, but for `losses`. A gap is wrong where there are none: the soak's Redis keeps
+/// all that it acknowledged, and nobody is away for so long that a log has dropped what they missed.
 pub(crate) fn faults(
     record: &Record,
     said: &BTreeMap<MessageId, String>,
     until: Option<MessageId>,
+    losses: &Losses,
 ) -> Vec<String> {
     let mut faults = Vec::new();
     let mut ids = BTreeSet::new();
     let mut last: Option<MessageId> = None;
-    for item in &record.seen {
-        match item {
-            Seen::Gap(after, before) => {
-                let shown = |id: &Option<MessageId>| id.map_or("-".to_owned(), |id| id.to_string());
-                faults.push(format!(
-                    "a gap from {} to {} was announced, and nothing was lost",
-                    shown(after),
-                    shown(before)
-                ));
-            }
-            Seen::Message(id, text) => {
-                if !ids.insert(*id) {
-                    faults.push(format!("{id} {text:?} was seen twice"));
-                } else if last.is_some_and(|last| *id < last) {
-                    faults.push(format!("{id} {text:?} was seen after a later one"));
-                }
-                match said.get(id) {
-                    Some(said) if said == text => {}
-                    Some(said) => {
-                        faults.push(format!("{id} is {text:?}, acknowledged as {said:?}"));
-                    }
-                    None => faults.push(format!("{id} {text:?} was never acknowledged")),
-                }
-                last = Some(*id);
-            }
+    for (id, text) in record.seen.iter().filter_map(Seen::message) {
+        if !ids.insert(id) {
+            faults.push(format!("{id} {text:?} was seen twice"));
+        } else if last.is_some_and(|last| id < last) {
+            faults.push(format!("{id} {text:?} was seen after a later one"));
         }
-    }
-    let (Some(entered), Some(until)) = (record.entered, until) else {
-        return faults;
-    };
-    for (id, text) in said {
-        if *id > entered && *id <= until && !ids.contains(id) {
-            faults.push(format!("{id} {text:?} was acknowledged and not seen"));
+        match said.get(&id) {
+            Some(said) if said == text => {}
+            Some(said) => {
+                faults.push(format!("{id} is {text:?}, acknowledged as {said:?}"));
+            }
+            // A master told it to its members and was gone before it told the speaker, who said it again.
+            None if losses.may_have_lost(id) && said.values().any(|said| said == text) => {}
+            None => faults.push(format!("{id} {text:?} was never acknowledged")),
         }
+        last = Some(id);
     }
+    let gaps = gaps(record).filter(|gap| !losses.explain(gap));
+    faults.extend(gaps.map(|gap| {
+        let (from, to) = (gap.start(), gap.end());
+        format!("a gap from {from} to {to} ms was announced, and nothing was lost")
+    }));
+    let unseen = unseen(record, said, until).into_iter();
+    let unseen = unseen.filter(|(id, _)| !losses.excuse(*id));
+    faults.extend(unseen.map(|(id, text)| format!("{id} {text:?} was acknowledged and not seen")));
     faults
 }
 

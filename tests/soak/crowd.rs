@@ -37,6 +37,19 @@ pub(crate) enum Seen {
     Gap(Option<MessageId>, Option<MessageId>),
 }
 
+impl Seen {
+    pub(crate) fn message(&self) -> Option<(MessageId, &str)> {
+        match self {
+            Self::Message(id, text) => Some((*id, text)),
+            Self::Gap(..) => None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> Option<MessageId> {
+        self.message().map(|(id, _)| id)
+    }
+}
+
 /// All that one member noted.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -118,10 +131,7 @@ impl Record {
     }
 
     pub(crate) fn last_seen(&self) -> Option<MessageId> {
-        self.seen.iter().rev().find_map(|seen| match seen {
-            Seen::Message(id, _) => Some(*id),
-            Seen::Gap(..) => None,
-        })
+        self.seen.iter().rev().find_map(Seen::id)
     }
 }
 

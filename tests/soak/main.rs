@@ -1,6 +1,6 @@
-//! The soak: two instances over one Redis, a crowd that talks, and a schedule of faults that a seed
-//! fixes; then a look at what everyone saw, at who is present, and at what is left over. Run by
-//! `scripts/soak.sh [seconds] [seed] [faults]`; it needs `redis-server`.
+//! The soak: two instances over the Redis servers of a mode, a crowd that talks, and a schedule of faults
+//! that a seed fixes; then a look at what everyone saw, at who is present, and at what is left over. Run by
+//! `scripts/soak.sh [seconds] [seed] [mode] [faults]`; it needs `redis-server`.
 //!
 //! First of all the checker is checked: `self_test.rs` plants a fault for each of its properties.
 //! `cargo bench --bench soak -- --self-test` does that alone.
@@ -10,12 +10,13 @@
 mod check;
 mod crowd;
 mod faults;
+mod kinds;
 mod processes;
 mod self_test;
+mod servers;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -26,10 +27,12 @@ use hubbub::message::{MessageId, UserName};
 use hubbub::protocol::{Command, Event};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use check::{Acknowledged, Present};
+use check::{Acknowledged, Losses, Present};
 use crowd::{Crowd, ROOMS, Record, Seen};
-use faults::{Fault, House, KINDS, Kind, OVERTIME};
+use faults::{Fault, House};
+use kinds::Kind;
 use processes::{Load, is_ready};
+use servers::Mode;
 use support::{lock, within};
 
 /// How long everyone may take to enter, and to hear the last words after the last fault.
@@ -50,6 +53,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(85);
 struct Options {
     seconds: u64,
     seed: u64,
+    mode: Mode,
     /// The faults that happen.
     kinds: Vec<Kind>,
     self_test_alone: bool,
@@ -66,12 +70,17 @@ impl Options {
                     .map_err(|_| format!("{text:?} is no number")),
             )
         };
-        let kinds = given.get(2).map_or(Ok(KINDS.to_vec()), |names| {
-            names.split(',').map(Kind::parse).collect()
+        let mode = given
+            .get(2)
+            .map_or(Ok(Mode::One), |name| Mode::parse(name))?;
+        let kinds = given.get(3).map_or(Ok(Kind::all(mode)), |names| {
+            let names = names.split(',');
+            names.map(|name| Kind::parse(name, mode)).collect()
         })?;
         Ok(Self {
             seconds: number(0).unwrap_or(Ok(60))?.max(5),
             seed: number(1).unwrap_or_else(|| Ok(rand::random()))?,
+            mode,
             kinds,
             self_test_alone: flags.iter().any(|flag| flag == "--self-test"),
         })
@@ -86,15 +95,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Options { seconds, seed, .. } = options;
+    let Options {
+        seconds,
+        seed,
+        mode,
+        ..
+    } = options;
     let blind = self_test::run();
     blind.iter().for_each(|what| println!("wrong: {what}"));
     if options.self_test_alone || !blind.is_empty() {
         return conclude(blind.len(), "the checker");
     }
-    println!("soak: {seconds} seconds, seed {seed}");
+    println!("soak: {seconds} seconds, seed {seed}, mode {mode:?}");
     thread::spawn(move || {
-        thread::sleep(Duration::from_secs(seconds) + OVERTIME + STUCK_AFTER);
+        thread::sleep(Duration::from_secs(seconds) + mode.overtime() + STUCK_AFTER);
         processes::kill_all();
         println!("soak: it did not end in time");
         std::process::exit(1);
@@ -103,14 +117,16 @@ fn main() -> ExitCode {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(65_536), most);
     }
-    let folder =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{}", std::process::id()));
+    let folder = processes::folder();
     fs::create_dir_all(&folder).expect("a folder for logs");
-    let wrong = soak(&options, &folder);
+    let wrong = soak(&options);
     if wrong == 0 {
         let _ = fs::remove_dir_all(&folder);
     }
-    let about = format!("seed {seed}; the logs are in {}", folder.display());
+    let about = format!(
+        "seed {seed}, mode {mode:?}; the logs are in {}",
+        folder.display()
+    );
     conclude(wrong, &about)
 }
 
@@ -124,8 +140,8 @@ fn conclude(wrong: usize, about: &str) -> ExitCode {
 }
 
 /// How many things are wrong.
-fn soak(options: &Options, folder: &Path) -> usize {
-    let house = House::build(folder);
+fn soak(options: &Options) -> usize {
+    let house = House::build(options.mode);
     // Only then all of its own threads are there.
     wait_until_ready(&house);
     let before: Vec<Load> = house.instances.iter().map(|i| lock(i).load()).collect();
@@ -133,7 +149,7 @@ fn soak(options: &Options, folder: &Path) -> usize {
     wait_for(&house, &crowd, "enter", |r| r.entered.is_some());
     println!("soak: {} clients are there", lock(&crowd).size());
 
-    let plan = faults::plan(options.seconds, options.seed, &options.kinds);
+    let plan = faults::plan(options.seconds, options.seed, options.mode, &options.kinds);
     let begin = Instant::now();
     thread::scope(|scope| {
         for fault in &plan {
@@ -252,19 +268,26 @@ fn check_and_report(
     said: &Acknowledged,
 ) {
     let nothing = BTreeMap::new();
+    let everyone: Vec<_> = there.iter().chain(gone).collect();
     let mut seen = 0;
-    for (index, record) in there.iter().chain(gone).enumerate() {
+    let mut lost = 0;
+    for (index, record) in everyone.iter().enumerate() {
         let said_there = said.get(&record.room).unwrap_or(&nothing);
+        let mut roommates = everyone.clone();
+        roommates.retain(|other| other.room == record.room);
+        let losses = Losses::of_room(&lock(&house.losses), &roommates);
         let until = if index < there.len() {
             last(record, said)
         } else {
             record.last_seen()
         };
         let who = &record.name;
-        let faults = check::faults(record, said_there, until);
-        if index == 0 && faults.is_empty() {
+        let sound = check::faults(record, said_there, until, &Losses::default()).is_empty();
+        if index == 0 && sound {
             house.complain(self_test::blind_spots(record, said_there));
         }
+        let faults = check::faults(record, said_there, until, &losses);
+        lost += check::unseen(record, said_there, until).len();
         house.complain(faults.iter().map(|fault| format!("{who}: {fault}")));
         let messages = record.seen.iter();
         seen += messages.filter(|s| matches!(s, Seen::Message(..))).count();
@@ -278,11 +301,13 @@ fn check_and_report(
     if !plan.iter().any(Fault::may_part) {
         house.complain(missed);
     }
-    let all = || there.iter().chain(gone);
-    let sum = |count: fn(&Record) -> usize| all().map(count).sum::<usize>();
-    let longest = all().map(|r| r.longest).max().unwrap_or_default();
+    let sum = |count: fn(&Record) -> usize| everyone.iter().map(|r| count(r)).sum::<usize>();
+    let longest = everyone.iter().map(|r| r.longest).max();
+    let longest = longest.unwrap_or_default();
     println!("{:9} messages acknowledged", sum(|r| r.acknowledged.len()));
-    println!("{seen:9} deliveries seen by {} clients", all().count());
+    println!("{seen:9} deliveries seen by {} clients", everyone.len());
+    println!("{lost:9} deliveries lost, for which Redis had forgotten the message");
+    println!("{:9} times a gap was told", sum(check::count_gaps));
     println!("{:9} reconnects", sum(|r| r.connections.saturating_sub(1)));
     println!(
         "{:9} sends that had been stored before and were resent",

@@ -1,13 +1,14 @@
-//! The processes that the soak starts, torments and ends: one redis-server and the instances.
+//! The processes that the soak starts, torments and ends: Redis servers, sentinels and the instances.
 //!
 //! Each is known by its id from its start until it was waited for, so that nothing is left behind
 //! however the soak ends.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use crate::check;
+use crate::support::commands::ask_within;
 use crate::support::{lock, within};
 
 /// How long a process may take to start, with one attempt after the other: while Redis is away an
@@ -32,8 +34,12 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(12);
 /// How long an instance may take to answer a question of ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long Redis may. Longer than it is told to sleep, since it answers that at the end.
+/// How long Redis may take to do what a fault asks of it. Longer than it is told to sleep, since it answers
+/// that at the end.
 const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(6);
+
+/// The name of the file in a server's folder that it begins with, and changes when it is told to.
+const CONFIG: &str = "server.conf";
 
 /// The ids of the processes that run. One is taken out in the same step that waits for it, or its
 /// id could be another's by the time it is used.
@@ -87,24 +93,36 @@ impl Drop for Process {
     }
 }
 
+/// What all processes leave behind, which is kept if something is wrong.
+pub(crate) fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{}", std::process::id()))
+}
+
 /// A port outside of the range from which connections take theirs: while its owner is down, a
-/// client that tries to reach it must not get it as its own.
+/// client that tries to reach it must not get it as its own. A node of a cluster takes the port 10,000
+/// above it as well, which is free too.
 pub(crate) fn quiet_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (std::process::id().wrapping_mul(7) + next) % 12_000;
-        let port = u16::try_from(port).expect("it is below 32,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = 12_000 + (std::process::id().wrapping_mul(7) + next) % 10_000;
+        let port = u16::try_from(port).expect("it is below 22,000");
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }
 }
 
+/// The program that the environment names, or `redis-server`.
+fn program() -> String {
+    env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 /// DEBUG is refused from version 7.0 on, unless this allows it; older ones do not know the option.
 fn debug_arguments() -> &'static [&'static str] {
-    let told = Command::new("redis-server").arg("--version").output();
-    let told = String::from_utf8(told.expect("redis-server runs").stdout).expect("its version");
+    let told = Command::new(program()).arg("--version").output();
+    let told = String::from_utf8(told.expect("the server runs").stdout).expect("its version");
     let major = told.split_once(" v=").and_then(|(_, version)| {
         let (major, _) = version.split_once('.')?;
         major.parse::<u32>().ok()
@@ -116,36 +134,56 @@ fn debug_arguments() -> &'static [&'static str] {
     }
 }
 
-/// A redis-server that loses nothing it acknowledged when it is killed.
+/// A redis-server.
 pub(crate) struct Redis {
     process: Process,
     port: u16,
-    folder: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Redis {
-    pub(crate) fn start(folder: &Path) -> Self {
+    /// What makes it lose nothing that it acknowledged when it is killed, and lets faults debug it.
+    pub(crate) fn that_remembers() -> Vec<&'static str> {
+        let remembers = ["--appendonly", "yes", "--appendfsync", "always"];
+        [&remembers, debug_arguments()].concat()
+    }
+
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_from("", arguments)
+    }
+
+    /// One that begins with this text in its configuration file.
+    pub(crate) fn start_from(config: &str, arguments: &[&str]) -> Self {
         let port = quiet_port();
+        let folder = Self::folder(port);
+        fs::create_dir_all(&folder).expect("a folder for Redis");
+        fs::write(folder.join(CONFIG), config).expect("its configuration");
+        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
         let mut redis = Self {
-            process: Self::spawn(port, folder),
+            process: Self::spawn(port, &arguments),
             port,
-            folder: folder.to_owned(),
+            arguments,
         };
         redis.answers();
         redis
     }
 
-    fn spawn(port: u16, folder: &Path) -> Process {
-        let log = folder.join("redis.log");
+    fn folder(port: u16) -> PathBuf {
+        folder().join(format!("redis-{port}"))
+    }
+
+    fn spawn(port: u16, arguments: &[String]) -> Process {
+        let folder = Self::folder(port);
+        let log = folder.join("log");
         let appended = File::options().create(true).append(true).open(log);
         Process::start(
-            Command::new("redis-server")
+            Command::new(program())
+                .arg(folder.join(CONFIG))
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--appendonly", "yes"])
-                .args(["--appendfsync", "always"])
-                .args(debug_arguments())
+                .args(["--save", ""])
                 .arg("--dir")
                 .arg(folder)
+                .args(arguments)
                 .stdout(appended.expect("a log for Redis"))
                 .stderr(Stdio::null()),
         )
@@ -165,10 +203,7 @@ impl Redis {
 
     /// Runs a command, such as `&["CLIENT", "KILL", "TYPE", "pubsub"]`.
     pub(crate) fn run(&self, words: &[&str]) -> redis::RedisResult<()> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        let mut connection = client.get_connection_with_timeout(REDIS_ANSWERS_WITHIN)?;
-        connection.set_read_timeout(Some(REDIS_ANSWERS_WITHIN))?;
-        redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection)
+        ask_within(REDIS_ANSWERS_WITHIN, self.port, words)
     }
 
     pub(crate) fn kill(&mut self) {
@@ -176,7 +211,7 @@ impl Redis {
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.process = Self::spawn(self.port, &self.folder);
+        self.process = Self::spawn(self.port, &self.arguments);
         self.answers();
     }
 
@@ -214,14 +249,15 @@ pub(crate) struct Load {
 pub(crate) struct Instance {
     process: Process,
     port: u16,
-    redis: String,
+    /// The addresses that it is told of, each behind a `--redis`.
+    redis: Vec<String>,
     log: PathBuf,
 }
 
 impl Instance {
-    pub(crate) fn start(name: &str, redis: String, folder: &Path) -> Self {
+    pub(crate) fn start(name: &str, redis: Vec<String>) -> Self {
         let port = quiet_port();
-        let log = folder.join(format!("{name}.log"));
+        let log = folder().join(format!("{name}.log"));
         Self {
             process: Self::spawn(port, &redis, &log),
             port,
@@ -231,14 +267,15 @@ impl Instance {
     }
 
     /// Tries until it serves, as a service manager would.
-    fn spawn(port: u16, redis: &str, log: &Path) -> Process {
+    fn spawn(port: u16, redis: &[String], log: &PathBuf) -> Process {
         let deadline = Instant::now() + STARTS_WITHIN;
         loop {
             let appended = File::options().create(true).append(true).open(log);
             let mut process = Process::start(
                 Command::new(env!("CARGO_BIN_EXE_hubbub"))
                     .args(["--listen", &format!("127.0.0.1:{port}")])
-                    .args(["--redis", redis, "--history-length", "10000"])
+                    .args(redis.iter().flat_map(|url| ["--redis", url]))
+                    .args(["--history-length", "10000"])
                     .args(["--presence-ttl", &PRESENCE_TTL.as_secs().to_string()])
                     .args(["--presence-grace", "2"])
                     .stdout(Stdio::piped())

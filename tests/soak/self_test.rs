@@ -13,10 +13,12 @@ use hubbub::client::ClientEvent;
 use hubbub::message::{Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{ErrorCode, Event};
 
-use crate::check::{self, Acknowledged, Present};
+use crate::check::{self, Acknowledged, Losses, Present};
 use crate::crowd::{Record, Seen};
-use crate::faults::{self, KINDS};
+use crate::faults;
+use crate::kinds::Kind;
 use crate::processes::{Load, is_ready};
+use crate::servers::MODES;
 
 /// What spoils a list of what was seen, and the words in which it must be found.
 type Spoil = (&'static str, fn(&mut Vec<Seen>));
@@ -68,7 +70,7 @@ pub(crate) fn blind_spots(record: &Record, said: &BTreeMap<MessageId, String>) -
             if planted {
                 spoil(&mut record.seen);
             }
-            check::faults(&record, said, until)
+            check::faults(&record, said, until, &Losses::default())
         });
     }
     test.blind
@@ -109,6 +111,7 @@ pub(crate) fn run() -> Vec<String> {
         &witness(),
         &said(&speaker())[&RoomName::lobby()],
     ));
+    losses(&mut test);
     schedule(&mut test);
     test.blind
 }
@@ -237,6 +240,37 @@ fn members(test: &mut Test) {
     });
 }
 
+/// A failover excuses what was lost when it happened, and only if somebody was told.
+fn losses(test: &mut Test) {
+    let said = &said(&speaker())[&RoomName::lobby()];
+    let look = |record: &Record, from: u64| {
+        let losses = Losses::of_room(&vec![from..=from + 10], &[record]);
+        check::faults(record, said, record.last_seen(), &losses)
+    };
+    // All that was said was said in the first millisecond.
+    let (then, later) = (0, 2);
+    let gap = || Seen::Gap(Some(id(1)), None);
+    test.finds("was acknowledged and not seen", |planted| {
+        let mut record = witness();
+        record.seen[1] = gap();
+        if planted {
+            record.seen.remove(1);
+        }
+        look(&record, then)
+    });
+    test.finds("a gap", |planted| {
+        let mut record = witness();
+        record.seen.insert(1, gap());
+        look(&record, if planted { later } else { then })
+    });
+    test.finds("was never acknowledged", |planted| {
+        let mut record = witness();
+        let text = if planted { "from nowhere" } else { "3" };
+        record.seen.insert(0, Seen::Message(id(0), text.to_owned()));
+        look(&record, then)
+    });
+}
+
 /// Waits for a fact about one member, and not at all.
 fn late(record: &Record, what: &str, fact: impl Fn(&Record) -> bool) -> Vec<String> {
     check::late(Duration::ZERO, what, || {
@@ -355,13 +389,18 @@ fn answers(status: u16) -> SocketAddr {
     address
 }
 
-/// A minute of the soak has room for every fault, whatever the seed.
+/// A minute of the soak has room for every fault of a mode, whatever the seed.
 fn schedule(test: &mut Test) {
-    for seed in 0..1000 {
-        let plan = faults::plan(60, seed, &KINDS);
-        let missing = KINDS.len() - faults::count(&plan).len();
+    for (mode, seed) in MODES
+        .iter()
+        .flat_map(|mode| (0..1000).map(move |seed| (*mode, seed)))
+    {
+        let kinds = Kind::all(mode);
+        let plan = faults::plan(60, seed, mode, &kinds);
+        let missing = kinds.len() - faults::count(&plan).len();
         if missing > 0 {
-            let blind = format!("a minute with seed {seed} leaves {missing} faults out");
+            let blind =
+                format!("a minute of {mode:?} with seed {seed} leaves {missing} faults out");
             test.blind.push(blind);
         }
     }

@@ -1,9 +1,22 @@
 //! What the soak shares with the tests, and the small things that all its parts need.
 
-// The tests use more of it than the soak does.
+// The tests use more of these than the soak does.
+#[allow(dead_code)]
+#[path = "../it/support/cluster.rs"]
+pub(crate) mod cluster;
+#[path = "../it/support/commands.rs"]
+pub(crate) mod commands;
 #[allow(dead_code)]
 #[path = "../it/support/proxy.rs"]
 pub(crate) mod proxy;
+#[allow(dead_code)]
+#[path = "../it/support/sentinel.rs"]
+pub(crate) mod sentinel;
+
+/// The servers that clusters and sentinels are made of here.
+pub(crate) mod redis {
+    pub(crate) use crate::processes::Redis;
+}
 
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
@@ -11,6 +24,15 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a fact that nobody announces.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long the servers may take to agree on something. Longer than Sentinel takes to turn a master that came
+/// back into a replica (about 11 s).
+const AGREE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Waits until `fact` is there, which is about servers and not about instances.
+pub(crate) fn until<T>(what: &str, fact: impl FnMut() -> Option<T>) -> T {
+    within(AGREE_WITHIN, fact).unwrap_or_else(|| panic!("waited in vain: {what}"))
+}
 
 /// Waits until `fact` is there; `None` if it is not in time.
 pub(crate) fn within<T>(limit: Duration, mut fact: impl FnMut() -> Option<T>) -> Option<T> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::commands::{ask, ask_all};
 use super::redis::Redis;
 use super::until;
 
@@ -117,7 +118,7 @@ impl Cluster {
     fn replicate(&self, replica: usize, master: usize) {
         let id: String = self.get(master, &["CLUSTER", "MYID"]);
         until("the replica has met its master", || {
-            let done = self.nodes[replica].ask::<()>(&["CLUSTER", "REPLICATE", &id]);
+            let done = ask::<()>(self.nodes[replica].port(), &["CLUSTER", "REPLICATE", &id]);
             done.ok()
         });
     }
@@ -127,8 +128,8 @@ impl Cluster {
         until("the cluster is whole", || {
             let mut views = Vec::new();
             for node in &self.nodes {
-                let info: String = node.ask(&["CLUSTER", "INFO"]).ok()?;
-                let replication: String = node.ask(&["INFO", "replication"]).ok()?;
+                let info: String = ask(node.port(), &["CLUSTER", "INFO"]).ok()?;
+                let replication: String = ask(node.port(), &["INFO", "replication"]).ok()?;
                 let whole = info.contains("cluster_state:ok")
                     && info.contains(&format!("cluster_slots_assigned:{SLOTS}"))
                     && !replication.contains("master_link_status:down");
@@ -170,14 +171,14 @@ impl Cluster {
 
     /// The answer of a node that is up.
     fn get<T: redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> T {
-        let answer = self.nodes[number].ask(words);
+        let answer = ask(self.nodes[number].port(), words);
         answer.unwrap_or_else(|error| panic!("{words:?} at node {number}: {error}"))
     }
 
     /// What each node that answers believes of all.
     fn beliefs(&self) -> impl Iterator<Item = Vec<Belief>> {
         let answers = self.nodes.iter();
-        let answers = answers.filter_map(|node| node.ask(&["CLUSTER", "NODES"]).ok());
+        let answers = answers.filter_map(|node| ask(node.port(), &["CLUSTER", "NODES"]).ok());
         answers.map(|lines: String| lines.lines().filter_map(Belief::parse).collect())
     }
 
@@ -204,7 +205,9 @@ impl Cluster {
         let key = format!("hubbub:{{{room}}}:log");
         let words = ["CLUSTER", "KEYSLOT", &key];
         until("a node answers", || {
-            self.nodes.iter().find_map(|node| node.ask(&words).ok())
+            self.nodes
+                .iter()
+                .find_map(|node| ask(node.port(), &words).ok())
         })
     }
 
@@ -303,7 +306,7 @@ impl Cluster {
     /// message of another node could take the slot away from it again.
     fn wait_until_up_to_date(&self, number: usize) {
         let epoch = |number: usize, name: &str| -> Option<u64> {
-            let info: String = self.nodes[number].ask(&["CLUSTER", "INFO"]).ok()?;
+            let info: String = ask(self.nodes[number].port(), &["CLUSTER", "INFO"]).ok()?;
             let mut lines = info.lines();
             lines.find_map(|line| line.strip_prefix(name)?.parse().ok())
         };
@@ -321,7 +324,7 @@ impl Cluster {
             words.map(str::to_owned).to_vec()
         };
         let commands: Vec<_> = slots.iter().map(setslot).collect();
-        let done = self.nodes[number].ask_all(&commands);
+        let done = ask_all(self.nodes[number].port(), &commands);
         done.unwrap_or_else(|error| panic!("SETSLOT {state} at node {number}: {error}"));
     }
 

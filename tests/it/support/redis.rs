@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use std::{env, fs, io};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,9 +13,6 @@ use nix::unistd::Pid;
 use super::until;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
-
-/// How long [`Redis::ask`] waits for an answer. A frozen server gives none.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The name of the file in a server's folder that it begins with. Redis changes it when it is told to, and
 /// Sentinel whenever it has learnt something.
@@ -107,30 +103,6 @@ impl Redis {
             .arg(&words[1..])
             .query(&mut connection)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
-    }
-
-    /// Runs a command on a server that may be down, frozen, or of another opinion.
-    pub(crate) fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        redis::cmd(words[0])
-            .arg(&words[1..])
-            .query(&mut self.hurried()?)
-    }
-
-    /// Runs commands, all at once; the error is that of the first one that failed.
-    pub(crate) fn ask_all(&self, commands: &[Vec<String>]) -> redis::RedisResult<()> {
-        let mut pipe = redis::pipe();
-        for words in commands {
-            pipe.cmd(&words[0]).arg(&words[1..]).ignore();
-        }
-        pipe.exec(&mut self.hurried()?)
-    }
-
-    /// A connection that waits no longer than [`ANSWERS_WITHIN`] for an answer.
-    fn hurried(&self) -> redis::RedisResult<redis::Connection> {
-        let client = redis::Client::open(self.url())?;
-        let connection = client.get_connection_with_timeout(ANSWERS_WITHIN)?;
-        connection.set_read_timeout(Some(ANSWERS_WITHIN))?;
-        Ok(connection)
     }
 
     /// Puts so many entries into a room's log that are not Hubbub's.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::commands;
 use super::redis::Redis;
 use super::until;
 
@@ -61,7 +62,7 @@ impl Sentinels {
             }
             // The sentinels themselves look at this every ten seconds only.
             let [master, replica] = [first, 1 - first].map(|number| {
-                let info = self.servers[number].ask(&["INFO", "replication"]);
+                let info = commands::ask(self.servers[number].port(), &["INFO", "replication"]);
                 info.unwrap_or_else(|_| String::new())
             });
             let whole = master.contains("state=online") && replica.contains("link_status:up");
@@ -80,7 +81,7 @@ impl Sentinels {
     /// `None` if this sentinel is down, frozen, or refuses.
     fn ask<T: redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> Option<T> {
         let words = [&["SENTINEL"], words].concat();
-        self.sentinels[number].ask(&words).ok()
+        commands::ask(self.sentinels[number].port(), &words).ok()
     }
 
     /// The number of the server that this sentinel names, if it answers.
