@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
 # checks, the unit, documentation and integration tests, the shell tests, the page in a browser, the
-# conformance suite, and a minute of the soak.
+# conformance suite, and a minute of the soak on each form of Redis.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,5 +34,7 @@ HUBBUB=target/debug/hubbub scripts/readme_test.sh
 HUBBUB=target/debug/hubbub scripts/restart_test.sh
 HUBBUB=target/debug/hubbub scripts/deploy_test.sh
 scripts/conformance.sh
-scripts/soak.sh 60
+for mode in one three sentinel cluster; do
+  scripts/soak.sh 60 "$(date +%s)" "$mode"
+done
 echo 'test: all passed'
