@@ -13,7 +13,7 @@ use redis::{
 };
 
 use super::COMMAND_TIMEOUT;
-use super::wire::{self, Nature};
+use super::nature::{Nature, hello, refusal};
 
 /// The time-out of a TCP connection, and then of its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -317,12 +317,12 @@ impl Server {
         let mut ask = || {
             connection.set_write_timeout(Some(COMMAND_TIMEOUT))?;
             connection.set_read_timeout(Some(HELLO_TIMEOUT))?;
-            let hello = wire::hello().query::<Value>(&mut connection)?;
+            let hello = hello().query::<Value>(&mut connection)?;
             connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
             Ok(hello)
         };
         let hello = ask().map_err(|error: RedisError| describe(&error))?;
-        match wire::refusal(&hello, nature) {
+        match refusal(&hello, nature) {
             None => Ok(connection),
             Some(why) => Err(why),
         }

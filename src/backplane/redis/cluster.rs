@@ -14,6 +14,7 @@ use log::{error, info, warn};
 
 use super::address::{Login, Server};
 use super::chain::Heard;
+use super::keys::Keys;
 use super::news::{ClusterNews, News};
 use super::pipeline::PendingCommand;
 use super::placement::{SLOTS, Share, SlotSet, slot, tag};
@@ -23,7 +24,7 @@ use super::shard::Shard;
 use super::slot_map::{self, SlotRange};
 use super::source::Source;
 use super::subscription::Task;
-use super::wire::{Keys, Scripts};
+use super::wire::Scripts;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
 use crate::message::RoomName;
 use crate::threads;

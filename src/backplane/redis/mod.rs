@@ -6,14 +6,16 @@
 //! delivers to the hub. The [`router`] says which shard a room is on. The [`keeper`] renews this instance on all of
 //! them and announces the users that are gone.
 //!
-//! Read [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
+//! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
 //! [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap. More than one server: [`address`] and [`placement`], then [`sentinel`], or [`slot_map`] and
+//! lists cheap. More than one server: [`address`], [`nature`] and [`placement`], then [`sentinel`], or [`slot_map`] and
 //! [`cluster`]. Nothing outside this folder knows the `redis` crate.
 
 mod placement;
+mod keys;
 mod wire;
+mod nature;
 mod address;
 mod sentinel;
 mod source;
@@ -21,6 +23,7 @@ mod receipts;
 mod pipeline;
 mod chain;
 mod news;
+mod link;
 mod publisher;
 mod subscription;
 mod listener;
@@ -43,6 +46,7 @@ pub use self::address::RedisAddress;
 use self::address::Form;
 use self::cluster::Cluster;
 use self::keeper::Keeper;
+use self::keys::Keys;
 use self::news::News;
 use self::placement::Share;
 use self::presence::Users;
@@ -52,7 +56,7 @@ use self::sentinel::SentinelWatch;
 use self::shard::Shard;
 use self::source::Source;
 use self::subscription::CONFIRM_WITHIN;
-use self::wire::{Keys, PubSub, Scripts};
+use self::wire::{PubSub, Scripts};
 use super::{
     Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, ShardState,
 };

@@ -14,9 +14,10 @@ use redis::{Cmd, Connection, RedisError, ServerError, ServerErrorKind, Value};
 
 use super::COMMAND_TIMEOUT;
 use super::address::describe;
+use super::keys::Keys;
 use super::receipts::{Answered, OnAnswer};
 use super::source::Source;
-use super::wire::{self, Keys, Scripts};
+use super::wire::{self, Scripts};
 use crate::backplane::BackplaneError;
 
 /// The time-out of loading the scripts.

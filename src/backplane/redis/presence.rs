@@ -262,7 +262,7 @@ impl Rounds {
     pub(super) fn tick(&mut self, now: Instant) {
         let presence = Arc::clone(&self.presence);
         let publisher = &presence.publisher;
-        let epochs = (publisher.epoch(), (self.subscription)());
+        let epochs = (publisher.link().epoch(), (self.subscription)());
         if epochs != self.epochs {
             // Redis was away or took no writes. It may have let users expire whom nobody could renew,
             // or have forgotten everyone.
@@ -270,14 +270,14 @@ impl Rounds {
             self.prove_at = now;
             self.renew_before_sweeping(now, now);
         }
-        if !publisher.is_connected() {
+        if !publisher.link().is_connected() {
             return;
         }
         if now >= self.prove_at {
             self.prove_at = now + PROVE_EVERY;
             publisher.prove();
         }
-        if publisher.is_refused() {
+        if publisher.link().is_refused() {
             // Nobody can be renewed, so nobody is taken for gone.
             return;
         }

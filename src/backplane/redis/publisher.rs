@@ -11,7 +11,6 @@
 //! refused at once.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,11 +20,14 @@ use log::{debug, info, warn};
 use redis::{Cmd, Value};
 
 use super::address::describe;
+use super::keys::Keys;
+use super::link::Link;
+use super::nature::IS_REPLICA;
 use super::news::News;
 use super::pipeline::{PendingCommand, Pipeline, other_list, refuse};
 use super::receipts::{OnAnswer, Receipts};
 use super::source::{ANOTHER_MASTER, Source};
-use super::wire::{self, IS_REPLICA, Keys, Scripts};
+use super::wire::{self, Scripts};
 use super::{RETRY_CAP, RETRY_FIRST};
 use crate::backoff::Backoff;
 use crate::backplane::{ANSWER_WITHIN, BackplaneError};
@@ -123,37 +125,11 @@ impl Questions<'_> {
     }
 }
 
-/// The state of the connection that other threads may read.
-#[derive(Default)]
-struct Link {
-    /// The server's name, for the log.
-    name: String,
-    connected: AtomicBool,
-    closing: AtomicBool,
-    /// The number of times that a connection was made, or that Redis took writes again. A change means
-    /// that Redis may have forgotten something, or that users could not be renewed.
-    epoch: AtomicU64,
-    /// The reason why Redis takes no writes.
-    trouble: Mutex<Option<String>>,
-    /// Why this server must not be used any more, until it is connected to again.
-    unusable: Mutex<Option<String>>,
-    /// The last time that Redis took a write that was made to prove it.
-    proven: Mutex<Option<Instant>>,
-    /// The number of times that the connection was lost.
-    losses: AtomicU64,
-}
-
-/// Without a proof for so long, Redis is not taken for writable.
-const PROOF_LASTS: Duration = Duration::from_secs(3);
-
 impl Publisher {
     /// Starts the thread. Without a connection, it makes one.
     pub(super) fn start(to: Connecting, pipeline: Option<Pipeline>) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
-        let link = Arc::new(Link {
-            name: to.name.clone(),
-            ..Link::default()
-        });
+        let link = Arc::new(Link::new(&to.name));
         let worker = PublisherThread {
             to: to.clone(),
             link: Arc::clone(&link),
@@ -248,8 +224,9 @@ impl Publisher {
         self.ask_all(commands).wait()
     }
 
-    pub(super) fn is_connected(&self) -> bool {
-        self.link.connected.load(Ordering::Acquire)
+    /// The state of the connection.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Checks that Redis takes messages, by running `publish.lua` on keys of this instance's own, and that
@@ -276,7 +253,7 @@ impl Publisher {
                 &wire::note_servers(&self.to.keys, servers),
                 Box::new(move |answer| {
                     if let Some(list) = answer.ok().as_ref().and_then(wire::other_servers) {
-                        *lock(&link.unusable) = Some(other_list(list));
+                        link.give_up(other_list(list));
                     }
                 }),
             );
@@ -286,39 +263,6 @@ impl Publisher {
     /// The number of commands that wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
-    }
-
-    /// The number of times that the connection was lost.
-    pub(super) fn losses(&self) -> u64 {
-        self.link.losses.load(Ordering::Relaxed)
-    }
-
-    /// Whether Redis refuses writes.
-    pub(super) fn is_refused(&self) -> bool {
-        lock(&self.link.trouble).is_some()
-    }
-
-    /// Whether Redis is connected and takes writes; if not, why.
-    pub(super) fn writable(&self) -> Result<(), String> {
-        if let Some(trouble) = &*lock(&self.link.trouble) {
-            return Err(format!("Redis takes no messages: {trouble}"));
-        }
-        if !self.is_connected() {
-            return Err("Redis does not answer".to_owned());
-        }
-        match *lock(&self.link.proven) {
-            Some(proven) if proven.elapsed() < PROOF_LASTS => Ok(()),
-            _ => Err("Redis has not taken a write lately".to_owned()),
-        }
-    }
-
-    /// From now on a connection that is lost is not made again.
-    pub(super) fn connect_no_more(&self) {
-        self.link.closing.store(true, Ordering::Release);
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.link.epoch.load(Ordering::Acquire)
     }
 
     /// The thread answers what is queued, closes the connection, and ends.
@@ -331,25 +275,6 @@ impl Publisher {
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
-    }
-}
-
-impl Link {
-    /// Redis took a write, and so it will take messages.
-    fn is_proven(&self) {
-        *lock(&self.proven) = Some(Instant::now());
-        if lock(&self.trouble).take().is_some() {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
-            info!("Redis at {} takes messages again", self.name);
-        }
-    }
-
-    fn refuses(&self, why: String) {
-        let mut trouble = lock(&self.trouble);
-        if trouble.is_none() {
-            warn!("Redis at {} takes no messages: {why}", self.name);
-        }
-        *trouble = Some(why);
     }
 }
 
@@ -391,7 +316,7 @@ impl PublisherThread {
                 self.connect();
             }
         }
-        self.link.connected.store(false, Ordering::Release);
+        self.link.ends();
         for queued in queue.try_iter() {
             if let Queued::Command(late) = queued {
                 self.receipts.hand_over(refuse(vec![late]));
@@ -465,7 +390,7 @@ impl PublisherThread {
     }
 
     fn connect(&mut self) {
-        if self.link.closing.load(Ordering::Acquire) {
+        if self.link.is_closing() {
             self.next_attempt = Instant::now() + RETRY_CAP;
             return;
         }
@@ -487,8 +412,7 @@ impl PublisherThread {
         }
         self.pipeline = Some(pipeline);
         self.backoff.reset();
-        self.link.epoch.fetch_add(1, Ordering::AcqRel);
-        self.link.connected.store(true, Ordering::Release);
+        self.link.stands();
         match self.lost_at.take() {
             None => info!("connected to Redis at {}", self.to.name),
             Some(lost) => info!(
@@ -501,11 +425,9 @@ impl PublisherThread {
 
     /// Closes the connection, and answers every command in flight.
     fn lost(&mut self, why: &str) {
-        self.link.connected.store(false, Ordering::Release);
-        *lock(&self.link.proven) = None;
+        self.link.is_lost();
         self.lost_at = Some(Instant::now());
         metrics::REDIS_LOSSES.count();
-        self.link.losses.fetch_add(1, Ordering::Relaxed);
         self.to.news.stale(None);
         self.next_attempt = Instant::now() + self.backoff.next();
         warn!(
@@ -524,8 +446,7 @@ impl PublisherThread {
             return;
         }
         if self.pipeline.is_some() {
-            let unusable = lock(&self.link.unusable).take();
-            if let Some(why) = unusable {
+            if let Some(why) = self.link.given_up() {
                 self.lost(&why);
             } else if self.to.source.generation() != self.generation {
                 self.lost(ANOTHER_MASTER);

@@ -175,7 +175,7 @@ impl Shard {
 
     pub(super) fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
         // While Redis refuses writes, no instance can be renewed, so expired users are still listed.
-        let step = match self.publisher.is_refused() {
+        let step = match self.publisher.link().is_refused() {
             true => PresenceStep::Roll,
             false => PresenceStep::Members,
         };
@@ -191,13 +191,14 @@ impl Shard {
     pub(super) fn state(&self) -> ShardState {
         let trouble = self
             .publisher
+            .link()
             .writable()
             .and_then(|()| self.subscriber.ready());
         ShardState {
             name: self.to.name.clone(),
             trouble: trouble.err(),
             waiting: self.publisher.waiting(),
-            losses: self.publisher.losses(),
+            losses: self.publisher.link().losses(),
             cuts: self.subscriber.cuts(),
         }
     }
@@ -226,7 +227,7 @@ impl Shard {
     /// From now on a connection that is lost is not made again. A Redis that does not answer costs the teardown
     /// one time-out then, not one for each step.
     pub(super) fn connect_no_more(&self) {
-        self.publisher.connect_no_more();
+        self.publisher.link().connect_no_more();
     }
 
     /// Lets the subscriber's thread end.

@@ -1,118 +1,18 @@
-//! Keys, commands, and the reading of replies and of published payloads. Nothing here waits or connects.
+//! Commands, and the reading of replies and of published payloads. Nothing here waits or connects.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use log::debug;
-use percent_encoding::utf8_percent_encode;
 use redis::{Cmd, Script, Value, cmd};
 
-use super::placement::{KEY_SYNTAX, SlotSet, tag};
+use super::keys::Keys;
 use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention};
 use crate::message::{
-    Entry, InstanceId, MemberList, Message, MessageId, Notice, PresenceChange, Revision, RoomName,
-    UserName, Via,
+    Entry, MemberList, Message, MessageId, Notice, PresenceChange, Revision, RoomName, UserName,
+    Via,
 };
 use crate::protocol::{Cursor, Ref};
-
-/// The names of everything that one installation has in Redis. The room stands in braces, so that
-/// a cluster keeps all of a room on one node
-/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>).
-#[derive(Clone)]
-pub(super) struct Keys {
-    prefix: Arc<str>,
-    instance: InstanceId,
-    /// Only in a cluster.
-    node: Option<Arc<Node>>,
-}
-
-/// The node of a cluster that the keys are on.
-struct Node {
-    name: String,
-    /// A hash tag of one of its slots.
-    tag: AtomicU32,
-}
-
-impl Keys {
-    pub(super) fn new(prefix: &str, instance: InstanceId) -> Self {
-        Self {
-            prefix: prefix.into(),
-            instance,
-            node: None,
-        }
-    }
-
-    /// The same for one node of a cluster.
-    pub(super) fn on_node(&self, name: &str) -> Self {
-        let node = Node {
-            name: name.to_owned(),
-            tag: AtomicU32::new(0),
-        };
-        Self {
-            node: Some(Arc::new(node)),
-            ..self.clone()
-        }
-    }
-
-    /// From now on these are the node's slots.
-    pub(super) fn lie_in(&self, slots: &SlotSet) {
-        if let Some(node) = &self.node
-            && let Some(tag) = slots.tag_within()
-        {
-            node.tag.store(tag, Ordering::Release);
-        }
-    }
-
-    /// The room's channel, with which its keys begin.
-    pub(super) fn channel(&self, room: &RoomName) -> String {
-        format!("{}:{{{}}}", self.prefix, tag(room))
-    }
-
-    /// The channel on which an instance hears only itself: wake-ups and probes. A cluster gives it to all
-    /// nodes, so there it has the node's name in it.
-    pub(super) fn control(&self) -> String {
-        let (prefix, instance) = (&self.prefix, &self.instance);
-        match &self.node {
-            None => format!("{prefix}:instance:{instance}"),
-            Some(node) => format!("{prefix}:instance:{instance}:{}", node.name),
-        }
-    }
-
-    fn log(&self, room: &RoomName) -> String {
-        format!("{}:log", self.channel(room))
-    }
-
-    fn newest(&self, room: &RoomName) -> String {
-        format!("{}:newest", self.channel(room))
-    }
-
-    /// A channel of this instance's own, with which the keys begin that prove that Redis takes messages.
-    fn proof(&self) -> String {
-        match &self.node {
-            None => self.control(),
-            Some(node) => {
-                let tag = node.tag.load(Ordering::Acquire);
-                format!("{}:instance:{}:{{{tag}}}", self.prefix, self.instance)
-            }
-        }
-    }
-
-    /// The key that names the list of servers over which rooms are spread.
-    fn servers(&self) -> String {
-        format!("{}:servers", self.prefix)
-    }
-
-    fn reference(&self, draft: &Draft) -> Option<String> {
-        let reference = draft.reference.as_ref()?;
-        Some(format!(
-            "{}:refs:{}:{}",
-            self.channel(&draft.room),
-            utf8_percent_encode(draft.from.as_str(), KEY_SYNTAX),
-            utf8_percent_encode(reference.as_str(), KEY_SYNTAX),
-        ))
-    }
-}
 
 const PUBLISH: &str = include_str!("publish.lua");
 const PRESENCE: &str = include_str!("presence.lua");
@@ -275,7 +175,7 @@ impl Scripts {
             .arg(operation)
             .arg(self.pubsub.publish())
             .arg(&channel)
-            .arg(format!("{}.{term}", keys.instance))
+            .arg(format!("{}.{term}", keys.instance()))
             .arg(millis as u64);
         for user in users {
             command.arg(user.as_str());
@@ -369,62 +269,6 @@ pub(super) fn tail_answer(values: &[Value]) -> Result<Option<MessageId>, Backpla
     }
     let last_entry = items(last_entry)?.pop().and_then(LogItem::into_entry);
     Ok(last_entry.map(|entry| entry.message.id))
-}
-
-/// Asks Redis for its role, among other things.
-pub(super) fn hello() -> Cmd {
-    cmd("HELLO")
-}
-
-/// What a server has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nature {
-    /// A master outside of a cluster.
-    Alone,
-    /// A master in a cluster that has sharded Pub/Sub.
-    OfCluster,
-    /// A master or a replica in such a cluster.
-    Node,
-    Sentinel,
-}
-
-/// Said of a Redis that takes no writes.
-pub(super) const IS_REPLICA: &str = "it is a read-only replica; connect to its master";
-
-/// Why a server that answers this to [`hello`] cannot be used as one of this nature.
-pub(super) fn refusal(hello: &Value, nature: Nature) -> Option<String> {
-    let Value::Map(fields) = hello else {
-        return Some("HELLO was not answered as expected".to_owned());
-    };
-    let field = |name: &str| {
-        let mut fields = fields.iter();
-        fields.find_map(|(key, value)| (text(key) == Some(name)).then(|| text(value))?)
-    };
-    let version = field("version").unwrap_or_default();
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse().ok());
-    let why = match (nature, field("mode").unwrap_or_default()) {
-        (Nature::Sentinel, "sentinel") => return None,
-        (Nature::Sentinel, _) => "it is not a Sentinel; give the addresses of the Sentinels",
-        (_, "sentinel") => {
-            "it is a Sentinel; with the name of its master it is redis+sentinel://HOST:PORT/NAME"
-        }
-        (Nature::Alone, "cluster") => {
-            "it is a node of a cluster, and serves only some of the rooms; with redis+cluster:// in \
-             place of redis:// the whole cluster is used"
-        }
-        (Nature::OfCluster | Nature::Node, "standalone") => "it is not a node of a cluster",
-        (Nature::OfCluster | Nature::Node, _) if major.is_none_or(|major: u32| major < 7) => {
-            return Some(format!(
-                "a cluster has to be Redis 7.0 or newer, and it is {version}"
-            ));
-        }
-        (Nature::Alone | Nature::OfCluster, _) if field("role") != Some("master") => IS_REPLICA,
-        (Nature::Alone | Nature::OfCluster | Nature::Node, _) => return None,
-    };
-    Some(why.to_owned())
 }
 
 /// Notes this list of servers for a while in Redis, and asks whether other instances have noted another.
@@ -658,24 +502,6 @@ pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
 mod tests {
     use super::*;
     use crate::protocol::Ref;
-
-    #[test]
-    fn keys_are_unambiguous_whatever_the_names_are() {
-        let keys = Keys::new("hubbub", InstanceId::random());
-        let channel = |room: &str| keys.channel(&room.parse().expect("a name"));
-        assert_eq!(channel("lobby"), "hubbub:{lobby}");
-        assert_eq!(channel("}x{:%"), "hubbub:{%7Dx%7B%3A%25}");
-        let reference = |user: &str, reference: &str| {
-            keys.reference(&Draft {
-                room: RoomName::lobby(),
-                from: user.parse().expect("a name"),
-                text: String::new(),
-                reference: Some(Ref::try_from(reference.to_owned()).expect("a ref")),
-                via: None,
-            })
-        };
-        assert_ne!(reference("a:b", "c"), reference("a", "b:c"));
-    }
 
     #[test]
     fn a_payload_keeps_line_breaks_in_the_text_alone() {

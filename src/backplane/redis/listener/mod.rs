@@ -338,7 +338,7 @@ impl Listener {
 
     fn probe(&mut self, now: Instant) -> Result<(), Cut> {
         // Without the publisher no probe goes out, and so none can come back.
-        match self.probe.due(now, self.publisher.is_connected()) {
+        match self.probe.due(now, self.publisher.link().is_connected()) {
             Due::Nothing => {}
             Due::Probe => self
                 .publisher

@@ -1,0 +1,137 @@
+//! Keys and channels: the names of everything in Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use percent_encoding::utf8_percent_encode;
+
+use super::placement::{KEY_SYNTAX, SlotSet, tag};
+use crate::backplane::Draft;
+use crate::message::{InstanceId, RoomName};
+
+/// The names of everything that one installation has in Redis. The room stands in braces, so that
+/// a cluster keeps all of a room on one node
+/// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>).
+#[derive(Clone)]
+pub(super) struct Keys {
+    prefix: Arc<str>,
+    instance: InstanceId,
+    /// Only in a cluster.
+    node: Option<Arc<Node>>,
+}
+
+/// The node of a cluster that the keys are on.
+struct Node {
+    name: String,
+    /// A hash tag of one of its slots.
+    tag: AtomicU32,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, instance: InstanceId) -> Self {
+        Self {
+            prefix: prefix.into(),
+            instance,
+            node: None,
+        }
+    }
+
+    /// The same for one node of a cluster.
+    pub(super) fn on_node(&self, name: &str) -> Self {
+        let node = Node {
+            name: name.to_owned(),
+            tag: AtomicU32::new(0),
+        };
+        Self {
+            node: Some(Arc::new(node)),
+            ..self.clone()
+        }
+    }
+
+    /// From now on these are the node's slots.
+    pub(super) fn lie_in(&self, slots: &SlotSet) {
+        if let Some(node) = &self.node
+            && let Some(tag) = slots.tag_within()
+        {
+            node.tag.store(tag, Ordering::Release);
+        }
+    }
+
+    /// The instance that they belong to.
+    pub(super) fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// The room's channel, with which its keys begin.
+    pub(super) fn channel(&self, room: &RoomName) -> String {
+        format!("{}:{{{}}}", self.prefix, tag(room))
+    }
+
+    /// The channel on which an instance hears only itself: wake-ups and probes. A cluster gives it to all
+    /// nodes, so there it has the node's name in it.
+    pub(super) fn control(&self) -> String {
+        let (prefix, instance) = (&self.prefix, &self.instance);
+        match &self.node {
+            None => format!("{prefix}:instance:{instance}"),
+            Some(node) => format!("{prefix}:instance:{instance}:{}", node.name),
+        }
+    }
+
+    pub(super) fn log(&self, room: &RoomName) -> String {
+        format!("{}:log", self.channel(room))
+    }
+
+    pub(super) fn newest(&self, room: &RoomName) -> String {
+        format!("{}:newest", self.channel(room))
+    }
+
+    /// A channel of this instance's own, with which the keys begin that prove that Redis takes messages.
+    pub(super) fn proof(&self) -> String {
+        match &self.node {
+            None => self.control(),
+            Some(node) => {
+                let tag = node.tag.load(Ordering::Acquire);
+                format!("{}:instance:{}:{{{tag}}}", self.prefix, self.instance)
+            }
+        }
+    }
+
+    /// The key that names the list of servers over which rooms are spread.
+    pub(super) fn servers(&self) -> String {
+        format!("{}:servers", self.prefix)
+    }
+
+    pub(super) fn reference(&self, draft: &Draft) -> Option<String> {
+        let reference = draft.reference.as_ref()?;
+        Some(format!(
+            "{}:refs:{}:{}",
+            self.channel(&draft.room),
+            utf8_percent_encode(draft.from.as_str(), KEY_SYNTAX),
+            utf8_percent_encode(reference.as_str(), KEY_SYNTAX),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Ref;
+
+    #[test]
+    fn keys_are_unambiguous_whatever_the_names_are() {
+        let keys = Keys::new("hubbub", InstanceId::random());
+        let channel = |room: &str| keys.channel(&room.parse().expect("a name"));
+        assert_eq!(channel("lobby"), "hubbub:{lobby}");
+        assert_eq!(channel("}x{:%"), "hubbub:{%7Dx%7B%3A%25}");
+        let reference = |user: &str, reference: &str| {
+            keys.reference(&Draft {
+                room: RoomName::lobby(),
+                from: user.parse().expect("a name"),
+                text: String::new(),
+                reference: Some(Ref::try_from(reference.to_owned()).expect("a ref")),
+                via: None,
+            })
+        };
+        assert_ne!(reference("a:b", "c"), reference("a", "b:c"));
+    }
+}

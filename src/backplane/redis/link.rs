@@ -1,0 +1,127 @@
+//! The link: the state of the publisher's connection, for all threads.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::threads::lock;
+
+/// Without a proof for so long, Redis is not taken for writable.
+const PROOF_LASTS: Duration = Duration::from_secs(3);
+
+/// The state of one publisher's connection.
+#[derive(Default)]
+pub(super) struct Link {
+    /// The server's name, for the log.
+    name: String,
+    connected: AtomicBool,
+    closing: AtomicBool,
+    epoch: AtomicU64,
+    /// The reason why Redis takes no writes.
+    trouble: Mutex<Option<String>>,
+    /// Why this server must not be used any more, until it is connected to again.
+    unusable: Mutex<Option<String>>,
+    /// The last time that Redis took a write that was made to prove it.
+    proven: Mutex<Option<Instant>>,
+    losses: AtomicU64,
+}
+
+impl Link {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Whether Redis refuses writes.
+    pub(super) fn is_refused(&self) -> bool {
+        lock(&self.trouble).is_some()
+    }
+
+    /// Whether Redis is connected and takes writes; if not, why.
+    pub(super) fn writable(&self) -> Result<(), String> {
+        if let Some(trouble) = &*lock(&self.trouble) {
+            return Err(format!("Redis takes no messages: {trouble}"));
+        }
+        if !self.is_connected() {
+            return Err("Redis does not answer".to_owned());
+        }
+        match *lock(&self.proven) {
+            Some(proven) if proven.elapsed() < PROOF_LASTS => Ok(()),
+            _ => Err("Redis has not taken a write lately".to_owned()),
+        }
+    }
+
+    /// The number of times that a connection was made, or that Redis took writes again. A change means
+    /// that Redis may have forgotten something, or that users could not be renewed.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The number of times that the connection was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// From now on a connection that is lost is not made again.
+    pub(super) fn connect_no_more(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// A connection was made.
+    pub(super) fn stands(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.connected.store(true, Ordering::Release);
+    }
+
+    /// The connection was lost.
+    pub(super) fn is_lost(&self) {
+        self.ends();
+        *lock(&self.proven) = None;
+        self.losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There is no connection any more.
+    pub(super) fn ends(&self) {
+        self.connected.store(false, Ordering::Release);
+    }
+
+    /// Redis took a write, and so it will take messages.
+    pub(super) fn is_proven(&self) {
+        *lock(&self.proven) = Some(Instant::now());
+        if lock(&self.trouble).take().is_some() {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            info!("Redis at {} takes messages again", self.name);
+        }
+    }
+
+    /// Redis takes no writes, for this reason.
+    pub(super) fn refuses(&self, why: String) {
+        let mut trouble = lock(&self.trouble);
+        if trouble.is_none() {
+            warn!("Redis at {} takes no messages: {why}", self.name);
+        }
+        *trouble = Some(why);
+    }
+
+    /// The publisher has to end the connection, for this reason.
+    pub(super) fn give_up(&self, why: String) {
+        *lock(&self.unusable) = Some(why);
+    }
+
+    /// Why the connection has to be ended. Told once.
+    pub(super) fn given_up(&self) -> Option<String> {
+        lock(&self.unusable).take()
+    }
+}
