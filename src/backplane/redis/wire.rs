@@ -501,7 +501,6 @@ pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Ref;
 
     #[test]
     fn a_payload_keeps_line_breaks_in_the_text_alone() {
