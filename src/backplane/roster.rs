@@ -78,6 +78,11 @@ impl Roster {
         }
     }
 
+    /// Whether any user is in their grace.
+    pub(super) fn is_anyone_leaving(&self) -> bool {
+        self.leaving > 0
+    }
+
     /// Takes out those whose grace has passed.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<RosterChange> {
         if self.leaving == 0 {

@@ -15,8 +15,9 @@ use crate::message::{RoomName, UserName};
 use crate::threads;
 use crate::threads::lock;
 
-/// The pause between two looks.
+/// The pause between two looks while a user is in their grace, and otherwise.
 const TICK: Duration = Duration::from_millis(250);
+const QUIET_TICK: Duration = Duration::from_secs(1);
 
 /// The handle that everyone shares.
 pub(super) struct Keeper {
@@ -69,12 +70,17 @@ fn tell_gone(router: &Router, room: &RoomName, user: &UserName) {
 
 fn run(router: &Router, users: &Users, stopped: &Receiver<()>) {
     let mut all: Vec<Rounds> = Vec::new();
-    while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+    let mut tick = TICK;
+    while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
         {
             let mut roster = lock(&users.roster);
             for (room, change) in roster.expire(Instant::now()) {
                 tell_gone(router, &room, &change.user);
             }
+            tick = match roster.is_anyone_leaving() {
+                true => TICK,
+                false => QUIET_TICK,
+            };
         }
         let shards = router.shards();
         all.retain(|rounds| shards.iter().any(|shard| rounds.are_on(shard.presence())));

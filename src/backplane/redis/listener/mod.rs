@@ -31,9 +31,12 @@ use crate::message::RoomName;
 use crate::metrics;
 use crate::threads::lock;
 
-/// The read time-out of the Pub/Sub connection: the thread checks its tasks at least this often. A wake-up
-/// ends the read earlier.
-const GLANCE: Duration = Duration::from_millis(50);
+/// The read time-out of the Pub/Sub connection: the thread checks its deadlines at least this often. A wake-up ends
+/// the read earlier. Each time-out wakes the thread, which costs a quiet instance most.
+const GLANCE: Duration = Duration::from_millis(250);
+
+/// The same while Redis has yet to confirm a subscription, or while rooms are behind.
+const CLOSE_GLANCE: Duration = Duration::from_millis(50);
 
 /// A read shorter than this found a message that had been waiting; more may wait behind it
 /// ([`Pace::Busy`]).
@@ -71,6 +74,8 @@ pub(super) struct Listener {
     to: Connecting,
     /// The source's generation when it was connected to.
     generation: u64,
+    /// The time-out that is set.
+    glance: Duration,
     /// The rooms that this thread has to hear.
     share: Share,
     hub: Arc<Hub>,
@@ -111,6 +116,7 @@ impl Listener {
     ) -> Self {
         Self {
             generation: to.source.generation(),
+            glance: GLANCE,
             to,
             share,
             hub: Arc::clone(hub),
@@ -159,7 +165,8 @@ impl Listener {
     fn connect(&mut self) -> Result<Connection, String> {
         self.generation = self.to.source.generation();
         let connection = self.to.source.connect()?;
-        let set = connection.set_read_timeout(Some(GLANCE));
+        self.glance = GLANCE;
+        let set = connection.set_read_timeout(Some(self.glance));
         set.map_err(|error| describe(&error))?;
         Ok(connection)
     }
@@ -280,8 +287,9 @@ impl Listener {
                 return Err(Cut::Failed(ANOTHER_MASTER.to_owned()));
             }
             self.take_asks(connection)?;
-            self.look_after(connection)?;
+            let due = self.look_after(connection)?;
             self.catch_up_if_due();
+            self.set_glance(connection, due)?;
         }
     }
 
@@ -321,19 +329,35 @@ impl Listener {
         self.to.scripts.pubsub()
     }
 
-    /// Deadlines: notices, confirmations, the probe, rooms to forget.
-    fn look_after(&mut self, connection: &mut Connection) -> Result<(), Cut> {
+    /// Sets the time-out of the next read. `due` is when the next notices have to be told.
+    fn set_glance(&mut self, connection: &Connection, due: Option<Instant>) -> Result<(), Cut> {
+        let is_quiet = self.unconfirmed == 0 && self.behind.is_empty();
+        let mut glance = if is_quiet { GLANCE } else { CLOSE_GLANCE };
+        if let Some(due) = due {
+            let left = due.saturating_duration_since(Instant::now());
+            // A socket has no time-out of zero.
+            glance = glance.min(left.max(Duration::from_millis(1)));
+        }
+        if glance != self.glance {
+            connection.set_read_timeout(Some(glance))?;
+            self.glance = glance;
+        }
+        Ok(())
+    }
+
+    /// Deadlines: notices, confirmations, the probe, rooms to forget. Returns when the next notices are due.
+    fn look_after(&mut self, connection: &mut Connection) -> Result<Option<Instant>, Cut> {
         let now = Instant::now();
-        self.hub.flush_due(now, |room| self.share.holds(room));
+        let due = self.hub.flush_due(now, |room| self.share.holds(room));
         self.probe(now)?;
         if self.unconfirmed > 0 && now >= self.overdue_at {
-            self.overdue_at = now + GLANCE;
+            self.overdue_at = now + CLOSE_GLANCE;
             self.overdue(connection, now)?;
         }
         if self.subscription.alive.load(Ordering::Acquire) {
-            return self.forget_due(connection, now);
+            self.forget_due(connection, now)?;
         }
-        Ok(())
+        Ok(due)
     }
 
     fn probe(&mut self, now: Instant) -> Result<(), Cut> {
