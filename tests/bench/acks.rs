@@ -272,7 +272,8 @@ fn bare_loop(port: u16, batch: usize) -> f64 {
             .arg(1000)
             .arg(86_400_000)
             .arg(691_200_000)
-            .arg(300_000);
+            .arg(300_000)
+            .arg(0);
     }
     let begin = Instant::now();
     let mut count = 0;

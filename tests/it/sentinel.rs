@@ -1,9 +1,12 @@
 //! Sentinel: the master is found at the start and followed when it changes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::support::checker::{Seen, Speaker, Witness, check};
 use crate::support::client::{Client, get};
 use crate::support::hubbub::{Hubbub, refuses};
 use crate::support::redis::{Redis, free_port};
@@ -52,6 +55,61 @@ fn a_planned_failover_ends_what_is_left_at_the_old_master() {
     let master = redis::Value::BulkString("master".into());
     assert_eq!(role[0], master, "the old one does not know of it yet");
     scene.ends();
+}
+
+#[test]
+fn a_loss_is_told_to_members_whose_instance_did_not_hear_what_is_lost() {
+    let mut sentinels = Sentinels::start();
+    let options = ["--redis", &sentinels.url()];
+    let here = Hubbub::with(&options);
+    let clients: String = sentinels
+        .master()
+        .run(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    // The Sentinels have subscriptions, too.
+    let mut subscriptions = clients
+        .lines()
+        .filter(|line| !line.contains("name=sentinel"));
+    let subscription = subscriptions.next().expect("the instance's");
+    let id = subscription.strip_prefix("id=").expect("its id");
+    let id = id.split(' ').next().expect("its end");
+    let there = Hubbub::with(&options);
+    let witnesses = [
+        Witness::enter(&here.url(), "one", "lobby"),
+        Witness::enter(&there.url(), "two", "lobby"),
+    ];
+    let speaker = Speaker::enter(&there.url(), "speaker", "lobby");
+    let mut said = BTreeMap::new();
+    let mut says = |text: &str| {
+        said.insert(speaker.says(text), text.to_owned());
+    };
+    says("before");
+    witnesses
+        .iter()
+        .for_each(|one| drop(one.has_seen("before")));
+    // What is said now reaches neither the replica nor the first instance.
+    let master = sentinels.master().port();
+    sentinels.other().freeze();
+    here.signal(Signal::SIGSTOP);
+    let _: i64 = sentinels
+        .master()
+        .run(&["CLIENT", "KILL", "TYPE", "replica"]);
+    let _: i64 = sentinels.master().run(&["CLIENT", "KILL", "ID", id]);
+    says("lost");
+    witnesses[1].has_seen("lost");
+    sentinels.kill_master();
+    sentinels.other().thaw();
+    here.signal(Signal::SIGCONT);
+    sentinels.wait_until_named_other_than(master);
+    says("after");
+    let gap = |witness: &Witness| witness.seen().iter().any(Seen::is_gap);
+    until("the first is told", || gap(&witnesses[0]).then_some(()));
+    says("the end");
+    for witness in &witnesses {
+        witness.has_seen("the end");
+    }
+    check(&[&witnesses[0], &witnesses[1]], &said);
+    let seen = format!("{:?}", witnesses[0].seen());
+    assert!(!seen.contains("lost"), "{seen}");
 }
 
 /// Whether a room's log ends with this text.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use log::warn;
 
-use super::wire::LogItem;
+use super::wire::{LogItem, Loss};
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{Entry, MessageId, RoomName};
 
@@ -138,6 +138,28 @@ pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> 
     }
     heard.chain.cut();
     false
+}
+
+/// Tells the room of messages that a failover lost. False if the log has to tell where the room stands.
+pub(super) fn tell_loss(hub: &Hub, heard: &mut Heard, loss: &Loss, pace: Pace) -> bool {
+    match heard.chain {
+        Chain::Current { last, .. } if last == Some(loss.newest) => {
+            let gap = Delivery::Gap {
+                after: Some(loss.after),
+                before: None,
+            };
+            hub.deliver(&heard.room, gap, pace);
+            heard.chain = Chain::caught_up(Some(loss.mark));
+            true
+        }
+        // This instance heard some of them.
+        Chain::Current { .. } => {
+            heard.chain.cut();
+            false
+        }
+        // The log is going to be read anyway.
+        Chain::Behind { .. } | Chain::Unknown => true,
+    }
 }
 
 /// Delivers what the log holds behind the room's chain: `page`, oldest first. `tail` is the room's

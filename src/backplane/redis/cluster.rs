@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 
+use super::acknowledged::Acknowledged;
 use super::address::{Login, Server};
 use super::chain::Heard;
 use super::keys::Keys;
@@ -79,6 +80,7 @@ impl Cluster {
             users: users.clone(),
             owners: Arc::clone(&owners),
             news: News(Some(news.clone())),
+            acknowledged: Arc::default(),
             homeless: Vec::new(),
             moved: Vec::new(),
             retired: Vec::new(),
@@ -133,6 +135,8 @@ struct Topology {
     users: Users,
     owners: Arc<Mutex<Owners>>,
     news: News,
+    /// What all shards acknowledged: a room may move from one to another.
+    acknowledged: Arc<Acknowledged>,
     /// Rooms that wait for the next look at the map.
     homeless: Vec<Heard>,
     /// Commands that do, with their slot and the node that has it.
@@ -306,6 +310,7 @@ impl Topology {
             scripts: self.scripts.clone(),
             servers: None,
             news: self.news.clone(),
+            acknowledged: Some(Arc::clone(&self.acknowledged)),
         };
         let share = Share::Slots(Arc::new(slots.clone()));
         Shard::start(to, None, share, &self.users).map_err(|error| error.to_string())

@@ -26,6 +26,8 @@ pub(super) struct Link {
     /// The last time that Redis took a write that was made to prove it.
     proven: Mutex<Option<Instant>>,
     losses: AtomicU64,
+    /// When the connection was made.
+    since: Mutex<Option<Instant>>,
 }
 
 impl Link {
@@ -79,8 +81,14 @@ impl Link {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Whether the connection was made longer ago than this.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.is_connected() && lock(&self.since).is_some_and(|since| since.elapsed() > age)
+    }
+
     /// A connection was made.
     pub(super) fn stands(&self) {
+        *lock(&self.since) = Some(Instant::now());
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.connected.store(true, Ordering::Release);
     }

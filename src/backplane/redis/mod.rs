@@ -14,6 +14,7 @@
 
 mod placement;
 mod keys;
+mod acknowledged;
 mod wire;
 mod nature;
 mod address;
@@ -200,6 +201,7 @@ fn start_server(
         scripts: Scripts::new(PubSub::Plain),
         servers: Some(list.into()),
         news: News(None),
+        acknowledged: matches!(address.0, Form::Sentinel { .. }).then(Arc::default),
     };
     let pipeline = to.connect()?;
     let shard = Shard::start(to, Some(pipeline), share, users);

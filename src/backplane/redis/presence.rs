@@ -180,6 +180,25 @@ impl Presence {
         );
     }
 
+    /// Asks whether a new master has what the old one acknowledged.
+    fn look_for_acknowledged(self: &Arc<Self>) {
+        let Some(acknowledged) = &self.to.acknowledged else {
+            return;
+        };
+        for (room, id) in acknowledged.in_doubt(&self.share()) {
+            let question = self.to.scripts.look_for(&self.to.keys, &room, id);
+            let acknowledged = Arc::clone(acknowledged);
+            self.publisher.submit(
+                &question,
+                Box::new(move |answer| {
+                    if answer.is_err() {
+                        acknowledged.doubt_again(room, id);
+                    }
+                }),
+            );
+        }
+    }
+
     /// After a step that may not be done, all users arrive anew. A refusal for good concerns one room, whose
     /// keys hold something else: it must not disturb the others.
     fn note_failure(&self, error: Option<BackplaneError>) {
@@ -267,6 +286,7 @@ impl Rounds {
             // Redis was away or took no writes. It may have let users expire whom nobody could renew,
             // or have forgotten everyone.
             self.epochs = epochs;
+            presence.look_for_acknowledged();
             self.prove_at = now;
             self.renew_before_sweeping(now, now);
         }

@@ -5,7 +5,11 @@
 -- KEYS[1] the room's log (stream)        KEYS[2] the id of its newest message
 -- KEYS[3] the ref's key, only if the sender gave a ref
 -- ARGV    how to publish (in a cluster SPUBLISH), channel, from, text, via, messages to keep, log's time to
---         live (ms), the newest id's (ms), ref's (ms)
+--         live (ms), the newest id's (ms), ref's (ms), leap (ms)
+--
+-- The leap is 0, but for a while after Sentinel made another server the master. The old one may go on giving ids
+-- away, so the new one's lie that much ahead of the clock: two messages never have one id.
+--
 -- returns {id, duplicate as 0 or 1}
 
 local log, newest, ref = KEYS[1], KEYS[2], KEYS[3]
@@ -27,15 +31,37 @@ if not (prev and string.match(prev, '^%d+%-%d+$')) then
   prev = last and last[2][7] == 'prev' and last[1] or ''
 end
 
+local leap = tonumber(ARGV[10])
+
+local function parts(id)
+  local millis, number = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(millis or 0), tonumber(number or 0)
+end
+
+local function is_later(one, other)
+  local millis, number = parts(one)
+  local other_millis, other_number = parts(other)
+  return millis > other_millis or (millis == other_millis and number > other_number)
+end
+
 local entry = {'from', from, 'text', text, 'via', via, 'prev', prev}
-local id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', keep, '*', unpack(entry))
+local id
+if leap == 0 then
+  id = redis.call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '~', keep, '*', unpack(entry))
+  -- The newest id may be ahead of the log (lost.lua). Milliseconds have 13 digits until the year 2286.
+  if id and string.sub(id, 1, 13) <= string.sub(prev, 1, 13) and not is_later(id, prev) then
+    redis.call('XDEL', log, id)
+    id = nil
+  end
+end
 if not id then
   -- A log that begins anew must not give an id of the old one away again: it begins at the
   -- microsecond, or behind the newest id if the clock went back.
   local time = redis.call('TIME')
-  local millis, number = time[1] * 1000 + math.floor(time[2] / 1000), time[2] % 1000
-  local last_millis, last_number = string.match(prev, '(%d+)-(%d+)')
-  last_millis, last_number = tonumber(last_millis or 0), tonumber(last_number or 0)
+  local millis, number = time[1] * 1000 + math.floor(time[2] / 1000) + leap, time[2] % 1000
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  local floor = last and is_later(last[1], prev) and last[1] or prev
+  local last_millis, last_number = parts(floor)
   if millis < last_millis or (millis == last_millis and number <= last_number) then
     millis, number = last_millis, last_number + 1
   end

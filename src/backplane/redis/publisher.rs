@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, info, warn};
 use redis::{Cmd, Value};
 
+use super::acknowledged::Acknowledged;
 use super::address::describe;
 use super::keys::Keys;
 use super::link::Link;
@@ -70,6 +71,8 @@ pub(super) struct Connecting {
     /// The list of servers that share the rooms. `None` in a cluster, which has its own order.
     pub(super) servers: Option<Arc<str>>,
     pub(super) news: News,
+    /// Where a replica may take a master's place.
+    pub(super) acknowledged: Option<Arc<Acknowledged>>,
 }
 
 impl Connecting {
@@ -429,6 +432,9 @@ impl PublisherThread {
         self.lost_at = Some(Instant::now());
         metrics::REDIS_LOSSES.count();
         self.to.news.stale(None);
+        if let Some(acknowledged) = &self.to.acknowledged {
+            acknowledged.doubt();
+        }
         self.next_attempt = Instant::now() + self.backoff.next();
         warn!(
             "lost Redis at {} ({why}): messages are refused until it is back",

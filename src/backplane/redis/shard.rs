@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use redis::{Cmd, Value};
@@ -14,6 +14,7 @@ use super::placement::Share;
 use super::presence::{Presence, Rounds, Users};
 use super::publisher::{Connecting, Publisher, QUEUED_WITHIN};
 use super::single_flight::SingleFlight;
+use super::source::Source;
 use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, PresenceStep};
@@ -27,6 +28,9 @@ use crate::protocol::Cursor;
 /// The most pages of logs that are read at a time. They may be large, and sends must not wait behind many
 /// of them; further readers wait for their turn before they ask Redis.
 const READS: usize = 8;
+
+/// An old master that Sentinel replaced may still give ids away for this long. The watcher notices it earlier.
+const LEAP: Duration = Duration::from_secs(2);
 
 /// The commands of one connection that enters a room: its arrival, the two for the newest id, and the past.
 const MOST_AT_ENTRANCE: usize = 4;
@@ -94,20 +98,34 @@ impl Shard {
         let Some(place) = self.backlog.admit(draft) else {
             return receipt(Err(BackplaneError::Overloaded));
         };
-        let command = self.to.scripts.publish(&self.to.keys, draft, retention);
+        let (keys, leap) = (&self.to.keys, self.leap());
+        let command = self.to.scripts.publish(keys, draft, retention, leap);
         in_flight.fetch_add(1, Ordering::AcqRel);
         let in_flight = Arc::clone(in_flight);
+        let acknowledged = self.to.acknowledged.clone();
+        let acknowledged = acknowledged.map(|acknowledged| (acknowledged, draft.room.clone()));
         self.publisher.submit(
             &command,
             Box::new(move |answer| {
                 drop(place);
                 receipt(answer.and_then(|value| {
                     let (id, duplicate) = wire::publish_answer(&value)?;
+                    if let Some((acknowledged, room)) = acknowledged {
+                        acknowledged.note(&room, id);
+                    }
                     Ok(Stored { id, duplicate })
                 }));
                 in_flight.fetch_sub(1, Ordering::AcqRel);
             }),
         );
+    }
+
+    /// How far ids have to lie ahead of the clock. See `publish.lua`.
+    fn leap(&self) -> Duration {
+        match self.to.source {
+            Source::Sentinel(_) if !self.publisher.link().is_older_than(LEAP) => LEAP,
+            Source::Sentinel(_) | Source::Server(_) => Duration::ZERO,
+        }
     }
 
     pub(super) fn hear(&self, room: &RoomName) -> Result<(), BackplaneError> {

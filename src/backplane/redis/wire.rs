@@ -17,6 +17,7 @@ use crate::protocol::{Cursor, Ref};
 const PUBLISH: &str = include_str!("publish.lua");
 const PRESENCE: &str = include_str!("presence.lua");
 const SERVERS: &str = include_str!("servers.lua");
+const LOST: &str = include_str!("lost.lua");
 
 /// The time to live of the keys of [`Scripts::proof`].
 const PROOF_STAYS: Duration = Duration::from_secs(10);
@@ -100,9 +101,16 @@ impl Scripts {
         })
     }
 
-    pub(super) fn publish(&self, keys: &Keys, draft: &Draft, retention: &Retention) -> Cmd {
+    /// Says a message. Its id lies `leap` ahead of the clock.
+    pub(super) fn publish(
+        &self,
+        keys: &Keys,
+        draft: &Draft,
+        retention: &Retention,
+        leap: Duration,
+    ) -> Cmd {
         // Room for all of it, since a vector that grows step by step is copied each time.
-        let mut command = Cmd::with_capacity(15, draft.text.len() + PUBLISH_BESIDE_TEXT);
+        let mut command = Cmd::with_capacity(16, draft.text.len() + PUBLISH_BESIDE_TEXT);
         command.arg("EVALSHA").arg(self.publish.get_hash());
         let (log, newest) = (keys.log(&draft.room), keys.newest(&draft.room));
         match keys.reference(draft) {
@@ -118,7 +126,19 @@ impl Scripts {
             .arg(retention.history_length)
             .arg(retention.history_ttl.as_millis() as u64)
             .arg((retention.history_ttl + LAST_ID_LASTS).as_millis() as u64)
-            .arg(Ref::LASTS.as_millis() as u64);
+            .arg(Ref::LASTS.as_millis() as u64)
+            .arg(leap.as_millis() as u64);
+        command
+    }
+
+    /// Asks whether the log has a message that was acknowledged, and tells the room if it does not.
+    pub(super) fn look_for(&self, keys: &Keys, room: &RoomName, id: MessageId) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(LOST).arg(2);
+        command.arg(keys.log(room)).arg(keys.newest(room));
+        command.arg(self.pubsub.publish()).arg(keys.channel(room));
+        command.arg(id.to_string());
+        command.arg(LAST_ID_LASTS.as_millis() as u64);
         command
     }
 
@@ -135,7 +155,8 @@ impl Scripts {
         let (from, text, via) = ("", "", "");
         let stays = PROOF_STAYS.as_millis() as u64;
         command.arg(channel).arg(from).arg(text).arg(via).arg(KEEP);
-        command.arg(stays).arg(stays).arg(stays);
+        let leap = 0;
+        command.arg(stays).arg(stays).arg(stays).arg(leap);
         command
     }
 
@@ -472,6 +493,17 @@ fn assemble(id: &str, prev: &str, via: &str, from: &str, text: &str) -> Option<E
 pub(super) enum Payload {
     Message(Entry),
     Notice(Notice),
+    Loss(Loss),
+}
+
+/// A failover lost messages. See `lost.lua`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// The last message before them that is left.
+    pub(super) after: MessageId,
+    /// The newest id until this was found, and from then on.
+    pub(super) newest: MessageId,
+    pub(super) mark: MessageId,
 }
 
 /// Parses a payload that a script published; `None` for any other. Each field is one line; the text comes
@@ -492,6 +524,14 @@ pub(super) fn payload(bytes: &[u8]) -> Option<Payload> {
                 joined: kind == "j",
                 revision: Revision::parse(revision)?,
             }))
+        }
+        "g" => {
+            let mut ids = rest.split('\n').map(str::parse);
+            Payload::Loss(Loss {
+                after: ids.next()?.ok()?,
+                newest: ids.next()?.ok()?,
+                mark: ids.next()?.ok()?,
+            })
         }
         "t" => Payload::Notice(Notice::Typing(rest.parse().ok()?)),
         _ => return None,

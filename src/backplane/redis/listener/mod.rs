@@ -17,7 +17,7 @@ use redis::{Connection, PushKind, RedisError, Value};
 
 use self::probe::{Due, Probe};
 use super::address::describe;
-use super::chain::{Chain, Heard, follow};
+use super::chain::{Chain, Heard, follow, tell_loss};
 use super::placement::Share;
 use super::publisher::{Connecting, Publisher};
 use super::source::ANOTHER_MASTER;
@@ -414,9 +414,12 @@ impl Listener {
                     match wire::payload(payload) {
                         Some(Payload::Message(entry)) => {
                             if !follow(&self.hub, heard, entry, pace) {
-                                lock(&self.subscription.heard).remove(&heard.room);
-                                self.behind.insert(channel.to_owned());
-                                self.catch_up_at = Instant::now();
+                                self.falls_behind(channel);
+                            }
+                        }
+                        Some(Payload::Loss(loss)) => {
+                            if !tell_loss(&self.hub, heard, &loss, pace) {
+                                self.falls_behind(channel);
                             }
                         }
                         Some(Payload::Notice(notice)) => {
@@ -457,6 +460,15 @@ impl Listener {
                 stands
             }
             _ => false,
+        }
+    }
+
+    /// The room's log has to be read.
+    fn falls_behind(&mut self, channel: &str) {
+        if let Some(heard) = self.rooms.get(channel) {
+            lock(&self.subscription.heard).remove(&heard.room);
+            self.behind.insert(channel.to_owned());
+            self.catch_up_at = Instant::now();
         }
     }
 
