@@ -41,6 +41,8 @@ pub(super) struct Roll {
     present: Option<BTreeMap<UserName, u64>>,
     /// The last change that `present` shows.
     revision: Revision,
+    /// Up to here every change was heard, or made up for by a list. Behind it one is missing.
+    whole: Revision,
     /// Each user's last change until there is a first list, which may be older.
     early: BTreeMap<UserName, PresenceChange>,
     /// Users that differed from the shared state at the last reconciliation. They are announced if they
@@ -64,6 +66,7 @@ impl Roll {
             let users = list.users.iter();
             self.present = Some(users.map(|user| (user.clone(), began)).collect());
             self.revision = list.revision;
+            self.whole = self.whole.max(list.revision);
             for change in std::mem::take(&mut self.early).into_values() {
                 if change.revision > list.revision {
                     self.revision = self.revision.max(change.revision);
@@ -75,6 +78,13 @@ impl Roll {
 
     /// Takes in a change. Returns it if it may be told at once; otherwise it waits until [`Roll::due`].
     pub(super) fn hear(&mut self, change: PresenceChange, now: Instant) -> Option<News> {
+        let began = change.revision.began;
+        if began > self.whole.began {
+            self.whole = Revision { began, number: 0 };
+        }
+        if change.revision == self.whole.next() {
+            self.whole = change.revision;
+        }
         if self.pending.is_empty() && self.quiet_until.is_none_or(|until| until <= now) {
             let first = change.revision;
             return self.take_in(change, first);
@@ -127,6 +137,7 @@ impl Roll {
             .into_iter()
             .partition::<BTreeSet<_>, _>(|user| before.contains(user));
         self.differed = first;
+        self.whole = self.whole.max(list.revision);
         // Also for a member that was shown the same revision.
         let revision = list.revision.next();
         for user in again {
@@ -158,13 +169,13 @@ impl Roll {
             // The list of the room is newer, but other members may have an older one.
             Revision::ZERO
         } else {
-            let heard = std::mem::replace(&mut self.revision, change.revision);
+            self.revision = change.revision;
             match self.apply(&change) {
                 None => Revision::ZERO,
                 // The room knows it. It is news to members that were shown a user between two changes
-                // that cancel out; to those whose list is newer than all that the room had heard, since a
+                // that cancel out; to those whose list shows a change that the room missed, since a
                 // notice was lost; and to those that entered since Redis lost its data.
-                Some(known_since) => first.min(heard.next()).min(known_since),
+                Some(known_since) => first.min(self.whole.next()).min(known_since),
             }
         };
         self.news(change, listed_from)

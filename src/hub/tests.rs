@@ -268,6 +268,21 @@ fn a_member_whose_list_shows_what_the_room_missed_is_told_of_the_next_change() {
 }
 
 #[test]
+fn a_member_that_entered_after_a_lost_notice_is_told_of_the_next_change_also_after_its_own_join() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice", "carol"]);
+    // The notice that carol left is lost. Bob is heard to join, and is shown the room without her.
+    lock(&test.revision).number += 1;
+    let bob = test.admit(2, "bob");
+    test.notice(joined("bob"));
+    test.release(2, &["alice", "bob"]);
+    test.notice(joined("carol"));
+    assert_eq!(lines(&alice), ["* bob joined"]);
+    assert_eq!(lines(&bob), ["* carol joined"]);
+}
+
+#[test]
 fn a_held_gap_that_lies_in_the_past_repeats_no_message() {
     let test = TestHub::new();
     let alice = test.admit(1, "alice");

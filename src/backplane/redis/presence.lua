@@ -13,6 +13,8 @@
 --         (sweep: until when, by Redis's clock), users...
 --
 --   arrive   the users are connected to the instance, which lives on
+--   anew     the same, after an outage. After a failover the revision may be an older one: it leaps ahead of
+--            all that the old master gave away.
 --   depart   they no longer are
 --   renew    the instance lives on, and with it all of its users; returns whether it is known
 --            (0 after a FLUSHALL, or when it was taken for gone)
@@ -38,9 +40,13 @@ local began, number = string.match(redis.call('GET', revision) or '', '^(%d+)-(%
 began = began or string.format('%d', time[1] * 1000000 + time[2])
 number = tonumber(number or 0)
 
+local function store_revision()
+  redis.call('SET', revision, string.format('%s-%d', began, number), 'PX', 86400000)
+end
+
 local function announce(kind, user)
   number = number + 1
-  redis.call('SET', revision, string.format('%s-%d', began, number), 'PX', 86400000)
+  store_revision()
   redis.call(publish, channel, string.format('%s\n%s-%d\n%s', kind, began, number, user))
 end
 
@@ -78,11 +84,15 @@ local function live_on()
   redis.call('PEXPIRE', instances, ttl + 3600000)
 end
 
-if operation == 'arrive' or operation == 'depart' then
+if operation == 'anew' then
+  number = number + 1000
+  store_revision()
+end
+if operation == 'arrive' or operation == 'anew' or operation == 'depart' then
   for index = 6, #ARGV do
-    note(ARGV[index], instance, operation == 'arrive')
+    note(ARGV[index], instance, operation ~= 'depart')
   end
-  if operation == 'arrive' then
+  if operation ~= 'depart' then
     live_on()
   end
   return

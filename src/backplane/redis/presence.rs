@@ -217,7 +217,7 @@ impl Presence {
     fn arrivals(&self, roster: &Roster, share: &Share) -> Vec<Cmd> {
         let term = self.users.terms.fetch_add(1, Ordering::AcqRel) + 1;
         self.term.store(term, Ordering::Release);
-        let arrive = PresenceStep::Arrive {
+        let arrive = PresenceStep::ArriveAnew {
             ttl: self.users.ttl,
         };
         let mut steps = Vec::new();

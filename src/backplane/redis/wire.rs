@@ -178,6 +178,7 @@ impl Scripts {
     ) -> Cmd {
         let (operation, millis) = match step {
             PresenceStep::Arrive { ttl } => ("arrive", ttl.as_millis()),
+            PresenceStep::ArriveAnew { ttl } => ("anew", ttl.as_millis()),
             PresenceStep::Depart => ("depart", 0),
             PresenceStep::Renew { ttl } => ("renew", ttl.as_millis()),
             PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
@@ -209,6 +210,9 @@ impl Scripts {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PresenceStep {
     Arrive {
+        ttl: Duration,
+    },
+    ArriveAnew {
         ttl: Duration,
     },
     Depart,
