@@ -184,6 +184,93 @@ fn presence_follows_a_room_to_another_node() {
 }
 
 #[test]
+fn a_room_whose_slot_no_node_has_waits_and_keeps_no_other_waiting() {
+    let cluster = Cluster::of(2);
+    let (room, other) = (cluster.room_on(0), cluster.room_on(1));
+    let slot = cluster.slot_of(&room);
+    let mut scene = scene(&cluster, &[other, room]);
+    scene.says("before");
+    cluster.drop_slot(slot);
+    until("it is told", || {
+        let (status, state) = get(scene.here.address(), "/readyz");
+        assert_eq!(status, 200);
+        state
+            .contains("no node of the cluster has them")
+            .then_some(())
+    });
+    scene.says_in(0, "meanwhile");
+    // A new room on the node that had it is heard at once.
+    let mut names = (0..).map(|n| format!("new{n}"));
+    let new = names.find(|name| cluster.owner_of(name) == 0);
+    let new = new.expect("there is always another name");
+    let mut alice = scene.here.join_room("alice", &new);
+    let mut bob = scene.there.join_room("bob", &new);
+    assert_eq!(alice.hears(), "* bob joined");
+    alice.says("hello");
+    assert_eq!(bob.hears(), "alice: hello");
+    cluster.take_slot(slot, 1);
+    // Its past is at the old node, so members are told of a gap.
+    scene.says("after");
+    assert!(scene.ends() > 0);
+}
+
+#[test]
+fn users_stay_when_their_room_comes_back_to_a_node() {
+    let cluster = Cluster::of(2);
+    let room = cluster.room_on(0);
+    let slot = cluster.slot_of(&room);
+    let brief = ["--redis", &cluster.url(), "--presence-ttl", "6"];
+    let (here, there) = (Hubbub::with(&brief), Hubbub::with(&brief));
+    let mut alice = here.join_room("alice", &room);
+    let mut bob = there.join_room("bob", &room);
+    assert_eq!(alice.hears(), "* bob joined");
+    let key = |name: &str| format!("hubbub:{{{room}}}:{name}");
+    let terms =
+        |node: usize| -> Vec<String> { cluster.node(node).run(&["HVALS", &key("members")]) };
+    until("they are in a term of the first node", || {
+        let instances: i64 = cluster.node(0).run(&["ZCARD", &key("instances")]);
+        (instances >= 2).then_some(())
+    });
+    let before = terms(0);
+    cluster.move_slot(slot, 1);
+    let other = until("they are in a term of the other node", || {
+        let now = terms(1);
+        (now.iter().all(|term| !before.contains(term))).then_some(now)
+    });
+    cluster.move_slot(slot, 0);
+    until("the other node's terms have expired", || {
+        let instances: Vec<String> = cluster
+            .node(0)
+            .run(&["ZRANGE", &key("instances"), "0", "-1"]);
+        (!instances.iter().any(|term| other.contains(term))).then_some(())
+    });
+    alice.says("still here");
+    assert_eq!(bob.hears(), "alice: still here");
+    bob.says("and I");
+    assert_eq!(alice.hears(), "bob: and I");
+}
+
+#[test]
+fn a_slot_that_stays_open_keeps_no_other_room_from_being_swept() {
+    let cluster = Cluster::of(2);
+    let room = cluster.room_on(0);
+    let mut names = (0..).map(|n| format!("other{n}"));
+    let open = names.find(|name| cluster.owner_of(name) == 0);
+    let open = open.expect("there is always another name");
+    let brief = ["--redis", &cluster.url(), "--presence-ttl", "6"];
+    let (mut here, there) = (Hubbub::with(&brief), Hubbub::with(&brief));
+    let mut alice = there.join_room("alice", &room);
+    let _carol = there.join_room("carol", &open);
+    let _bob = here.join_room("bob", &room);
+    assert_eq!(alice.hears(), "* bob joined");
+    let slot = cluster.slot_of(&open);
+    cluster.begin_move(slot, 1);
+    cluster.move_keys(slot, 1);
+    here.kill();
+    assert_eq!(alice.hears(), "* bob left");
+}
+
+#[test]
 fn what_is_wrong_with_a_cluster_is_one_sentence() {
     let cluster = Cluster::of(1);
     let alone = Redis::start();

@@ -37,6 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The pause between two looks while the map is stale.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// The pause while no node has the slot of some room.
+const LOOK_FOR_HOMELESS: Duration = Duration::from_secs(1);
+
 /// After this time no further node is asked.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -109,6 +112,16 @@ impl Cluster {
         lock(&self.owners).shards.values().cloned().collect()
     }
 
+    /// The number of slots that no node has.
+    pub(super) fn unserved(&self) -> usize {
+        let owners = lock(&self.owners);
+        owners
+            .by_slot
+            .iter()
+            .filter(|owner| owner.is_none())
+            .count()
+    }
+
     /// Ends the thread: from here on the map stays as it is.
     pub(super) fn close(&self) {
         let _ = self.news.send(ClusterNews::Stop);
@@ -157,7 +170,10 @@ impl Topology {
             if Instant::now() >= look_at {
                 self.look(knows.take().as_deref());
                 looked = Instant::now();
-                look_at = looked + LOOK_EVERY;
+                look_at = match self.homeless.is_empty() {
+                    true => looked + LOOK_EVERY,
+                    false => looked + LOOK_FOR_HOMELESS,
+                };
             }
             match told.recv_deadline(look_at) {
                 Ok(ClusterNews::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -261,6 +277,10 @@ impl Topology {
             let own = slots.entry(&range.master).or_insert_with(SlotSet::empty);
             range.slots.clone().for_each(|slot| own.insert(slot));
         }
+        let slots: BTreeMap<_, _> = slots
+            .into_iter()
+            .map(|(master, slots)| (master, Arc::new(slots)))
+            .collect();
         let mut shards = lock(&self.owners).shards.clone();
         for (master, slots) in &slots {
             if !shards.contains_key(*master) {
@@ -275,8 +295,8 @@ impl Topology {
             .partition(|(master, _)| slots.contains_key(&master[..]));
         {
             let mut owners = lock(&self.owners);
+            owners.by_slot.fill(None);
             for range in map {
-                // Slots that the map leaves out keep their node.
                 if let Some(shard) = shards.get(&range.master) {
                     for slot in range.slots.clone() {
                         owners.by_slot[usize::from(slot)] = Some(Arc::clone(shard));
@@ -287,7 +307,7 @@ impl Topology {
         }
         for (master, slots) in slots {
             if let Some(shard) = shards.get(master) {
-                shard.set_share(Share::Slots(Arc::new(slots)));
+                shard.set_share(Share::Slots(slots));
             }
         }
         let nothing = Arc::new(SlotSet::empty());
@@ -300,7 +320,7 @@ impl Topology {
         }
     }
 
-    fn start(&self, master: &str, slots: &SlotSet) -> Result<Shard, String> {
+    fn start(&self, master: &str, slots: &Arc<SlotSet>) -> Result<Shard, String> {
         let keys = self.keys.on_node(master);
         keys.lie_in(slots);
         let to = Connecting {
@@ -312,7 +332,7 @@ impl Topology {
             news: self.news.clone(),
             acknowledged: Some(Arc::clone(&self.acknowledged)),
         };
-        let share = Share::Slots(Arc::new(slots.clone()));
+        let share = Share::Slots(Arc::clone(slots));
         Shard::start(to, None, share, &self.users).map_err(|error| error.to_string())
     }
 
@@ -351,6 +371,9 @@ impl Topology {
                 None => self.homeless.push(heard),
             }
         }
+        let (hub, now) = (&self.users.hub, Instant::now());
+        self.homeless
+            .retain(|heard| heard.is_awaited(now) || hub.hosts(&heard.room));
         for (shard, rooms) in adopted.into_values() {
             shard.ask(Task::Adopt(rooms));
         }

@@ -1,13 +1,14 @@
 //! Keys and channels: the names of everything in Redis.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use percent_encoding::utf8_percent_encode;
 
 use super::placement::{KEY_SYNTAX, SlotSet, tag};
 use crate::backplane::Draft;
 use crate::message::{InstanceId, RoomName};
+use crate::threads::lock;
 
 /// The names of everything that one installation has in Redis. The room stands in braces, so that
 /// a cluster keeps all of a room on one node
@@ -23,7 +24,8 @@ pub(super) struct Keys {
 /// The node of a cluster that the keys are on.
 struct Node {
     name: String,
-    /// A hash tag of one of its slots.
+    slots: Mutex<Arc<SlotSet>>,
+    /// A hash tag of one of these slots.
     tag: AtomicU32,
 }
 
@@ -40,6 +42,7 @@ impl Keys {
     pub(super) fn on_node(&self, name: &str) -> Self {
         let node = Node {
             name: name.to_owned(),
+            slots: Mutex::new(Arc::new(SlotSet::empty())),
             tag: AtomicU32::new(0),
         };
         Self {
@@ -49,11 +52,20 @@ impl Keys {
     }
 
     /// From now on these are the node's slots.
-    pub(super) fn lie_in(&self, slots: &SlotSet) {
-        if let Some(node) = &self.node
-            && let Some(tag) = slots.tag_within()
-        {
-            node.tag.store(tag, Ordering::Release);
+    pub(super) fn lie_in(&self, slots: &Arc<SlotSet>) {
+        if let Some(node) = &self.node {
+            *lock(&node.slots) = Arc::clone(slots);
+            self.lie_elsewhere();
+        }
+    }
+
+    /// The instance's own keys are in another slot of the node from now on.
+    pub(super) fn lie_elsewhere(&self) {
+        if let Some(node) = &self.node {
+            let slots = Arc::clone(&lock(&node.slots));
+            if let Some(tag) = slots.tag_after(node.tag.load(Ordering::Acquire)) {
+                node.tag.store(tag, Ordering::Release);
+            }
         }
     }
 

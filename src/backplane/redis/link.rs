@@ -26,6 +26,8 @@ pub(super) struct Link {
     /// The last time that Redis took a write that was made to prove it.
     proven: Mutex<Option<Instant>>,
     losses: AtomicU64,
+    /// Why it could not be connected to.
+    away: Mutex<Option<String>>,
     /// When the connection was made.
     since: Mutex<Option<Instant>>,
 }
@@ -53,7 +55,8 @@ impl Link {
             return Err(format!("Redis takes no messages: {trouble}"));
         }
         if !self.is_connected() {
-            return Err("Redis does not answer".to_owned());
+            let away = lock(&self.away).clone();
+            return Err(away.unwrap_or_else(|| "Redis does not answer".to_owned()));
         }
         match *lock(&self.proven) {
             Some(proven) if proven.elapsed() < PROOF_LASTS => Ok(()),
@@ -86,8 +89,14 @@ impl Link {
         self.is_connected() && lock(&self.since).is_some_and(|since| since.elapsed() > age)
     }
 
+    /// No connection could be made, for this reason.
+    pub(super) fn is_away(&self, why: String) {
+        *lock(&self.away) = Some(why);
+    }
+
     /// A connection was made.
     pub(super) fn stands(&self) {
+        *lock(&self.away) = None;
         *lock(&self.since) = Some(Instant::now());
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.connected.store(true, Ordering::Release);

@@ -260,7 +260,15 @@ impl Backplane for Redis {
 
     fn shards(&self) -> Vec<ShardState> {
         let shards = self.router.shards();
-        shards.iter().map(|shard| shard.state()).collect()
+        let states = shards.iter().map(|shard| shard.state());
+        let nowhere = self.router.trouble().map(|trouble| ShardState {
+            name: "no node".to_owned(),
+            trouble: Some(trouble),
+            waiting: 0,
+            losses: 0,
+            cuts: 0,
+        });
+        states.chain(nowhere).collect()
     }
 
     fn in_flight(&self) -> usize {

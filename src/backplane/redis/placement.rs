@@ -85,13 +85,18 @@ impl SlotSet {
         self.0[usize::from(slot)]
     }
 
-    /// A number whose decimal form is a hash tag of a slot in this set; `None` if the set is empty.
-    pub(super) fn tag_within(&self) -> Option<u32> {
+    /// The next number after this one, around the end, whose decimal form is a hash tag of a slot in this set; `None`
+    /// if the set is empty.
+    pub(super) fn tag_after(&self, last: u32) -> Option<u32> {
         if !self.0.contains(&true) {
             return None;
         }
         // Every slot has a tag among these.
-        (0..10 * u32::from(SLOTS)).find(|number| self.contains(slot(&number.to_string())))
+        let numbers = 10 * u32::from(SLOTS);
+        let numbers = (last + 1..numbers).chain(0..=last.min(numbers));
+        numbers
+            .into_iter()
+            .find(|number| self.contains(slot(&number.to_string())))
     }
 }
 
@@ -167,11 +172,13 @@ mod tests {
     fn every_slot_has_a_tag() {
         for only in 0..SLOTS {
             let mut slots = SlotSet::empty();
-            assert_eq!(slots.tag_within(), None);
+            assert_eq!(slots.tag_after(0), None);
             if only % 997 == 0 {
                 slots.insert(only);
-                let tag = slots.tag_within().expect("a tag");
+                let tag = slots.tag_after(0).expect("a tag");
                 assert_eq!(slot(&tag.to_string()), only);
+                let next = slots.tag_after(tag).expect("a tag");
+                assert_eq!(slot(&next.to_string()), only);
             }
         }
     }

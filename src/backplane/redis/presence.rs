@@ -27,7 +27,7 @@ use crate::threads::lock;
 /// The pause between two proofs that Redis takes writes.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
 
-/// The pause before all users are renewed again, after a renewal failed.
+/// The shortest pause before all users are renewed again, after a renewal failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pause between two looks for rooms that are to be swept.
@@ -148,6 +148,7 @@ impl Presence {
         };
         let share = self.share();
         let steps = self.of_each_room(&lock(&self.users.roster), &share, retire);
+        let steps: Vec<_> = steps.into_iter().map(|(_, step)| step).collect();
         self.publisher.ask_all(&steps)
     }
 
@@ -156,6 +157,10 @@ impl Presence {
         let mut known = lock(&self.share);
         let is_new = *known != share;
         *known = share;
+        if is_new {
+            // A room that comes back may still know the term in which its users arrived here before.
+            self.not_renewed.store(true, Ordering::Release);
+        }
         is_new
     }
 
@@ -173,10 +178,10 @@ impl Presence {
     /// user expires with the old one.
     pub(super) fn gone(self: &Arc<Self>, room: &RoomName, user: &UserName) {
         let depart = self.step(room, PresenceStep::Depart, [user]);
-        let presence = Arc::clone(self);
+        let (presence, room) = (Arc::clone(self), room.clone());
         self.publisher.submit(
             &depart,
-            Box::new(move |answer| presence.note_failure(answer.err())),
+            Box::new(move |answer| presence.note_failure(room, answer.err())),
         );
     }
 
@@ -199,22 +204,31 @@ impl Presence {
         }
     }
 
-    /// After a step that may not be done, all users arrive anew. A refusal for good concerns one room, whose
-    /// keys hold something else: it must not disturb the others.
-    fn note_failure(&self, error: Option<BackplaneError>) {
+    /// After a step that may not be done, all users arrive anew, and the room is not swept before they had the
+    /// time to. A refusal for good concerns one room, whose keys hold something else: it must not disturb the
+    /// others.
+    fn note_failure(&self, room: RoomName, error: Option<BackplaneError>) {
         if error.is_some_and(|error| !matches!(error, BackplaneError::Refused(_))) {
             self.not_renewed.store(true, Ordering::Release);
+            let later = Instant::now() + self.users.ttl / 3;
+            lock(&self.sweeps).insert(room, later);
         }
     }
 
     /// The step for every room in `roster` that is on this server.
-    fn of_each_room(&self, roster: &Roster, share: &Share, step: PresenceStep) -> Vec<Cmd> {
+    fn of_each_room(
+        &self,
+        roster: &Roster,
+        share: &Share,
+        step: PresenceStep,
+    ) -> Vec<(RoomName, Cmd)> {
         let rooms = roster.rooms().filter(|room| share.holds(room));
-        rooms.map(|room| self.step(room, step, [])).collect()
+        let steps = rooms.map(|room| (room.clone(), self.step(room, step, [])));
+        steps.collect()
     }
 
     /// The arrival of every user in `roster` whose room is on this server, in a new term.
-    fn arrivals(&self, roster: &Roster, share: &Share) -> Vec<Cmd> {
+    fn arrivals(&self, roster: &Roster, share: &Share) -> Vec<(RoomName, Cmd)> {
         let term = self.users.terms.fetch_add(1, Ordering::AcqRel) + 1;
         self.term.store(term, Ordering::Release);
         let arrive = PresenceStep::ArriveAnew {
@@ -223,7 +237,7 @@ impl Presence {
         let mut steps = Vec::new();
         for room in roster.rooms().filter(|room| share.holds(room)) {
             for users in roster.users(room).chunks(USERS_AT_ONCE) {
-                steps.push(self.step(room, arrive, users));
+                steps.push((room.clone(), self.step(room, arrive, users)));
             }
         }
         steps
@@ -248,6 +262,8 @@ pub(super) struct Rounds {
     epochs: (u64, u64),
     prove_at: Instant,
     renew_at: Instant,
+    /// The pause before all arrive anew after the next failure.
+    renew_again: Duration,
     /// Whether Redis may have forgotten this instance's users, so that a renewal is not enough.
     arrive_anew: bool,
     sweep_at: Instant,
@@ -265,6 +281,7 @@ impl Rounds {
             epochs: (0, 0),
             prove_at: Instant::now(),
             renew_at: Instant::now(),
+            renew_again: RENEW_AGAIN,
             arrive_anew: true,
             sweep_at: Instant::now() + third,
             compare_at: Instant::now() + third,
@@ -305,13 +322,20 @@ impl Rounds {
             // Redis forgot our users without ever being away, by a FLUSHALL say.
             self.renew_before_sweeping(now, now);
         }
+        let third = presence.users.ttl / 3;
         if presence.not_renewed.swap(false, Ordering::AcqRel) {
             // Never later than it would be anyway, or steps that keep failing would keep all from being
             // renewed.
-            self.renew_before_sweeping(now, self.renew_at.min(now + RENEW_AGAIN));
+            self.renew_at = self.renew_at.min(now + self.renew_again);
+            self.arrive_anew = true;
         }
         if now >= self.renew_at {
-            self.renew_at = now + presence.users.ttl / 3;
+            self.renew_again = match self.arrive_anew {
+                // A room whose steps keep failing must not have all arrive anew every second.
+                true => (self.renew_again * 2).min(third),
+                false => RENEW_AGAIN,
+            };
+            self.renew_at = now + third;
             self.renew();
         }
         if now >= self.sweep_at {
@@ -319,7 +343,6 @@ impl Rounds {
             self.sweep(now);
         }
         if now >= self.compare_at {
-            let third = presence.users.ttl / 3;
             self.compare_at = now + if self.look_again { third } else { LOOK_AGAIN };
             self.look_again = !self.look_again;
             self.compare();
@@ -348,7 +371,7 @@ impl Rounds {
             true => self.presence.arrivals(&roster, &share),
             false => self.presence.of_each_room(&roster, &share, renew),
         };
-        for step in steps {
+        for (room, step) in steps {
             let presence = Arc::clone(&self.presence);
             self.presence.publisher.submit(
                 &step,
@@ -357,7 +380,7 @@ impl Rounds {
                         presence.forgotten.store(true, Ordering::Release);
                     }
                     Ok(_) => {}
-                    Err(error) => presence.note_failure(Some(error)),
+                    Err(error) => presence.note_failure(room, Some(error)),
                 }),
             );
         }

@@ -235,15 +235,16 @@ impl Publisher {
     /// Checks that Redis takes messages, by running `publish.lua` on keys of this instance's own, and that
     /// no other instance uses another list of servers. The keeper calls it every second.
     pub(super) fn prove(&self) {
-        let link = Arc::clone(&self.link);
+        let (link, keys) = (Arc::clone(&self.link), self.to.keys.clone());
         let proof = self.to.scripts.proof(&self.to.keys);
         self.submit_pending(PendingCommand {
             command: proof.get_packed_command(),
             on_answer: Box::new(move |answer| match answer {
                 Ok(_) => link.is_proven(),
                 Err(BackplaneError::Refused(why)) => link.refuses(why),
-                // Nothing is proven, and if that goes on for long, `writable` says so.
-                Err(_) => {}
+                // Nothing is proven, and if that goes on for long, `writable` says so. The slot may be on its way
+                // to another node.
+                Err(_) => keys.lie_elsewhere(),
             }),
             due: Instant::now() + QUEUED_WITHIN,
             repeated: false,
@@ -402,6 +403,7 @@ impl PublisherThread {
             Ok(pipeline) => self.connected(pipeline),
             Err(why) => {
                 debug!("Redis at {} still away: {why}", self.to.name);
+                self.link.is_away(why);
                 self.to.news.stale(None);
                 self.next_attempt = Instant::now() + self.backoff.next();
             }

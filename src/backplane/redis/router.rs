@@ -34,6 +34,15 @@ impl Router {
         }
     }
 
+    /// Why some rooms are on no shard, if that is so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let Self::Cluster(cluster) = self else {
+            return None;
+        };
+        let unserved = cluster.unserved();
+        (unserved > 0).then(|| format!("no node of the cluster has them ({unserved} hash slots)"))
+    }
+
     /// From here on no shard comes or goes.
     pub(super) fn hold_still(&self) {
         if let Self::Cluster(cluster) = self {

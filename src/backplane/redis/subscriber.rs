@@ -29,6 +29,9 @@ use crate::threads::lock;
 /// For so long a room may be behind before the instance is not ready.
 const BEHIND_IS_NORMAL: Duration = Duration::from_secs(1);
 
+/// A subscription that was lost for longer than this is not waited for: the session that asks has other rooms, too.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(1);
+
 const WAKE: &str = "wake";
 
 /// The handle that everyone shares.
@@ -84,6 +87,10 @@ impl Subscriber {
     pub(super) fn hear(&self, room: &RoomName) -> Result<(), BackplaneError> {
         if lock(&self.subscription.heard).contains(room) {
             return Ok(());
+        }
+        let lost_at = *lock(&self.subscription.lost_at);
+        if lost_at.is_some_and(|at| at.elapsed() > COMES_BACK_WITHIN) {
+            return Err(BackplaneError::Unavailable);
         }
         let (tell, told) = crossbeam_channel::bounded(1);
         self.ask(Task::Hear(room.clone(), tell));

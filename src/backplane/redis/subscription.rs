@@ -40,6 +40,8 @@ pub(super) struct Subscription {
     pub(super) alive: AtomicBool,
     /// The time since which some room's log cannot be read; `None` if all can.
     pub(super) behind_since: Mutex<Option<Instant>>,
+    /// When the subscription was lost that has not been made again.
+    pub(super) lost_at: Mutex<Option<Instant>>,
     /// The number of times that the subscription was made.
     pub(super) epoch: AtomicU64,
     /// The number of times that it was lost.

@@ -328,6 +328,25 @@ impl Cluster {
         done.unwrap_or_else(|error| panic!("SETSLOT {state} at node {number}: {error}"));
     }
 
+    /// From now on no node has this slot.
+    pub(crate) fn drop_slot(&self, slot: u16) {
+        let slot = slot.to_string();
+        for number in 0..self.nodes.len() {
+            // A node may have heard of it from another one already.
+            let _ = ask::<()>(self.nodes[number].port(), &["CLUSTER", "DELSLOTS", &slot]);
+        }
+        until("nobody has the slot", || {
+            let number = slot.parse().expect("a number");
+            let has = |known: Vec<Belief>| known.iter().any(|belief| belief.owns(number));
+            (!self.beliefs().any(has)).then_some(())
+        });
+    }
+
+    /// This node takes a slot that no node has.
+    pub(crate) fn take_slot(&self, slot: u16, number: usize) {
+        self.tell(number, &["CLUSTER", "ADDSLOTS", &slot.to_string()]);
+    }
+
     /// A planned failover, which loses nothing. Returns once all know that this replica is the master.
     pub(crate) fn fail_over(&self, replica: usize) {
         until("the replica is the master", || {

@@ -13,6 +13,10 @@ use crate::metrics;
 use crate::protocol::Cursor;
 use crate::threads::lock;
 
+/// The longest time for which confirmations are waited for before logs are read. One that never comes must not hold
+/// up the other rooms.
+const COLLECTING: Duration = Duration::from_millis(100);
+
 /// The pause before a log that could not be read is read again.
 const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 
@@ -36,8 +40,12 @@ impl Listener {
         }
         // After a cut the confirmations come in a flood: read the rooms' logs many at a time.
         if self.unconfirmed > 0 && self.behind.len() < ROOMS_AT_ONCE {
-            return;
+            let since = *self.collecting_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < COLLECTING {
+                return;
+            }
         }
+        self.collecting_since = None;
         let some: Vec<String> = self.behind.iter().take(ROOMS_AT_ONCE).cloned().collect();
         let complete = self.catch_up(&some);
         let mut behind_since = lock(&self.subscription.behind_since);

@@ -28,6 +28,8 @@ impl Listener {
         let Some(known) = self.rooms.get_mut(&channel) else {
             return;
         };
+        let now = Instant::now();
+        known.waiting.retain(|(until, _)| *until > now);
         known.waiting.extend(heard.waiting);
         let mut is_heard = lock(&self.subscription.heard).contains(&known.room);
         match known.chain.go_on_from(heard.chain) {
@@ -62,7 +64,12 @@ impl Listener {
 
     /// Hears rooms that were heard on another node.
     pub(super) fn adopt(&mut self, rooms: Vec<Heard>) {
-        for heard in rooms {
+        let (ours, others): (Vec<_>, Vec<_>) = rooms
+            .into_iter()
+            .partition(|heard| self.share.holds(&heard.room));
+        // The map has changed since.
+        self.to.news.homeless(&self.to.name, others);
+        for heard in ours {
             // Nobody else looks whether it still has a member.
             let look = (Instant::now() + LINGER, heard.room.clone());
             self.forgetting.push(look);

@@ -93,6 +93,8 @@ pub(super) struct Listener {
     /// The channels that are confirmed and not current.
     behind: HashSet<String>,
     catch_up_at: Instant,
+    /// Since when confirmations are waited for before logs are read.
+    collecting_since: Option<Instant>,
     /// The channels whose log key holds a value of another type, and when to read it again.
     unreadable: HashMap<String, Instant>,
     /// Rooms that may have no member any more, and when to look.
@@ -129,6 +131,7 @@ impl Listener {
             overdue_at: Instant::now(),
             behind: HashSet::new(),
             catch_up_at: Instant::now(),
+            collecting_since: None,
             unreadable: HashMap::new(),
             forgetting: Vec::new(),
             probe: Probe::Sent(Instant::now()),
@@ -174,6 +177,7 @@ impl Listener {
     fn lost(&mut self, cut: &Cut) {
         self.hub.flush(|room| self.share.holds(room));
         lock(&self.subscription.heard).clear();
+        lock(&self.subscription.lost_at).get_or_insert_with(Instant::now);
         self.subscription.alive.store(false, Ordering::Release);
         self.behind.clear();
         self.unreadable.clear();
@@ -474,6 +478,7 @@ impl Listener {
 
     /// The control channel is confirmed: the subscription stands.
     fn stands(&mut self) {
+        *lock(&self.subscription.lost_at) = None;
         self.subscription.epoch.fetch_add(1, Ordering::AcqRel);
         self.subscription.alive.store(true, Ordering::Release);
         if let Some(started) = self.started.take() {
