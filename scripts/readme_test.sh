@@ -5,13 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/instances.sh
 
-# Free ports in place of the four that the README names.
-read -r p8080 p8081 p8082 p6379 < <(/usr/bin/env python3 -c '
+# Free ports in place of those that the README names.
+read -r p8080 p8081 p8082 p8083 p6379 p7001 p7002 < <(/usr/bin/env python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
 print(*[s.getsockname()[1] for s in held])')
 elsewhere() {
-  sed "s/8080/$p8080/g; s/8081/$p8081/g; s/8082/$p8082/g; s/6379/$p6379/g"
+  sed "s/8080/$p8080/g; s/8081/$p8081/g; s/8082/$p8082/g; s/8083/$p8083/g
+    s/6379/$p6379/g; s/7001/$p7001/g; s/7002/$p7002/g"
 }
 
 mkdir "$folder/bin"
