@@ -49,33 +49,27 @@ pub(crate) fn acknowledged(records: &[Record]) -> (Acknowledged, Vec<String>) {
 /// Some stretches of time, in milliseconds since 1970, as in ids.
 pub(crate) type Times = Vec<RangeInclusive<u64>>;
 
-/// What Redis may have forgotten of one room although it had acknowledged it, by failovers.
+/// What Redis may have forgotten although it had acknowledged it, by failovers.
 #[derive(Default)]
 pub(crate) struct Losses {
     /// When they happened.
     times: Times,
-    /// What the room's members were told to be missing.
-    gaps: Times,
 }
 
 impl Losses {
-    pub(crate) fn of_room(times: &Times, records: &[&Record]) -> Self {
-        let gaps = records.iter().flat_map(|record| gaps(record));
-        Self {
-            times: times.clone(),
-            gaps: gaps.collect(),
-        }
+    pub(crate) fn during(times: &Times) -> Self {
+        let times = times.clone();
+        Self { times }
     }
 
     fn may_have_lost(&self, id: MessageId) -> bool {
         self.times.iter().any(|times| times.contains(&id.millis))
     }
 
-    /// Whether this may have been forgotten, and some member was told so. Not everyone can be: an instance that
-    /// was told of the new master before the message was said to the old one finds nothing amiss.
-    fn excuse(&self, id: MessageId) -> bool {
+    /// Whether this may have been forgotten, and the member was told so.
+    fn excuse(&self, id: MessageId, record: &Record) -> bool {
         let mut times = self.times.iter().filter(|times| times.contains(&id.millis));
-        times.any(|times| self.gaps.iter().any(|gap| overlap(gap, times)))
+        times.any(|times| gaps(record).any(|gap| overlap(&gap, times)))
     }
 
     fn explain(&self, gap: &RangeInclusive<u64>) -> bool {
@@ -159,7 +153,7 @@ pub(crate) fn faults(
         format!("a gap from {from} to {to} ms was announced, and nothing was lost")
     }));
     let unseen = unseen(record, said, until).into_iter();
-    let unseen = unseen.filter(|(id, _)| !losses.excuse(*id));
+    let unseen = unseen.filter(|(id, _)| !losses.excuse(*id, record));
     faults.extend(unseen.map(|(id, text)| format!("{id} {text:?} was acknowledged and not seen")));
     faults
 }
