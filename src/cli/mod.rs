@@ -23,6 +23,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
@@ -139,6 +140,9 @@ fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
+const SECRETS: [&str; 2] = ["--redis", "--token"];
+
 /// Prints clap's error as one line. Help and version are printed as they are.
 fn explain(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
@@ -153,5 +157,17 @@ fn explain(error: &clap::Error) -> ExitCode {
         .collect();
     let sentence = paragraph.join(" ");
     let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    let mut sentence = sentence.to_owned();
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let (flag, value) = (
+        context(ContextKind::InvalidArg),
+        context(ContextKind::InvalidValue),
+    );
+    if SECRETS.iter().any(|secret| flag.starts_with(secret)) {
+        sentence = sentence.replace(&format!("'{value}' "), "");
+    }
     fail(format_args!("{sentence} (hubbub --help tells more)"))
 }

@@ -82,6 +82,10 @@ fn a_taken_port_and_bad_options_end_the_start() {
     refuses(&["--max-message", "1000000"], &["--outbox-bytes"]);
     refuses(&["--prefix", "a b"], &["--prefix"]);
     refuses(&["--redis", "nonsense"], &["redis://127.0.0.1:6379"]);
+    let with_password = run(&["--redis", "redis://me:a-password@host:x"]);
+    let stderr = String::from_utf8(with_password.stderr).expect("text");
+    assert!(stderr.contains("invalid value for '--redis"), "{stderr}");
+    assert!(!stderr.contains("a-password"), "{stderr}");
     refuses(&["--redis", "redis://"], &["--redis"]);
     refuses(&["--log-level", "loud"], &["--log-level"]);
     refuses(&["dance"], &["dance"]);
