@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pause while no node has the slot of some room.
-const LOOK_FOR_HOMELESS: Duration = Duration::from_secs(1);
+const LOOK_FOR_UNASSIGNED: Duration = Duration::from_secs(1);
 
 /// After this time no further node is asked.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
@@ -84,7 +84,7 @@ impl Cluster {
             owners: Arc::clone(&owners),
             news: News(Some(news.clone())),
             acknowledged: Arc::default(),
-            homeless: Vec::new(),
+            unassigned: Vec::new(),
             moved: Vec::new(),
             retired: Vec::new(),
             is_silent: false,
@@ -151,7 +151,7 @@ struct Topology {
     /// What all shards acknowledged: a room may move from one to another.
     acknowledged: Arc<Acknowledged>,
     /// Rooms that wait for the next look at the map.
-    homeless: Vec<Heard>,
+    unassigned: Vec<Heard>,
     /// Commands that do, with their slot and the node that has it.
     moved: Vec<(u16, String, PendingCommand)>,
     /// Shards that left the map, and when.
@@ -170,9 +170,9 @@ impl Topology {
             if Instant::now() >= look_at {
                 self.look(knows.take().as_deref());
                 looked = Instant::now();
-                look_at = match self.homeless.is_empty() {
+                look_at = match self.unassigned.is_empty() {
                     true => looked + LOOK_EVERY,
-                    false => looked + LOOK_FOR_HOMELESS,
+                    false => looked + LOOK_FOR_UNASSIGNED,
                 };
             }
             match told.recv_deadline(look_at) {
@@ -189,9 +189,9 @@ impl Topology {
                         self.moved.push((slot, to, command));
                     }
                 }
-                Ok(ClusterNews::Homeless { from, rooms }) => {
-                    self.house(rooms, Some(&from));
-                    if !self.homeless.is_empty() {
+                Ok(ClusterNews::Unassigned { from, rooms }) => {
+                    self.assign(rooms, Some(&from));
+                    if !self.unassigned.is_empty() {
                         look_at = look_at.min(looked + LOOK_AGAIN);
                     }
                 }
@@ -231,9 +231,9 @@ impl Topology {
         for (slot, to, command) in std::mem::take(&mut self.moved) {
             self.hand_over(slot, &to, command);
         }
-        let rooms = std::mem::take(&mut self.homeless);
-        self.house(rooms, None);
-        self.bury();
+        let rooms = std::mem::take(&mut self.unassigned);
+        self.assign(rooms, None);
+        self.end_retired();
     }
 
     /// Asks one node after the other: first the one that knows more, then the one that answered last. The error
@@ -357,7 +357,7 @@ impl Topology {
 
     /// Gives rooms to the subscribers of the nodes that have them. Those that the map has at the node that they
     /// come `from` wait for the next look.
-    fn house(&mut self, rooms: Vec<Heard>, from: Option<&str>) {
+    fn assign(&mut self, rooms: Vec<Heard>, from: Option<&str>) {
         let mut adopted: BTreeMap<String, (Arc<Shard>, Vec<Heard>)> = BTreeMap::new();
         for heard in rooms {
             let slot = slot(&tag(&heard.room));
@@ -368,11 +368,11 @@ impl Topology {
                     let (_, rooms) = rooms.or_insert_with(|| (shard, Vec::new()));
                     rooms.push(heard);
                 }
-                None => self.homeless.push(heard),
+                None => self.unassigned.push(heard),
             }
         }
         let (hub, now) = (&self.users.hub, Instant::now());
-        self.homeless
+        self.unassigned
             .retain(|heard| heard.is_awaited(now) || hub.hosts(&heard.room));
         for (shard, rooms) in adopted.into_values() {
             shard.ask(Task::Adopt(rooms));
@@ -380,7 +380,7 @@ impl Topology {
     }
 
     /// Ends the publishers of shards that nobody can have found in the map any more.
-    fn bury(&mut self) {
+    fn end_retired(&mut self) {
         let due = |(retired, _): &mut (Instant, _)| retired.elapsed() > RETIRES_AFTER;
         for (_, shard) in self.retired.extract_if(.., due) {
             shard.stop_publishing();

@@ -16,7 +16,7 @@ pub(super) enum ClusterNews {
         command: PendingCommand,
     },
     /// These rooms have to be heard on another node than the one of this name.
-    Homeless { from: String, rooms: Vec<Heard> },
+    Unassigned { from: String, rooms: Vec<Heard> },
     /// The backplane ends.
     Stop,
 }
@@ -32,10 +32,10 @@ impl News {
     }
 
     /// Gives rooms away that are not on the node of this name any more.
-    pub(super) fn homeless(&self, from: &str, rooms: Vec<Heard>) {
+    pub(super) fn unassigned(&self, from: &str, rooms: Vec<Heard>) {
         if !rooms.is_empty() {
             let from = from.to_owned();
-            self.tell(ClusterNews::Homeless { from, rooms });
+            self.tell(ClusterNews::Unassigned { from, rooms });
         }
     }
 

@@ -68,7 +68,7 @@ impl Listener {
             .into_iter()
             .partition(|heard| self.share.holds(&heard.room));
         // The map has changed since.
-        self.to.news.homeless(&self.to.name, others);
+        self.to.news.unassigned(&self.to.name, others);
         for heard in ours {
             // Nobody else looks whether it still has a member.
             let look = (Instant::now() + LINGER, heard.room.clone());
@@ -79,15 +79,15 @@ impl Listener {
 
     /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
     pub(super) fn give_away(&mut self, channels: &[String]) {
-        let mut homeless = Vec::new();
+        let mut unassigned = Vec::new();
         for channel in channels {
             if let Some(mut heard) = self.forget(channel) {
                 heard.asked = None;
                 heard.chain.cut();
-                homeless.push(heard);
+                unassigned.push(heard);
             }
         }
-        self.to.news.homeless(&self.to.name, homeless);
+        self.to.news.unassigned(&self.to.name, unassigned);
     }
 
     /// Takes a room out.

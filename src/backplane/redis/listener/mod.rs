@@ -234,7 +234,7 @@ impl Listener {
                 if self.share.holds(&heard.room) {
                     self.take(heard);
                 } else {
-                    self.to.news.homeless(&self.to.name, vec![heard]);
+                    self.to.news.unassigned(&self.to.name, vec![heard]);
                 }
             }
             Task::MayForget(room) => self.forgetting.push((Instant::now() + LINGER, room)),
