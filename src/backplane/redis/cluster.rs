@@ -324,7 +324,7 @@ impl Topology {
         let keys = self.keys.on_node(master);
         keys.lie_in(slots);
         let to = Connecting {
-            source: Source::Server(self.nodes.at(master)?),
+            source: Source::Server(Arc::new(self.nodes.at(master)?)),
             name: master.to_owned(),
             keys,
             scripts: self.scripts.clone(),

@@ -174,7 +174,7 @@ fn start_server(
     let address = &addresses[index];
     let no_thread = |error| format!("no thread for it: {error}");
     let source = match &address.0 {
-        Form::Server(server) => Source::Server(server.clone()),
+        Form::Server(server) => Source::Server(Arc::new(server.clone())),
         Form::Sentinel {
             sentinels,
             name,

@@ -11,7 +11,7 @@ use super::sentinel::SentinelWatch;
 #[derive(Clone)]
 pub(super) enum Source {
     /// Always at the same place.
-    Server(Server),
+    Server(Arc<Server>),
     /// Where the Sentinels say.
     Sentinel(Arc<SentinelWatch>),
 }
