@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// How long the servers may take to agree on something. Longer than Sentinel takes to turn a master that came
-/// back into a replica (about 11 s).
-const AGREE_WITHIN: Duration = Duration::from_secs(30);
+/// back into a replica (about 11 s), and than a few elections that fail since a Sentinel has just come back.
+const AGREE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Waits until `fact` is there, which is about servers and not about instances.
 pub(crate) fn until<T>(what: &str, fact: impl FnMut() -> Option<T>) -> T {
