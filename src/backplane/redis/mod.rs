@@ -6,11 +6,12 @@
 //! delivers to the hub. The [`router`] says which shard a room is on. The [`keeper`] renews this instance on all of
 //! them and announces the users that are gone.
 //!
-//! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`] and
-//! [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
+//! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
+//! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap. More than one server: [`address`], [`nature`] and [`placement`], then [`sentinel`], or [`slot_map`] and
-//! [`cluster`]. Nothing outside this folder knows the `redis` crate.
+//! lists cheap. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
+//! [`news`], [`slot_map`] and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder
+//! knows the `redis` crate.
 
 mod placement;
 mod keys;
