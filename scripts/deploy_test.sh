@@ -71,6 +71,8 @@ fi
 known=' --build-arg --ulimit --time --locked --release --bin --features --interval --timeout '
 known+=' --start-period --from --no-install-recommends --appendonly --appendfsync --build --now '
 known+=' --system HUBBUB_SITE HUBBUB_INSTANCES '
+known+=' --cluster --cluster-enabled --cluster-config-file --cluster-node-timeout --cluster-replicas '
+known+=' --cluster-require-full-coverage --cluster-yes '
 for word in $(grep -rohE 'HUBBUB_[A-Z_]+|(^|[ `"(])--[a-z][a-z-]+' "$deploy" | tr -d ' `"(' | sort -u); do
   grep -qE -- "(^|[^A-Za-z_-])$word([^A-Za-z_-]|\$)" "$folder/options.txt" ||
     [[ $known == *" $word "* ]] || fail "scripts/deploy/ names $word, which hubbub does not know"
