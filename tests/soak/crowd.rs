@@ -102,8 +102,13 @@ impl Record {
                 messages,
                 members,
                 last,
+                recovered,
                 ..
             }) => {
+                if self.entered.is_some() && !recovered {
+                    // What is missing may lie anywhere between.
+                    self.seen.push(Seen::Gap(self.last_seen(), last));
+                }
                 self.entered.get_or_insert(last.unwrap_or(MessageId::ZERO));
                 messages.into_iter().for_each(|message| self.see(message));
                 self.members = members.iter().cloned().collect();

@@ -116,6 +116,13 @@ impl Servers {
         masters[dice.below(masters.len())]
     }
 
+    /// Whether this is a master now.
+    pub(crate) fn is_master(&self, redis: &Redis) -> bool {
+        self.masters()
+            .iter()
+            .any(|master| master.port() == redis.port())
+    }
+
     /// The master that has this room, whose log has this key.
     pub(crate) fn master_of(&self, room: &RoomName, log: &str) -> &Redis {
         match self {
