@@ -240,11 +240,11 @@ fn members(test: &mut Test) {
     });
 }
 
-/// A failover excuses what was lost when it happened, and only if the member was told.
+/// A failover excuses what was lost when it happened, and only if somebody was told.
 fn losses(test: &mut Test) {
     let said = &said(&speaker())[&RoomName::lobby()];
     let look = |record: &Record, from: u64| {
-        let losses = Losses::during(&vec![from..=from + 10]);
+        let losses = Losses::of_room(&vec![from..=from + 10], &[record]);
         check::faults(record, said, record.last_seen(), &losses)
     };
     // All that was said was said in the first millisecond.
