@@ -227,19 +227,21 @@ pub struct Retention {
     pub presence_grace: Duration,
 }
 
-/// Whether `entries` follow on from `since` and on each other without a hole; `tail` is the room's newest
-/// id ([`Entrance::tail`]), for when there are none. [`MessageId::ZERO`] stands for the time before the
+/// Whether `entries` follow on from `since` and on each other without a hole, up to `tail`, the room's newest id
+/// ([`Entrance::tail`]): a log that ends before it has lost its end. Where the log has more than these, there is no
+/// `tail`. [`MessageId::ZERO`] stands for the time before the
 /// first message.
 pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
     let mut last = Some(since).filter(|&since| since != MessageId::ZERO);
     if entries.is_empty() {
         return tail == last;
     }
-    entries.iter().all(|entry| {
+    let follow = entries.iter().all(|entry| {
         let follows = entry.prev == last;
         last = Some(entry.message.id);
         follows
-    })
+    });
+    follow && tail <= last
 }
 
 #[cfg(test)]
@@ -281,6 +283,10 @@ mod tests {
         assert!(continues(id(1), &[], Some(id(1))));
         assert!(!continues(id(1), &[], Some(id(2))));
         assert!(!continues(id(1), &[], None));
+        let next = [entry(Some(1), 2)];
+        assert!(continues(id(1), &next, Some(id(2))));
+        assert!(continues(id(1), &next, Some(id(1))), "said since");
+        assert!(!continues(id(1), &next, Some(id(3))), "it lost its end");
         let first = [entry(None, 1), entry(Some(1), 2)];
         assert!(continues(MessageId::ZERO, &first, None));
         assert!(!continues(MessageId::ZERO, &first[1..], None));

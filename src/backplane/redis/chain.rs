@@ -35,6 +35,13 @@ impl Heard {
         }
     }
 
+    /// The room is heard: those that wait are told.
+    pub(super) fn tell_waiting(&mut self) {
+        for (_, waiting) in self.waiting.drain(..) {
+            let _ = waiting.send(());
+        }
+    }
+
     /// Whether somebody still waits for the room to be heard.
     pub(super) fn is_awaited(&self, now: Instant) -> bool {
         self.waiting.iter().any(|(until, _)| *until > now)
@@ -186,14 +193,8 @@ pub(super) fn fill(
     };
     let more = page.len() == ENTRIES_AT_ONCE;
     let read_to = page.last().map(LogItem::id);
-    let mut missed = page.into_iter().filter_map(LogItem::into_entry).peekable();
-    if missed.peek().is_none() && !more && tail != last {
-        // The log lost its end, or was forgotten with messages that were not delivered. From now on
-        // it continues from its newest id.
-        lost(last, None);
-        heard.chain = Chain::caught_up(tail);
-        return true;
-    }
+    let missed: Vec<_> = page.into_iter().filter_map(LogItem::into_entry).collect();
+    let is_empty = missed.is_empty();
     for entry in missed {
         let id = entry.message.id;
         if entry.prev != last {
@@ -202,12 +203,19 @@ pub(super) fn fill(
         hub.deliver(&heard.room, Delivery::Messages(vec![entry]), Pace::Busy);
         last = Some(id);
     }
-    heard.chain = if more {
-        Chain::Behind { last, read_to }
-    } else {
-        Chain::caught_up(last)
-    };
-    !more
+    if more {
+        heard.chain = Chain::Behind { last, read_to };
+        return false;
+    }
+    // The log lost its end, or was forgotten with messages that were not delivered. From now on it continues from
+    // its newest id. A page may go beyond that, since it was read later.
+    let ends_early = if is_empty { tail != last } else { tail > last };
+    if ends_early {
+        lost(last, None);
+        last = tail;
+    }
+    heard.chain = Chain::caught_up(last);
+    true
 }
 
 #[cfg(test)]

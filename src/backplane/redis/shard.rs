@@ -223,12 +223,13 @@ impl Shard {
 
     /// From now on these rooms are on this node of the cluster.
     pub(super) fn set_share(&self, share: Share) {
+        if !self.presence.set_share(share.clone()) {
+            return;
+        }
         if let Share::Slots(slots) = &share {
             self.to.keys.lie_in(slots);
         }
-        if self.presence.set_share(share.clone()) {
-            self.subscriber.ask(Task::Share(share));
-        }
+        self.subscriber.ask(Task::Share(share));
     }
 
     /// Gives a task to the subscriber.

@@ -65,11 +65,8 @@ impl Session {
             }
             None => past,
         };
-        // A log that ends before the newest id has lost its end.
-        let end = past.entries.last().map(|entry| entry.message.id);
-        let is_whole = past.more || end.is_none() || tail <= end;
-        let recovered =
-            is_whole && since.is_some_and(|since| continues(since, &past.entries, tail));
+        let end = tail.filter(|_| !past.more);
+        let recovered = since.is_some_and(|since| continues(since, &past.entries, end));
         // Without `since`, older messages are sent on request only.
         past.more &= since.is_some();
         // A log that began after `since` knows nothing of the client's past.

@@ -94,9 +94,7 @@ impl Listener {
             if fill(&self.hub, heard, missed, tail) {
                 self.behind.remove(channel);
                 lock(&self.subscription.heard).insert(heard.room.clone());
-                for (_, waiting) in heard.waiting.drain(..) {
-                    let _ = waiting.send(());
-                }
+                heard.tell_waiting();
             }
         }
         complete

@@ -47,9 +47,7 @@ impl Listener {
             }
         }
         if is_heard {
-            for (_, waiting) in known.waiting.drain(..) {
-                let _ = waiting.send(());
-            }
+            known.tell_waiting();
         }
     }
 
