@@ -1,6 +1,6 @@
 //! Addresses: what `--redis` says, and how one server is connected to.
 //!
-//! A server is only used once it has said that it is what the address asks for ([`Server::connect`]).
+//! A server is only used once it has said that it is what the address asks for ([`RedisServer::connect`]).
 
 use std::fmt;
 use std::time::Duration;
@@ -32,15 +32,18 @@ pub struct RedisAddress(pub(super) Form);
 #[derive(Clone)]
 pub(super) enum Form {
     /// One server.
-    Server(Server),
+    Server(RedisServer),
     /// The master that these Sentinels know under a name.
     Sentinel {
-        sentinels: Vec<Server>,
+        sentinels: Vec<RedisServer>,
         name: String,
         master: Login,
     },
     /// A cluster, by some of its nodes.
-    Cluster { seeds: Vec<Server>, nodes: Login },
+    Cluster {
+        seeds: Vec<RedisServer>,
+        nodes: Login,
+    },
 }
 
 /// Everything of a server's URL but its host and port.
@@ -56,14 +59,14 @@ pub(super) struct Login {
 
 impl Login {
     /// The server at this `host:port`.
-    pub(super) fn at(&self, place: &str) -> Result<Server, String> {
+    pub(super) fn at(&self, place: &str) -> Result<RedisServer, String> {
         let Self {
             scheme,
             user,
             database,
             nature,
         } = self;
-        Server::parse(&format!("{scheme}://{user}{place}{database}"), *nature)
+        RedisServer::parse(&format!("{scheme}://{user}{place}{database}"), *nature)
     }
 }
 
@@ -80,7 +83,7 @@ impl RedisAddress {
                 sentinel(scheme, rest)?
             }
             Some((scheme, kind)) if kind.eq_ignore_ascii_case("cluster") => cluster(scheme, rest)?,
-            _ => Form::Server(Server::parse(url, Nature::Alone)?),
+            _ => Form::Server(RedisServer::parse(url, Nature::Alone)?),
         };
         Ok(Self(form))
     }
@@ -128,8 +131,8 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
-fn names(servers: &[Server]) -> String {
-    let names: Vec<_> = servers.iter().map(Server::name).collect();
+fn names(servers: &[RedisServer]) -> String {
+    let names: Vec<_> = servers.iter().map(RedisServer::name).collect();
     names.join(", ")
 }
 
@@ -234,7 +237,7 @@ fn split_login(rest: &str) -> (String, &str) {
 
 /// One server, and how to log in there.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(super) struct RedisServer {
     client: Client,
     name: String,
     /// The time-out of each step of connecting.
@@ -242,7 +245,7 @@ pub(super) struct Server {
     nature: Nature,
 }
 
-impl Server {
+impl RedisServer {
     fn parse(url: &str, nature: Nature) -> Result<Self, String> {
         if asks_for_tls(url) && !cfg!(feature = "tls") {
             return Err("this hubbub was built without TLS for Redis; \

@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 
 use super::acknowledged::Acknowledged;
-use super::address::{Login, Server};
+use super::address::{Login, RedisServer};
 use super::chain::Heard;
 use super::keys::Keys;
-use super::news::{ClusterNews, News};
+use super::news::{ClusterNews, NewsSender};
 use super::pipeline::PendingCommand;
 use super::placement::{SLOTS, Share, SlotSet, slot, tag};
 use super::presence::Users;
@@ -47,7 +47,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(2);
 const RETIRES_AFTER: Duration = ANSWER_WITHIN.saturating_mul(2);
 
 /// The handle that everyone shares.
-pub(super) struct Cluster {
+pub(super) struct RedisCluster {
     owners: Arc<Mutex<Owners>>,
     news: Sender<ClusterNews>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -60,10 +60,10 @@ pub(super) struct Owners {
     shards: BTreeMap<String, Arc<Shard>>,
 }
 
-impl Cluster {
+impl RedisCluster {
     /// Asks for the map, starts a shard for each master, and the thread. The error is a sentence.
     pub(super) fn start(
-        seeds: &[Server],
+        seeds: &[RedisServer],
         nodes: &Login,
         keys: &Keys,
         scripts: &Scripts,
@@ -82,7 +82,7 @@ impl Cluster {
             scripts: scripts.clone(),
             users: users.clone(),
             owners: Arc::clone(&owners),
-            news: News(Some(news.clone())),
+            news: NewsSender(Some(news.clone())),
             acknowledged: Arc::default(),
             unassigned: Vec::new(),
             moved: Vec::new(),
@@ -139,15 +139,15 @@ fn refuse(command: PendingCommand) {
 /// The thread's own state.
 struct Topology {
     /// The nodes that the address names.
-    seeds: Vec<Server>,
+    seeds: Vec<RedisServer>,
     /// The nodes that the map named last, masters and replicas.
-    known: Vec<Server>,
+    known: Vec<RedisServer>,
     nodes: Login,
     keys: Keys,
     scripts: Scripts,
     users: Users,
     owners: Arc<Mutex<Owners>>,
-    news: News,
+    news: NewsSender,
     /// What all shards acknowledged: a room may move from one to another.
     acknowledged: Arc<Acknowledged>,
     /// Rooms that wait for the next look at the map.
@@ -261,7 +261,7 @@ impl Topology {
         Err(trouble.join("; "))
     }
 
-    fn nodes_of(&self, map: &[SlotRange]) -> Vec<Server> {
+    fn nodes_of(&self, map: &[SlotRange]) -> Vec<RedisServer> {
         let places = map
             .iter()
             .flat_map(|range| std::iter::once(&range.master).chain(&range.replicas));

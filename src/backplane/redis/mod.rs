@@ -46,10 +46,10 @@ use std::time::{Duration, Instant};
 pub use self::address::RedisAddress;
 
 use self::address::Form;
-use self::cluster::Cluster;
+use self::cluster::RedisCluster;
 use self::keeper::Keeper;
 use self::keys::Keys;
-use self::news::News;
+use self::news::NewsSender;
 use self::placement::Share;
 use self::presence::Users;
 use self::publisher::Connecting;
@@ -117,7 +117,7 @@ impl Redis {
         let router = match addresses {
             [address @ RedisAddress(Form::Cluster { seeds, nodes })] => {
                 let scripts = Scripts::new(PubSub::Sharded);
-                let cluster = Cluster::start(seeds, nodes, &keys, &scripts, &users)
+                let cluster = RedisCluster::start(seeds, nodes, &keys, &scripts, &users)
                     .map_err(|why| fail(address, why))?;
                 let (shards, deadline) = (cluster.shards(), deadline());
                 // One that is away keeps nobody from the others.
@@ -201,7 +201,7 @@ fn start_server(
         keys: keys.clone(),
         scripts: Scripts::new(PubSub::Plain),
         servers: Some(list.into()),
-        news: News(None),
+        news: NewsSender(None),
         acknowledged: matches!(address.0, Form::Sentinel { .. }).then(Arc::default),
     };
     let pipeline = to.connect()?;

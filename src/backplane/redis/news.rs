@@ -23,9 +23,9 @@ pub(super) enum ClusterNews {
 
 /// The way to that thread. Outside of a cluster there is none, and no news either.
 #[derive(Clone)]
-pub(super) struct News(pub(super) Option<Sender<ClusterNews>>);
+pub(super) struct NewsSender(pub(super) Option<Sender<ClusterNews>>);
 
-impl News {
+impl NewsSender {
     /// The map may be old, and the node of this name knows more.
     pub(super) fn stale(&self, node: Option<&str>) {
         self.tell(ClusterNews::Stale(node.map(str::to_owned)));

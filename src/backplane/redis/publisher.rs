@@ -24,7 +24,7 @@ use super::address::describe;
 use super::keys::Keys;
 use super::link::Link;
 use super::nature::IS_REPLICA;
-use super::news::News;
+use super::news::NewsSender;
 use super::pipeline::{PendingCommand, Pipeline, other_list, refuse};
 use super::receipts::{OnAnswer, Receipts};
 use super::source::{ANOTHER_MASTER, Source};
@@ -70,7 +70,7 @@ pub(super) struct Connecting {
     pub(super) scripts: Scripts,
     /// The list of servers that share the rooms. `None` in a cluster, which has its own order.
     pub(super) servers: Option<Arc<str>>,
-    pub(super) news: News,
+    pub(super) news: NewsSender,
     /// Where a replica may take a master's place.
     pub(super) acknowledged: Option<Arc<Acknowledged>>,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cluster::Cluster;
+use super::cluster::RedisCluster;
 use super::placement::server_of;
 use super::shard::Shard;
 use crate::message::RoomName;
@@ -12,7 +12,7 @@ pub(super) enum Router {
     /// One server, or several that share the rooms by their names.
     Servers(Vec<Arc<Shard>>),
     /// A cluster, which shares the rooms by their slots.
-    Cluster(Cluster),
+    Cluster(RedisCluster),
 }
 
 impl Router {

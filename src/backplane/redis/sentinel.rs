@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
 use redis::cmd;
 
-use super::address::{Login, Server, describe};
+use super::address::{Login, RedisServer, describe};
 use crate::threads;
 use crate::threads::lock;
 
@@ -29,12 +29,12 @@ const ANSWER_LASTS: Duration = Duration::from_secs(3);
 
 /// The handle of the watcher. Dropping it ends the thread.
 pub(super) struct SentinelWatch {
-    shared: Arc<Shared>,
+    shared: Arc<Watched>,
     stop: Sender<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct Watched {
     known: Mutex<Known>,
     generation: AtomicU64,
     /// Whether the master that was named could not be used.
@@ -45,14 +45,14 @@ struct Shared {
 struct Known {
     /// The master's `host:port`.
     place: String,
-    server: Server,
+    server: RedisServer,
     at: Instant,
 }
 
 impl SentinelWatch {
     /// Asks for the master, and starts the thread. The error is a sentence.
     pub(super) fn start(
-        sentinels: &[Server],
+        sentinels: &[RedisServer],
         name: &str,
         master: &Login,
     ) -> Result<io::Result<Self>, String> {
@@ -66,7 +66,7 @@ impl SentinelWatch {
             place,
             at: Instant::now(),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Watched {
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
             doubted: AtomicBool::new(false),
@@ -84,7 +84,7 @@ impl SentinelWatch {
     }
 
     /// The master. The error is a sentence.
-    pub(super) fn master(&self) -> Result<Server, String> {
+    pub(super) fn master(&self) -> Result<RedisServer, String> {
         let known = lock(&self.shared.known);
         if known.at.elapsed() > ANSWER_LASTS {
             return Err("no Sentinel says which server is the master".to_owned());
@@ -112,7 +112,7 @@ impl Drop for SentinelWatch {
     }
 }
 
-fn watch(shared: &Shared, mut asked: Asked, master: &Login, stopped: &Receiver<()>) {
+fn watch(shared: &Watched, mut asked: Asked, master: &Login, stopped: &Receiver<()>) {
     let mut silent = false;
     while stopped.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout) {
         if shared.doubted.swap(false, Ordering::AcqRel) {
@@ -148,7 +148,7 @@ fn watch(shared: &Shared, mut asked: Asked, master: &Login, stopped: &Receiver<(
 /// The Sentinels, and what they are asked for.
 struct Asked {
     /// The one that answered last stands first.
-    sentinels: Vec<Server>,
+    sentinels: Vec<RedisServer>,
     name: String,
 }
 
@@ -171,7 +171,7 @@ impl Asked {
         ))
     }
 
-    fn ask(&self, sentinel: &Server) -> Result<String, String> {
+    fn ask(&self, sentinel: &RedisServer) -> Result<String, String> {
         let mut connection = sentinel.connect()?;
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);

@@ -2,7 +2,7 @@
 
 use redis::{Value, cmd};
 
-use super::address::{Server, describe};
+use super::address::{RedisServer, describe};
 use super::sentinel::place;
 use super::wire::text;
 
@@ -18,7 +18,7 @@ pub(super) struct SlotRange {
 
 /// Asks a node for the map (<https://redis.io/docs/latest/commands/cluster-slots/>). A node that is cut off from
 /// the others knows no more than before, so its answer does not count. The error is a sentence.
-pub(super) fn ask(node: &Server) -> Result<Vec<SlotRange>, String> {
+pub(super) fn ask(node: &RedisServer) -> Result<Vec<SlotRange>, String> {
     let mut connection = node.connect_to_ask()?;
     let mut question = |word: &str| {
         let answer = cmd("CLUSTER").arg(word).query::<Value>(&mut connection);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use redis::Connection;
 
-use super::address::Server;
+use super::address::RedisServer;
 use super::sentinel::SentinelWatch;
 
 /// Where a shard's master is.
 #[derive(Clone)]
 pub(super) enum Source {
     /// Always at the same place.
-    Server(Arc<Server>),
+    Server(Arc<RedisServer>),
     /// Where the Sentinels say.
     Sentinel(Arc<SentinelWatch>),
 }
