@@ -74,10 +74,8 @@ impl Session {
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
         let list = with_user(members, &self.user);
         let more = past.more;
-        let last = past
-            .entries
-            .last()
-            .map_or(tail, |entry| Some(entry.message.id));
+        // A log that lost its end continues from its newest id, and so does the client.
+        let last = past.entries.last().map(|entry| entry.message.id).max(end);
         let event = Event::Room {
             room: room.clone(),
             members: Arc::clone(&list.users),
