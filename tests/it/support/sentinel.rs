@@ -1,6 +1,7 @@
 //! A master, a replica, and three sentinels, on this machine.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::commands;
 use super::redis::Redis;
@@ -8,6 +9,10 @@ use super::until;
 
 /// The name by which the sentinels know the master.
 const NAME: &str = "mymaster";
+
+/// A failover that did not happen by then was given up. Longer than the sentinels' own time for it, and less than a
+/// deadline.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(7);
 
 pub(crate) struct Sentinels {
     servers: [Redis; 2],
@@ -131,17 +136,32 @@ impl Sentinels {
     /// A planned failover. Returns once all sentinels name the other server.
     pub(crate) fn fail_over(&self) {
         let old = self.master().port();
-        until("the sentinels begin a failover", || {
+        let ask = || {
             (0..self.sentinels.len()).find_map(|number| self.ask::<()>(number, &["FAILOVER", NAME]))
+        };
+        until("the sentinels begin a failover", ask);
+        // They may give one up, while a server is slow to answer.
+        let mut asked = Instant::now();
+        until("all sentinels name the new master", || {
+            let named = self.named_by_all();
+            if asked.elapsed() > GIVEN_UP_AFTER && named.iter().all(|&port| port == old) {
+                asked = Instant::now();
+                ask();
+            }
+            (!named.is_empty() && !named.contains(&old)).then_some(())
         });
-        self.wait_until_named_other_than(old);
+    }
+
+    /// The ports that the sentinels name that answer.
+    fn named_by_all(&self) -> Vec<u16> {
+        let named = (0..self.sentinels.len()).filter_map(|number| self.named_by(number));
+        named.map(|number| self.servers[number].port()).collect()
     }
 
     /// Waits until all sentinels that answer name another server than the one on this port.
     pub(crate) fn wait_until_named_other_than(&self, port: u16) {
         until("all sentinels name the new master", || {
-            let named = (0..self.sentinels.len()).filter_map(|number| self.named_by(number));
-            let named: Vec<_> = named.map(|number| self.servers[number].port()).collect();
+            let named = self.named_by_all();
             (!named.is_empty() && !named.contains(&port)).then_some(())
         });
     }
