@@ -248,7 +248,10 @@ fn through_hubbub(address: &str, senders: usize) -> f64 {
 
 /// The same script in a bare loop: so many in one pipeline, one pipeline after the other.
 fn bare_loop(port: u16, batch: usize) -> f64 {
-    let script = redis::Script::new(include_str!("../../src/backplane/redis/publish.lua"));
+    let script = redis::Script::new(concat!(
+        include_str!("../../src/backplane/redis/ids.lua"),
+        include_str!("../../src/backplane/redis/publish.lua")
+    ));
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
     let mut connection = client.get_connection().expect("a connection");
     script

@@ -218,3 +218,36 @@ fn while_no_master_is_there_sends_are_refused_in_time() {
         (get(hubbub.address(), "/readyz").0 == 200).then_some(())
     });
 }
+
+#[test]
+fn the_chain_is_broken_once_for_a_loss_and_by_an_id_that_no_message_has() {
+    const LOST: &str = concat!(
+        include_str!("../../src/backplane/redis/ids.lua"),
+        include_str!("../../src/backplane/redis/lost.lua")
+    );
+    let redis = Redis::start();
+    let add = |id: &str, prev: &str| {
+        let entry = ["from", "a", "text", "t", "via", "", "prev", prev];
+        let _: String = redis.run(&[&["XADD", "log", id], &entry[..]].concat());
+        let _: () = redis.run(&["SET", "newest", id]);
+    };
+    let is_lost = |id: &str| -> bool {
+        let keys = ["EVAL", LOST, "2", "log", "newest"];
+        redis.run(&[&keys[..], &["PUBLISH", "channel", id, "60000"]].concat())
+    };
+    let newest = || -> String { redis.run(&["GET", "newest"]) };
+    add("10-0", "");
+    add("30-0", "10-0");
+    assert!(!is_lost("30-0"), "it is there");
+    assert!(!is_lost("5-0"), "the log begins later");
+    // Later than all that is there: members that heard it must not find its id at the end.
+    assert!(is_lost("40-0"));
+    assert_eq!(newest(), "40-1000000");
+    assert!(!is_lost("35-0"), "the chain is broken there already");
+    assert!(!is_lost("40-1000000"), "that is the break");
+    add("50-0", "40-1000000");
+    assert!(!is_lost("40-1000000"), "and the chain goes on from it");
+    // Between two messages that follow each other here.
+    assert!(is_lost("20-0"));
+    assert_eq!(newest(), "50-1000000");
+}

@@ -99,6 +99,14 @@ impl Chain {
         GoesOn::Behind
     }
 
+    /// The last message that was delivered.
+    pub(super) fn last(&self) -> Option<MessageId> {
+        match *self {
+            Self::Unknown => None,
+            Self::Behind { last, .. } | Self::Current { last, .. } => last,
+        }
+    }
+
     /// The point in the log from which it has to be read on.
     pub(super) fn read_to(&self) -> MessageId {
         match *self {
@@ -159,6 +167,8 @@ pub(super) fn tell_loss(hub: &Hub, heard: &mut Heard, loss: &Loss, pace: Pace) -
             heard.chain = Chain::caught_up(Some(loss.mark));
             true
         }
+        // The log was read since, and told it.
+        Chain::Current { last, .. } if last >= Some(loss.mark) => true,
         // This instance heard some of them.
         Chain::Current { .. } => {
             heard.chain.cut();
@@ -169,24 +179,36 @@ pub(super) fn tell_loss(hub: &Hub, heard: &mut Heard, loss: &Loss, pace: Pace) -
     }
 }
 
+/// What became of a chain for which the log was read.
+pub(super) struct Filled {
+    /// Whether what follows will be heard.
+    pub(super) is_current: bool,
+    /// Whether messages were missing.
+    pub(super) has_gap: bool,
+}
+
 /// Delivers what the log holds behind the room's chain: `page`, oldest first. `tail` is the room's
-/// newest id, read before: it tells whether messages are missing at the end of the log. True once the
-/// room is current.
+/// newest id, read before: it tells whether messages are missing at the end of the log.
 pub(super) fn fill(
     hub: &Hub,
     heard: &mut Heard,
     page: Vec<LogItem>,
     tail: Option<MessageId>,
-) -> bool {
+) -> Filled {
+    let mut filled = Filled {
+        is_current: true,
+        has_gap: false,
+    };
     let mut last = match heard.chain {
-        Chain::Current { .. } => return true,
+        Chain::Current { .. } => return filled,
         Chain::Unknown => {
             heard.chain = Chain::caught_up(tail);
-            return true;
+            return filled;
         }
         Chain::Behind { last, .. } => last,
     };
-    let lost = |after, before| {
+    let mut lost = |after, before| {
+        filled.has_gap = true;
         warn!("room {:?}: messages are lost", heard.room);
         let gap = Delivery::Gap { after, before };
         hub.deliver(&heard.room, gap, Pace::Busy);
@@ -205,7 +227,8 @@ pub(super) fn fill(
     }
     if more {
         heard.chain = Chain::Behind { last, read_to };
-        return false;
+        filled.is_current = false;
+        return filled;
     }
     // The log lost its end, or was forgotten with messages that were not delivered. From now on it continues from
     // its newest id. A page may go beyond that, since it was read later.
@@ -215,7 +238,7 @@ pub(super) fn fill(
         last = tail;
     }
     heard.chain = Chain::caught_up(last);
-    true
+    filled
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ pub(super) struct PendingCommand {
 }
 
 impl PendingCommand {
+    pub(super) fn new(command: &Cmd, due: Instant, on_answer: OnAnswer) -> Self {
+        Self {
+            command: command.get_packed_command(),
+            on_answer,
+            due,
+            repeated: false,
+            stays: false,
+        }
+    }
+
     pub(super) fn answered(self, answer: Result<Value, BackplaneError>) -> Answered {
         Answered {
             on_answer: self.on_answer,

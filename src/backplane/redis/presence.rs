@@ -186,21 +186,9 @@ impl Presence {
     }
 
     /// Asks whether a new master has what the old one acknowledged.
-    fn look_for_acknowledged(self: &Arc<Self>) {
-        let Some(acknowledged) = &self.to.acknowledged else {
-            return;
-        };
-        for (room, id) in acknowledged.in_doubt(&self.share()) {
-            let question = self.to.scripts.look_for(&self.to.keys, &room, id);
-            let acknowledged = Arc::clone(acknowledged);
-            self.publisher.submit(
-                &question,
-                Box::new(move |answer| {
-                    if answer.is_err() {
-                        acknowledged.doubt_again(room, id);
-                    }
-                }),
-            );
+    fn look_for_acknowledged(&self) {
+        for (question, on_answer) in self.to.look_for_acknowledged(&self.share()) {
+            self.publisher.submit(&question, on_answer);
         }
     }
 
@@ -303,13 +291,13 @@ impl Rounds {
             // Redis was away or took no writes. It may have let users expire whom nobody could renew,
             // or have forgotten everyone.
             self.epochs = epochs;
-            presence.look_for_acknowledged();
             self.prove_at = now;
             self.renew_before_sweeping(now, now);
         }
         if !publisher.link().is_connected() {
             return;
         }
+        presence.look_for_acknowledged();
         if now >= self.prove_at {
             self.prove_at = now + PROVE_EVERY;
             publisher.prove();

@@ -26,23 +26,12 @@ end
 -- names its predecessor. An entry that Hubbub did not write is nobody's predecessor, and where the newest id
 -- was lost or overwritten, the log's own last entry tells it.
 local prev = redis.call('GET', newest)
-if not (prev and string.match(prev, '^%d+%-%d+$')) then
+if not is_id(prev) then
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   prev = last and last[2][7] == 'prev' and last[1] or ''
 end
 
 local leap = tonumber(ARGV[10])
-
-local function parts(id)
-  local millis, number = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(millis or 0), tonumber(number or 0)
-end
-
-local function is_later(one, other)
-  local millis, number = parts(one)
-  local other_millis, other_number = parts(other)
-  return millis > other_millis or (millis == other_millis and number > other_number)
-end
 
 local entry = {'from', from, 'text', text, 'via', via, 'prev', prev}
 local id

@@ -26,6 +26,7 @@ use super::link::Link;
 use super::nature::IS_REPLICA;
 use super::news::NewsSender;
 use super::pipeline::{PendingCommand, Pipeline, other_list, refuse};
+use super::placement::Share;
 use super::receipts::{OnAnswer, Receipts};
 use super::source::{ANOTHER_MASTER, Source};
 use super::wire::{self, Scripts};
@@ -79,6 +80,25 @@ impl Connecting {
     pub(super) fn connect(&self) -> Result<Pipeline, String> {
         let servers = self.servers.as_deref();
         Pipeline::connect(&self.source, &self.keys, &self.scripts, servers)
+    }
+
+    /// The questions whether this server has what was acknowledged before a master was lost.
+    pub(super) fn look_for_acknowledged(&self, share: &Share) -> Vec<(Cmd, OnAnswer)> {
+        let Some(acknowledged) = &self.acknowledged else {
+            return Vec::new();
+        };
+        let doubted = acknowledged.in_doubt(share).into_iter();
+        let questions = doubted.map(|(room, id)| {
+            let question = self.scripts.look_for(&self.keys, &room, id);
+            let acknowledged = Arc::clone(acknowledged);
+            let on_answer = move |answer: Result<Value, BackplaneError>| {
+                if answer.is_err() {
+                    acknowledged.doubt_again(room, id);
+                }
+            };
+            (question, Box::new(on_answer) as OnAnswer)
+        });
+        questions.collect()
     }
 }
 
@@ -143,6 +163,7 @@ impl Publisher {
             next_attempt: Instant::now(),
             lost_at: None,
             unknown: Vec::new(),
+            first: Vec::new(),
             stops: false,
             receipts: Receipts::start()?,
         };
@@ -161,13 +182,7 @@ impl Publisher {
     }
 
     fn submit_by(&self, due: Instant, command: &Cmd, on_answer: OnAnswer) {
-        self.submit_pending(PendingCommand {
-            command: command.get_packed_command(),
-            on_answer,
-            due,
-            repeated: false,
-            stays: false,
-        });
+        self.submit_pending(PendingCommand::new(command, due, on_answer));
     }
 
     /// Queues a command that another publisher may have had before.
@@ -297,6 +312,8 @@ struct PublisherThread {
     /// Commands whose script Redis did not know, in their order. They are repeated before anything else
     /// is written.
     unknown: Vec<PendingCommand>,
+    /// What is written to a new master before anything that is queued.
+    first: Vec<PendingCommand>,
     /// Whether it was told to stop.
     stops: bool,
     receipts: Receipts,
@@ -335,7 +352,9 @@ impl PublisherThread {
     /// The commands to write next. Waits for the first of them if nothing is in flight.
     fn next_batch(&mut self, queue: &Receiver<Queued>) -> Vec<PendingCommand> {
         let mut batch = Vec::new();
-        if self.unknown.is_empty() {
+        if !self.first.is_empty() {
+            batch.extend(self.first.drain(..self.first.len().min(self.most)));
+        } else if self.unknown.is_empty() {
             self.collect(queue, &mut batch);
         } else if self.in_flight() == 0 {
             batch = self.load_for_unknown();
@@ -417,6 +436,16 @@ impl PublisherThread {
         }
         self.pipeline = Some(pipeline);
         self.backoff.reset();
+        if let Source::Sentinel(_) = self.to.source {
+            // Before anything else is asked of a new master: a client that resumes now must not be told that
+            // nothing is missing. In a cluster, it is not known yet which rooms this node has.
+            let due = Instant::now() + QUEUED_WITHIN;
+            let questions = self.to.look_for_acknowledged(&Share::All).into_iter();
+            self.first.extend(
+                questions
+                    .map(|(question, on_answer)| PendingCommand::new(&question, due, on_answer)),
+            );
+        }
         self.link.stands();
         match self.lost_at.take() {
             None => info!("connected to Redis at {}", self.to.name),
@@ -442,8 +471,9 @@ impl PublisherThread {
             "lost Redis at {} ({why}): messages are refused until it is back",
             self.to.name
         );
-        self.receipts
-            .hand_over(refuse(std::mem::take(&mut self.unknown)));
+        let mut waiting = std::mem::take(&mut self.first);
+        waiting.append(&mut self.unknown);
+        self.receipts.hand_over(refuse(waiting));
         if let Some(pipeline) = self.pipeline.take() {
             self.receipts.hand_over(pipeline.abandon());
         }

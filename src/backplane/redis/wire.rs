@@ -14,10 +14,10 @@ use crate::message::{
 };
 use crate::protocol::{Cursor, Ref};
 
-const PUBLISH: &str = include_str!("publish.lua");
+const PUBLISH: &str = concat!(include_str!("ids.lua"), include_str!("publish.lua"));
 const PRESENCE: &str = include_str!("presence.lua");
 const SERVERS: &str = include_str!("servers.lua");
-const LOST: &str = include_str!("lost.lua");
+const LOST: &str = concat!(include_str!("ids.lua"), include_str!("lost.lua"));
 
 /// The time to live of the keys of [`Scripts::proof`].
 const PROOF_STAYS: Duration = Duration::from_secs(10);

@@ -91,7 +91,14 @@ impl Listener {
                 }
             };
             metrics::CAUGHT_UP.add(missed.len());
-            if fill(&self.hub, heard, missed, tail) {
+            let last = heard.chain.last();
+            let filled = fill(&self.hub, heard, missed, tail);
+            if let (true, Some(last), Some(_)) = (filled.has_gap, last, &self.to.acknowledged) {
+                // A lost master may have told it to this instance alone: the others are told, too.
+                let question = self.to.scripts.look_for(&self.to.keys, &heard.room, last);
+                self.publisher.fire_and_forget(&question);
+            }
+            if filled.is_current {
                 self.behind.remove(channel);
                 lock(&self.subscription.heard).insert(heard.room.clone());
                 heard.tell_waiting();
