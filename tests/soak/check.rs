@@ -46,36 +46,34 @@ pub(crate) fn acknowledged(records: &[Record]) -> (Acknowledged, Vec<String>) {
     (all, wrong)
 }
 
+/// A failover is told to a member by each message that is missing around it, by each instance that knows of one, and
+/// whenever it comes back; and not over and over.
+const GAPS_OF_A_LOSS: usize = 20;
+
 /// Some stretches of time, in milliseconds since 1970, as in ids.
 pub(crate) type Times = Vec<RangeInclusive<u64>>;
 
-/// What Redis may have forgotten of one room although it had acknowledged it, by failovers.
+/// What Redis may have forgotten although it had acknowledged it, by failovers.
 #[derive(Default)]
 pub(crate) struct Losses {
     /// When they happened.
     times: Times,
-    /// What the room's members were told to be missing.
-    gaps: Times,
 }
 
 impl Losses {
-    pub(crate) fn of_room(times: &Times, records: &[&Record]) -> Self {
-        let gaps = records.iter().flat_map(|record| gaps(record));
-        Self {
-            times: times.clone(),
-            gaps: gaps.collect(),
-        }
+    pub(crate) fn during(times: &Times) -> Self {
+        let times = times.clone();
+        Self { times }
     }
 
     fn may_have_lost(&self, id: MessageId) -> bool {
         self.times.iter().any(|times| times.contains(&id.millis))
     }
 
-    /// Whether this may have been forgotten, and some member was told so. Nearly all are (`lost.lua`); one that
-    /// comes back at the moment of the failover may still not be.
-    fn excuse(&self, id: MessageId) -> bool {
+    /// Whether this may have been forgotten, and the member was told so.
+    fn excuse(&self, id: MessageId, record: &Record) -> bool {
         let mut times = self.times.iter().filter(|times| times.contains(&id.millis));
-        times.any(|times| self.gaps.iter().any(|gap| overlap(gap, times)))
+        times.any(|times| gaps(record).any(|gap| overlap(&gap, times)))
     }
 
     fn explain(&self, gap: &RangeInclusive<u64>) -> bool {
@@ -158,8 +156,15 @@ pub(crate) fn faults(
         let (from, to) = (gap.start(), gap.end());
         format!("a gap from {from} to {to} ms was announced, and nothing was lost")
     }));
+    let most = losses.times.len() * GAPS_OF_A_LOSS;
+    let told = count_gaps(record);
+    if most > 0 && told > most {
+        faults.push(format!(
+            "{told} gaps were announced, where {most} are too many"
+        ));
+    }
     let unseen = unseen(record, said, until).into_iter();
-    let unseen = unseen.filter(|(id, _)| !losses.excuse(*id));
+    let unseen = unseen.filter(|(id, _)| !losses.excuse(*id, record));
     faults.extend(unseen.map(|(id, text)| format!("{id} {text:?} was acknowledged and not seen")));
     faults
 }

@@ -273,9 +273,7 @@ fn check_and_report(
     let mut lost = 0;
     for (index, record) in everyone.iter().enumerate() {
         let said_there = said.get(&record.room).unwrap_or(&nothing);
-        let mut roommates = everyone.clone();
-        roommates.retain(|other| other.room == record.room);
-        let losses = Losses::of_room(&lock(&house.losses), &roommates);
+        let losses = Losses::during(&lock(&house.losses));
         let until = if index < there.len() {
             last(record, said)
         } else {

@@ -240,11 +240,11 @@ fn members(test: &mut Test) {
     });
 }
 
-/// A failover excuses what was lost when it happened, and only if somebody was told.
+/// A failover excuses what was lost when it happened, and only if the member was told.
 fn losses(test: &mut Test) {
     let said = &said(&speaker())[&RoomName::lobby()];
     let look = |record: &Record, from: u64| {
-        let losses = Losses::of_room(&vec![from..=from + 10], &[record]);
+        let losses = Losses::during(&vec![from..=from + 10]);
         check::faults(record, said, record.last_seen(), &losses)
     };
     // All that was said was said in the first millisecond.
@@ -262,6 +262,13 @@ fn losses(test: &mut Test) {
         let mut record = witness();
         record.seen.insert(1, gap());
         look(&record, if planted { later } else { then })
+    });
+    test.finds("are too many", |planted| {
+        let mut record = witness();
+        for _ in 0..if planted { 30 } else { 10 } {
+            record.seen.insert(1, gap());
+        }
+        look(&record, then)
     });
     test.finds("was never acknowledged", |planted| {
         let mut record = witness();
