@@ -69,7 +69,7 @@ fi
 "$hubbub" --help >"$folder/options.txt"
 "$hubbub" ready --help >>"$folder/options.txt"
 known=' --build-arg --ulimit --time --locked --release --bin --features --interval --timeout '
-known+=' --start-period --from --no-install-recommends --appendonly --appendfsync --build --now '
+known+=' --start-period --from --chown --no-install-recommends --appendonly --appendfsync --build --now '
 known+=' --system HUBBUB_SITE HUBBUB_INSTANCES '
 known+=' --cluster --cluster-enabled --cluster-config-file --cluster-node-timeout --cluster-replicas '
 known+=' --cluster-require-full-coverage --cluster-yes '

@@ -6,12 +6,12 @@ cd "$(dirname "$0")/.."
 source scripts/instances.sh
 
 # Free ports in place of those that the README names.
-read -r p8080 p8081 p8082 p8083 p6379 p7001 p7002 < <(/usr/bin/env python3 -c '
+read -r p8080 p8081 p8082 p8083 p8084 p6379 p7001 p7002 < <(/usr/bin/env python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
 print(*[s.getsockname()[1] for s in held])')
 elsewhere() {
-  sed "s/8080/$p8080/g; s/8081/$p8081/g; s/8082/$p8082/g; s/8083/$p8083/g
+  sed "s/8080/$p8080/g; s/8081/$p8081/g; s/8082/$p8082/g; s/8083/$p8083/g; s/8084/$p8084/g
     s/6379/$p6379/g; s/7001/$p7001/g; s/7002/$p7002/g"
 }
 
@@ -37,6 +37,8 @@ curl() {
   command curl --silent --show-error --fail "$@"
 }
 
+page=$PWD/README.md
+cd "$folder"
 count=0
 while IFS= read -r line; do
   [ -n "$line" ] || continue
@@ -53,9 +55,10 @@ while IFS= read -r line; do
     # What wants a person at a terminal gets the end of its input at once.
     eval "$command" </dev/null >"$folder/command.out" 2>"$folder/command.err" || fail "$line"
     [[ $command == export\ * || $command == *' join alice' || -s $folder/command.out || $command == *' say '* || $command == *' ready '* || $command == echo\ * ]] ||
+
       fail "nothing was printed: $line"
   fi
   count=$((count + 1))
-done < <(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md)
+done < <(awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$page")
 [ "$count" -ge 15 ] || fail "only $count commands were found"
 echo "readme_test: $count commands passed"

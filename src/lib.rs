@@ -23,6 +23,7 @@
 //! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
 //! | worker | a thread that writes the events of rooms to their members |
 //! | backplane | what instances share: logs, refs, and presence |
+//! | batch | commands, or messages, that are written together |
 //! | shard | one Redis server and the rooms that are on it; the only one has all |
 //! | publisher | the thread that sends commands to Redis, and its queue |
 //! | receipt | the answer to a send: it is stored, or why not |
@@ -53,6 +54,7 @@
 //! | `fanout-N`, one for each core | [`hub`] | its queue, or a pause after a long fan-out |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
 //! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |
+//! | `disk`, with `--data` | [`backplane`] | a batch, and the disk |
 //! | `client`, `client-reader` | [`client`] | the server, and the user that takes what it tells |
 //! | `stdin`, `keys`, `signals`, of `hubbub join` | [`cli`] | the terminal or the pipe |
 //!

@@ -93,6 +93,9 @@ metrics! {
     Counter PANICS "hubbub_panics_total" "Connections ended by a panic.";
     Counter GAPS "hubbub_gaps_total" "Gaps in the chain of messages that could not be filled.";
     Counter CAUGHT_UP "hubbub_messages_recovered_total" "Messages read from the log because the subscription missed them.";
+    Gauge HISTORY_BYTES "hubbub_history_bytes" "Bytes of messages that are remembered without Redis.";
+    Gauge DATA_BYTES "hubbub_data_bytes" "Bytes of the data file.";
+    Counter COMMITS "hubbub_data_commits_total" "Commits to the data file.";
     Counter SUBSCRIPTION_CUTS "hubbub_subscription_cuts_total" "Times the subscription was lost.";
     Counter REDIS_LOSSES "hubbub_redis_losses_total" "Times the command connection was lost.";
 }

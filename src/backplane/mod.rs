@@ -1,9 +1,9 @@
 //! The backplane: what instances share. It stores messages, tells every instance that hosts the room, and
 //! knows which users are present.
 //!
-//! Read the contract here, [`Backplane`]; then its two implementations, [`Local`] (in memory, one instance) and
-//! [`Redis`]. The other files serve one or both: the [`backlog`] on the way in, the [`roster`] of this
-//! instance's users, and the [`log`] in memory. `tests/it/contract.rs` holds both to the contract:
+//! Read the contract here, [`Backplane`]; then its two implementations, [`Local`] (one instance, in memory or on its
+//! own disk) and [`Redis`]. The other files serve both: the [`backlog`] on the way in, and the [`roster`] of this
+//! instance's users. `tests/it/contract.rs` holds both to the contract:
 //!
 //! - A message is acknowledged only once the log holds it, under the id it has from then on.
 //! - A room's entries form a chain: each names its predecessor. They reach the hub in that order,
@@ -12,7 +12,6 @@
 
 mod backlog;
 mod roster;
-mod log;
 mod local;
 mod redis;
 
@@ -20,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use local::Local;
+pub use local::{Local, LocalError, StoreError};
 pub use redis::{ConnectError, Redis, RedisAddress};
 
 use crate::message::{Entry, MemberList, MessageId, RoomName, UserName, Via};
@@ -61,8 +60,32 @@ pub enum BackplaneError {
     /// Too much waits to be stored, or too many refs are remembered, so nothing was done. The asker may try
     /// again.
     Overloaded,
+    /// The disk takes no messages, so nothing was done. The asker may try again.
+    DiskUnavailable,
+    /// The disk did not answer in time: whether it was done is unknown. The asker may try again, and a
+    /// message's ref makes that safe.
+    DiskSilent,
     /// It refuses, and says why; an operator acts next.
     Refused(String),
+}
+
+impl BackplaneError {
+    /// Messages cannot be put into the room.
+    fn has_later(room: &RoomName) -> Self {
+        Self::Refused(format!("room {room:?} has later messages than these"))
+    }
+
+    /// Whether the asker may try again.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Unavailable
+            | Self::NoAnswer
+            | Self::Overloaded
+            | Self::DiskUnavailable
+            | Self::DiskSilent => true,
+        }
+    }
 }
 
 impl fmt::Display for BackplaneError {
@@ -72,6 +95,12 @@ impl fmt::Display for BackplaneError {
             Self::NoAnswer => {
                 f.write_str("Redis stopped answering, so it may be done or not; try again")
             }
+            Self::DiskUnavailable => {
+                f.write_str("the server's disk takes no messages now, try again")
+            }
+            Self::DiskSilent => f.write_str(
+                "the server's disk stopped answering, so it may be done or not; try again",
+            ),
             Self::Overloaded => f.write_str("the server is overloaded, try again"),
             Self::Refused(why) => write!(f, "Redis refuses: {why}"),
         }
@@ -172,6 +201,13 @@ pub trait Backplane: Send + Sync {
     /// Reads up to `limit` entries of the room's log.
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError>;
 
+    /// The rooms that remember messages.
+    fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError>;
+
+    /// Puts messages of another backplane into a room, with their ids and their chain, oldest first. They must come
+    /// after all that the room has. Nobody is told: they are past.
+    fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError>;
+
     /// Whether this message is older than all that this backplane can know: it began anew after it.
     fn began_after(&self, id: MessageId) -> bool;
 
@@ -195,7 +231,7 @@ pub trait Backplane: Send + Sync {
     /// Tells the room that this user is typing. Best effort; does not wait.
     fn typing(&self, room: &RoomName, user: &UserName);
 
-    /// The servers that the rooms are on; none if all is in memory.
+    /// The servers that the rooms are on, or the file; none if all is in memory.
     fn shards(&self) -> Vec<ShardState>;
 
     /// The number of publications that wait for their receipt.
@@ -219,7 +255,7 @@ pub struct Retention {
     pub history_length: usize,
     /// A room in which nothing was said for so long forgets its past.
     pub history_ttl: Duration,
-    /// The most bytes that the embedded backplane remembers, over all rooms.
+    /// The most bytes that the embedded backplane remembers, over all rooms, in memory and on disk.
     pub history_bytes: usize,
     /// A user is present for this long without being renewed.
     pub presence_ttl: Duration,

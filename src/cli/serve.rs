@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub(super) struct ServeArgs {
     /// between), the rooms are spread over all; without it this instance serves alone
     #[arg(long, env = "HUBBUB_REDIS", value_name = "URL", value_parser = RedisAddress::parse, value_delimiter = ' ', hide_env_values = true)]
     redis: Vec<RedisAddress>,
+    /// The folder for all that is said, without Redis: it is on disk before it is acknowledged, and is there after a
+    /// restart. Without it, messages are in memory and end with the process
+    #[arg(long, env = "HUBBUB_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
     /// The prefix of all keys and channels in Redis
     #[arg(
         long,
@@ -151,6 +156,7 @@ impl ServeArgs {
         Config {
             listen: self.listen,
             redis: self.redis,
+            data: self.data,
             prefix: self.prefix,
             drain: Duration::from_secs(self.drain),
             max_message: self.max_message,
@@ -200,9 +206,15 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
         let _ = request_stop.send(());
     })
     .map_err(|error| format!("cannot handle signals: {error}"))?;
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .collect();
+    // SIGXFSZ would end the process when a file may not become longer; the write fails instead.
+    let signals: SigSet = [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGXFSZ,
+    ]
+    .into_iter()
+    .collect();
     signals
         .thread_block()
         .map_err(|error| format!("cannot mask signals: {error}"))?;

@@ -54,11 +54,9 @@ pub fn failed(
     reference: Option<Ref>,
     error: &BackplaneError,
 ) -> Event {
-    let (code, retry) = match error {
-        BackplaneError::Unavailable | BackplaneError::NoAnswer | BackplaneError::Overloaded => {
-            (ErrorCode::Unavailable, true)
-        }
-        BackplaneError::Refused(_) => (ErrorCode::Refused, false),
+    let (code, retry) = match error.is_passing() {
+        true => (ErrorCode::Unavailable, true),
+        false => (ErrorCode::Refused, false),
     };
     Event::Error {
         code,

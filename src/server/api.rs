@@ -286,9 +286,9 @@ fn response_to(status: u16, event: &Event) -> Response {
 }
 
 fn status_of(why: &BackplaneError) -> u16 {
-    match why {
-        BackplaneError::Unavailable | BackplaneError::NoAnswer | BackplaneError::Overloaded => 503,
-        BackplaneError::Refused(_) => 500,
+    match why.is_passing() {
+        true => 503,
+        false => 500,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Config {
     /// The Redis that instances share, or several, over which the rooms are spread; without any the embedded
     /// backplane serves one instance.
     pub redis: Vec<RedisAddress>,
+    /// The folder in which the embedded backplane keeps what is said; without one, it ends with the process.
+    pub data: Option<PathBuf>,
     /// The prefix of all keys and channels in Redis.
     pub prefix: String,
     /// The longest time that a teardown may take.
@@ -154,6 +157,8 @@ pub enum ConfigError {
     Prefix,
     /// A few messages of the largest size fill the outbox.
     OutboxSmallerThanMessage,
+    /// The messages cannot be in a folder and in Redis.
+    DataBesideRedis,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -167,6 +172,9 @@ impl fmt::Display for ConfigError {
             ),
             Self::OutboxSmallerThanMessage => f.write_str(
                 "--outbox-bytes must be at least 16 times --max-message, or a few messages would fill it",
+            ),
+            Self::DataBesideRedis => f.write_str(
+                "--data is for one instance alone; with --redis the messages are in Redis",
             ),
             Self::Redis(why) => f.write_str(why),
         }
@@ -195,6 +203,9 @@ impl Config {
         if self.outbox_bytes < self.max_message.saturating_mul(OUTBOX_MESSAGES) {
             return Err(ConfigError::OutboxSmallerThanMessage);
         }
+        if self.data.is_some() && !self.redis.is_empty() {
+            return Err(ConfigError::DataBesideRedis);
+        }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
 }
@@ -206,6 +217,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             redis: Vec::new(),
+            data: None,
             prefix: "hubbub".to_owned(),
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),

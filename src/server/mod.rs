@@ -42,7 +42,7 @@ use self::accept::{accept, listen_on};
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
 use self::state::State;
-use crate::backplane::{Backplane, ConnectError, Local, Redis};
+use crate::backplane::{Backplane, ConnectError, Local, LocalError, Redis};
 use crate::hub::Hub;
 use crate::message::InstanceId;
 use crate::metrics;
@@ -59,6 +59,8 @@ const BACKPLANE_SHARE: Duration = Duration::from_secs(4);
 pub enum StartError {
     /// The options do not fit together.
     Config(ConfigError),
+    /// The embedded backplane does not start.
+    Local(LocalError),
     /// Redis cannot be reached, or cannot be used.
     Redis(ConnectError),
     /// The server cannot listen on the address.
@@ -71,6 +73,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Local(error) => error.fmt(f),
             Self::Redis(error) => error.fmt(f),
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "cannot listen on {address}: something else does already")
@@ -106,7 +109,11 @@ impl Server {
         let hub = Arc::new(hub.map_err(StartError::Thread)?);
         let retention = config.retention.clone();
         let backplane: Box<dyn Backplane> = match &config.redis[..] {
-            [] => Box::new(Local::start(Arc::clone(&hub), retention).map_err(StartError::Thread)?),
+            [] => {
+                let data = config.data.as_deref();
+                let local = Local::start(Arc::clone(&hub), retention, data);
+                Box::new(local.map_err(StartError::Local)?)
+            }
             redis => Box::new(
                 Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
             ),
@@ -134,9 +141,11 @@ impl Server {
 
     /// The name of the backplane, for the log.
     pub fn runs_on(&self) -> String {
-        match &self.state.config.redis[..] {
-            [] => "the embedded backplane".to_owned(),
-            redis => {
+        let config = &self.state.config;
+        match (&config.redis[..], &config.data) {
+            ([], Some(folder)) => format!("its messages in {}", folder.display()),
+            ([], None) => "its messages in memory, where they end with the process".to_owned(),
+            (redis, _) => {
                 let redis: Vec<_> = redis.iter().map(ToString::to_string).collect();
                 format!("Redis at {}", redis.join(" and "))
             }

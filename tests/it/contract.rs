@@ -5,17 +5,18 @@ use std::sync::{Arc, mpsc};
 use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::outbox;
-use hubbub::message::{ConnectionId, MessageId, RoomName, UserName};
+use hubbub::message::{ConnectionId, Entry, Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{Cursor, Encoding, Event, Ref};
 
 use crate::support::cluster::Cluster;
+use crate::support::folder::Folder;
 use crate::support::house::{self, Reader};
 use crate::support::redis::Redis;
 use crate::support::sentinel::Sentinels;
 use crate::support::{DEADLINE, until};
 
 /// All that must be kept.
-const CHECKS: [fn(&House); 8] = [
+const CHECKS: [fn(&House); 9] = [
     what_is_acknowledged_is_delivered_under_its_id_and_in_order,
     entries_name_their_predecessors,
     pages_meet_in_both_directions,
@@ -24,6 +25,7 @@ const CHECKS: [fn(&House); 8] = [
     only_hosted_rooms_are_delivered_and_a_room_can_come_back,
     presence_is_told_once_whatever_the_number_of_connections,
     a_long_log_is_trimmed_to_about_its_length,
+    the_past_of_another_backplane_can_be_put_before_what_is_said_next,
 ];
 
 /// How many messages a room's log keeps.
@@ -53,6 +55,15 @@ fn run(hub: Arc<Hub>, backplane: Box<dyn Backplane>, check: fn(&House)) {
 fn memory_keeps_it() {
     for check in CHECKS {
         let (hub, backplane) = house::local(KEPT);
+        run(hub, backplane, check);
+    }
+}
+
+#[test]
+fn a_folder_keeps_it() {
+    for check in CHECKS {
+        let folder = Folder::new();
+        let (hub, backplane) = house::durable(KEPT, folder.path());
         run(hub, backplane, check);
     }
 }
@@ -303,4 +314,47 @@ fn a_long_log_is_trimmed_to_about_its_length(house: &House) {
     // Redis trims whole nodes of a hundred.
     assert!((KEPT..=KEPT + 100).contains(&ids.len()), "{}", ids.len());
     assert!(!more);
+}
+
+fn the_past_of_another_backplane_can_be_put_before_what_is_said_next(house: &House) {
+    let backplane = &house.backplane;
+    let (past, other) = (room("a past"), room("another"));
+    let entry = |prev: Option<u64>, number| {
+        let id = |number| MessageId {
+            millis: 1_000_000_000_000,
+            number,
+        };
+        Entry {
+            message: Message {
+                id: id(number),
+                from: user("alice"),
+                text: format!("{number}\n\"é\""),
+                at: id(number).millis,
+            },
+            prev: prev.map(id),
+            via: None,
+        }
+    };
+    // Two are missing between the first and the second.
+    let entries = [entry(Some(0), 1), entry(Some(3), 4), entry(Some(4), 5)];
+    let restored = backplane.restore(&past, &entries[..2]);
+    assert_eq!(restored, Ok(()));
+    assert_eq!(backplane.restore(&past, &entries[2..]), Ok(()));
+    let read = |room| {
+        let page = backplane.read(room, Cursor::After(MessageId::ZERO), 9);
+        page.expect("a page").entries
+    };
+    assert_eq!(read(&past), entries);
+    for late in [&entries[2..], &entries[..1]] {
+        let refused = backplane.restore(&past, late);
+        assert!(matches!(refused, Err(BackplaneError::Refused(_))));
+    }
+    assert_eq!(read(&past), entries);
+    let said = house.say(&past, "now", None).expect("it is stored");
+    assert!(said.id > entries[2].message.id);
+    assert_eq!(read(&past)[3].prev, Some(entries[2].message.id));
+    house.say(&other, "here", None).expect("it is stored");
+    let mut rooms = backplane.rooms().expect("rooms");
+    rooms.retain(|room| [&past, &other].contains(&room));
+    assert_eq!(rooms, [past, other]);
 }

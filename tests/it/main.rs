@@ -12,6 +12,7 @@ mod bench;
 mod chat;
 mod cluster;
 mod contract;
+mod data;
 mod drain;
 mod fuzz;
 mod history;

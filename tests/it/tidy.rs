@@ -156,6 +156,7 @@ fn begins_paths_with(text: &str, foreign: &str) -> bool {
 fn a_foreign_crate_has_one_room() {
     let rooms = [
         ("redis", &["backplane/"][..]),
+        ("redb", &["backplane/local/store.rs"]),
         ("tungstenite", &["websocket/", "bench/"]),
         ("httparse", &["server/http/"]),
         ("icu_normalizer", &["message.rs"]),
@@ -217,7 +218,12 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
             continue;
         }
         let code = product(&text);
-        for way in ["thread::spawn", "Builder", "thread::scope"] {
+        for way in [
+            "thread::spawn",
+            " Builder",
+            "thread::Builder",
+            "thread::scope",
+        ] {
             assert!(!code.contains(way), "{} uses {way}", path.display());
         }
         let spawned = code.split("spawn_vital(\"").skip(1);
@@ -229,6 +235,7 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
         [
             "acceptor",
             "backplane",
+            "disk",
             "keeper",
             "publisher",
             "receipts",

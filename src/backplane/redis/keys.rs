@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use super::placement::{KEY_SYNTAX, SlotSet, tag};
 use crate::backplane::Draft;
@@ -93,6 +93,18 @@ impl Keys {
         format!("{}:log", self.channel(room))
     }
 
+    /// The keys of all logs, for SCAN.
+    pub(super) fn logs(&self) -> String {
+        format!("{}:{{*}}:log", self.prefix)
+    }
+
+    /// The room that this key of a log is of.
+    pub(super) fn room_of(&self, log: &str) -> Option<RoomName> {
+        let tag = log.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
+        let name = percent_decode_str(tag.strip_suffix("}:log")?).decode_utf8();
+        name.ok()?.parse().ok()
+    }
+
     pub(super) fn newest(&self, room: &RoomName) -> String {
         format!("{}:newest", self.channel(room))
     }
@@ -135,6 +147,11 @@ mod tests {
         let channel = |room: &str| keys.channel(&room.parse().expect("a name"));
         assert_eq!(channel("lobby"), "hubbub:{lobby}");
         assert_eq!(channel("}x{:%"), "hubbub:{%7Dx%7B%3A%25}");
+        for name in ["lobby", "}x{:%"] {
+            let room: RoomName = name.parse().expect("a name");
+            assert_eq!(keys.room_of(&keys.log(&room)), Some(room));
+        }
+        assert_eq!(keys.room_of("hubbub:instance:1:log"), None);
         let reference = |user: &str, reference: &str| {
             keys.reference(&Draft {
                 room: RoomName::lobby(),

@@ -9,12 +9,13 @@
 //! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
 //! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
+//! lists cheap; and [`archive`], for export and import. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
 //! [`news`], [`slot_map`] and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder
 //! knows the `redis` crate.
 
 mod placement;
 mod keys;
+mod archive;
 mod acknowledged;
 mod wire;
 mod nature;
@@ -63,7 +64,7 @@ use super::{
     Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, ShardState,
 };
 use crate::hub::Hub;
-use crate::message::{MessageId, RoomName, UserName};
+use crate::message::{Entry, MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
 
 /// The time-out of a batch of commands. With the time for an attempt to connect it stays below
@@ -229,6 +230,19 @@ impl Backplane for Redis {
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.shard(room)?.read(room, page, limit)
+    }
+
+    fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        let shards = self.router.shards();
+        let rooms: Result<Vec<_>, _> = shards.iter().map(|shard| shard.rooms()).collect();
+        let mut rooms = rooms?.concat();
+        rooms.sort();
+        rooms.dedup();
+        Ok(rooms)
+    }
+
+    fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {
+        self.shard(room)?.restore(room, entries, &self.retention)
     }
 
     fn began_after(&self, _id: MessageId) -> bool {

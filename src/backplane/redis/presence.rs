@@ -164,7 +164,7 @@ impl Presence {
         is_new
     }
 
-    fn share(&self) -> Share {
+    pub(super) fn share(&self) -> Share {
         lock(&self.share).clone()
     }
 

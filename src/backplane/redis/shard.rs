@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use redis::{Cmd, Value};
 
+use super::archive;
 use super::pipeline::{PendingCommand, Pipeline};
 use super::placement::Share;
 use super::presence::{Presence, Rounds, Users};
@@ -22,7 +23,7 @@ use crate::backplane::backlog::Backlog;
 use crate::backplane::{
     BackplaneError, Draft, Entrance, Excerpt, Receipt, Retention, ShardState, Stored,
 };
-use crate::message::{RoomName, UserName};
+use crate::message::{Entry, RoomName, UserName};
 use crate::protocol::Cursor;
 
 /// The most pages of logs that are read at a time. They may be large, and sends must not wait behind many
@@ -144,6 +145,36 @@ impl Shard {
     ) -> Result<Excerpt, BackplaneError> {
         let command = wire::read_excerpt(&self.to.keys, room, page, limit);
         wire::excerpt(&self.read_in_turn(&command)?, page, limit)
+    }
+
+    /// The rooms here that remember something.
+    pub(super) fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        let (mut rooms, mut cursor) = (Vec::new(), 0);
+        loop {
+            let answer = self.publisher.call(&archive::scan(&self.to.keys, cursor))?;
+            let (next, mut some) = archive::scanned(&self.to.keys, &answer)?;
+            rooms.append(&mut some);
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        let share = self.presence.share();
+        rooms.retain(|room| share.holds(room));
+        Ok(rooms)
+    }
+
+    pub(super) fn restore(
+        &self,
+        room: &RoomName,
+        entries: &[Entry],
+        retention: &Retention,
+    ) -> Result<(), BackplaneError> {
+        let command = archive::restore(&self.to.keys, room, entries, retention);
+        match archive::is_restored(&self.publisher.call(&command)?) {
+            true => Ok(()),
+            false => Err(BackplaneError::has_later(room)),
+        }
     }
 
     /// Sends a command whose answer may be large, once it is its turn.

@@ -65,6 +65,11 @@ impl Client {
         self.sends(Message::text(text));
     }
 
+    /// Says it. False if the server is gone.
+    pub(crate) fn says_or_ends(&mut self, text: &str) -> bool {
+        self.websocket.send(Message::text(text)).is_ok()
+    }
+
     /// Says it, unless the server no longer listens; what it says meanwhile is dropped.
     pub(crate) fn tries_to_say(&mut self, text: &str) -> bool {
         let said = self.websocket.send(Message::text(text)).is_ok();

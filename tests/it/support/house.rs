@@ -1,6 +1,7 @@
 //! Parts of the house in this process: a hub, a backplane (also one with a bug) and sessions, without
 //! sockets.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use hubbub::backplane::{
 };
 use hubbub::hub::Hub;
 use hubbub::hub::outbox::Queue;
-use hubbub::message::{InstanceId, MemberList, MessageId, Revision, RoomName, UserName};
+use hubbub::message::{Entry, InstanceId, MemberList, MessageId, Revision, RoomName, UserName};
 use hubbub::protocol::{Cursor, Event, json};
 use hubbub::server::config::Config;
 use hubbub::server::state::State;
@@ -28,9 +29,18 @@ fn retention(history_length: usize) -> Retention {
 }
 
 pub(crate) fn local(history_length: usize) -> (Arc<Hub>, Box<dyn Backplane>) {
+    embedded(history_length, None)
+}
+
+/// The embedded backplane with its messages in this folder.
+pub(crate) fn durable(history_length: usize, folder: &Path) -> (Arc<Hub>, Box<dyn Backplane>) {
+    embedded(history_length, Some(folder))
+}
+
+fn embedded(history_length: usize, data: Option<&Path>) -> (Arc<Hub>, Box<dyn Backplane>) {
     let hub = Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"));
-    let local = Local::start(Arc::clone(&hub), retention(history_length)).expect("a thread");
-    (hub, Box::new(local))
+    let local = Local::start(Arc::clone(&hub), retention(history_length), data);
+    (hub, Box::new(local.expect("a backplane")))
 }
 
 /// On these servers, with this prefix.
@@ -101,6 +111,12 @@ impl Backplane for Faulty {
     }
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.backplane.read(room, page, limit)
+    }
+    fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        self.backplane.rooms()
+    }
+    fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {
+        self.backplane.restore(room, entries)
     }
     fn began_after(&self, id: MessageId) -> bool {
         self.backplane.began_after(id)

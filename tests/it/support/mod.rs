@@ -4,6 +4,7 @@ pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod commands;
+pub(crate) mod folder;
 pub(crate) mod house;
 pub(crate) mod hubbub;
 pub(crate) mod lesson;

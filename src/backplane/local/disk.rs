@@ -1,0 +1,191 @@
+//! The disk: the thread that commits to the [`Store`], so that a disk that is slow, full or broken holds up nothing
+//! else.
+//!
+//! There is one commit at a time, and each is answered with whether it is on disk. After an error the thread opens
+//! the file again, until that works and a proof can be written; then it tells what became of the commit.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{error, info};
+
+use super::log::{Forgotten, Record};
+use super::store::Store;
+use crate::backoff::Backoff;
+use crate::backplane::ShardState;
+use crate::metrics;
+use crate::threads;
+use crate::threads::lock;
+
+/// The ceiling of the first and of the longest wait between two attempts to open the file again.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+const AGAIN_CAP: Duration = Duration::from_secs(1);
+
+/// What is written together.
+pub(super) struct Batch {
+    /// In the order of their positions.
+    pub(super) records: Vec<Record>,
+    pub(super) forgotten: Forgotten,
+    /// What all that is stored takes, in bytes, about.
+    pub(super) needed: usize,
+}
+
+/// Called with a batch and whether it is on disk.
+pub(super) type OnCommitted = Box<dyn Fn(Batch, bool) + Send>;
+
+/// The handle of the thread.
+pub(super) struct Disk {
+    batches: Mutex<Option<Sender<Batch>>>,
+    condition: Arc<Condition>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How the disk is.
+struct Condition {
+    path: PathBuf,
+    /// Why it takes no messages.
+    trouble: Mutex<Option<String>>,
+    losses: AtomicU64,
+}
+
+impl Disk {
+    /// Starts the thread.
+    pub(super) fn start(store: Store, on_committed: OnCommitted) -> io::Result<Self> {
+        let condition = Arc::new(Condition {
+            path: store.path().to_owned(),
+            trouble: Mutex::default(),
+            losses: AtomicU64::new(0),
+        });
+        metrics::DATA_BYTES.set(store.length() as usize);
+        // There is one commit at a time.
+        let (batches, queue) = crossbeam_channel::bounded(1);
+        let committer = Committer {
+            store: Some(store),
+            condition: Arc::clone(&condition),
+            on_committed,
+        };
+        let thread = threads::spawn_vital("disk", move || committer.run(&queue))?;
+        Ok(Self {
+            batches: Mutex::new(Some(batches)),
+            condition,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// The last batch was answered, so the disk is well.
+    pub(super) fn is_well(&self) {
+        *lock(&self.condition.trouble) = None;
+    }
+
+    /// Writes a batch. The one before must have been answered.
+    pub(super) fn commit(&self, batch: Batch) {
+        // There is room, and the thread ends only after `close`.
+        let batches = lock(&self.batches).clone();
+        let _ = batches.map(|batches| batches.try_send(batch).is_ok());
+    }
+
+    /// The disk takes longer than it may.
+    pub(super) fn is_slow(&self) {
+        lock(&self.condition.trouble).get_or_insert_with(|| "it does not answer".to_owned());
+    }
+
+    /// Why it takes no messages.
+    pub(super) fn trouble(&self) -> Option<String> {
+        lock(&self.condition.trouble).clone()
+    }
+
+    pub(super) fn state(&self, waiting: usize) -> ShardState {
+        let trouble = self.trouble();
+        ShardState {
+            name: self.condition.path.display().to_string(),
+            trouble: trouble.map(|why| format!("the disk takes no messages: {why}")),
+            waiting,
+            losses: self.condition.losses.load(Ordering::Relaxed),
+            cuts: 0,
+        }
+    }
+
+    /// Ends the thread. One that waits for a disk that does not answer is left behind.
+    pub(super) fn close(&self) {
+        drop(lock(&self.batches).take());
+        let thread = lock(&self.thread).take();
+        if self.trouble().is_none() {
+            // A panic there has been reported by its own thread.
+            let _ = thread.map(JoinHandle::join);
+        }
+    }
+}
+
+/// The thread's own state.
+struct Committer {
+    /// `None` while the file is closed, after an error.
+    store: Option<Store>,
+    condition: Arc<Condition>,
+    on_committed: OnCommitted,
+}
+
+impl Committer {
+    fn run(mut self, queue: &Receiver<Batch>) {
+        while let Ok(batch) = queue.recv() {
+            let Some(is_stored) = self.commit(&batch, queue) else {
+                return;
+            };
+            let needed = batch.needed as u64;
+            (self.on_committed)(batch, is_stored);
+            if let Some(store) = &mut self.store {
+                if let Err(why) = store.give_space_back(needed) {
+                    // The next commit fails as well, and is told.
+                    error!("{}: {why}", self.condition.path.display());
+                }
+                metrics::DATA_BYTES.set(store.length() as usize);
+            }
+        }
+    }
+
+    /// Whether the batch is on disk. `None` if the backplane closes meanwhile.
+    fn commit(&mut self, batch: &Batch, queue: &Receiver<Batch>) -> Option<bool> {
+        let written = self.write(batch);
+        let Err(why) = written else {
+            return Some(true);
+        };
+        error!("{why}: messages are refused until the disk takes them again");
+        self.condition.losses.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.condition.trouble) = Some(why);
+        let mut backoff = Backoff::new(AGAIN_FIRST, AGAIN_CAP);
+        loop {
+            // Nothing comes before this batch is answered.
+            if let Err(RecvTimeoutError::Disconnected) = queue.recv_timeout(backoff.next()) {
+                return None;
+            }
+            match self.reopen() {
+                Ok(()) => break,
+                Err(why) => *lock(&self.condition.trouble) = Some(why),
+            }
+        }
+        info!("{} takes messages again", self.condition.path.display());
+        let last = batch.records.last();
+        let store = self.store.as_ref();
+        Some(last.is_some_and(|last| store.is_some_and(|store| store.has(last.position))))
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), String> {
+        let Some(store) = &mut self.store else {
+            return Err("it is closed".to_owned());
+        };
+        store.commit(&batch.records, &batch.forgotten)?;
+        metrics::COMMITS.count();
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        // The file is locked while it is open.
+        self.store = None;
+        self.store = Some(Store::reopened(&self.condition.path)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! The sequencer: the thread that puts all messages of this instance in order.
+//!
+//! It takes drafts a batch at a time. Each batch is planned, committed to disk if there is one, taken into the logs,
+//! delivered and acknowledged; what comes meanwhile waits for the next. Notices wait with the messages, so that
+//! none overtakes another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::Shared;
+use super::disk::Batch;
+use super::log::{Plan, Record};
+use crate::backplane::backlog::Place;
+use crate::backplane::{BackplaneError, Draft, Receipt, Stored};
+use crate::hub::{Delivery, Pace};
+use crate::message::{Entry, Notice, RoomName};
+use crate::metrics;
+use crate::threads::lock;
+
+/// The pause between two looks at the graces.
+const GRACES: Duration = Duration::from_millis(250);
+
+/// The pause between two looks at old refs and logs.
+const FORGETTING: Duration = Duration::from_secs(10);
+
+/// The most that is stored together.
+const BATCH_MESSAGES: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// A commit that takes longer is not waited for. Twice this stays /// below
+/// [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
+const COMMIT_WITHIN: Duration = Duration::from_millis(1250);
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    Do(Waiting),
+    /// The batch was committed, or is not on disk.
+    Committed(Batch, bool),
+    Stop,
+}
+
+/// What waits for its batch.
+pub(super) enum Waiting {
+    Message(Draft, Receipt, Place),
+    Notice(RoomName, Notice),
+    /// Messages that have an id, and where to tell the outcome.
+    Past(RoomName, Vec<Entry>, OnRestored),
+}
+
+type OnRestored = Sender<Result<(), BackplaneError>>;
+
+/// What is told once a batch is stored.
+enum Step {
+    /// The outcome of a message; a new one is the batch's next record.
+    Message(Result<Stored, BackplaneError>, Receipt, Place),
+    Notice(RoomName, Notice),
+    /// The outcome for so many of the batch's next records, which nobody hears.
+    Past(usize, Result<(), BackplaneError>, OnRestored),
+}
+
+/// A batch that the disk has now.
+struct Commit {
+    steps: Vec<Step>,
+    begun: Instant,
+}
+
+/// The thread's own state.
+pub(super) struct Sequencer {
+    shared: Arc<Shared>,
+    waiting: VecDeque<Waiting>,
+    commit: Option<Commit>,
+    forget_at: Instant,
+    stops: bool,
+}
+
+impl Sequencer {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            waiting: VecDeque::new(),
+            commit: None,
+            forget_at: Instant::now(),
+            stops: false,
+        }
+    }
+
+    /// Runs until it is told to stop, and all that waits is answered.
+    pub(super) fn run(mut self, queue: &Receiver<Job>) {
+        let mut next_graces = Instant::now() + GRACES;
+        while !self.is_done() {
+            let next_flush = self.shared.hub.flush_due(Instant::now(), |_| true);
+            let wait_until = next_flush.map_or(next_graces, |next| next.min(next_graces));
+            match queue.recv_deadline(wait_until) {
+                Ok(job) => self.take(job, queue),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // The answer of the disk stands behind all that came meanwhile.
+            while (self.commit.is_some() || self.waiting.len() < BATCH_MESSAGES)
+                && let Ok(job) = queue.try_recv()
+            {
+                self.take(job, queue);
+            }
+            let now = Instant::now();
+            self.give_up_what_is_late(now);
+            self.forget(now, queue);
+            while self.commit.is_none() && !self.waiting.is_empty() {
+                self.store(queue);
+            }
+            if now >= next_graces {
+                self.shared.expire_graces(now);
+                next_graces = now + GRACES;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.stops && self.waiting.is_empty() && (self.commit.is_none() || self.is_in_trouble())
+    }
+
+    fn is_in_trouble(&self) -> bool {
+        let disk = self.shared.disk.as_ref();
+        disk.is_some_and(|disk| disk.trouble().is_some())
+    }
+
+    fn take(&mut self, job: Job, queue: &Receiver<Job>) {
+        match job {
+            Job::Do(waiting) => self.waiting.push_back(waiting),
+            Job::Committed(batch, is_stored) => self.committed(batch, is_stored, queue),
+            Job::Stop => self.stops = true,
+        }
+    }
+
+    /// Forgets what is too old, when it is time.
+    fn forget(&mut self, now: Instant, queue: &Receiver<Job>) {
+        if now < self.forget_at || self.commit.is_some() {
+            return;
+        }
+        self.forget_at = now + FORGETTING;
+        lock(&self.shared.logs).forget(now);
+        // The disk forgets it, even if nobody says anything.
+        self.store(queue);
+    }
+
+    /// Begins to store what waits, or as much as fits into a batch.
+    fn store(&mut self, queue: &Receiver<Job>) {
+        let now = Instant::now();
+        let mut plan = Plan::default();
+        let mut steps = Vec::with_capacity(self.waiting.len().min(BATCH_MESSAGES));
+        let mut bytes = 0;
+        let mut logs = lock(&self.shared.logs);
+        while steps.len() < BATCH_MESSAGES
+            && bytes < BATCH_BYTES
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            steps.push(match waiting {
+                Waiting::Message(draft, receipt, place) => {
+                    bytes += draft.text.len();
+                    Step::Message(logs.plan(&mut plan, draft, now), receipt, place)
+                }
+                Waiting::Notice(room, notice) => Step::Notice(room, notice),
+                Waiting::Past(room, entries, tell) => {
+                    let before = plan.records.len();
+                    let outcome = logs.plan_past(&mut plan, &room, entries);
+                    Step::Past(plan.records.len() - before, outcome, tell)
+                }
+            });
+        }
+        let forgotten = logs.take_forgotten();
+        let needed = logs.bytes();
+        drop(logs);
+        metrics::HISTORY_BYTES.set(needed);
+        let records = plan.records;
+        match &self.shared.disk {
+            Some(disk) if !(records.is_empty() && forgotten.is_empty()) => {
+                disk.commit(Batch {
+                    records,
+                    forgotten,
+                    needed,
+                });
+                self.commit = Some(Commit { steps, begun: now });
+            }
+            _ => self.shared.tell(records, steps, queue.is_empty()),
+        }
+    }
+
+    /// The disk has answered.
+    fn committed(&mut self, batch: Batch, is_stored: bool, queue: &Receiver<Job>) {
+        let steps = self.commit.take().map_or(Vec::new(), |commit| commit.steps);
+        if let Some(disk) = &self.shared.disk {
+            disk.is_well();
+        }
+        if is_stored {
+            self.shared.tell(batch.records, steps, queue.is_empty());
+        } else {
+            lock(&self.shared.logs).forget_again(&batch.forgotten);
+            self.shared.refuse(steps, &BackplaneError::DiskUnavailable);
+        }
+    }
+
+    /// Answers what the disk does not store in time. The batch that it has may be stored yet, and is delivered then.
+    fn give_up_what_is_late(&mut self, now: Instant) {
+        let (Some(disk), Some(commit)) = (&self.shared.disk, &mut self.commit) else {
+            return;
+        };
+        if now.duration_since(commit.begun) > COMMIT_WITHIN {
+            disk.is_slow();
+        }
+        if disk.trouble().is_none() {
+            return;
+        }
+        let unknown = std::mem::take(&mut commit.steps);
+        self.shared.refuse(unknown, &BackplaneError::DiskSilent);
+        let late = self.waiting.drain(..).map(|waiting| match waiting {
+            Waiting::Message(_, receipt, place) => {
+                Step::Message(Err(BackplaneError::DiskUnavailable), receipt, place)
+            }
+            Waiting::Notice(room, notice) => Step::Notice(room, notice),
+            Waiting::Past(_, _, tell) => Step::Past(0, Err(BackplaneError::DiskUnavailable), tell),
+        });
+        let late = late.collect();
+        self.shared.refuse(late, &BackplaneError::DiskUnavailable);
+    }
+}
+
+impl Shared {
+    /// Takes messages that are stored into the logs, delivers them, and answers their senders. `is_calm`: nothing
+    /// else waits.
+    fn tell(&self, records: Vec<Record>, steps: Vec<Step>, is_calm: bool) {
+        {
+            let (mut logs, now) = (lock(&self.logs), Instant::now());
+            for record in &records {
+                logs.take_in(record, now);
+            }
+        }
+        let mut records = records.into_iter();
+        let mut left = steps.len();
+        for step in steps {
+            left -= 1;
+            let pace = match is_calm && left == 0 {
+                true => Pace::Calm,
+                false => Pace::Busy,
+            };
+            match step {
+                Step::Message(outcome, receipt, _place) => {
+                    let is_new = matches!(&outcome, Ok(stored) if !stored.duplicate);
+                    if is_new && let Some(record) = records.next() {
+                        self.deliver(record, pace);
+                    }
+                    self.answer(receipt, outcome);
+                }
+                Step::Notice(room, notice) => {
+                    self.hub.deliver(&room, Delivery::Notice(notice), pace);
+                }
+                Step::Past(count, outcome, tell) => {
+                    records.by_ref().take(count).for_each(drop);
+                    let _ = tell.send(outcome);
+                }
+            }
+        }
+        // The senders of the others were told that it is not known.
+        records.for_each(|record| self.deliver(record, Pace::Busy));
+    }
+
+    fn deliver(&self, record: Record, pace: Pace) {
+        let entries = Delivery::Messages(vec![record.entry]);
+        self.hub.deliver(&record.room, entries, pace);
+    }
+
+    fn answer(&self, receipt: Receipt, outcome: Result<Stored, BackplaneError>) {
+        receipt(outcome);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Answers the senders of messages that are not stored. Notices are told.
+    fn refuse(&self, steps: Vec<Step>, why: &BackplaneError) {
+        for step in steps {
+            match step {
+                Step::Message(_, receipt, _place) => self.answer(receipt, Err(why.clone())),
+                Step::Notice(room, notice) => {
+                    self.hub
+                        .deliver(&room, Delivery::Notice(notice), Pace::Busy);
+                }
+                Step::Past(_, _, tell) => {
+                    let _ = tell.send(Err(why.clone()));
+                }
+            }
+        }
+    }
+
+    fn expire_graces(&self, now: Instant) {
+        let mut roster = lock(&self.roster);
+        for change in roster.expire(now) {
+            self.announce(Some(change));
+        }
+    }
+}

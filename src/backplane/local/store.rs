@@ -1,0 +1,475 @@
+//! The store: the embedded backplane's messages on disk, in one file, by `redb`
+//! (<https://docs.rs/redb>, a B-tree that copies what it changes). Nothing else uses that crate.
+//!
+//! A commit is on disk as a whole or not at all. Messages are stored under their [`Position`], so that a commit
+//! writes at one place of the tree, however many rooms it is about. Reads are served from memory ([`Logs`]); the file
+//! is read once, at start.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use redb::{
+    CommitError, CompactionError, Database, DatabaseError, ReadableDatabase, ReadableTable,
+    StorageError, TableDefinition, TableError, TransactionError,
+};
+
+use super::log::{Forgotten, Logs, Position, Record, now_as_id};
+use crate::message::{Entry, Message, MessageId, UserName};
+use crate::protocol::Ref;
+
+/// The version of the tables below. A file of a later version is refused.
+const FORMAT: u64 = 1;
+
+/// The file in the folder.
+const FILE: &str = "hubbub.redb";
+
+/// The bytes of the file that `redb` keeps in memory.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// An id: milliseconds and number.
+type Id = (u64, u64);
+
+/// "format", "last" (the greatest position), "began" (milliseconds: when the file was made).
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// Position -> room, id, predecessor (0-0 for none), author, text.
+type Row = (&'static str, Id, Id, &'static str, &'static str);
+const MESSAGES: TableDefinition<'_, Position, Row> = TableDefinition::new("messages");
+
+/// Position of the message -> room, author, ref, id.
+type RefRow = (&'static str, &'static str, &'static str, Id);
+const REFS: TableDefinition<'_, Position, RefRow> = TableDefinition::new("refs");
+
+/// Room without messages -> its newest id.
+const TAILS: TableDefinition<'_, &str, Id> = TableDefinition::new("tails");
+
+/// What is written, and removed, to see whether the disk takes writes.
+const PROOF: TableDefinition<'_, (), &[u8]> = TableDefinition::new("proof");
+
+/// The file is rewritten when it has this much more than its messages need, and this many times as much.
+const SPARSE_BYTES: u64 = 16 << 20;
+const SPARSE_TIMES: u64 = 4;
+
+/// Rewriting it takes seconds if more than this is left to be kept.
+const MOST_REWRITTEN: u64 = 128 << 20;
+
+/// Why the data in a folder cannot be used. The operator acts next.
+#[derive(Debug)]
+pub struct StoreError {
+    path: PathBuf,
+    why: Trouble,
+}
+
+#[derive(Debug)]
+enum Trouble {
+    InUse,
+    Damaged(String),
+    Foreign,
+    Newer(u64),
+    Io(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot use {}: ", self.path.display())?;
+        match &self.why {
+            Trouble::InUse => f.write_str("another process has it open"),
+            Trouble::Damaged(why) => write!(
+                f,
+                "it is damaged ({why}). Nothing was changed; put a copy back, or move it away to start anew"
+            ),
+            Trouble::Foreign => f.write_str("it is no file of hubbub's"),
+            Trouble::Newer(format) => write!(f, "a newer hubbub wrote it (format {format})"),
+            Trouble::Io(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// The file.
+pub(super) struct Store {
+    path: PathBuf,
+    database: Database,
+    /// When it was made.
+    began: MessageId,
+}
+
+impl Store {
+    /// Opens the file in this folder, and makes both if they are missing. The whole file is checked, and one that
+    /// is damaged is left as it is.
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let fail = |why| StoreError {
+            path: path.clone(),
+            why,
+        };
+        // Only this user may read what was said.
+        let folder_made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        folder_made.map_err(|error| fail(error.into()))?;
+        if !path.exists() {
+            make(&path).map_err(fail)?;
+        }
+        let (database, began) = open(&path).map_err(fail)?;
+        // A file that was just made is in its folder after a crash, too.
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| fail(error.into()))?;
+        Ok(Self {
+            path,
+            database,
+            began,
+        })
+    }
+
+    /// Opens the file again after an error, and proves that it takes writes.
+    pub(super) fn reopened(path: &Path) -> Result<Self, String> {
+        let opened = open(path).and_then(|(database, began)| {
+            let store = Self {
+                path: path.to_owned(),
+                database,
+                began,
+            };
+            store.prove()?;
+            Ok(store)
+        });
+        opened.map_err(|why| {
+            let path = path.to_owned();
+            StoreError { path, why }.to_string()
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The first id that could be of this file.
+    pub(super) fn began(&self) -> MessageId {
+        self.began
+    }
+
+    /// The file's length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// Gives all that is stored to the logs.
+    pub(super) fn load(&self, logs: &mut Logs, now: Instant) -> Result<(), StoreError> {
+        self.read_all(logs, now).map_err(|why| StoreError {
+            path: self.path.clone(),
+            why,
+        })
+    }
+
+    fn read_all(&self, logs: &mut Logs, now: Instant) -> Result<(), Trouble> {
+        let stored = self.database.begin_read()?;
+        for row in stored.open_table(TAILS)?.iter()? {
+            let (room, id) = row?;
+            logs.restore_tail(&name(room.value())?, id_of(id.value()), now);
+        }
+        for row in stored.open_table(MESSAGES)?.iter()? {
+            let (position, row) = row?;
+            logs.restore(&record(position.value(), row.value())?, now);
+        }
+        for row in stored.open_table(REFS)?.iter()? {
+            let (position, row) = row?;
+            let (room, from, reference, id) = row.value();
+            let reference = Ref::try_from(reference.to_owned()).map_err(Trouble::Damaged)?;
+            let by = (name::<UserName>(from)?, reference);
+            logs.restore_ref(position.value(), &name(room)?, by, id_of(id), now);
+        }
+        Ok(())
+    }
+
+    /// Stores messages and forgets others, all of it or nothing. Returns once it is on disk. The error is a
+    /// sentence; after one, the store must be [opened again](Self::reopened).
+    pub(super) fn commit(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), String> {
+        let written = self.write(records, forgotten);
+        written.map_err(|why| {
+            let path = self.path.clone();
+            StoreError { path, why }.to_string()
+        })
+    }
+
+    fn write(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), Trouble> {
+        let changes = self.database.begin_write()?;
+        {
+            let mut messages = changes.open_table(MESSAGES)?;
+            let mut refs = changes.open_table(REFS)?;
+            let mut tails = changes.open_table(TAILS)?;
+            for position in &forgotten.messages {
+                messages.remove(position)?;
+            }
+            for position in &forgotten.refs {
+                refs.remove(position)?;
+            }
+            for (room, tail) in &forgotten.tails {
+                match tail {
+                    Some(id) => tails.insert(room.as_str(), (id.millis, id.number))?,
+                    None => tails.remove(room.as_str())?,
+                };
+            }
+            for record in records {
+                let Entry { message, prev, .. } = &record.entry;
+                let id = (message.id.millis, message.id.number);
+                let prev = prev.map_or((0, 0), |prev| (prev.millis, prev.number));
+                let (room, from) = (record.room.as_str(), message.from.as_str());
+                let row = (room, id, prev, from, message.text.as_str());
+                messages.insert(record.position, row)?;
+                if let Some(reference) = &record.reference {
+                    refs.insert(record.position, (room, from, reference.as_str(), id))?;
+                }
+            }
+            if let Some(last) = records.last() {
+                changes.open_table(META)?.insert("last", last.position)?;
+            }
+        }
+        Ok(changes.commit()?)
+    }
+
+    /// Whether this message is stored, or was.
+    pub(super) fn has(&self, position: Position) -> bool {
+        let last = || -> Result<_, Trouble> {
+            let stored = self.database.begin_read()?;
+            let last = stored.open_table(META)?.get("last")?;
+            Ok(last.map(|last| last.value()))
+        };
+        last().is_ok_and(|last| last.is_some_and(|last| last >= position))
+    }
+
+    /// Shows that as much as a large commit can be stored.
+    fn prove(&self) -> Result<(), Trouble> {
+        const PROOF_BYTES: usize = 2 << 20;
+        let changes = self.database.begin_write()?;
+        changes
+            .open_table(PROOF)?
+            .insert((), &vec![0; PROOF_BYTES][..])?;
+        changes.commit()?;
+        let changes = self.database.begin_write()?;
+        changes.open_table(PROOF)?.remove(())?;
+        Ok(changes.commit()?)
+    }
+
+    /// Gives space back to the disk if most of the file is empty. `needed` is what its messages take, in bytes.
+    pub(super) fn give_space_back(&mut self, needed: u64) -> Result<(), String> {
+        let is_sparse = self.length() > needed * SPARSE_TIMES + SPARSE_BYTES;
+        if !is_sparse || needed > MOST_REWRITTEN {
+            return Ok(());
+        }
+        match self.database.compact() {
+            Ok(_) => Ok(()),
+            Err(CompactionError::Storage(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Opens the file, which is there.
+fn open(path: &Path) -> Result<(Database, MessageId), Trouble> {
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .open(path)?;
+    let stored = database.begin_read()?;
+    let meta = match stored.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Err(Trouble::Foreign),
+        meta => meta?,
+    };
+    let value = |name: &str| Ok::<_, Trouble>(meta.get(name)?.map(|value| value.value()));
+    let known = (value("format")?, value("began")?);
+    drop(stored);
+    match known {
+        (Some(FORMAT), Some(millis)) => Ok((database, MessageId { millis, number: 0 })),
+        (Some(newer), _) => Err(Trouble::Newer(newer)),
+        (None, _) => Err(Trouble::Foreign),
+    }
+}
+
+/// Makes the file. It has its name only once it is whole, or a crash could leave one that nobody can use.
+fn make(path: &Path) -> Result<(), Trouble> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Database::create(&beside)?;
+    let changes = database.begin_write()?;
+    {
+        let mut meta = changes.open_table(META)?;
+        meta.insert("format", FORMAT)?;
+        meta.insert("began", now_as_id().millis)?;
+        changes.open_table(MESSAGES)?;
+        changes.open_table(REFS)?;
+        changes.open_table(TAILS)?;
+    }
+    changes.commit()?;
+    drop(database);
+    Ok(fs::rename(beside, path)?)
+}
+
+fn id_of((millis, number): Id) -> MessageId {
+    MessageId { millis, number }
+}
+
+fn name<T: std::str::FromStr>(text: &str) -> Result<T, Trouble> {
+    text.parse()
+        .map_err(|_| Trouble::Damaged(format!("{text:?} is no name")))
+}
+
+fn record(position: Position, row: (&str, Id, Id, &str, &str)) -> Result<Record, Trouble> {
+    let (room, id, prev, from, text) = row;
+    let id = id_of(id);
+    let prev = Some(id_of(prev)).filter(|&prev| prev != MessageId::ZERO);
+    let message = Message {
+        id,
+        from: name(from)?,
+        text: text.to_owned(),
+        at: id.millis,
+    };
+    let via = None;
+    Ok(Record {
+        position,
+        room: name(room)?,
+        entry: Entry { message, prev, via },
+        reference: None,
+    })
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}
+
+impl From<StorageError> for Trouble {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Corrupted(why) => Self::Damaged(why),
+            StorageError::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Foreign,
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+impl From<DatabaseError> for Trouble {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse,
+            DatabaseError::Storage(error) => error.into(),
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+impl From<TransactionError> for Trouble {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Storage(error) => error.into(),
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+impl From<TableError> for Trouble {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Storage(error) => error.into(),
+            // The tables are not ours.
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<CommitError> for Trouble {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Storage(error) => error.into(),
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::local::log::Plan;
+    use crate::backplane::{Draft, Retention};
+    use crate::message::RoomName;
+    use crate::protocol::Cursor;
+    use std::time::Duration;
+
+    const KEPT: usize = 3;
+
+    fn logs() -> Logs {
+        Logs::new(Retention {
+            history_length: KEPT,
+            history_ttl: Duration::from_secs(60),
+            history_bytes: 1 << 20,
+            presence_ttl: Duration::from_secs(30),
+            presence_grace: Duration::ZERO,
+        })
+    }
+
+    /// Says it, and commits.
+    fn say(store: &Store, logs: &mut Logs, text: &str, now: Instant) -> MessageId {
+        let draft = Draft {
+            room: RoomName::lobby(),
+            from: "alice".parse().expect("a name"),
+            text: text.to_owned(),
+            reference: Some(text.to_owned().try_into().expect("a ref")),
+            via: None,
+        };
+        let mut plan = Plan::default();
+        let stored = logs.plan(&mut plan, draft, now).expect("it is planned");
+        let forgotten = logs.take_forgotten();
+        store.commit(&plan.records, &forgotten).expect("a commit");
+        plan.records.iter().for_each(|one| logs.take_in(one, now));
+        stored.id
+    }
+
+    #[test]
+    fn what_is_committed_is_loaded_and_what_is_forgotten_is_not() {
+        let name = format!("hubbub-store-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let (now, lobby) = (Instant::now(), RoomName::lobby());
+        let store = Store::open(&folder).expect("a store");
+        let began = store.began();
+        let mut before = logs();
+        let ids = ["a", "b", "c", "d", "e"].map(|text| say(&store, &mut before, text, now));
+        assert!(store.has(4) && !store.has(5));
+        let why = Store::open(&folder)
+            .err()
+            .expect("it is in use")
+            .to_string();
+        assert!(why.contains("another process"), "{why}");
+        drop(store);
+        let store = Store::open(&folder).expect("it is there");
+        assert_eq!(store.began(), began);
+        let mut after = logs();
+        store.load(&mut after, now).expect("all of it");
+        let read = |logs: &Logs| logs.excerpt(&lobby, Cursor::Newest, 9).entries;
+        assert_eq!(read(&after), read(&before));
+        assert_eq!(read(&after).len(), KEPT);
+        // A ref outlasts its message.
+        assert_eq!(say(&store, &mut after, "a", now), ids[0]);
+        // A room whose past is forgotten knows its newest id.
+        after.forget(now + Duration::from_secs(400));
+        store
+            .commit(&[], &after.take_forgotten())
+            .expect("a commit");
+        drop(store);
+        let store = Store::open(&folder).expect("it is there");
+        let mut last = logs();
+        store.load(&mut last, now).expect("all of it");
+        assert_eq!(read(&last), []);
+        assert_eq!(last.tail(&lobby), Some(ids[4]));
+        let again = say(&store, &mut last, "a", now);
+        assert!(again > ids[4], "its ref is forgotten, too");
+        assert_eq!(read(&last)[0].prev, Some(ids[4]));
+        drop(store);
+        fs::remove_dir_all(folder).expect("it is gone");
+    }
+}

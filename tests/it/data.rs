@@ -1,0 +1,462 @@
+//! `--data`: one binary that remembers, through restarts and crashes, and on a disk that is full.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, get, metric};
+use crate::support::folder::Folder;
+use crate::support::hubbub::{Hubbub, command, refuses};
+use crate::support::until;
+
+/// How often the server is killed, unless the environment says otherwise.
+const KILLS: usize = 25;
+
+fn on(folder: &Folder) -> Hubbub {
+    Hubbub::with(&["--data", folder.text()])
+}
+
+fn send(text: &str, reference: &str) -> Value {
+    json!({"type": "send", "room": "lobby", "text": text, "ref": reference})
+}
+
+/// Joins the lobby from this id on.
+fn resume(client: &mut Client, since: &Value) -> Value {
+    client.asks(&json!({"type": "join", "room": "lobby", "since": since}));
+    client.event_of("room")
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart_and_so_are_refs() {
+    let folder = Folder::new();
+    let mut hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let say = |client: &mut Client, text: &str| {
+        client.asks(&send(text, text));
+        client.event_of("sent")
+    };
+    let first = say(&mut alice, "one");
+    let second = say(&mut alice, "two");
+    hubbub.signal(Signal::SIGTERM);
+    assert!(hubbub.ends().success());
+    let hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    let room = resume(&mut alice, &first["id"]);
+    assert_eq!(room["recovered"], true, "{room}");
+    assert_eq!(room["messages"][0]["text"], "two");
+    assert_eq!(room["last"], second["id"]);
+    // A retry is the same message.
+    let again = say(&mut alice, "two");
+    assert_eq!(again["id"], second["id"]);
+    assert_eq!(again["duplicate"], true);
+    let third = say(&mut alice, "three");
+    let mut bob = Client::json(hubbub.address(), "bob");
+    let room = resume(&mut bob, &second["id"]);
+    assert_eq!(room["recovered"], true, "the chain goes on: {room}");
+    assert_eq!(room["last"], third["id"]);
+}
+
+#[test]
+fn a_client_of_the_time_before_the_data_is_told_that_the_server_began_anew() {
+    let folder = Folder::new();
+    let hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    let room = resume(&mut alice, &json!("1000-0"));
+    assert_eq!(
+        (&room["recovered"], &room["anew"]),
+        (&json!(false), &json!(true))
+    );
+}
+
+/// All messages of the lobby after this id, and what the room said about them. Large ones come one by one.
+fn all_since(client: &mut Client, since: &Value, count: usize) -> (Value, Vec<Value>) {
+    let room = resume(client, since);
+    let mut messages = room["messages"].as_array().expect("messages").clone();
+    while messages.len() < count {
+        messages.push(client.event_of("message"));
+    }
+    (room, messages)
+}
+
+/// One user in a room of their own, through many lives of the server.
+struct Speaker {
+    name: String,
+    /// The texts that were sent and not acknowledged yet.
+    unanswered: VecDeque<String>,
+    /// Text -> the id that it was acknowledged with.
+    acknowledged: BTreeMap<String, String>,
+    /// What the room's log told, each text once.
+    log: HashSet<String>,
+    /// The ids of those, too.
+    told: BTreeMap<String, String>,
+    last: String,
+    count: usize,
+}
+
+impl Speaker {
+    fn new(number: usize) -> Self {
+        Self {
+            name: format!("speaker-{number}"),
+            unanswered: VecDeque::new(),
+            acknowledged: BTreeMap::new(),
+            log: HashSet::new(),
+            told: BTreeMap::new(),
+            last: "0-0".to_owned(),
+            count: 0,
+        }
+    }
+
+    /// Speaks until the server is gone, or has answered so many messages.
+    fn speak(&mut self, address: SocketAddr, most: usize) {
+        let mut client = Client::json(address, &self.name);
+        let room = self.name.clone();
+        client.asks(&json!({"type": "join", "room": room, "since": self.last}));
+        let Ok(entered) = client.hears_or_ends() else {
+            return;
+        };
+        let entered: Value = serde_json::from_str(&entered).expect("JSON");
+        assert_eq!(entered["recovered"], true, "{}: {entered}", self.last);
+        for message in entered["messages"].as_array().expect("messages") {
+            self.hears(message);
+        }
+        for (text, id) in &self.acknowledged {
+            assert_eq!(
+                self.told.get(text),
+                Some(id),
+                "{text:?} was acknowledged, and is not in {entered}"
+            );
+        }
+        let again: Vec<_> = self.unanswered.iter().cloned().collect();
+        let say = |client: &mut Client, text: &str| {
+            let send = json!({"type": "send", "room": room, "text": text, "ref": text});
+            client.says_or_ends(&send.to_string())
+        };
+        let mut is_there = again.iter().all(|text| say(&mut client, text));
+        let mut answered = 0;
+        while is_there && answered < most {
+            if self.unanswered.len() < 16 {
+                let text = format!("{} {}", self.name, self.count);
+                self.count += 1;
+                self.unanswered.push_back(text.clone());
+                is_there = say(&mut client, &text);
+            }
+            while is_there && self.unanswered.len() >= 16 {
+                let Ok(event) = client.hears_or_ends() else {
+                    return;
+                };
+                let event: Value = serde_json::from_str(&event).expect("JSON");
+                match event["type"].as_str().expect("a type") {
+                    "message" => self.hears(&event),
+                    "sent" => {
+                        let text = event["ref"].as_str().expect("a ref").to_owned();
+                        self.unanswered.retain(|other| *other != text);
+                        let id = event["id"].as_str().expect("an id").to_owned();
+                        self.acknowledged.insert(text, id);
+                        answered += 1;
+                    }
+                    "joined" | "left" => {}
+                    other => panic!("{other}: {event}"),
+                }
+            }
+        }
+    }
+
+    /// The room's next message.
+    fn hears(&mut self, message: &Value) {
+        let [id, text] = ["id", "text"].map(|field| message[field].as_str().expect("text"));
+        assert!(place(id) > place(&self.last), "{id} after {}", self.last);
+        assert!(self.log.insert(text.to_owned()), "{text:?} is told twice");
+        self.told.insert(text.to_owned(), id.to_owned());
+        self.last = id.to_owned();
+    }
+}
+
+/// Numbers by chance, and the same each time. A linear congruence is dice enough.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        let Self(state) = self;
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+}
+
+/// An id as numbers, which sort as ids do.
+fn place(id: &str) -> (u64, u64) {
+    let (millis, number) = id.split_once('-').expect("two numbers");
+    (
+        millis.parse().expect("a number"),
+        number.parse().expect("a number"),
+    )
+}
+
+#[test]
+fn killed_at_any_moment_it_has_all_that_it_acknowledged_and_everything_once() {
+    let kills =
+        std::env::var("HUBBUB_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let folder = Folder::new();
+    let mut speakers: Vec<Speaker> = (0..4).map(Speaker::new).collect();
+    let mut dice = Dice(17);
+    for _ in 0..kills {
+        let lives = Duration::from_micros(2000 + dice.roll() % 60_000);
+        let mut hubbub = on(&folder);
+        let address = hubbub.address();
+        thread::scope(|scope| {
+            for speaker in &mut speakers {
+                scope.spawn(move || speaker.speak(address, usize::MAX));
+            }
+            until("they are there", || {
+                (metric(&hubbub, "hubbub_rooms") == 4).then_some(())
+            });
+            thread::sleep(lives); // the moment of the crash, not a wait for a fact
+            hubbub.kill();
+        });
+    }
+    let hubbub = on(&folder);
+    for speaker in &mut speakers {
+        // What was not answered is answered now, each as one message.
+        speaker.speak(hubbub.address(), 20);
+    }
+    let acknowledged: usize = speakers
+        .iter()
+        .map(|speaker| speaker.acknowledged.len())
+        .sum();
+    assert!(acknowledged > kills, "{acknowledged}");
+}
+
+#[test]
+fn killed_while_it_makes_its_file_it_starts_the_next_time() {
+    let mut dice = Dice(17);
+    for _ in 0..40 {
+        let folder = Folder::new();
+        let mut first = command()
+            .args(["--data", folder.text(), "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("hubbub can be started");
+        until("it makes the folder", || {
+            folder.path().exists().then_some(())
+        });
+        thread::sleep(Duration::from_micros(dice.roll() % 6000)); // the moment of the crash
+        first.kill().expect("it runs");
+        first.wait().expect("its end");
+        on(&folder);
+    }
+}
+
+#[test]
+fn a_folder_that_is_in_use_or_damaged_is_refused_with_a_sentence() {
+    let folder = Folder::new();
+    let arguments = ["--data", folder.text(), "--listen", "127.0.0.1:0"];
+    let mut hubbub = on(&folder);
+    refuses(&arguments, &["another process has it open"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    alice.asks(&send("hello", "r"));
+    alice.event_of("sent");
+    hubbub.signal(Signal::SIGTERM);
+    assert!(hubbub.ends().success());
+    let whole = fs::read(folder.file()).expect("the file");
+    let mut damaged = whole.clone();
+    for at in 0..whole.len() - 5 {
+        if whole[at..].starts_with(b"hello") {
+            damaged[at] = b'j';
+        }
+    }
+    assert!(damaged != whole);
+    fs::write(folder.file(), &damaged).expect("a bit is turned");
+    refuses(
+        &arguments,
+        &[
+            "cannot use",
+            folder.text(),
+            "it is damaged",
+            "put a copy back",
+        ],
+    );
+    assert!(
+        fs::read(folder.file()).expect("the file") == damaged,
+        "it was changed"
+    );
+    fs::write(folder.file(), &whole[..whole.len() / 2]).expect("half of it");
+    refuses(&arguments, &["it is damaged"]);
+    fs::write(folder.file(), b"something else").expect("another file");
+    refuses(&arguments, &["it is no file of hubbub's"]);
+    fs::write(folder.file(), &whole).expect("a copy put back");
+    let hubbub = on(&folder);
+    let mut bob = Client::json(hubbub.address(), "bob");
+    assert_eq!(
+        resume(&mut bob, &json!("0-0"))["messages"][0]["text"],
+        "hello"
+    );
+    refuses(
+        &["--data", "/proc/none/of/this"],
+        &["cannot use /proc/none/of/this"],
+    );
+    let redis = ["--data", folder.text(), "--redis", "redis://127.0.0.1:1"];
+    refuses(&redis, &["--data is for one instance alone"]);
+}
+
+#[test]
+fn a_copy_made_at_any_moment_is_whole_or_refused() {
+    const SAID: usize = 900;
+    let folder = Folder::new();
+    let hubbub = on(&folder);
+    let address = hubbub.address();
+    let copy = || {
+        let copy = Folder::new();
+        fs::create_dir_all(copy.path()).expect("a folder");
+        fs::copy(folder.file(), copy.file()).expect("a copy");
+        copy
+    };
+    let mut copies = Vec::new();
+    thread::scope(|scope| {
+        let mut speaker = Speaker::new(0);
+        let speaking = scope.spawn(move || speaker.speak(address, SAID));
+        while !speaking.is_finished() && copies.len() < 20 {
+            copies.push(copy());
+        }
+    });
+    // Nothing is written meanwhile.
+    let last = copy();
+    copies.push(last);
+    let mut said = 0;
+    for copy in &copies {
+        let Ok(hubbub) = std::panic::catch_unwind(|| on(copy)) else {
+            let arguments = ["--data", copy.text(), "--listen", "127.0.0.1:0"];
+            refuses(&arguments, &["it is damaged"]);
+            said = 0;
+            continue;
+        };
+        let mut client = Client::json(hubbub.address(), "reader");
+        client.asks(&json!({"type": "join", "room": "speaker-0", "since": "0-0"}));
+        let room = client.event_of("room");
+        let messages = room["messages"].as_array().expect("messages");
+        for (number, message) in messages.iter().enumerate() {
+            assert_eq!(message["text"], format!("speaker-0 {number}"));
+        }
+        said = messages.len();
+    }
+    assert!(said >= SAID, "the last copy has {said}");
+}
+
+/// No file of this process may become longer than this, in bytes.
+fn limit_files(process: u32, bytes: &str) {
+    // The soft limit, or it could not be lifted again.
+    let limit = format!("--fsize={bytes}:");
+    let process = process.to_string();
+    let status = Command::new("prlimit")
+        .args(["--pid", &process, &limit])
+        .status();
+    assert!(status.expect("prlimit, of util-linux").success());
+}
+
+#[test]
+fn a_full_disk_refuses_for_a_while_is_told_and_heals_by_itself() {
+    let folder = Folder::new();
+    let hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    alice.asks(&send("before", "r0"));
+    let first = alice.event_of("sent");
+    let length = fs::metadata(folder.file()).expect("the file").len();
+    limit_files(hubbub.id(), &length.to_string());
+    // What is refused may be small enough for the space that the file has left.
+    let large = "x".repeat(60_000);
+    let mut stored = 1;
+    let refused = (1..200).find_map(|number| {
+        alice.asks(&send(&large, &format!("r{number}")));
+        loop {
+            let event = alice.event();
+            match event["type"].as_str() {
+                Some("sent") => {
+                    stored += 1;
+                    return None;
+                }
+                Some("error") => return Some((number, event)),
+                _ => {}
+            }
+        }
+    });
+    let (number, refused) = refused.expect("the disk is full at some time");
+    assert_eq!(
+        (&refused["code"], &refused["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    let why = refused["message"].as_str().expect("a sentence");
+    assert!(why.contains("disk"), "{why}");
+    let (status, why) = get(hubbub.address(), "/readyz");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("the disk takes no messages"), "{why}");
+    let (_, metrics) = get(hubbub.address(), "/metrics");
+    let ready = metrics
+        .lines()
+        .find(|line| line.starts_with("hubbub_shard_ready{"));
+    assert!(ready.is_some_and(|line| line.ends_with(" 0")), "{ready:?}");
+    limit_files(hubbub.id(), "unlimited");
+    until("it is ready again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+    // The retry is the one message.
+    alice.asks(&send(&large, &format!("r{number}")));
+    let sent = alice.event_of("sent");
+    let mut bob = Client::json(hubbub.address(), "bob");
+    let (room, messages) = all_since(&mut bob, &first["id"], stored);
+    assert_eq!(room["recovered"], true);
+    let last = messages.last().expect("messages");
+    assert_eq!((messages.len(), &last["id"]), (stored, &sent["id"]));
+}
+
+#[test]
+fn what_is_forgotten_gives_its_space_back() {
+    let folder = Folder::new();
+    let mut hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    let large = "x".repeat(60_000);
+    for number in 0..600 {
+        alice.asks(&send(&large, &number.to_string()));
+        alice.event_of("sent");
+    }
+    let long = metric(&hubbub, "hubbub_data_bytes");
+    assert!(long > 30_000_000, "{long}");
+    assert!(metric(&hubbub, "hubbub_history_bytes") > 30_000_000);
+    hubbub.signal(Signal::SIGTERM);
+    hubbub.ends();
+    let hubbub = Hubbub::with(&["--data", folder.text(), "--history-length", "10"]);
+    until("the space is given back", || {
+        (metric(&hubbub, "hubbub_data_bytes") < 4_000_000).then_some(())
+    });
+    let mut bob = Client::json(hubbub.address(), "bob");
+    let (room, messages) = all_since(&mut bob, &json!("0-0"), 10);
+    assert_eq!(room["recovered"], false, "what is forgotten is told");
+    assert_eq!(messages.len(), 10);
+    bob.asks(&send("the eleventh", "r"));
+    assert_eq!(bob.event_of("message")["text"], "the eleventh");
+    // Beyond the budget, the oldest messages of all rooms are forgotten, on disk as well.
+    drop(hubbub);
+    let hubbub = Hubbub::with(&["--data", folder.text(), "--history-bytes", "1048576"]);
+    let mut carol = Client::json(hubbub.address(), "carol");
+    for number in 0..100 {
+        carol.joins(&format!("room-{number}"));
+        let room = format!("room-{number}");
+        carol.asks(&json!({"type": "send", "room": room, "text": large, "ref": "r"}));
+        carol.event_of("sent");
+        carol.asks(&json!({"type": "leave", "room": room}));
+        carol.event_of("parted");
+    }
+    assert!(metric(&hubbub, "hubbub_history_bytes") < 1_200_000);
+    let long = metric(&hubbub, "hubbub_data_bytes");
+    assert!(long < 20_000_000, "{long}");
+}
