@@ -2,7 +2,7 @@
 //! an exit code.
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
-//! `token`. Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
+//! `token`, `archive` (`export` and `import`). Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
 //! have a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
@@ -18,6 +18,7 @@ mod say;
 mod tail;
 mod ready;
 mod token;
+mod archive;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -68,6 +69,10 @@ enum Commands {
     Ready(ready::ReadyArgs),
     /// Make a token for a server that demands one
     Token(token::TokenArgs),
+    /// Print all messages of all rooms, as lines of JSON
+    Export(archive::ExportArgs),
+    /// Put the messages of an export, from stdin, into a folder or a Redis
+    Import(archive::ImportArgs),
 }
 
 /// The server and the room of a client.
@@ -122,6 +127,8 @@ pub fn run() -> ExitCode {
         Some(Commands::Tail(args)) => tail::run(&args),
         Some(Commands::Ready(args)) => done(ready::run(&args)),
         Some(Commands::Token(args)) => done(token::run(args)),
+        Some(Commands::Export(args)) => done(archive::export(&args)),
+        Some(Commands::Import(args)) => done(archive::import(&args)),
     };
     outcome.unwrap_or_else(fail)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, get, metric};
 use crate::support::folder::Folder;
 use crate::support::hubbub::{Hubbub, command, refuses};
+use crate::support::redis::Redis;
 use crate::support::until;
 
 /// How often the server is killed, unless the environment says otherwise.
@@ -459,4 +461,104 @@ fn what_is_forgotten_gives_its_space_back() {
     assert!(metric(&hubbub, "hubbub_history_bytes") < 1_200_000);
     let long = metric(&hubbub, "hubbub_data_bytes");
     assert!(long < 20_000_000, "{long}");
+}
+
+/// Runs a command with this input; its output.
+fn pipe(arguments: &[&str], input: &str) -> Output {
+    let mut child = command()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("hubbub can be started");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn what_is_exported_can_be_imported_into_redis_and_back_and_clients_resume() {
+    let (folder, other, redis) = (Folder::new(), Folder::new(), Redis::start());
+    let mut hubbub = on(&folder);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    let mut first = Value::Null;
+    for room in ["lobby", "}x{:% ü"] {
+        alice.joins(room);
+        for number in 0..300 {
+            let text = format!("{number}: \"{}\"\n", "é".repeat(number));
+            alice.asks(&json!({"type": "send", "room": room, "text": text}));
+            let sent = alice.event_of("sent");
+            if (room, number) == ("lobby", 99) {
+                first = sent["id"].clone();
+            }
+        }
+    }
+    let busy = pipe(&["export", "--data", folder.text()], "");
+    assert!(text(busy.stderr).contains("another process has it open"));
+    hubbub.signal(Signal::SIGTERM);
+    hubbub.ends();
+    let exported = pipe(&["export", "--data", folder.text()], "");
+    assert_eq!(text(exported.stderr), "exported 600 messages\n");
+    let exported = text(exported.stdout);
+    assert_eq!(exported.lines().count(), 600);
+    let url = redis.url();
+    let imported = pipe(&["import", "--redis", &url], &exported);
+    assert_eq!(
+        text(imported.stderr),
+        "imported 600 messages; 0 were there already\n"
+    );
+    let again = pipe(&["import", "--redis", &url], &exported);
+    assert_eq!(
+        text(again.stderr),
+        "imported 0 messages; 600 were there already\n"
+    );
+    // Clients of the folder's server resume here.
+    let there = Hubbub::on(&redis);
+    let mut alice = Client::json(there.address(), "alice");
+    let room = resume(&mut alice, &first);
+    assert_eq!(room["recovered"], true);
+    assert_eq!(room["messages"].as_array().expect("messages").len(), 200);
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "said in Redis"}));
+    let last = alice.event_of("sent");
+    let back = pipe(&["export", "--redis", &url], "");
+    let back = text(back.stdout);
+    assert_eq!(back.lines().count(), 601);
+    let imported = pipe(&["import", "--data", folder.text()], &back);
+    assert_eq!(
+        text(imported.stderr),
+        "imported 1 messages; 600 were there already\n"
+    );
+    let here = on(&folder);
+    let mut alice = Client::json(here.address(), "alice");
+    let room = resume(&mut alice, &first);
+    assert_eq!(
+        (&room["recovered"], &room["last"]),
+        (&json!(true), &last["id"])
+    );
+    // One room alone, into a folder that is new.
+    let lobby = pipe(&["export", "--redis", &url, "--room", "lobby"], "");
+    let lobby = text(lobby.stdout);
+    assert_eq!(lobby.lines().count(), 301);
+    let imported = pipe(&["import", "--data", other.text()], &lobby);
+    assert_eq!(
+        text(imported.stderr),
+        "imported 301 messages; 0 were there already\n"
+    );
+    // What is older than the room's newest message cannot be put before it.
+    let older = lobby
+        .lines()
+        .next()
+        .expect("a line")
+        .replace("\"id\":\"1", "\"id\":\"0");
+    let refused = pipe(&["import", "--data", other.text()], &older);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(refused.stderr).contains("has later messages than these"));
+    let refused = pipe(&["import", "--data", other.text()], "{\"room\":7}");
+    assert!(text(refused.stderr).contains("line 1: it is no message"));
 }
