@@ -1,6 +1,6 @@
 //! What an acknowledgement costs: sends per second through one instance, in ratio to a bare
 //! pipelined loop of the same script in the same run; how soon a thousand rooms are healed after a cut;
-//! and what more than one Redis brings, to one instance and to a bare loop for each. Run by `cargo bench --bench acks`; it needs `redis-server`.
+//! what a disk costs; and what more than one Redis brings, to one instance and to a bare loop for each. Run by `cargo bench --bench acks`; it needs `redis-server`.
 //!
 //! The senders wait for each acknowledgement before they say the next thing, as people do; the
 //! loop sends as many at a time as there are senders.
@@ -9,6 +9,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ const TEXT: &str = "a message of a hundred bytes, more or less, as people in a c
 
 fn main() {
     let (redis, port) = start_redis();
-    let (hubbub, address) = start_hubbub(&[port]);
+    let (hubbub, address) = start_hubbub(&[port], None);
     println!("senders   acknowledged/s   bare loop/s   ratio   (medians of {ROUNDS})");
     // cargo passes `--bench`; numbers are numbers of senders.
     let asked: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
@@ -49,13 +50,14 @@ fn main() {
         times[ROUNDS / 2].as_secs_f64() * 1e3
     );
     drop(hubbub);
+    on_disk();
     let mut servers = vec![(redis, port)];
     println!("masters   acknowledged/s   bare loops/s   ({MANY} senders)");
     for _ in 0..MOST_MASTERS {
         let ports: Vec<u16> = servers.iter().map(|(_, port)| *port).collect();
         // The list of servers is another one now, and the last has to be forgotten.
         ports.iter().for_each(|port| forget_servers(*port));
-        let (_hubbub, address) = start_hubbub(&ports);
+        let (_hubbub, address) = start_hubbub(&ports, None);
         let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
             .map(|_| (through_hubbub(&address, MANY), bare_loops(&ports)))
             .collect();
@@ -73,6 +75,51 @@ fn forget_servers(port: u16) {
         .arg("hubbub:servers")
         .query(&mut connection);
     deleted.expect("an answer");
+}
+
+/// Without Redis: in memory, on disk, and a bare loop that writes as many messages and waits until the disk has them.
+fn on_disk() {
+    println!(
+        "senders   in memory/s   on disk/s   write and fsync/s   ratio   (medians of {ROUNDS})"
+    );
+    let folder = std::env::temp_dir().join(format!("hubbub-acks-{}", std::process::id()));
+    let (_memory, in_memory) = start_hubbub(&[], None);
+    let (_disk, on_disk) = start_hubbub(&[], Some(&folder));
+    for senders in [1, 16, MANY] {
+        let mut rounds: Vec<[f64; 3]> = (0..ROUNDS)
+            .map(|_| {
+                [
+                    through_hubbub(&in_memory, senders),
+                    through_hubbub(&on_disk, senders),
+                    write_and_fsync(&folder, senders),
+                ]
+            })
+            .collect();
+        rounds.sort_by(|a, b| (a[1] / a[2]).total_cmp(&(b[1] / b[2])));
+        let [memory, disk, bare] = rounds[ROUNDS / 2];
+        println!(
+            "{senders:7}   {memory:11.0}   {disk:9.0}   {bare:17.0}   {:5.2}",
+            disk / bare
+        );
+    }
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Messages a second.
+fn write_and_fsync(folder: &Path, at_once: usize) -> f64 {
+    let path = folder.join("bare");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let messages = TEXT.repeat(at_once);
+    let begun = Instant::now();
+    let mut written = 0;
+    while begun.elapsed().as_secs_f64() < SECONDS {
+        file.write_all(messages.as_bytes()).expect("a write");
+        file.sync_data().expect("it is on disk");
+        written += at_once;
+    }
+    let rate = written as f64 / begun.elapsed().as_secs_f64();
+    std::fs::remove_file(path).expect("it is gone");
+    rate
 }
 
 /// A bare loop for each of these, all at once. Returns their sum.
@@ -114,10 +161,13 @@ fn start_redis() -> (Process, u16) {
     (Process(child), port)
 }
 
-fn start_hubbub(redis: &[u16]) -> (Process, String) {
-    let urls = redis.iter().map(|port| format!("redis://127.0.0.1:{port}"));
+fn start_hubbub(redis: &[u16], data: Option<&Path>) -> (Process, String) {
+    let urls = redis
+        .iter()
+        .flat_map(|port| ["--redis".to_owned(), format!("redis://127.0.0.1:{port}")]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
-        .env("HUBBUB_REDIS", urls.collect::<Vec<_>>().join(" "))
+        .args(urls)
+        .args(data.iter().flat_map(|folder| [Path::new("--data"), folder]))
         .args(["--listen", "127.0.0.1:0", "--log-level", "warn"])
         .args(["--rooms-per-connection", "1000", "--send-rate", "0"])
         .stdout(Stdio::piped())
