@@ -1,7 +1,7 @@
 //! `hubbub export` and `hubbub import`: all that rooms remember, as lines of JSON, one for each message. A backup, and
 //! the way of a room's past from one backplane to another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::complain;
-use crate::backplane::{Backplane, Local, Redis, RedisAddress, Retention};
+use crate::backplane::{Backplane, BackplaneError, Local, Redis, RedisAddress, Retention};
 use crate::hub::Hub;
 use crate::message::{Entry, InstanceId, Message, MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
@@ -22,6 +22,9 @@ const AT_ONCE: usize = 200;
 
 /// The bytes of text that are written at once.
 const BYTES_AT_ONCE: usize = 1 << 20;
+
+/// No room has been quiet for so long.
+const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 
 #[derive(Args)]
 #[group(skip)]
@@ -93,6 +96,11 @@ impl ArchiveArgs {
         };
         Ok(match &self.data {
             Some(folder) => {
+                // What is too old is for the server to forget.
+                let retention = Retention {
+                    history_ttl: FOR_EVER,
+                    ..retention
+                };
                 let local = Local::start(hub, retention, Some(folder));
                 Box::new(local.map_err(|error| error.to_string())?)
             }
@@ -107,10 +115,12 @@ impl ArchiveArgs {
 
 /// Runs `hubbub export`.
 pub(super) fn export(args: &ExportArgs) -> Result<(), String> {
-    // What is too old is for the server to forget.
-    let backplane = args
-        .from
-        .open(Duration::from_secs(*limit::HISTORY_TTL.range.end()))?;
+    if let Some(folder) = &args.from.data
+        && !Local::is_in(folder)
+    {
+        return Err(format!("there are no messages in {}", folder.display()));
+    }
+    let backplane = args.from.open(FOR_EVER)?;
     let exported = print_rooms(&*backplane, &args.rooms);
     backplane.close();
     complain(format_args!("exported {} messages", exported?));
@@ -193,6 +203,8 @@ struct Import<'a> {
     /// The messages that were written, and that were there before.
     count: usize,
     known: usize,
+    /// Why some rooms did not take theirs.
+    refused: BTreeMap<RoomName, String>,
 }
 
 impl<'a> Import<'a> {
@@ -205,6 +217,7 @@ impl<'a> Import<'a> {
             bytes: 0,
             count: 0,
             known: 0,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -219,7 +232,15 @@ impl<'a> Import<'a> {
                 .map_err(|error| at(format!("it is no message: {error}")))?;
             self.take(line).map_err(at)?;
         }
-        self.write()
+        self.write()?;
+        match self.refused.values().next() {
+            None => Ok(()),
+            Some(first) if self.refused.len() == 1 => Err(first.clone()),
+            Some(first) => Err(format!(
+                "{first}; and {} more rooms did not take theirs",
+                self.refused.len() - 1
+            )),
+        }
     }
 
     fn take(&mut self, line: Line) -> Result<(), String> {
@@ -242,7 +263,8 @@ impl<'a> Import<'a> {
             prev,
             ..
         } = line;
-        if self.ids[&self.room].contains(&id) {
+        let is_known = |ids: &mut HashSet<MessageId>| !ids.insert(id);
+        if self.ids.get_mut(&self.room).is_some_and(is_known) {
             self.known += 1;
             return Ok(());
         }
@@ -263,9 +285,16 @@ impl<'a> Import<'a> {
         }
         let entries = std::mem::take(&mut self.waiting);
         self.bytes = 0;
-        let written = self.backplane.restore(&self.room, &entries);
-        written.map_err(|error| format!("cannot import into {:?}: {error}", self.room))?;
-        self.count += entries.len();
+        let fail = |error| format!("cannot import into {:?}: {error}", self.room);
+        match self.backplane.restore(&self.room, &entries) {
+            Ok(()) => self.count += entries.len(),
+            // The others may take theirs.
+            Err(error @ BackplaneError::Refused(_)) => {
+                let why = fail(error);
+                self.refused.entry(self.room.clone()).or_insert(why);
+            }
+            Err(error) => return Err(fail(error)),
+        }
         Ok(())
     }
 }

@@ -550,15 +550,39 @@ fn what_is_exported_can_be_imported_into_redis_and_back_and_clients_resume() {
         text(imported.stderr),
         "imported 301 messages; 0 were there already\n"
     );
+    // A message that stands twice is one.
+    let twice = lobby.clone() + lobby.lines().last().expect("a line") + "\n";
+    let imported = pipe(&["import", "--redis", &url], &twice);
+    assert_eq!(
+        text(imported.stderr),
+        "imported 0 messages; 302 were there already\n"
+    );
+    // A room that is quiet for long is not forgotten by a command.
+    let nothing = pipe(
+        &["import", "--data", other.text(), "--history-ttl", "1"],
+        "",
+    );
+    assert!(nothing.status.success());
+    let kept = pipe(&["export", "--data", other.text()], "");
+    assert_eq!(text(kept.stderr), "exported 301 messages\n");
+    let none = pipe(&["export", "--data", "/nowhere"], "");
+    assert!(text(none.stderr).contains("there are no messages in /nowhere"));
     // What is older than the room's newest message cannot be put before it.
     let older = lobby
         .lines()
         .next()
         .expect("a line")
         .replace("\"id\":\"1", "\"id\":\"0");
-    let refused = pipe(&["import", "--data", other.text()], &older);
+    let elsewhere = older.replace("\"room\":\"lobby\"", "\"room\":\"elsewhere\"");
+    let both = format!("{older}\n{elsewhere}\n");
+    let refused = pipe(&["import", "--data", other.text()], &both);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(refused.stderr).contains("has later messages than these"));
+    let why = text(refused.stderr);
+    assert!(why.contains("has later messages than these"), "{why}");
+    assert!(
+        why.contains("imported 1 messages"),
+        "the other room has its message: {why}"
+    );
     let refused = pipe(&["import", "--data", other.text()], "{\"room\":7}");
     assert!(text(refused.stderr).contains("line 1: it is no message"));
 }

@@ -4,12 +4,13 @@
 //! There is one commit at a time, and each is answered with whether it is on disk. After an error the thread opens
 //! the file again, until that works and a proof can be written; then it tells what became of the commit.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
@@ -25,6 +26,9 @@ use crate::threads::lock;
 /// The ceiling of the first and of the longest wait between two attempts to open the file again.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_CAP: Duration = Duration::from_secs(1);
+
+/// A thread that takes longer to close the file is left behind.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is written together.
 pub(super) struct Batch {
@@ -43,6 +47,8 @@ pub(super) struct Disk {
     batches: Mutex<Option<Sender<Batch>>>,
     condition: Arc<Condition>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Disconnected once the thread has closed the file.
+    ended: Receiver<()>,
 }
 
 /// How the disk is.
@@ -50,15 +56,18 @@ struct Condition {
     path: PathBuf,
     /// Why it takes no messages.
     trouble: Mutex<Option<String>>,
+    /// When the batch was begun that the disk has now.
+    begun: Mutex<Option<Instant>>,
     losses: AtomicU64,
 }
 
 impl Disk {
-    /// Starts the thread.
-    pub(super) fn start(store: Store, on_committed: OnCommitted) -> io::Result<Self> {
+    /// Starts the thread. `folder` is locked until it ends.
+    pub(super) fn start(store: Store, folder: File, on_committed: OnCommitted) -> io::Result<Self> {
         let condition = Arc::new(Condition {
             path: store.path().to_owned(),
             trouble: Mutex::default(),
+            begun: Mutex::default(),
             losses: AtomicU64::new(0),
         });
         metrics::DATA_BYTES.set(store.length() as usize);
@@ -69,11 +78,16 @@ impl Disk {
             condition: Arc::clone(&condition),
             on_committed,
         };
-        let thread = threads::spawn_vital("disk", move || committer.run(&queue))?;
+        let (ends, ended) = crossbeam_channel::bounded::<()>(0);
+        let thread = threads::spawn_vital("disk", move || {
+            committer.run(&queue);
+            drop((folder, ends));
+        })?;
         Ok(Self {
             batches: Mutex::new(Some(batches)),
             condition,
             thread: Mutex::new(Some(thread)),
+            ended,
         })
     }
 
@@ -89,9 +103,13 @@ impl Disk {
         let _ = batches.map(|batches| batches.try_send(batch).is_ok());
     }
 
-    /// The disk takes longer than it may.
-    pub(super) fn is_slow(&self) {
-        lock(&self.condition.trouble).get_or_insert_with(|| "it does not answer".to_owned());
+    /// Notes that the disk is in trouble if it has had its batch for longer than this.
+    pub(super) fn answers_within(&self, limit: Duration, now: Instant) {
+        let begun = *lock(&self.condition.begun);
+        if begun.is_some_and(|begun| now.saturating_duration_since(begun) > limit) {
+            let mut trouble = lock(&self.condition.trouble);
+            trouble.get_or_insert_with(|| "it does not answer".to_owned());
+        }
     }
 
     /// Why it takes no messages.
@@ -114,7 +132,7 @@ impl Disk {
     pub(super) fn close(&self) {
         drop(lock(&self.batches).take());
         let thread = lock(&self.thread).take();
-        if self.trouble().is_none() {
+        if self.ended.recv_timeout(ENDS_WITHIN) == Err(RecvTimeoutError::Disconnected) {
             // A panic there has been reported by its own thread.
             let _ = thread.map(JoinHandle::join);
         }
@@ -132,11 +150,13 @@ struct Committer {
 impl Committer {
     fn run(mut self, queue: &Receiver<Batch>) {
         while let Ok(batch) = queue.recv() {
+            *lock(&self.condition.begun) = Some(Instant::now());
             let Some(is_stored) = self.commit(&batch, queue) else {
                 return;
             };
             let needed = batch.needed as u64;
             (self.on_committed)(batch, is_stored);
+            *lock(&self.condition.begun) = None;
             if let Some(store) = &mut self.store {
                 if let Err(why) = store.give_space_back(needed) {
                     // The next commit fails as well, and is told.
@@ -162,15 +182,14 @@ impl Committer {
             if let Err(RecvTimeoutError::Disconnected) = queue.recv_timeout(backoff.next()) {
                 return None;
             }
-            match self.reopen() {
-                Ok(()) => break,
+            match self.reopen(batch) {
+                Ok(is_stored) => {
+                    info!("{} takes messages again", self.condition.path.display());
+                    return Some(is_stored);
+                }
                 Err(why) => *lock(&self.condition.trouble) = Some(why),
             }
         }
-        info!("{} takes messages again", self.condition.path.display());
-        let last = batch.records.last();
-        let store = self.store.as_ref();
-        Some(last.is_some_and(|last| store.is_some_and(|store| store.has(last.position))))
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), String> {
@@ -182,10 +201,16 @@ impl Committer {
         Ok(())
     }
 
-    fn reopen(&mut self) -> Result<(), String> {
+    /// Opens the file again. Returns whether it has the batch.
+    fn reopen(&mut self, batch: &Batch) -> Result<bool, String> {
         // The file is locked while it is open.
         self.store = None;
-        self.store = Some(Store::reopened(&self.condition.path)?);
-        Ok(())
+        let store = Store::reopened(&self.condition.path)?;
+        let is_stored = match batch.records.last() {
+            Some(last) => store.has(last.position)?,
+            None => false,
+        };
+        self.store = Some(store);
+        Ok(is_stored)
     }
 }

@@ -223,7 +223,7 @@ impl Logs {
 
     /// Takes in a message that an earlier process stored. Those of a room come in their order.
     pub(super) fn restore(&mut self, record: &Record, now: Instant) {
-        self.next = self.next.max(record.position + 1);
+        self.begin_after(record.position);
         self.add(record, said_at(record.entry.message.id, now));
     }
 
@@ -236,7 +236,7 @@ impl Logs {
         id: MessageId,
         now: Instant,
     ) {
-        self.next = self.next.max(position + 1);
+        self.begin_after(position);
         self.note_ref(room, by, id, position, said_at(id, now));
     }
 
@@ -248,9 +248,29 @@ impl Logs {
         });
     }
 
-    /// What was forgotten since this was asked last.
-    pub(super) fn take_forgotten(&mut self) -> Forgotten {
-        std::mem::take(&mut self.totals.forgotten)
+    /// The next message comes after this place.
+    pub(super) fn begin_after(&mut self, last: Position) {
+        self.next = self.next.max(last + 1);
+    }
+
+    /// Takes out what was forgotten: up to `most` messages and refs, and all newest ids, so that none of these is
+    /// forgotten with its room's last message.
+    pub(super) fn take_forgotten(&mut self, most: usize) -> Forgotten {
+        let all = &mut self.totals.forgotten;
+        let some = |positions: &mut Vec<Position>| {
+            let rest = positions.split_off(positions.len().min(most));
+            std::mem::replace(positions, rest)
+        };
+        Forgotten {
+            messages: some(&mut all.messages),
+            refs: some(&mut all.refs),
+            tails: std::mem::take(&mut all.tails),
+        }
+    }
+
+    /// Whether there is more that the disk has to forget.
+    pub(super) fn has_forgotten(&self) -> bool {
+        !self.totals.forgotten.is_empty()
     }
 
     /// The disk did not forget this yet.
@@ -642,7 +662,7 @@ mod tests {
         logs.restore_tail(&room, ahead, now);
         let next = say(&mut logs, "quiet", "after", None, now);
         assert_eq!((next.id.millis, next.id.number), (ahead.millis, 8));
-        let forgotten = logs.take_forgotten();
+        let forgotten = logs.take_forgotten(usize::MAX);
         assert_eq!(forgotten.tails, HashMap::from([(room, None)]));
     }
 }

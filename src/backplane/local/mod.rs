@@ -76,6 +76,11 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether there are messages in this folder, or may be.
+    pub fn is_in(folder: &Path) -> bool {
+        Store::is_in(folder)
+    }
+
     /// Starts its threads. Deliveries go to `hub`. What is said is kept in the folder `data`; without one, it ends
     /// with the process.
     pub fn start(
@@ -89,7 +94,7 @@ impl Local {
         let mut began = log::now_as_id();
         let mut disk = None;
         if let Some(folder) = data {
-            let store = Store::open(folder).map_err(LocalError::Store)?;
+            let (store, folder) = Store::open(folder).map_err(LocalError::Store)?;
             let loaded = store.load(&mut logs, Instant::now());
             loaded.map_err(LocalError::Store)?;
             began = store.began();
@@ -98,7 +103,8 @@ impl Local {
                 // The thread stops only once the disk has answered, or is given up.
                 let _ = jobs.send(Job::Committed(batch, is_stored));
             };
-            disk = Some(Disk::start(store, Box::new(on_committed)).map_err(LocalError::Thread)?);
+            let started = Disk::start(store, folder, Box::new(on_committed));
+            disk = Some(started.map_err(LocalError::Thread)?);
         }
         let shared = Shared {
             hub,
@@ -150,7 +156,7 @@ impl Backplane for Local {
             return receipt(Err(BackplaneError::Overloaded));
         };
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.submit(Waiting::Message(draft, receipt, place));
+        self.submit(Waiting::Message(draft, receipt, place, Instant::now()));
     }
 
     fn subscribe(&self, _room: &RoomName) -> Result<(), BackplaneError> {
@@ -280,8 +286,8 @@ mod tests {
                 let _ = jobs.send(Job::Committed(batch, is_stored));
             }
         };
-        let store = Store::open(&folder).expect("a store");
-        let disk = Disk::start(store, Box::new(on_committed)).expect("a thread");
+        let (store, lock) = Store::open(&folder).expect("a store");
+        let disk = Disk::start(store, lock, Box::new(on_committed)).expect("a thread");
         let shared = Shared {
             hub,
             roster: Mutex::new(Roster::new(Duration::ZERO)),

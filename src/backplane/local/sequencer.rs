@@ -31,7 +31,10 @@ const FORGETTING: Duration = Duration::from_secs(10);
 const BATCH_MESSAGES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A commit that takes longer is not waited for. Twice this stays /// below
+/// The most messages that the disk forgets with one batch.
+const FORGOTTEN_AT_ONCE: usize = 4096;
+
+/// A commit that takes longer is not waited for, and neither is a message that waits longer for the commit before. Twice this stays /// below
 /// [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
 const COMMIT_WITHIN: Duration = Duration::from_millis(1250);
 
@@ -45,7 +48,8 @@ pub(super) enum Job {
 
 /// What waits for its batch.
 pub(super) enum Waiting {
-    Message(Draft, Receipt, Place),
+    /// With the time since which it waits.
+    Message(Draft, Receipt, Place, Instant),
     Notice(RoomName, Notice),
     /// Messages that have an id, and where to tell the outcome.
     Past(RoomName, Vec<Entry>, OnRestored),
@@ -62,10 +66,9 @@ enum Step {
     Past(usize, Result<(), BackplaneError>, OnRestored),
 }
 
-/// A batch that the disk has now.
+/// What is told once the disk has answered.
 struct Commit {
     steps: Vec<Step>,
-    begun: Instant,
 }
 
 /// The thread's own state.
@@ -74,6 +77,8 @@ pub(super) struct Sequencer {
     waiting: VecDeque<Waiting>,
     commit: Option<Commit>,
     forget_at: Instant,
+    /// Whether there is more that the disk has to forget.
+    forgets_more: bool,
     stops: bool,
 }
 
@@ -84,6 +89,7 @@ impl Sequencer {
             waiting: VecDeque::new(),
             commit: None,
             forget_at: Instant::now(),
+            forgets_more: false,
             stops: false,
         }
     }
@@ -108,7 +114,7 @@ impl Sequencer {
             let now = Instant::now();
             self.give_up_what_is_late(now);
             self.forget(now, queue);
-            while self.commit.is_none() && !self.waiting.is_empty() {
+            while self.commit.is_none() && (self.forgets_more || !self.waiting.is_empty()) {
                 self.store(queue);
             }
             if now >= next_graces {
@@ -158,7 +164,7 @@ impl Sequencer {
             && let Some(waiting) = self.waiting.pop_front()
         {
             steps.push(match waiting {
-                Waiting::Message(draft, receipt, place) => {
+                Waiting::Message(draft, receipt, place, _) => {
                     bytes += draft.text.len();
                     Step::Message(logs.plan(&mut plan, draft, now), receipt, place)
                 }
@@ -170,7 +176,12 @@ impl Sequencer {
                 }
             });
         }
-        let forgotten = logs.take_forgotten();
+        let most = match &self.shared.disk {
+            Some(_) => FORGOTTEN_AT_ONCE,
+            None => usize::MAX,
+        };
+        let forgotten = logs.take_forgotten(most);
+        self.forgets_more = logs.has_forgotten();
         let needed = logs.bytes();
         drop(logs);
         metrics::HISTORY_BYTES.set(needed);
@@ -182,7 +193,7 @@ impl Sequencer {
                     forgotten,
                     needed,
                 });
-                self.commit = Some(Commit { steps, begun: now });
+                self.commit = Some(Commit { steps });
             }
             _ => self.shared.tell(records, steps, queue.is_empty()),
         }
@@ -204,19 +215,29 @@ impl Sequencer {
 
     /// Answers what the disk does not store in time. The batch that it has may be stored yet, and is delivered then.
     fn give_up_what_is_late(&mut self, now: Instant) {
-        let (Some(disk), Some(commit)) = (&self.shared.disk, &mut self.commit) else {
+        let Some(disk) = &self.shared.disk else {
             return;
         };
-        if now.duration_since(commit.begun) > COMMIT_WITHIN {
-            disk.is_slow();
+        disk.answers_within(COMMIT_WITHIN, now);
+        let is_in_trouble = disk.trouble().is_some();
+        if is_in_trouble && let Some(commit) = &mut self.commit {
+            let unknown = std::mem::take(&mut commit.steps);
+            self.shared.refuse(unknown, &BackplaneError::DiskSilent);
         }
-        if disk.trouble().is_none() {
-            return;
-        }
-        let unknown = std::mem::take(&mut commit.steps);
-        self.shared.refuse(unknown, &BackplaneError::DiskSilent);
-        let late = self.waiting.drain(..).map(|waiting| match waiting {
-            Waiting::Message(_, receipt, place) => {
+        // Notices go with the messages around them.
+        let late = match is_in_trouble {
+            true => self.waiting.len(),
+            false => {
+                let is_late = |waiting: &Waiting| {
+                    matches!(waiting, Waiting::Message(.., since)
+                    if now.duration_since(*since) > COMMIT_WITHIN)
+                };
+                let last = self.waiting.iter().rposition(is_late);
+                last.map_or(0, |last| last + 1)
+            }
+        };
+        let late = self.waiting.drain(..late).map(|waiting| match waiting {
+            Waiting::Message(_, receipt, place, _) => {
                 Step::Message(Err(BackplaneError::DiskUnavailable), receipt, place)
             }
             Waiting::Notice(room, notice) => Step::Notice(room, notice),

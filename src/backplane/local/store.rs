@@ -6,15 +6,15 @@
 //! is read once, at start.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use redb::{
     CommitError, CompactionError, Database, DatabaseError, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition, TableError, TransactionError,
+    StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
 };
 
 use super::log::{Forgotten, Logs, Position, Record, now_as_id};
@@ -100,9 +100,14 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Whether there is a file in this folder.
+    pub(super) fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
     /// Opens the file in this folder, and makes both if they are missing. The whole file is checked, and one that
-    /// is damaged is left as it is.
-    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+    /// is damaged is left as it is. The folder is returned as well; it is locked for as long as that is held.
+    pub(super) fn open(folder: &Path) -> Result<(Self, File), StoreError> {
         let path = folder.join(FILE);
         let fail = |why| StoreError {
             path: path.clone(),
@@ -111,18 +116,24 @@ impl Store {
         // Only this user may read what was said.
         let folder_made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         folder_made.map_err(|error| fail(error.into()))?;
-        if !path.exists() {
-            make(&path).map_err(fail)?;
-        }
-        let (database, began) = open(&path).map_err(fail)?;
-        // A file that was just made is in its folder after a crash, too.
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| fail(error.into()))?;
-        Ok(Self {
-            path,
-            database,
-            began,
-        })
+        let store = || -> Result<_, Trouble> {
+            let folder = File::open(folder)?;
+            // The file itself is closed for a moment after an error.
+            folder.try_lock()?;
+            if !path.try_exists()? {
+                make(&path)?;
+                // It is in its folder after a crash, too.
+                folder.sync_all()?;
+            }
+            let (database, began) = open(&path)?;
+            let store = Self {
+                path: path.clone(),
+                database,
+                began,
+            };
+            Ok((store, folder))
+        };
+        store().map_err(fail)
     }
 
     /// Opens the file again after an error, and proves that it takes writes.
@@ -166,6 +177,9 @@ impl Store {
 
     fn read_all(&self, logs: &mut Logs, now: Instant) -> Result<(), Trouble> {
         let stored = self.database.begin_read()?;
+        if let Some(last) = stored.open_table(META)?.get("last")? {
+            logs.begin_after(last.value());
+        }
         for row in stored.open_table(TAILS)?.iter()? {
             let (room, id) = row?;
             logs.restore_tail(&name(room.value())?, id_of(id.value()), now);
@@ -195,7 +209,7 @@ impl Store {
     }
 
     fn write(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), Trouble> {
-        let changes = self.database.begin_write()?;
+        let changes = self.begin()?;
         {
             let mut messages = changes.open_table(MESSAGES)?;
             let mut refs = changes.open_table(REFS)?;
@@ -230,25 +244,36 @@ impl Store {
         Ok(changes.commit()?)
     }
 
-    /// Whether this message is stored, or was.
-    pub(super) fn has(&self, position: Position) -> bool {
+    /// Whether this message is stored, or was. The error is a sentence.
+    pub(super) fn has(&self, position: Position) -> Result<bool, String> {
         let last = || -> Result<_, Trouble> {
             let stored = self.database.begin_read()?;
             let last = stored.open_table(META)?.get("last")?;
-            Ok(last.map(|last| last.value()))
+            Ok(last.is_some_and(|last| last.value() >= position))
         };
-        last().is_ok_and(|last| last.is_some_and(|last| last >= position))
+        last().map_err(|why| {
+            let path = self.path.clone();
+            StoreError { path, why }.to_string()
+        })
+    }
+
+    /// Begins a change. What it writes is on disk before the file names it: after a failed `fsync` the kernel
+    /// shows what the disk does not have.
+    fn begin(&self) -> Result<WriteTransaction, Trouble> {
+        let mut changes = self.database.begin_write()?;
+        changes.set_two_phase_commit(true);
+        Ok(changes)
     }
 
     /// Shows that as much as a large commit can be stored.
     fn prove(&self) -> Result<(), Trouble> {
         const PROOF_BYTES: usize = 2 << 20;
-        let changes = self.database.begin_write()?;
+        let changes = self.begin()?;
         changes
             .open_table(PROOF)?
             .insert((), &vec![0; PROOF_BYTES][..])?;
         changes.commit()?;
-        let changes = self.database.begin_write()?;
+        let changes = self.begin()?;
         changes.open_table(PROOF)?.remove(())?;
         Ok(changes.commit()?)
     }
@@ -295,6 +320,9 @@ fn make(path: &Path) -> Result<(), Trouble> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
+    // Only this user may read what was said, whatever the folder is.
+    let mut new = OpenOptions::new();
+    new.write(true).create_new(true).mode(0o600).open(&beside)?;
     let database = Database::create(&beside)?;
     let changes = database.begin_write()?;
     {
@@ -341,6 +369,15 @@ fn record(position: Position, row: (&str, Id, Id, &str, &str)) -> Result<Record,
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         Self::Io(error.to_string())
+    }
+}
+
+impl From<TryLockError> for Trouble {
+    fn from(error: TryLockError) -> Self {
+        match error {
+            TryLockError::WouldBlock => Self::InUse,
+            TryLockError::Error(error) => error.into(),
+        }
     }
 }
 
@@ -424,7 +461,7 @@ mod tests {
         };
         let mut plan = Plan::default();
         let stored = logs.plan(&mut plan, draft, now).expect("it is planned");
-        let forgotten = logs.take_forgotten();
+        let forgotten = logs.take_forgotten(usize::MAX);
         store.commit(&plan.records, &forgotten).expect("a commit");
         plan.records.iter().for_each(|one| logs.take_in(one, now));
         stored.id
@@ -435,18 +472,21 @@ mod tests {
         let name = format!("hubbub-store-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let (now, lobby) = (Instant::now(), RoomName::lobby());
-        let store = Store::open(&folder).expect("a store");
+        let (store, lock) = Store::open(&folder).expect("a store");
         let began = store.began();
         let mut before = logs();
         let ids = ["a", "b", "c", "d", "e"].map(|text| say(&store, &mut before, text, now));
-        assert!(store.has(4) && !store.has(5));
+        assert_eq!((store.has(4), store.has(5)), (Ok(true), Ok(false)));
         let why = Store::open(&folder)
             .err()
             .expect("it is in use")
             .to_string();
         assert!(why.contains("another process"), "{why}");
         drop(store);
-        let store = Store::open(&folder).expect("it is there");
+        let why = Store::open(&folder).err().expect("locked").to_string();
+        assert!(why.contains("another process"), "{why}");
+        drop(lock);
+        let (store, _lock) = Store::open(&folder).expect("it is there");
         assert_eq!(store.began(), began);
         let mut after = logs();
         store.load(&mut after, now).expect("all of it");
@@ -458,10 +498,10 @@ mod tests {
         // A room whose past is forgotten knows its newest id.
         after.forget(now + Duration::from_secs(400));
         store
-            .commit(&[], &after.take_forgotten())
+            .commit(&[], &after.take_forgotten(usize::MAX))
             .expect("a commit");
-        drop(store);
-        let store = Store::open(&folder).expect("it is there");
+        drop((store, _lock));
+        let (store, _lock) = Store::open(&folder).expect("it is there");
         let mut last = logs();
         store.load(&mut last, now).expect("all of it");
         assert_eq!(read(&last), []);
