@@ -22,6 +22,7 @@ mod archive;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
@@ -29,7 +30,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use self::exit::Exit;
-use crate::client::{Client, ClientOptions, ServerUrl};
+use crate::client::{Client, ClientOptions, ClientToken, ServerUrl};
 use crate::message::{DEFAULT_ROOM, RoomName, UserName};
 use crate::server::config::limit;
 
@@ -89,6 +90,14 @@ struct ConnectArgs {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// A file with the token, for one that is written anew before it expires
+    #[arg(
+        long,
+        env = "HUBBUB_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "token"
+    )]
+    token_file: Option<PathBuf>,
     /// The room
     #[arg(long, env = "HUBBUB_ROOM", value_name = "ROOM", default_value = DEFAULT_ROOM)]
     room: RoomName,
@@ -100,7 +109,11 @@ impl ConnectArgs {
         let options = ClientOptions {
             servers: self.url.clone(),
             user: user.clone(),
-            token: self.token.clone(),
+            token: self
+                .token
+                .clone()
+                .map(ClientToken::Text)
+                .or_else(|| self.token_file.clone().map(ClientToken::File)),
         };
         Client::start_with(options)
             .map_err(|error| Exit::Failed(format!("cannot start a thread: {error}")))

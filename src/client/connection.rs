@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{ClientOptions, ServerUrl, open};
+use super::{ClientOptions, ClientToken, ServerUrl, open};
 use crate::protocol::{Command, Encoding, Event, json};
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
 use crate::websocket::{Ended, Incoming, ReadHalf};
@@ -42,6 +42,8 @@ pub(super) enum Received {
 /// One connection.
 pub(super) struct Connection {
     socket: Arc<TcpStream>,
+    /// The token that it was made with.
+    pub(super) token: Option<String>,
     pub(super) received: Receiver<Received>,
     reader: JoinHandle<()>,
     /// Whether a write has failed, perhaps in the middle of a frame.
@@ -102,6 +104,8 @@ pub(super) fn connect(
         socket.set_read_timeout(Some(CONNECT_WITHIN))
     };
     prepare().map_err(temporary)?;
+    let token = options.token.as_ref().map(ClientToken::read).transpose();
+    let token = token.map_err(OpenError::Temporary)?;
     let (reports, received) = bounded(QUEUE);
     let replies = reports.clone();
     let url = format!(
@@ -113,7 +117,7 @@ pub(super) fn connect(
         Arc::clone(&socket),
         &url,
         Encoding::Json.subprotocol(),
-        options.token.as_deref(),
+        token.as_deref(),
         MAX_EVENT,
         Box::new(move |frames| {
             let _ = replies.send(Received::Reply(frames.to_vec()));
@@ -141,6 +145,7 @@ pub(super) fn connect(
         .map_err(temporary)?;
     Ok(Connection {
         socket,
+        token,
         received,
         reader,
         write_failed: Cell::new(false),
@@ -190,6 +195,7 @@ mod tests {
         let (reports, received) = bounded(QUEUE);
         let connection = Connection {
             socket: Arc::new(TcpStream::connect(address).expect("a connection")),
+            token: None,
             received,
             reader: thread::spawn(move || while reports.send(Received::Alive).is_ok() {}),
             write_failed: Cell::new(false),

@@ -6,14 +6,17 @@
 //!
 //! Read here the handle, which the user holds; then `worker`, the client's thread; then `state`, which
 //! decides what to send and what to report after a reconnect, without a socket. `connection` is one
-//! WebSocket connection with its reading thread. `ready` is the health check of `hubbub ready`.
+//! WebSocket connection with its reading thread, and `renewal` its token. `ready` is the health check of `hubbub ready`.
 
 mod ready;
 mod connection;
 mod state;
+mod renewal;
 mod worker;
 
+use std::fs;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -127,7 +130,33 @@ pub struct ClientOptions {
     /// The user.
     pub user: UserName,
     /// The token, if the server demands one.
-    pub token: Option<String>,
+    pub token: Option<ClientToken>,
+}
+
+/// Where a client has its token from.
+#[derive(Debug, Clone)]
+pub enum ClientToken {
+    /// This is the token.
+    Text(String),
+    /// The token is in this file, which may be written anew. It is read at each connect, and when the token is about
+    /// to expire.
+    File(PathBuf),
+}
+
+impl ClientToken {
+    /// The token. The error is a sentence.
+    pub fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Text(token) => Ok(token.clone()),
+            Self::File(path) => match fs::read_to_string(path) {
+                Ok(token) => Ok(token.trim().to_owned()),
+                Err(error) => Err(format!(
+                    "cannot read the token in {}: {error}",
+                    path.display()
+                )),
+            },
+        }
+    }
 }
 
 impl Client {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::connection::{Connection, OpenError, Received, connect};
+use super::renewal::Renewal;
 use super::state::{Actions, ClientState};
 use super::{ClientEvent, ClientOptions};
 use crate::backoff::{Backoff, spread};
@@ -170,6 +171,8 @@ impl ClientThread {
     fn run_connection(&mut self, connection: &Connection, backoff: &mut Backoff) -> String {
         let actions = self.state.connected();
         self.perform(connection, actions);
+        let source = self.options.token.clone();
+        let mut renewal = Renewal::new(source.as_ref(), connection.token.clone());
         let mut next_ping = Instant::now() + PING_EVERY;
         let mut next_retry: Option<Instant> = None;
         loop {
@@ -183,7 +186,11 @@ impl ClientThread {
                 let actions = self.state.retry(now);
                 self.perform(connection, actions);
             }
-            let wake = next_retry.map_or(next_ping, |at| at.min(next_ping));
+            if let Some(renew) = renewal.look(now) {
+                connection.send(&renew);
+            }
+            let due = [next_retry, renewal.look_at()].into_iter().flatten();
+            let wake = due.fold(next_ping, Instant::min);
             select! {
                 recv(self.requests) -> request => {
                     // The handle sends `Close` before it drops its end, so no error is expected.
@@ -194,6 +201,7 @@ impl ClientThread {
                     }
                 }
                 recv(connection.received) -> received => match received {
+                    Ok(Received::Event(event)) if renewal.takes(&event, Instant::now()) => {}
                     Ok(Received::Event(event)) => {
                         backoff.reset();
                         let actions = self.state.handle(event, Instant::now());

@@ -18,6 +18,7 @@ struct Fields {
     kind: String,
     room: Option<String>,
     text: Option<String>,
+    token: Option<String>,
     #[serde(rename = "ref")]
     reference: Option<String>,
     since: Option<String>,
@@ -73,10 +74,13 @@ fn command(fields: Fields, reference: Option<Ref>) -> Result<Command, Rejection>
         },
         "members" => Command::Members { room: room()? },
         "typing" => Command::Typing { room: room()? },
+        "renew" => Command::Renew {
+            token: fields.token.ok_or_else(|| missing("token"))?,
+        },
         _ => {
             return Err(Rejection::new(
                 ErrorCode::UnknownType,
-                "unknown type; this server knows join, leave, send, history, members and typing",
+                "unknown type; this server knows join, leave, send, history, members, typing and renew",
             ));
         }
     })
@@ -170,6 +174,9 @@ mod tests {
             },
             Command::Members { room: room() },
             Command::Typing { room: room() },
+            Command::Renew {
+                token: "a.b.c".to_owned(),
+            },
         ] {
             let frame = encode_command(&command).expect("a frame");
             assert_eq!(parse(&frame), Ok(command), "{frame}");

@@ -148,6 +148,11 @@ pub enum Command {
         /// The room.
         room: RoomName,
     },
+    /// Go on with a fresh token in place of the one that the connection came with.
+    Renew {
+        /// The token.
+        token: String,
+    },
     /// Ask for the list of commands (text encoding only).
     #[serde(skip)]
     Help,
@@ -277,6 +282,16 @@ pub enum Event {
         /// The first message behind the gap, if there is one already.
         before: Option<MessageId>,
     },
+    /// The connection's token expires soon. Without a fresh one, the server then closes with 4001.
+    Expiring {
+        /// The time until then, in milliseconds.
+        expires_in_ms: u64,
+    },
+    /// The connection goes on with the fresh token.
+    Renewed {
+        /// The time until that expires, in milliseconds.
+        expires_in_ms: u64,
+    },
     /// The server is about to close this connection.
     Closing {
         /// The reason, in a sentence.
@@ -334,7 +349,7 @@ pub enum ErrorCode {
     Empty,
     /// More messages than the rate limit allows.
     TooFast,
-    /// No token where one is needed (HTTP API only).
+    /// No valid token where one is needed.
     Unauthorized,
     /// The token, or the page's origin, does not allow this.
     Forbidden,
@@ -374,7 +389,11 @@ impl Event {
             | Self::Typing { room, .. }
             | Self::Gap { room, .. } => Some(room),
             Self::Error { room, .. } => room.as_ref(),
-            Self::Welcome { .. } | Self::Closing { .. } | Self::Help => None,
+            Self::Welcome { .. }
+            | Self::Expiring { .. }
+            | Self::Renewed { .. }
+            | Self::Closing { .. }
+            | Self::Help => None,
         }
     }
 
@@ -390,6 +409,8 @@ impl Event {
             | Self::Members { .. }
             | Self::Message { .. }
             | Self::Gap { .. }
+            | Self::Expiring { .. }
+            | Self::Renewed { .. }
             | Self::Closing { .. }
             | Self::Error { .. }
             | Self::Help => Priority::High,

@@ -146,12 +146,16 @@ pub fn lines(event: &Event) -> Vec<Line> {
         Event::Gap { .. } => {
             notice("some messages are missing here and cannot be recovered".to_owned())
         }
+        Event::Expiring { expires_in_ms } => {
+            notice(format!("your token expires in {} s", expires_in_ms / 1000))
+        }
         Event::Closing { reason, .. } => notice(reason.clone()),
         Event::Error { message, .. } => vec![Line::Error(message.clone())],
         Event::Help => HELP.map(|line| Line::Notice(line.to_owned())).into(),
         Event::Welcome { .. }
         | Event::Parted { .. }
         | Event::Sent { .. }
+        | Event::Renewed { .. }
         | Event::Typing { .. } => Vec::new(),
     }
 }

@@ -3,10 +3,12 @@
 //! The log says what is wrong with a token. The response does not.
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use log::info;
 
 use super::config::Config;
+use super::grant::Grant;
 use super::http::{Request, Response};
 use super::token::{Claims, Secret, TokenError};
 use crate::message::{RoomName, UserName};
@@ -20,8 +22,8 @@ const TOKEN_SUBPROTOCOL: &str = "token.";
 pub struct Authorized {
     /// The user that the request names, or else the user of the token.
     pub user: Option<UserName>,
-    /// The rooms that the token allows; `None` for all.
-    pub rooms: Option<Vec<RoomName>>,
+    /// What its token allows.
+    pub grant: Grant,
 }
 
 /// The reason why a request is denied.
@@ -81,7 +83,7 @@ pub fn authorize(
     let Some(secret) = &config.token_secret else {
         return Ok(Authorized {
             user: user.cloned(),
-            rooms: None,
+            grant: Grant::all(),
         });
     };
     let claims = match claims(request, secret) {
@@ -98,8 +100,8 @@ pub fn authorize(
         return deny(403, "the token does not allow this room", &"room");
     }
     Ok(Authorized {
-        user: Some(claims.sub),
-        rooms: claims.rooms,
+        user: Some(claims.sub.clone()),
+        grant: Grant::of(claims, Instant::now()),
     })
 }
 

@@ -6,7 +6,7 @@
 //! 1. This file starts the server, and tears it down.
 //! 2. `accept.rs` accepts connections, as many as [`capacity`] allows, and starts a thread for each.
 //! 3. [`connection`] serves one connection. It reads the request ([`http`]), checks it ([`auth`],
-//!    [`token`]), and then sends a response ([`page`], [`api`]) or upgrades to a chat. The read pump gives
+//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`]) or upgrades to a chat. The read pump gives
 //!    each message of a chat to the session.
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
@@ -14,6 +14,7 @@
 //! [`state`] is what all connections share, and [`config`] holds the options.
 
 pub mod token;
+pub mod grant;
 pub mod config;
 pub mod rate;
 pub mod capacity;

@@ -18,3 +18,5 @@ pub const INTERNAL: u16 = 1011;
 pub const RESTART: u16 = 1012;
 /// The client is too slow or the server too full; the client should come back later.
 pub const TRY_AGAIN_LATER: u16 = 1013;
+/// Hubbub's own (RFC 6455 §7.4.2): the token has expired. The client should come back with a fresh one.
+pub const EXPIRED: u16 = 4001;

@@ -255,7 +255,7 @@ test("a token that is wanted is asked for, and what is wrong with one is told", 
   await alice.page.fill("#token", mint("bob", secret));
   await alice.page.press("#token", "Enter");
   await alice.reads("the token is not this user's", "#entrance-problem");
-  await alice.page.fill("#token", mint("alice", secret, "lobby"));
+  await alice.page.fill("#token", mint("alice", secret, "--room", "lobby"));
   await alice.page.press("#token", "Enter");
   await alice.isOnline();
   await alice.says("let in");
@@ -270,6 +270,33 @@ test("a token that is wanted is asked for, and what is wrong with one is told", 
   assert.equal(new URL(bob.page.url()).hash, "");
   await bob.page.click("text=Enter");
   await bob.isOnline();
+  assert.deepEqual([...alice.complaints, ...bob.complaints], []);
+  await Promise.all([alice.context.close(), bob.context.close(), server.kill()]);
+});
+
+test("a token that expires is renewed on the page, or asked for at the entrance", { timeout: 60_000 }, async () => {
+  const secret = "a secret of at least thirty-two bytes";
+  const server = await Instance.start("--token-secret", secret);
+  const short = (user) => mint(user, secret, "--life", "8");
+  const enters = async (user) => {
+    const person = await Person.at(browser, server);
+    await person.opens(`#token=${short(user)}`);
+    await person.page.click("text=Enter");
+    await person.reads("Your token expires soon", "#status");
+    return person;
+  };
+  const [alice, bob] = [await enters("alice"), await enters("bob")];
+  const renews = async (token) => {
+    await alice.page.fill("[aria-label='A fresh token']", token);
+    await alice.page.press("[aria-label='A fresh token']", "Enter");
+  };
+  await renews(mint("bob", secret));
+  await alice.reads("The token is not this user's", "#status");
+  await renews(mint("alice", secret));
+  await until("the bar is gone", async () => (await alice.page.textContent("#status")) === "");
+  await bob.reads("a valid token is needed", "#entrance-problem");
+  await alice.says("still here");
+  await alice.sees("still here");
   assert.deepEqual([...alice.complaints, ...bob.complaints], []);
   await Promise.all([alice.context.close(), bob.context.close(), server.kill()]);
 });

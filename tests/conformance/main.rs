@@ -14,7 +14,8 @@ use hubbub::hub::outbox::Outbox;
 use hubbub::message::ConnectionId;
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::server::config::Config;
-use hubbub::server::connection::{Pumps, ThreadBudget};
+use hubbub::server::connection::{Pumps, ThreadBudget, Upgrade};
+use hubbub::server::grant::Grant;
 use hubbub::server::http::{Response, read_request};
 use hubbub::websocket::Incoming;
 use hubbub::websocket::frame::{self, Frame};
@@ -70,8 +71,21 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
             return;
         }
     };
-    let (threads, rest) = (Arc::new(ThreadBudget::new(1)), request.rest);
-    let mut pumps = Pumps::start(socket, id, Encoding::Text, &config, &threads, &head, rest);
+    let threads = Arc::new(ThreadBudget::new(1));
+    let upgrade = Upgrade {
+        opening: head,
+        read_already: request.rest,
+    };
+    let grant = Arc::new(Grant::all());
+    let mut pumps = Pumps::start(
+        socket,
+        id,
+        Encoding::Text,
+        &grant,
+        &config,
+        &threads,
+        upgrade,
+    );
     let outbox = Arc::clone(pumps.outbox());
     let ended = loop {
         match pumps.read() {

@@ -1,12 +1,13 @@
 //! Who may come in: tokens, rooms, and the origins of pages.
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use tungstenite::client::IntoClientRequest;
 
 use crate::support::client::{Client, request};
-use crate::support::hubbub::{Hubbub, run};
+use crate::support::hubbub::{Hubbub, command, run};
 
 const SECRET: &str = "an example of a secret of enough bytes";
 
@@ -220,4 +221,130 @@ fn what_users_choose_reaches_the_log_escaped() {
     assert!(log.contains("private\\u{e000}use"), "{log:?}");
     let strange = log.chars().find(|c| c.is_control() && *c != '\n');
     assert_eq!(strange, None, "{log:?}");
+}
+
+/// A client with this token.
+fn connected(hubbub: &Hubbub, user: &str, token: &str) -> Client {
+    let target = format!("/chat/{user}?token={token}");
+    let client = Client::connect(hubbub.address(), &target, Some("hubbub.v1"));
+    client.unwrap_or_else(|refused| panic!("{refused:?}"))
+}
+
+/// The same, and it has joined the lobby.
+fn joined(hubbub: &Hubbub, user: &str, token: &str) -> Client {
+    let mut client = connected(hubbub, user, token);
+    client.joins("lobby");
+    client
+}
+
+/// The code with which the server ends the connection, whatever it says before.
+fn end_of(client: &mut Client) -> Option<u16> {
+    loop {
+        if let Err(code) = client.hears_or_ends() {
+            return code;
+        }
+    }
+}
+
+#[test]
+fn a_connection_whose_token_expires_is_told_and_closed_and_its_user_leaves() {
+    let hubbub = Hubbub::with(&["--token-secret", SECRET, "--presence-grace", "600"]);
+    let mut bob = joined(&hubbub, "bob", &token(&["bob"]));
+    let short = token(&["alice", "--life", "2"]);
+    let mut alice = connected(&hubbub, "alice", &short);
+    let told = alice.event_of("expiring");
+    alice.joins("lobby");
+    assert!(
+        told["expires_in_ms"]
+            .as_u64()
+            .is_some_and(|left| left <= 2000),
+        "{told}"
+    );
+    assert_eq!(end_of(&mut alice), Some(4001));
+    // At once: without the grace of a connection that broke.
+    assert_eq!(bob.event_of("left")["user"], "alice");
+    assert!(
+        Client::connect(
+            hubbub.address(),
+            &format!("/chat/alice?token={short}"),
+            None
+        )
+        .is_err()
+    );
+    let short = token(&["carol", "--life", "2"]);
+    let mut lines = Client::text(hubbub.address(), &format!("/chat/carol?token={short}"));
+    let lines = lines.hears_until("* your token expires in 1 s");
+    assert!(lines.len() <= 2, "{lines:?}");
+}
+
+#[test]
+fn a_fresh_token_on_the_same_connection_goes_on_and_any_other_is_refused() {
+    let hubbub = guarded();
+    let short = token(&["alice", "--life", "3"]);
+    let mut alice = connected(&hubbub, "alice", &short);
+    alice.event_of("expiring");
+    alice.joins("lobby");
+    // The same token, without a fresh one.
+    let mut clock = joined(&hubbub, "alice", &short);
+    let mut refused = |token: &str| {
+        alice.asks(&json!({"type": "renew", "token": token}));
+        alice.event_of("error")["code"].clone()
+    };
+    assert_eq!(refused("a.b.c"), "unauthorized");
+    assert_eq!(refused(&token(&["bob"])), "forbidden");
+    assert_eq!(refused(&token(&["alice", "--room", "ops"])), "forbidden");
+    let fresh = token(&["alice", "--room", "lobby", "--life", "3600"]);
+    alice.asks(&json!({"type": "renew", "token": fresh}));
+    let renewed = alice.event_of("renewed");
+    assert!(
+        renewed["expires_in_ms"]
+            .as_u64()
+            .is_some_and(|left| left > 3_500_000)
+    );
+    assert_eq!(end_of(&mut clock), Some(4001));
+    alice.asks(&json!({"type": "send", "room": "lobby", "text": "still here"}));
+    alice.event_of("sent");
+    // The rooms are those of the fresh token.
+    alice.asks(&json!({"type": "join", "room": "ops"}));
+    assert_eq!(alice.event_of("error")["code"], "forbidden");
+    let without = Hubbub::alone();
+    let mut open = Client::json(without.address(), "alice");
+    open.asks(&json!({"type": "renew", "token": fresh}));
+    assert_eq!(open.event_of("error")["code"], "bad_request");
+}
+
+#[test]
+fn a_terminal_client_reads_its_fresh_token_from_the_file() {
+    let hubbub = guarded();
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("token-{}", std::process::id()));
+    let short = token(&["alice", "--life", "3"]);
+    std::fs::write(&path, &short).expect("a file");
+    let mut bob = joined(&hubbub, "bob", &token(&["bob"]));
+    let mut tail = command()
+        .args([
+            "tail",
+            "--url",
+            &hubbub.url(),
+            "--count",
+            "1",
+            "--timeout",
+            "20",
+        ])
+        .args(["--as", "alice", "--token-file"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("hubbub can be started");
+    bob.event_of("joined");
+    let mut clock = joined(&hubbub, "alice", &short);
+    std::fs::write(&path, token(&["alice", "--life", "3600"]) + "\n").expect("a file");
+    assert_eq!(end_of(&mut clock), Some(4001));
+    bob.asks(&json!({"type": "send", "room": "lobby", "text": "after the end"}));
+    let mut printed = String::new();
+    let mut stdout = tail.stdout.take().expect("it is piped");
+    stdout.read_to_string(&mut printed).expect("text");
+    assert_eq!(printed, "bob: after the end\n");
+    assert!(tail.wait().expect("its end").success());
+    std::fs::remove_file(path).expect("it is gone");
 }

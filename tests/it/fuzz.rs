@@ -264,8 +264,14 @@ fn whoever_is_lost_to_a_panic_on_entering_is_in_no_room_afterwards() {
             let (outbox, _queue) = outbox(Encoding::Json, 1 << 20, None);
             let user = "mallory".parse().expect("a name");
             let state = Arc::clone(&state);
-            let mut session =
-                Session::begin(state, ConnectionId(1), user, lobby.clone(), None, outbox);
+            let mut session = Session::begin(
+                state,
+                ConnectionId(1),
+                user,
+                lobby.clone(),
+                Arc::default(),
+                outbox,
+            );
             session.handle(r#"{"type":"join","room":"lobby"}"#);
             assert!(hosts(&lobby) && !is_empty(&lobby));
             session.handle(r#"{"type":"join","room":"cursed"}"#);

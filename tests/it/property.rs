@@ -71,7 +71,7 @@ impl Client {
             connection,
             user.clone(),
             room.clone(),
-            None,
+            Arc::default(),
             outbox,
         );
         let since = self.seen.last().map(ToString::to_string);

@@ -1,4 +1,5 @@
-//! The heartbeat of a connection: it reads the socket, pings the peer, and notices a peer that is silent.
+//! The heartbeat of a connection: it reads the socket, pings the peer, and notices a peer that is silent, or
+//! whose token has expired.
 //!
 //! It owns the socket's read time-out until the read pump ends. It pings at regular intervals, also while
 //! the peer sends: proxies cut a connection on which the server sends nothing.
@@ -9,7 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hub::outbox::Outbox;
+use crate::protocol::Event;
 use crate::server::config::Deadlines;
+use crate::server::grant::{Grant, GrantDue};
+use crate::websocket::code;
 
 /// The shortest read time-out. The kernel takes zero for no time-out at all.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -20,6 +24,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) struct Heartbeat {
     socket: Arc<TcpStream>,
     outbox: Arc<Outbox>,
+    grant: Arc<Grant>,
     interval: Duration,
     pong_within: Duration,
     answer_within: Duration,
@@ -39,6 +44,7 @@ impl Heartbeat {
     pub(super) fn new(
         socket: Arc<TcpStream>,
         outbox: Arc<Outbox>,
+        grant: Arc<Grant>,
         interval: Duration,
         deadlines: &Deadlines,
     ) -> Self {
@@ -46,6 +52,7 @@ impl Heartbeat {
         Self {
             socket,
             outbox,
+            grant,
             interval,
             pong_within: deadlines.pong,
             answer_within: deadlines.goodbye(),
@@ -67,8 +74,28 @@ impl Heartbeat {
         self.answer_due.or(self.silent_from)
     }
 
+    /// Warns the client before its token expires, and then closes the connection. Returns the time of the next check.
+    fn look_at_grant(&self, now: Instant) -> Option<Instant> {
+        match self.grant.due(now) {
+            GrantDue::Nothing(next) => next,
+            GrantDue::Warning(left) => {
+                let expires_in_ms = left.as_millis() as u64;
+                self.outbox.send(&Event::Expiring { expires_in_ms });
+                Some(now + left)
+            }
+            GrantDue::End => {
+                self.outbox.close(code::EXPIRED, "the token has expired");
+                None
+            }
+        }
+    }
+
     /// Pings if a ping is due and the outbox is open. Returns the time of the next check.
     fn beat(&mut self, now: Instant) -> Instant {
+        let mut grant_due = None;
+        if self.outbox.is_open() {
+            grant_due = self.look_at_grant(now);
+        }
         if !self.outbox.is_open() {
             return *self.answer_due.get_or_insert(now + self.answer_within);
         }
@@ -80,8 +107,8 @@ impl Heartbeat {
                 self.silent_from.get_or_insert(pinged + self.pong_within);
             }
         }
-        self.silent_at()
-            .map_or(self.next_ping, |at| at.min(self.next_ping))
+        let due = [self.silent_at(), grant_due].into_iter().flatten();
+        due.fold(self.next_ping, Instant::min)
     }
 }
 
@@ -127,7 +154,6 @@ mod tests {
     use crate::protocol::{Encoding, Priority};
     use crate::server::config::Config;
     use crate::server::connection::tests::pair;
-    use crate::websocket::code;
     use crate::websocket::frame;
 
     /// A heartbeat, and the peer's end of its socket.
@@ -140,7 +166,9 @@ mod tests {
             pong: pong_within,
             ..Config::default().deadlines
         };
-        (Heartbeat::new(near, outbox, interval, &deadlines), far)
+        let grant = Arc::new(Grant::all());
+        let heartbeat = Heartbeat::new(near, outbox, grant, interval, &deadlines);
+        (heartbeat, far)
     }
 
     #[test]

@@ -20,7 +20,7 @@ use log::{debug, info};
 
 use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
-pub use self::pumps::Pumps;
+pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
@@ -186,16 +186,19 @@ fn chat(
     }
     let threads = &connections.threads;
     let config = &state.config;
+    let grant = Arc::new(request.grant);
     let mut pumps = Pumps::start(
         socket,
         id,
         encoding,
+        &grant,
         config,
         threads,
-        &opening,
-        read_already,
+        Upgrade {
+            opening,
+            read_already,
+        },
     );
-    drop(opening);
     let outbox = Arc::clone(pumps.outbox());
     connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
     info!("{user:?} connected from {peer} as connection {id}");
@@ -204,7 +207,7 @@ fn chat(
         id,
         user.clone(),
         request.room,
-        request.allowed,
+        Arc::clone(&grant),
         Arc::clone(&outbox),
     );
     if encoding == Encoding::Text {
@@ -214,6 +217,10 @@ fn chat(
     if outbox.is_open() && matches!(ended, Ended::Vanished | Ended::Wrong { .. }) {
         // The client may still read the receipts of the messages that it sent before.
         session.settle();
+    }
+    if grant.is_over(Instant::now()) {
+        // The user is not expected back with this token.
+        session.note_goodbye();
     }
     drop(session);
     let why = pumps.finish(&ended);

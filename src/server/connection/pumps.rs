@@ -22,6 +22,7 @@ use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::{Encoding, Priority};
 use crate::server::config::{Config, Deadlines};
+use crate::server::grant::Grant;
 use crate::server::rate::TokenBucket;
 use crate::threads::lock;
 use crate::websocket::code;
@@ -49,6 +50,14 @@ const CONTROL_FRAMES: (u32, u32) = (100, 200);
 const DISCARDED_READS: usize = 100;
 const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
+/// What is on the wire when a connection is upgraded.
+pub struct Upgrade {
+    /// The response, and the first event.
+    pub opening: Vec<u8>,
+    /// The bytes that followed the request's head.
+    pub read_already: Vec<u8>,
+}
+
 /// An upgraded connection, held by its reader thread.
 pub struct Pumps<'a> {
     socket: &'a Arc<TcpStream>,
@@ -60,16 +69,15 @@ pub struct Pumps<'a> {
 }
 
 impl<'a> Pumps<'a> {
-    /// Answers the upgrade with `opening`. `read_already` are the bytes that followed the request's
-    /// head. The writer takes its thread from `threads`.
+    /// Answers the upgrade. The writer takes its thread from `threads`.
     pub fn start(
         socket: &'a Arc<TcpStream>,
         id: ConnectionId,
         encoding: Encoding,
+        grant: &Arc<Grant>,
         config: &'a Config,
         threads: &Arc<ThreadBudget>,
-        opening: &[u8],
-        read_already: Vec<u8>,
+        upgrade: Upgrade,
     ) -> Self {
         // The time-out of a blocking write, by the writer or by the reader's goodbye. A time-out above zero
         // is always accepted.
@@ -83,17 +91,18 @@ impl<'a> Pumps<'a> {
             running: Mutex::new(None),
         });
         outbox.start_writer_with(writer.starter(queue));
-        outbox.push(opening.into(), Priority::High);
+        outbox.push(upgrade.opening.into(), Priority::High);
         let heartbeat = Heartbeat::new(
             Arc::clone(socket),
             Arc::clone(&outbox),
+            Arc::clone(grant),
             config.ping_interval,
             &config.deadlines,
         );
         let replies = Arc::clone(&outbox);
         let read_half = ReadHalf::server(
             Box::new(heartbeat),
-            read_already,
+            upgrade.read_already,
             config.max_message,
             Box::new(move |frames| push_replies(&replies, frames)),
         );

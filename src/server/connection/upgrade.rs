@@ -5,6 +5,7 @@ use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Encoding;
 use crate::server::auth::authorize;
 use crate::server::config::Config;
+use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
 use crate::websocket;
 
@@ -12,8 +13,8 @@ use crate::websocket;
 pub(super) struct ChatRequest {
     pub(super) user: UserName,
     pub(super) room: RoomName,
-    /// The rooms that the token allows; `None` for all.
-    pub(super) allowed: Option<Vec<RoomName>>,
+    /// What the token allows.
+    pub(super) grant: Grant,
     pub(super) since: Option<MessageId>,
     pub(super) history: Option<usize>,
     pub(super) encoding: Encoding,
@@ -43,9 +44,9 @@ pub(super) fn chat_request(
     };
     // In the JSON encoding, the session checks each room when the user joins it.
     let joins = request.parameter("room").is_some() || speaks_lines(request);
-    let allowed = authorize(request, Some(&user), joins.then_some(&room), config)
+    let grant = authorize(request, Some(&user), joins.then_some(&room), config)
         .map_err(|denied| denied.response())?
-        .rooms;
+        .grant;
     let since = request
         .parameter("since")
         .map(|since| {
@@ -87,7 +88,7 @@ pub(super) fn chat_request(
     Ok(ChatRequest {
         user,
         room,
-        allowed,
+        grant,
         since,
         history,
         encoding,

@@ -153,6 +153,14 @@ function listen() {
   document.addEventListener("visibilitychange", watch);
   addEventListener("pagehide", keep);
   addEventListener("hashchange", () => {
+    const token = tokenInHash();
+    if (token !== null) {
+      // A page that gave the token may give a fresh one the same way.
+      history.replaceState(null, "", location.pathname);
+      if (chat.user !== "") chat.renew(token);
+      refresh();
+      return;
+    }
     const room = roomInHash();
     if (chat.user !== "" && room !== null) choose(room);
   });

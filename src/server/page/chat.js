@@ -31,6 +31,10 @@ export class Chat {
   #asked = [];
   #askAgain = null;
   #typed = 0;
+  /** When the token expires, in milliseconds since 1970; null unless that is soon. */
+  expires = null;
+  /** Why the fresh token was not taken. */
+  renewalProblem = "";
   /** Whether the user was told, on this connection, that the server lost its log. */
   #toldAnew = false;
 
@@ -183,7 +187,16 @@ export class Chat {
     if (this.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
   }
 
+  /** Takes a fresh token. */
+  renew(token) {
+    this.token = token;
+    this.renewalProblem = "";
+    this.connection.renew(token);
+    this.#changed();
+  }
+
   #lost(code) {
+    this.expires = null;
     clearTimeout(this.#askAgain);
     this.#askAgain = null;
     this.#asked = [];
@@ -258,11 +271,19 @@ export class Chat {
       case "gap":
         room?.lost(event);
         break;
+      case "expiring":
+        this.expires = Date.now() + event.expires_in_ms;
+        break;
+      case "renewed":
+        this.expires = null;
+        this.renewalProblem = "";
+        break;
       case "sent":
         this.#sent(room, event);
         break;
       case "error":
         if (event.ref) this.#notSent(event);
+        else if (this.expires !== null && !event.room) this.renewalProblem = sentence(event.message);
         else this.#refused(event);
         break;
       default:

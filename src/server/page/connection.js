@@ -31,6 +31,7 @@ const CLOSED = {
   1009: "A message was too large for the server.",
   1012: "The server is restarting.",
   1013: "This connection could not keep up.",
+  4001: "Your token has expired.",
 };
 
 /** A random time between half and the whole of the wait that the server asked for. */
@@ -81,6 +82,12 @@ export class Connection {
   /** Ends the wait and connects now. */
   retryNow() {
     if (this.state.kind === "waiting") this.#connect(this.state.why);
+  }
+
+  /** Goes on with a fresh token, now and after every break. */
+  renew(token) {
+    this.#who = { ...this.#who, token };
+    return this.ask({ type: "renew", token });
   }
 
   /** Sends a command. Returns false if there is no connection. */

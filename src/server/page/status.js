@@ -41,6 +41,10 @@ export class Status {
       const now = button("Try now", () => this.#chat.connection.retryNow());
       return bar(`waiting ${state.until}`, "busy", [h("span", {}, `${state.why} Reconnecting `, count), now]);
     }
+    if (this.#chat.expires !== null) {
+      const problem = this.#chat.renewalProblem;
+      return bar(`expiring ${problem}`, "busy", ["Your token expires soon.", this.#renewal(), problem]);
+    }
     if (active?.state === "refused") {
       const again = button("Try again", () => this.#chat.tryRoom(active));
       const leave = button("Remove the room", () => this.#chat.leave(active));
@@ -50,6 +54,15 @@ export class Status {
       return bar(`outside ${active.name} ${active.why}`, "busy", [`${active.why} Trying again…`]);
     }
     return null;
+  }
+
+  #renewal() {
+    const field = h("input", { type: "password", "aria-label": "A fresh token", placeholder: "A fresh token", autocomplete: "off" });
+    const onsubmit = (event) => {
+      event.preventDefault();
+      if (field.value.trim() !== "") this.#chat.renew(field.value.trim());
+    };
+    return h("form", { class: "renewal", onsubmit }, field, h("button", { type: "submit", class: "quiet" }, "Go on"));
   }
 
   #count() {

@@ -27,8 +27,10 @@ use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
 use crate::server::answers::{failed, receipt, too_fast};
+use crate::server::grant::Grant;
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
+use crate::server::token::Claims;
 use crate::websocket::code;
 
 /// The first event on a user's connection.
@@ -55,20 +57,19 @@ pub struct Session {
     text_room: RoomName,
     in_flight: Arc<InFlight>,
     limiter: RateLimiter,
-    /// The rooms that the token allows; `None` for all.
-    allowed: Option<Vec<RoomName>>,
+    /// What the token allows.
+    grant: Arc<Grant>,
     departure: Departure,
 }
 
 impl Session {
     /// Begins a session, after the [`welcome`]. `text_room` is the one room of the text encoding.
-    /// `allowed` are the rooms that the token allows; `None` for all.
     pub fn begin(
         state: Arc<State>,
         connection: ConnectionId,
         user: UserName,
         text_room: RoomName,
-        allowed: Option<Vec<RoomName>>,
+        grant: Arc<Grant>,
         outbox: Arc<Outbox>,
     ) -> Self {
         let limiter = RateLimiter::new(state.buckets.bucket(&user, Instant::now()));
@@ -81,7 +82,7 @@ impl Session {
             text_room,
             in_flight: Arc::default(),
             limiter,
-            allowed,
+            grant,
             departure: Departure::Dropped,
         }
     }
@@ -174,6 +175,10 @@ impl Session {
                 }
             }
             Command::Typing { room } => self.typing(&room),
+            Command::Renew { token } => {
+                let answer = self.renew(&token);
+                self.answer(&answer);
+            }
             Command::Help => self.answer(&Event::Help),
         }
     }
@@ -276,6 +281,40 @@ impl Session {
         }
     }
 
+    /// Takes a fresh token in place of the one that the connection has. Returns the answer.
+    fn renew(&self, token: &str) -> Event {
+        let refused = |code, message: &str| {
+            metrics::UNAUTHORIZED.count();
+            Event::Error {
+                code,
+                message: message.to_owned(),
+                reference: None,
+                room: None,
+                retry: false,
+            }
+        };
+        let Some(secret) = &self.state.config.token_secret else {
+            return refused(ErrorCode::BadRequest, "this server needs no token");
+        };
+        let claims = match Claims::verify(token, secret) {
+            Ok(claims) => claims,
+            Err(why) => {
+                info!("{:?} has no fresh token: {why}", self.user);
+                return refused(ErrorCode::Unauthorized, "this is no valid token");
+            }
+        };
+        if claims.sub != self.user {
+            return refused(ErrorCode::Forbidden, "the token is not this user's");
+        }
+        if let Some(room) = self.rooms.keys().find(|room| !claims.allows(room)) {
+            let why = format!("the token does not allow the room {room}; leave it first");
+            return refused(ErrorCode::Forbidden, &why);
+        }
+        let expires_in_ms = u64::try_from(claims.left().as_millis()).unwrap_or(u64::MAX);
+        self.grant.replace(claims, Instant::now());
+        Event::Renewed { expires_in_ms }
+    }
+
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
     fn join(
         &mut self,
@@ -300,9 +339,7 @@ impl Session {
     }
 
     fn reason_not_to_join(&self, room: &RoomName) -> Option<(ErrorCode, String)> {
-        if let Some(allowed) = &self.allowed
-            && !allowed.contains(room)
-        {
+        if !self.grant.allows(room) {
             metrics::UNAUTHORIZED.count();
             let why = format!("the token does not allow the room {room}");
             return Some((ErrorCode::Forbidden, why));

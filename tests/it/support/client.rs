@@ -122,6 +122,8 @@ impl Client {
                     return Err(frame.map(|frame| frame.code.into()));
                 }
                 Ok(_) => {}
+                // A process that is stopped and continued finds its reads interrupted.
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(Error::Io(error))
                     if matches!(
                         error.kind(),
