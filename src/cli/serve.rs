@@ -134,6 +134,16 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     allow_origin: Vec<String>,
+    /// The name of a host that requests may be for, such as `chat.example`; others are refused. May be repeated.
+    /// Without it, a server that listens on loopback and needs no token takes loopback names only
+    #[arg(
+        long,
+        env = "HUBBUB_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Who may come in"
+    )]
+    host: Vec<String>,
     /// The most messages kept of a room
     #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
     history_length: usize,
@@ -157,6 +167,7 @@ impl ServeArgs {
             listen: self.listen,
             redis: self.redis,
             data: self.data,
+            hosts: self.host,
             prefix: self.prefix,
             drain: Duration::from_secs(self.drain),
             max_message: self.max_message,

@@ -3,6 +3,7 @@
 //! The log says what is wrong with a token. The response does not.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use log::info;
@@ -57,6 +58,19 @@ pub const FOREIGN_ORIGIN: Denied = Denied {
     sentence: "pages of this origin may not connect here",
 };
 
+/// The denial for a name that is not this server's. A page of that name may have been sent here by its own DNS entry
+/// (DNS rebinding), and then its origin and this host look the same.
+const FOREIGN_HOST: Denied = Denied {
+    status: 421,
+    sentence: "this server does not answer for that host; --host names the hosts that it answers for",
+};
+
+/// The denial for a request that another site's page makes its reader send.
+const CROSS_SITE: Denied = Denied {
+    status: 403,
+    sentence: "pages of other sites may not post here",
+};
+
 /// The origin of the page that sent the request, and whether it is allowed. `None` if no page sent it.
 pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, bool)> {
     let origin = request.header("origin")?;
@@ -76,9 +90,26 @@ pub fn authorize(
         info!("{user:?} is not let in: {why}");
         Err(Denied { status, sentence })
     };
-    if let Some((origin, false)) = origin(request, config) {
-        let why = format!("origin {origin:?}");
-        return deny(FOREIGN_ORIGIN.status, FOREIGN_ORIGIN.sentence, &why);
+    if !host_is_served(&request.host, config) {
+        let why = format!("host {:?}", request.host);
+        return deny(FOREIGN_HOST.status, FOREIGN_HOST.sentence, &why);
+    }
+    match origin(request, config) {
+        Some((origin, false)) => {
+            let why = format!("origin {origin:?}");
+            return deny(FOREIGN_ORIGIN.status, FOREIGN_ORIGIN.sentence, &why);
+        }
+        // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
+        None if request.method == "POST"
+            && request.header("sec-fetch-site") == Some("cross-site") =>
+        {
+            return deny(
+                CROSS_SITE.status,
+                CROSS_SITE.sentence,
+                &"another site's page",
+            );
+        }
+        Some((_, true)) | None => {}
     }
     let Some(secret) = &config.token_secret else {
         return Ok(Authorized {
@@ -135,6 +166,28 @@ fn bearer(request: &Request) -> Option<&str> {
         .then(|| token.trim_start_matches(' '))
 }
 
+/// Whether this server answers for a host. Addresses and `localhost` are always its own, since no DNS entry can make
+/// them another's. Names are, unless the operator lists the right ones; and unless the server listens for this machine
+/// alone and takes everybody in.
+fn host_is_served(host: &str, config: &Config) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost") {
+        return true;
+    }
+    if config.hosts.is_empty() {
+        return config.token_secret.is_some() || !config.listen.ip().is_loopback();
+    }
+    config
+        .hosts
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(&name))
+}
+
 /// Whether an origin is this server's own host, or one that the operator allows.
 fn origin_is_allowed(origin: &str, host: &str, allowed: &[String]) -> bool {
     if allowed
@@ -174,5 +227,39 @@ mod tests {
         assert!(!allowed("null", "hub.example"));
         assert!(!allowed("https://hub.example.evil.example", "hub.example"));
         assert!(origin_is_allowed("null", "x", &["*".to_owned()]));
+    }
+
+    #[test]
+    fn a_name_is_taken_only_if_no_dns_entry_can_have_made_it_ours() {
+        let served = |host: &str, listen: &str, hosts: &[&str]| {
+            let config = Config {
+                listen: listen.parse().expect("an address"),
+                hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+                ..Config::default()
+            };
+            host_is_served(host, &config)
+        };
+        let own = "127.0.0.1:8080";
+        for host in [
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "localhost:1",
+            "LOCALHOST.",
+            "a.localhost",
+        ] {
+            assert!(served(host, own, &[]), "{host}");
+            assert!(served(host, own, &["chat.example"]), "{host}");
+        }
+        for host in [
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!served(host, own, &[]), "{host}");
+            assert!(!served(host, "0.0.0.0:8080", &["chat.example"]), "{host}");
+            assert!(served(host, "0.0.0.0:8080", &[]), "{host}");
+        }
+        assert!(served("Chat.example.:443", own, &["chat.example"]));
     }
 }

@@ -19,6 +19,8 @@ pub struct Config {
     /// The Redis that instances share, or several, over which the rooms are spread; without any the embedded
     /// backplane serves one instance.
     pub redis: Vec<RedisAddress>,
+    /// The names of hosts that requests may be for; without any, every name that is safe.
+    pub hosts: Vec<String>,
     /// The folder in which the embedded backplane keeps what is said; without one, it ends with the process.
     pub data: Option<PathBuf>,
     /// The prefix of all keys and channels in Redis.
@@ -218,6 +220,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             redis: Vec::new(),
             data: None,
+            hosts: Vec::new(),
             prefix: "hubbub".to_owned(),
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),

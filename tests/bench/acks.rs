@@ -197,7 +197,7 @@ impl Link {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("a time-out");
         let head = format!(
-            "GET /chat/{user} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /chat/{user} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Protocol: hubbub.v1\r\n\r\n"
         );

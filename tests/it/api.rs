@@ -47,7 +47,8 @@ fn ask(hubbub: &Hubbub, method: &str, target: &str, fields: &[&str], body: &str)
         "POST" => format!("Content-Length: {}\r\n", body.len()),
         _ => String::new(),
     };
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}{length}\r\n{body}");
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}{length}\r\n{body}");
     Answer::of(raw(hubbub.address(), request.as_bytes()))
 }
 
@@ -236,12 +237,12 @@ fn what_cannot_be_done_is_answered_with_a_code_and_a_sentence() {
         assert_eq!(answer.status, status, "{field}: {}", answer.body);
     }
     for field in ["", "Transfer-Encoding: chunked\r\n"] {
-        let request = format!("POST {OPS} HTTP/1.1\r\nHost: test\r\n{field}\r\n");
+        let request = format!("POST {OPS} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n");
         let answer = Answer::of(raw(hubbub.address(), request.as_bytes()));
         assert_eq!(answer.status, 411, "{}", answer.body);
     }
     let huge = format!(
-        "POST {OPS} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        "POST {OPS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
         u128::MAX
     );
     assert_eq!(
@@ -295,7 +296,7 @@ fn a_post_that_is_in_flight_is_answered_during_a_teardown() {
     redis.freeze();
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
-    let request = format!("POST {OPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
+    let request = format!("POST {OPS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx");
     stream.write_all(request.as_bytes()).expect("it is sent");
     until("it is on its way", || {
         (metric(&hubbub, "hubbub_messages_in_flight") == 1).then_some(())
@@ -390,7 +391,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is() {
     let mut stream = TcpStream::connect(hubbub.address()).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
     let head = format!(
-        "POST {OPS} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        "POST {OPS} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).expect("the head");
     let mut go_on = [0; 25];
@@ -402,7 +403,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is() {
     assert_eq!(Answer::of(rest).status, 201);
     // A body that does not come is not waited for.
     let hubbub = Hubbub::with(&["--head-timeout", "1"]);
-    let request = format!("POST {OPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe");
+    let request = format!("POST {OPS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhe");
     let late = Answer::of(raw(hubbub.address(), request.as_bytes()));
     assert_eq!(late.status, 408, "{}", late.body);
     let head = ask(&hubbub, "HEAD", "/api/rooms/ops/messages", &[], "");

@@ -213,7 +213,7 @@ fn pages_of_other_hosts_may_not_connect_unless_they_are_named() {
 #[test]
 fn what_users_choose_reaches_the_log_escaped() {
     let hubbub = guarded();
-    let head = "GET /chat/a%1b%5b31m?token=x%0d%0aINFO HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = "GET /chat/a%1b%5b31m?token=x%0d%0aINFO HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(request(hubbub.address(), head).0, 400);
     // What a name may have and a log had better not show as it is.
     assert!(refused(&hubbub, "/chat/private%ee%80%80use?token=a", &[]).is_some());
@@ -347,4 +347,34 @@ fn a_terminal_client_reads_its_fresh_token_from_the_file() {
     assert_eq!(printed, "bob: after the end\n");
     assert!(tail.wait().expect("its end").success());
     std::fs::remove_file(path).expect("it is gone");
+}
+
+#[test]
+fn a_page_that_its_dns_entry_or_its_form_sends_here_is_refused() {
+    let hubbub = Hubbub::alone();
+    let refuses = |host: &str, fields: &str| {
+        let head = format!(
+            "POST /api/rooms/lobby/messages?user=eve HTTP/1.1\r\nHost: {host}\r\n{fields}Content-Length: 2\r\n\r\nhi"
+        );
+        request(hubbub.address(), &head)
+    };
+    let (status, why) = refuses("evil.example:8080", "Origin: http://evil.example:8080\r\n");
+    assert_eq!(status, 421, "{why}");
+    assert!(why.contains("--host"), "{why}");
+    let (status, why) = refuses("localhost", "Sec-Fetch-Site: cross-site\r\n");
+    assert_eq!(status, 403, "{why}");
+    assert_eq!(
+        refuses("localhost", "Sec-Fetch-Site: same-origin\r\n").0,
+        201
+    );
+    let upgrade = [("Host", "evil.example"), ("Origin", "http://evil.example")];
+    assert!(refused(&hubbub, "/chat/eve", &upgrade).is_some_and(|(status, _)| status == 421));
+    let named = Hubbub::with(&["--host", "chat.example"]);
+    let post = |host: &str| {
+        let head = format!(
+            "POST /api/rooms/lobby/messages?user=ann HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi"
+        );
+        request(named.address(), &head).0
+    };
+    assert_eq!((post("chat.example"), post("other.example")), (201, 421));
 }

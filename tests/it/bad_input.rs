@@ -12,7 +12,7 @@ use crate::support::client::{Client, get, raw, request};
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
 
-const UPGRADE: &str = "Host: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const UPGRADE: &str = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Somebody who is there before, and still is afterwards.
@@ -94,12 +94,12 @@ fn what_is_not_the_right_http_is_refused() {
             "only GET",
         ),
         (
-            "DELETE / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             405,
             "only GET, HEAD",
         ),
         (
-            "GET /chat/alice HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "GET /chat/alice HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             426,
             "WebSocket",
         ),
@@ -109,7 +109,7 @@ fn what_is_not_the_right_http_is_refused() {
             "version 13",
         ),
         (
-            "GET /chat/alice HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+            "GET /chat/alice HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
                 .to_owned(),
             400,
@@ -138,12 +138,15 @@ fn a_head_that_two_readers_may_take_differently_is_refused() {
     let get = |fields: &str| format!("GET /livez HTTP/1.1\r\n{fields}\r\n");
     let post = |fields: &str| {
         let target = "/api/rooms/ops/messages?user=ci";
-        format!("POST {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\nhello")
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nhello")
     };
     for (head, sentence) in [
         (get(""), "no Host field"),
-        (get("Host: x\r\nHost: x\r\n"), "more than one Host"),
-        (get("Host: x\r\nhost: y\r\n"), "more than one Host"),
+        (
+            get("Host: localhost\r\nHost: localhost\r\n"),
+            "more than one Host",
+        ),
+        (get("Host: localhost\r\nhost: y\r\n"), "more than one Host"),
         (get("Host:\r\n"), "the Host field"),
         (get("Host: a b\r\n"), "the Host field"),
         (get("Host: x/y\r\n"), "the Host field"),
@@ -152,27 +155,30 @@ fn a_head_that_two_readers_may_take_differently_is_refused() {
         (get("Host: x:http\r\n"), "the Host field"),
         (get("Host: [::1\r\n"), "the Host field"),
         (
-            get("Host: x\r\nOrigin: http://x\r\nOrigin: http://x\r\n"),
+            get("Host: localhost\r\nOrigin: http://x\r\nOrigin: http://x\r\n"),
             "more than one Origin",
         ),
         (
-            get("Host: x\r\nAuthorization: a\r\nAuthorization: b\r\n"),
+            get("Host: localhost\r\nAuthorization: a\r\nAuthorization: b\r\n"),
             "more than one Authorization",
         ),
         (get("Host: x\nA: b\r\n"), "a line that ends without CR"),
         ("GET /livez HTTP/1.1\nHost: x\n\n".to_owned(), "without CR"),
-        (get("Host: x\rA: b\r\n"), "header value"),
-        (get("Host: x\r\nA: \0\r\n"), "header value"),
-        (get("Host: x\r\nA: \u{8}\r\n"), "header value"),
+        (get("Host: localhost\rA: b\r\n"), "header value"),
+        (get("Host: localhost\r\nA: \0\r\n"), "header value"),
+        (get("Host: localhost\r\nA: \u{8}\r\n"), "header value"),
         (get("Host : x\r\n"), "header name"),
-        (get("Host: x\r\n y\r\n"), "header name"),
-        ("GET livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "path"),
+        (get("Host: localhost\r\n y\r\n"), "header name"),
         (
-            "GET ftp://x/livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "GET livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             "path",
         ),
         (
-            "GET http:///livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "GET ftp://x/livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+            "path",
+        ),
+        (
+            "GET http:///livez HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             "host",
         ),
         (
@@ -211,7 +217,7 @@ fn a_head_that_two_readers_may_take_differently_is_refused() {
 
 #[test]
 fn a_target_may_name_the_server_and_only_one_path_leads_to_a_place() {
-    let hubbub = Hubbub::alone();
+    let hubbub = Hubbub::with(&["--host", "hub.example,evil.example"]);
     let address = hubbub.address();
     for (target, status) in [
         ("http://chat.example/livez", 200),
@@ -244,7 +250,7 @@ fn plain_requests_are_answered() {
     let (status, home) = get(address, "/");
     assert_eq!(status, 200);
     assert!(home.contains("<title>Hubbub</title>"), "{home}");
-    let head = raw(address, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = raw(address, b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = String::from_utf8(head).expect("text");
     assert!(
         head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),

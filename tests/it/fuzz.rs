@@ -67,7 +67,7 @@ const HEAD_PIECES: &[&str] = &[
     " HTTP/1.1",
     "\r\n",
     "\n",
-    "Host: x",
+    "Host: localhost",
     "Upgrade: websocket",
     "Connection: Upgrade",
     "Sec-WebSocket-Version: 13",

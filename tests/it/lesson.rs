@@ -94,7 +94,7 @@ fn unread(instance: &Hubbub, client: &Client) -> u64 {
 /// Corner 3.
 #[test]
 fn half_a_request_holds_a_thread_of_the_lesson_and_is_given_up_by_the_house() {
-    const HALF: &[u8] = b"GET /chat/alice HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n";
+    const HALF: &[u8] = b"GET /chat/alice HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n";
     const REST: &[u8] = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let redis = Redis::start();

@@ -14,7 +14,7 @@ use crate::support::hubbub::Hubbub;
 
 /// Head and body of an answer.
 fn ask(hubbub: &Hubbub, method: &str, path: &str, field: &str) -> (String, String) {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{field}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n");
     let answer = String::from_utf8(raw(hubbub.address(), request.as_bytes())).expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     (head.to_owned(), body.to_owned())

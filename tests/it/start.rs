@@ -141,7 +141,7 @@ fn beyond_the_limit_of_connections_there_is_a_503_until_somebody_leaves() {
         };
         assert!(why.contains("full"), "{why}");
     }
-    let head = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let answer = String::from_utf8(raw(hubbub.address(), head.as_bytes())).expect("text");
     assert!(answer.contains("Retry-After: "), "{answer}");
     first.leaves();

@@ -60,7 +60,7 @@ fn whoever_gets_through_the_door_while_it_closes_is_told_so_once() {
             break;
         };
         let request = format!(
-            "GET /chat/u{n} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /chat/u{n} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Protocol: hubbub.v1\r\n\r\n"
         );

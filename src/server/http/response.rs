@@ -102,6 +102,7 @@ impl Response {
             408 => "Request Timeout",
             411 => "Length Required",
             413 => "Content Too Large",
+            421 => "Misdirected Request",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",

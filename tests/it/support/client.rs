@@ -222,7 +222,7 @@ pub(crate) fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn get(address: SocketAddr, target: &str) -> (u16, String) {
     request(
         address,
-        &format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"),
+        &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     )
 }
 
