@@ -40,6 +40,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| "it should look like 127.0.0.1:8080".to_owned())
 }
 
+/// Checks a host's name, without a port.
+fn host_name(text: &str) -> Result<String, String> {
+    let name = text.trim_end_matches('.');
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if name.is_empty() || !name.chars().all(good) {
+        return Err(
+            "it should look like chat.example, without a port; other letters as xn--".to_owned(),
+        );
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
 #[derive(Args)]
 #[command(next_help_heading = "Service")]
 pub(super) struct ServeArgs {
@@ -140,6 +152,7 @@ pub(super) struct ServeArgs {
         long,
         env = "HUBBUB_HOST",
         value_name = "NAME",
+        value_parser = host_name,
         value_delimiter = ',',
         help_heading = "Who may come in"
     )]

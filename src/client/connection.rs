@@ -128,6 +128,12 @@ pub(super) fn connect(
             status: 429 | 503,
             why,
         } => OpenError::Temporary(why),
+        // The file may hold a fresh one soon.
+        UpgradeError::Refused { status: 401, why }
+            if matches!(options.token, Some(ClientToken::File(_))) =>
+        {
+            OpenError::Temporary(format!("{server} refuses: {why}"))
+        }
         UpgradeError::Refused { status, why } => {
             OpenError::Permanent(format!("{server} refuses ({status}): {why}"))
         }

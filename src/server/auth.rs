@@ -4,7 +4,6 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use log::info;
 
@@ -132,7 +131,7 @@ pub fn authorize(
     }
     Ok(Authorized {
         user: Some(claims.sub.clone()),
-        grant: Grant::of(claims, Instant::now()),
+        grant: Grant::of(claims),
     })
 }
 
@@ -180,7 +179,7 @@ fn host_is_served(host: &str, config: &Config) -> bool {
         return true;
     }
     if config.hosts.is_empty() {
-        return config.token_secret.is_some() || !config.listen.ip().is_loopback();
+        return config.token_secret.is_some() || !config.listen.ip().to_canonical().is_loopback();
     }
     config
         .hosts

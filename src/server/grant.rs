@@ -4,7 +4,7 @@
 //! The session asks for rooms. The heartbeat, which wakes up anyway, warns the client and ends the connection.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::token::Claims;
 use crate::message::RoomName;
@@ -23,16 +23,16 @@ pub struct Grant {
 struct Terms {
     /// `None` for all.
     rooms: Option<Vec<RoomName>>,
-    /// `None` for a connection that needs no token.
-    ends: Option<Instant>,
+    /// In seconds since 1970; `None` for a connection that needs no token.
+    exp: Option<u64>,
     is_warned: bool,
 }
 
 /// What is due about the end of a grant.
 #[derive(Debug, PartialEq, Eq)]
 pub enum GrantDue {
-    /// Nothing before this time.
-    Nothing(Option<Instant>),
+    /// Nothing for this time, or ever.
+    Nothing(Option<Duration>),
     /// The client is to be told that its token expires after this time. Said once.
     Warning(Duration),
     /// The token has expired.
@@ -45,22 +45,21 @@ impl Grant {
         Self::default()
     }
 
-    /// What these claims allow, from now on.
-    pub fn of(claims: Claims, now: Instant) -> Self {
+    /// What these claims allow.
+    pub fn of(claims: Claims) -> Self {
         let grant = Self::default();
-        grant.replace(claims, now);
+        grant.replace(claims);
         grant
     }
 
     /// From now on these claims count.
-    pub fn replace(&self, claims: Claims, now: Instant) {
-        let ends = now.checked_add(claims.left());
+    pub fn replace(&self, claims: Claims) {
         let terms = &mut *lock(&self.terms);
         // One that ends no later is no news.
-        let is_later = ends.is_none_or(|ends| terms.ends.is_none_or(|before| ends > before));
+        let is_later = terms.exp.is_none_or(|before| claims.exp > before);
         *terms = Terms {
             rooms: claims.rooms,
-            ends,
+            exp: Some(claims.exp),
             is_warned: terms.is_warned && !is_later,
         };
     }
@@ -75,27 +74,33 @@ impl Grant {
     }
 
     /// Whether the token has expired.
-    pub fn is_over(&self, now: Instant) -> bool {
-        lock(&self.terms).ends.is_some_and(|ends| now >= ends)
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        lock(&self.terms)
+            .left(now)
+            .is_some_and(|left| left.is_zero())
     }
 
-    /// What is due now.
-    pub fn due(&self, now: Instant) -> GrantDue {
+    /// What is due now. By the clock, as it stands in the token: a machine may have slept.
+    pub fn due(&self, now: SystemTime) -> GrantDue {
         let terms = &mut *lock(&self.terms);
-        let Some(ends) = terms.ends else {
-            return GrantDue::Nothing(None);
-        };
-        let left = ends.saturating_duration_since(now);
-        if left.is_zero() {
-            return GrantDue::End;
+        match terms.left(now) {
+            None => GrantDue::Nothing(None),
+            Some(Duration::ZERO) => GrantDue::End,
+            Some(left) if left > WARNED_BEFORE => GrantDue::Nothing(Some(left - WARNED_BEFORE)),
+            Some(left) => match std::mem::replace(&mut terms.is_warned, true) {
+                true => GrantDue::Nothing(Some(left)),
+                false => GrantDue::Warning(left),
+            },
         }
-        if left > WARNED_BEFORE {
-            return GrantDue::Nothing(Some(now + (left - WARNED_BEFORE)));
-        }
-        match std::mem::replace(&mut terms.is_warned, true) {
-            true => GrantDue::Nothing(Some(ends)),
-            false => GrantDue::Warning(left),
-        }
+    }
+}
+
+impl Terms {
+    /// The time until the end.
+    fn left(&self, now: SystemTime) -> Option<Duration> {
+        let exp = Duration::from_secs(self.exp?);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(exp.saturating_sub(now))
     }
 }
 
@@ -106,30 +111,27 @@ mod tests {
     #[test]
     fn a_client_is_warned_once_before_the_end_and_a_fresh_token_begins_anew() {
         let second = Duration::from_secs(1);
-        let claims = |life| Claims::new("alice".parse().expect("a name"), life, None);
-        let now = Instant::now();
-        let grant = Grant::of(claims(100 * second), now);
-        let GrantDue::Nothing(Some(warned_at)) = grant.due(now) else {
-            panic!("it is not due yet");
+        let claims = |exp| Claims {
+            exp,
+            ..Claims::new("alice".parse().expect("a name"), second, None)
         };
-        // A claim has whole seconds.
-        assert!(warned_at - now > 38 * second && warned_at - now <= 40 * second);
-        let GrantDue::Warning(left) = grant.due(warned_at) else {
-            panic!("it is due");
-        };
-        assert_eq!(left, WARNED_BEFORE);
-        let ends = warned_at + WARNED_BEFORE;
-        assert_eq!(grant.due(warned_at), GrantDue::Nothing(Some(ends)));
-        assert!(!grant.is_over(ends - second));
-        assert_eq!(grant.due(ends), GrantDue::End);
-        assert!(grant.is_over(ends));
-        grant.replace(claims(10 * second), ends);
-        assert!(matches!(grant.due(ends), GrantDue::Warning(_)));
+        let at = |seconds| UNIX_EPOCH + seconds * second;
+        let grant = Grant::of(claims(1100));
+        assert_eq!(
+            grant.due(at(1000)),
+            GrantDue::Nothing(Some(100 * second - WARNED_BEFORE))
+        );
+        assert_eq!(grant.due(at(1090)), GrantDue::Warning(10 * second));
+        assert_eq!(grant.due(at(1091)), GrantDue::Nothing(Some(9 * second)));
         // The same again is no reason to warn again.
-        grant.replace(claims(10 * second), ends - second);
-        assert!(matches!(grant.due(ends - second), GrantDue::Nothing(_)));
-        let far = Grant::of(claims(Duration::from_secs(u64::MAX)), now);
-        assert!(!far.is_over(now + 1000 * second));
-        assert_eq!(Grant::all().due(now), GrantDue::Nothing(None));
+        grant.replace(claims(1100));
+        assert_eq!(grant.due(at(1092)), GrantDue::Nothing(Some(8 * second)));
+        assert!(!grant.is_over(at(1099)));
+        assert_eq!(grant.due(at(1100)), GrantDue::End);
+        assert!(grant.is_over(at(1100)));
+        grant.replace(claims(1130));
+        assert_eq!(grant.due(at(1100)), GrantDue::Warning(30 * second));
+        assert!(!Grant::of(claims(u64::MAX)).is_over(at(4_000_000)));
+        assert_eq!(Grant::all().due(at(0)), GrantDue::Nothing(None));
     }
 }

@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::hub::outbox::Outbox;
 use crate::protocol::Event;
@@ -76,8 +76,8 @@ impl Heartbeat {
 
     /// Warns the client before its token expires, and then closes the connection. Returns the time of the next check.
     fn look_at_grant(&self, now: Instant) -> Option<Instant> {
-        match self.grant.due(now) {
-            GrantDue::Nothing(next) => next,
+        match self.grant.due(SystemTime::now()) {
+            GrantDue::Nothing(wait) => now.checked_add(wait?),
             GrantDue::Warning(left) => {
                 let expires_in_ms = left.as_millis() as u64;
                 self.outbox.send(&Event::Expiring { expires_in_ms });

@@ -158,6 +158,7 @@ function listen() {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
       if (chat.user !== "") chat.renew(token);
+      else entrance.open({ name: "", room: DEFAULT_ROOM, token });
       refresh();
       return;
     }

@@ -33,6 +33,8 @@ export class Chat {
   #typed = 0;
   /** When the token expires, in milliseconds since 1970; null unless that is soon. */
   expires = null;
+  /** The fresh token that the server was given. */
+  #renewing = null;
   /** Why the fresh token was not taken. */
   renewalProblem = "";
   /** Whether the user was told, on this connection, that the server lost its log. */
@@ -187,16 +189,25 @@ export class Chat {
     if (this.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
   }
 
-  /** Takes a fresh token. */
+  /** Takes a fresh token. It counts once the server has taken it, or for the next connection. */
   renew(token) {
-    this.token = token;
     this.renewalProblem = "";
-    this.connection.renew(token);
+    if (this.connection.ask({ type: "renew", token })) this.#renewing = token;
+    else this.#renewed(token);
     this.#changed();
+  }
+
+  #renewed(token) {
+    this.token = token;
+    this.connection.goOnWith(token);
+    this.#renewing = null;
+    this.expires = null;
   }
 
   #lost(code) {
     this.expires = null;
+    this.#renewing = null;
+    this.renewalProblem = "";
     clearTimeout(this.#askAgain);
     this.#askAgain = null;
     this.#asked = [];
@@ -275,15 +286,17 @@ export class Chat {
         this.expires = Date.now() + event.expires_in_ms;
         break;
       case "renewed":
-        this.expires = null;
-        this.renewalProblem = "";
+        if (this.#renewing !== null) this.#renewed(this.#renewing);
         break;
       case "sent":
         this.#sent(room, event);
         break;
       case "error":
         if (event.ref) this.#notSent(event);
-        else if (this.expires !== null && !event.room) this.renewalProblem = sentence(event.message);
+        else if (this.#renewing !== null && !event.room) {
+          this.#renewing = null;
+          this.renewalProblem = sentence(event.message);
+        }
         else this.#refused(event);
         break;
       default:

@@ -84,10 +84,9 @@ export class Connection {
     if (this.state.kind === "waiting") this.#connect(this.state.why);
   }
 
-  /** Goes on with a fresh token, now and after every break. */
-  renew(token) {
+  /** The next connection is made with this token. */
+  goOnWith(token) {
     this.#who = { ...this.#who, token };
-    return this.ask({ type: "renew", token });
   }
 
   /** Sends a command. Returns false if there is no connection. */

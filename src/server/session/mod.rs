@@ -13,7 +13,7 @@ mod rate_limiter;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::info;
 
@@ -111,10 +111,22 @@ impl Session {
         if waits && !self.waits_for_rate() {
             return;
         }
+        if self.ends_with_token() {
+            return;
+        }
         match parsed {
             Ok(command) => self.run(command),
             Err(rejection) => self.answer(&rejection.into()),
         }
+    }
+
+    /// Ends the connection if its token has expired. The heartbeat does so too, but not while the reader thread is here.
+    fn ends_with_token(&self) -> bool {
+        let is_over = self.grant.is_over(SystemTime::now());
+        if is_over {
+            self.outbox.close(code::EXPIRED, "the token has expired");
+        }
+        is_over
     }
 
     /// Waits for a token. It waits on the reader thread, so the client is not read meanwhile. Returns
@@ -311,7 +323,7 @@ impl Session {
             return refused(ErrorCode::Forbidden, &why);
         }
         let expires_in_ms = u64::try_from(claims.left().as_millis()).unwrap_or(u64::MAX);
-        self.grant.replace(claims, Instant::now());
+        self.grant.replace(claims);
         Event::Renewed { expires_in_ms }
     }
 

@@ -119,7 +119,7 @@ impl Session {
     /// connection, and returns the last id that was sent.
     fn send_rest(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
         let mut cursor = last;
-        while self.outbox.is_open() {
+        while self.outbox.is_open() && !self.ends_with_token() {
             let page = Cursor::After(cursor);
             let piece = self.state.backplane.read(room, page, PIECE)?;
             for entry in piece.entries {
