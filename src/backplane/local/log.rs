@@ -249,7 +249,7 @@ impl Logs {
     }
 
     /// The next message comes after this place.
-    pub(super) fn begin_after(&mut self, last: Position) {
+    fn begin_after(&mut self, last: Position) {
         self.next = self.next.max(last + 1);
     }
 

@@ -33,7 +33,7 @@ const CACHE_BYTES: usize = 8 << 20;
 /// An id: milliseconds and number.
 type Id = (u64, u64);
 
-/// "format", "last" (the greatest position), "began" (milliseconds: when the file was made).
+/// "format", and "began" (milliseconds: when the file was made).
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Position -> room, id, predecessor (0-0 for none), author, text.
@@ -177,9 +177,6 @@ impl Store {
 
     fn read_all(&self, logs: &mut Logs, now: Instant) -> Result<(), Trouble> {
         let stored = self.database.begin_read()?;
-        if let Some(last) = stored.open_table(META)?.get("last")? {
-            logs.begin_after(last.value());
-        }
         for row in stored.open_table(TAILS)?.iter()? {
             let (room, id) = row?;
             logs.restore_tail(&name(room.value())?, id_of(id.value()), now);
@@ -237,21 +234,17 @@ impl Store {
                     refs.insert(record.position, (room, from, reference.as_str(), id))?;
                 }
             }
-            if let Some(last) = records.last() {
-                changes.open_table(META)?.insert("last", last.position)?;
-            }
         }
         Ok(changes.commit()?)
     }
 
-    /// Whether this message is stored, or was. The error is a sentence.
+    /// Whether this message is stored. The error is a sentence.
     pub(super) fn has(&self, position: Position) -> Result<bool, String> {
-        let last = || -> Result<_, Trouble> {
+        let has = || -> Result<_, Trouble> {
             let stored = self.database.begin_read()?;
-            let last = stored.open_table(META)?.get("last")?;
-            Ok(last.is_some_and(|last| last.value() >= position))
+            Ok(stored.open_table(MESSAGES)?.get(position)?.is_some())
         };
-        last().map_err(|why| {
+        has().map_err(|why| {
             let path = self.path.clone();
             StoreError { path, why }.to_string()
         })
