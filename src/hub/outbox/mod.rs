@@ -50,6 +50,9 @@ mod state {
     pub(super) const DISCARDING: u8 = 2;
 }
 
+/// The pause after which a reader that waits for space looks whether its connection is over otherwise.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+
 /// The close reason of a connection that gets no writer.
 const NO_WRITER: &str = "too slow: no thread is left to write with";
 
@@ -248,10 +251,10 @@ impl Outbox {
 
     /// Waits until at most half of the budget is taken, so that a user's requests are answered only as
     /// fast as the user reads. Only the connection's reader may call this. The writer's deadline bounds
-    /// the wait. False if the outbox has ended.
-    pub fn wait_for_space(&self) -> bool {
-        let mut waits = lock(&self.reader_waits);
-        loop {
+    /// the wait. False if the outbox has ended, or once `is_over`, which is asked now and then, with no lock held.
+    pub fn wait_for_space(&self, is_over: impl Fn() -> bool) -> bool {
+        while !is_over() {
+            let mut waits = lock(&self.reader_waits);
             if !self.is_open() {
                 return false;
             }
@@ -261,8 +264,9 @@ impl Outbox {
                 *waits = false;
                 return true;
             }
-            waits = waits.wait(&self.wake);
+            drop(waits.wait_for(&self.wake, SPACE_CHECK));
         }
+        false
     }
 
     /// Waits for `time`, or until the outbox ends; false if it has ended. Only the connection's reader

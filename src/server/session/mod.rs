@@ -197,7 +197,7 @@ impl Session {
 
     /// Sends an answer once the outbox has room: a user who reads slowly gets fewer answers.
     fn answer(&self, event: &Event) {
-        if self.outbox.wait_for_space() {
+        if self.outbox.wait_for_space(|| self.ends_with_token()) {
             self.outbox.send(event);
         }
     }
@@ -339,7 +339,7 @@ impl Session {
             return Ok(());
         }
         // A user who reads slowly joins slowly.
-        self.outbox.wait_for_space();
+        self.outbox.wait_for_space(|| self.ends_with_token());
         let (state, outbox) = (&self.state, &self.outbox);
         let mut membership = Membership::begin(state, &room, self.connection, &self.user, outbox);
         let page = first_page(since, history);
