@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
 
 use super::log::{Forgotten, Record};
-use super::store::Store;
+use super::store::{Store, StoreError};
 use crate::backoff::Backoff;
 use crate::backplane::ShardState;
 use crate::metrics;
@@ -160,7 +160,7 @@ impl Committer {
             if let Some(store) = &mut self.store {
                 if let Err(why) = store.give_space_back(needed) {
                     // The next commit fails as well, and is told.
-                    error!("{}: {why}", self.condition.path.display());
+                    error!("{why}");
                 }
                 metrics::DATA_BYTES.set(store.length() as usize);
             }
@@ -187,7 +187,7 @@ impl Committer {
                     info!("{} takes messages again", self.condition.path.display());
                     return Some(is_stored);
                 }
-                Err(why) => *lock(&self.condition.trouble) = Some(why),
+                Err(why) => *lock(&self.condition.trouble) = Some(why.to_string()),
             }
         }
     }
@@ -196,13 +196,14 @@ impl Committer {
         let Some(store) = &mut self.store else {
             return Err("it is closed".to_owned());
         };
-        store.commit(&batch.records, &batch.forgotten)?;
+        let committed = store.commit(&batch.records, &batch.forgotten);
+        committed.map_err(|error| error.to_string())?;
         metrics::COMMITS.count();
         Ok(())
     }
 
     /// Opens the file again. Returns whether it has the batch.
-    fn reopen(&mut self, batch: &Batch) -> Result<bool, String> {
+    fn reopen(&mut self, batch: &Batch) -> Result<bool, StoreError> {
         // The file is locked while it is open.
         self.store = None;
         let store = Store::reopened(&self.condition.path)?;

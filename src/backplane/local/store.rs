@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use redb::{
-    CommitError, CompactionError, Database, DatabaseError, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
+    CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TransactionError, WriteTransaction,
 };
 
 use super::log::{Forgotten, Logs, Position, Record, now_as_id};
@@ -125,32 +125,25 @@ impl Store {
                 // It is in its folder after a crash, too.
                 folder.sync_all()?;
             }
-            let (database, began) = open(&path)?;
-            let store = Self {
-                path: path.clone(),
-                database,
-                began,
-            };
-            Ok((store, folder))
+            Ok((open(&path)?, folder))
         };
         store().map_err(fail)
     }
 
     /// Opens the file again after an error, and proves that it takes writes.
-    pub(super) fn reopened(path: &Path) -> Result<Self, String> {
-        let opened = open(path).and_then(|(database, began)| {
-            let store = Self {
-                path: path.to_owned(),
-                database,
-                began,
-            };
-            store.prove()?;
-            Ok(store)
-        });
-        opened.map_err(|why| {
-            let path = path.to_owned();
-            StoreError { path, why }.to_string()
+    pub(super) fn reopened(path: &Path) -> Result<Self, StoreError> {
+        let proven = open(path).and_then(|store| store.prove().map(|()| store));
+        proven.map_err(|why| StoreError {
+            path: path.to_owned(),
+            why,
         })
+    }
+
+    fn failed(&self, why: Trouble) -> StoreError {
+        StoreError {
+            path: self.path.clone(),
+            why,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -169,10 +162,7 @@ impl Store {
 
     /// Gives all that is stored to the logs.
     pub(super) fn load(&self, logs: &mut Logs, now: Instant) -> Result<(), StoreError> {
-        self.read_all(logs, now).map_err(|why| StoreError {
-            path: self.path.clone(),
-            why,
-        })
+        self.read_all(logs, now).map_err(|why| self.failed(why))
     }
 
     fn read_all(&self, logs: &mut Logs, now: Instant) -> Result<(), Trouble> {
@@ -195,14 +185,15 @@ impl Store {
         Ok(())
     }
 
-    /// Stores messages and forgets others, all of it or nothing. Returns once it is on disk. The error is a
-    /// sentence; after one, the store must be [opened again](Self::reopened).
-    pub(super) fn commit(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), String> {
+    /// Stores messages and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
+    /// store must be [opened again](Self::reopened).
+    pub(super) fn commit(
+        &self,
+        records: &[Record],
+        forgotten: &Forgotten,
+    ) -> Result<(), StoreError> {
         let written = self.write(records, forgotten);
-        written.map_err(|why| {
-            let path = self.path.clone();
-            StoreError { path, why }.to_string()
-        })
+        written.map_err(|why| self.failed(why))
     }
 
     fn write(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), Trouble> {
@@ -238,16 +229,13 @@ impl Store {
         Ok(changes.commit()?)
     }
 
-    /// Whether this message is stored. The error is a sentence.
-    pub(super) fn has(&self, position: Position) -> Result<bool, String> {
+    /// Whether this message is stored.
+    pub(super) fn has(&self, position: Position) -> Result<bool, StoreError> {
         let has = || -> Result<_, Trouble> {
             let stored = self.database.begin_read()?;
             Ok(stored.open_table(MESSAGES)?.get(position)?.is_some())
         };
-        has().map_err(|why| {
-            let path = self.path.clone();
-            StoreError { path, why }.to_string()
-        })
+        has().map_err(|why| self.failed(why))
     }
 
     /// Begins a change. What it writes is on disk before the file names it: after a failed `fsync` the kernel
@@ -272,21 +260,20 @@ impl Store {
     }
 
     /// Gives space back to the disk if most of the file is empty. `needed` is what its messages take, in bytes.
-    pub(super) fn give_space_back(&mut self, needed: u64) -> Result<(), String> {
+    pub(super) fn give_space_back(&mut self, needed: u64) -> Result<(), StoreError> {
         let is_sparse = self.length() > needed * SPARSE_TIMES + SPARSE_BYTES;
         if !is_sparse || needed > MOST_REWRITTEN {
             return Ok(());
         }
-        match self.database.compact() {
-            Ok(_) => Ok(()),
-            Err(CompactionError::Storage(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+        let compacted = self.database.compact();
+        compacted
+            .map(drop)
+            .map_err(|error| self.failed(Trouble::Io(error.to_string())))
     }
 }
 
 /// Opens the file, which is there.
-fn open(path: &Path) -> Result<(Database, MessageId), Trouble> {
+fn open(path: &Path) -> Result<Store, Trouble> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true)
@@ -300,7 +287,11 @@ fn open(path: &Path) -> Result<(Database, MessageId), Trouble> {
     let known = (value("format")?, value("began")?);
     drop(stored);
     match known {
-        (Some(FORMAT), Some(millis)) => Ok((database, MessageId { millis, number: 0 })),
+        (Some(FORMAT), Some(millis)) => Ok(Store {
+            path: path.to_owned(),
+            database,
+            began: MessageId { millis, number: 0 },
+        }),
         (Some(newer), _) => Err(Trouble::Newer(newer)),
         (None, _) => Err(Trouble::Foreign),
     }
@@ -469,7 +460,8 @@ mod tests {
         let began = store.began();
         let mut before = logs();
         let ids = ["a", "b", "c", "d", "e"].map(|text| say(&store, &mut before, text, now));
-        assert_eq!((store.has(4), store.has(5)), (Ok(true), Ok(false)));
+        let has = |position| store.has(position).expect("it can be read");
+        assert_eq!((has(4), has(5)), (true, false));
         let why = Store::open(&folder)
             .err()
             .expect("it is in use")
