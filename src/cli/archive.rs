@@ -71,7 +71,7 @@ pub(super) struct ImportArgs {
 
 /// One message of a file.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct ArchivedMessage {
     room: RoomName,
     id: MessageId,
     from: UserName,
@@ -171,7 +171,7 @@ fn print_rooms(backplane: &dyn Backplane, only: &[RoomName]) -> Result<usize, St
     for room in rooms {
         each_entry(backplane, &room, |entry| {
             let Message { id, from, text, .. } = entry.message;
-            let line = Line {
+            let line = ArchivedMessage {
                 room: room.clone(),
                 id,
                 from,
@@ -243,7 +243,7 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn take(&mut self, line: Line) -> Result<(), String> {
+    fn take(&mut self, line: ArchivedMessage) -> Result<(), String> {
         if line.room != self.room || self.waiting.len() >= AT_ONCE || self.bytes >= BYTES_AT_ONCE {
             self.write()?;
             self.room = line.room;
@@ -256,7 +256,7 @@ impl<'a> Import<'a> {
             })?;
             self.ids.insert(self.room.clone(), ids);
         }
-        let Line {
+        let ArchivedMessage {
             id,
             from,
             text,

@@ -34,8 +34,8 @@ const BATCH_BYTES: usize = 1 << 20;
 /// The most messages that the disk forgets with one batch.
 const FORGOTTEN_AT_ONCE: usize = 4096;
 
-/// A commit that takes longer is not waited for, and neither is a message that waits longer for the commit before. Twice this stays /// below
-/// [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
+/// A commit that takes longer is not waited for, and neither is a message that waits longer for the commit before.
+/// Twice this stays below [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
 const COMMIT_WITHIN: Duration = Duration::from_millis(1250);
 
 /// What the thread is asked to do.
@@ -58,7 +58,7 @@ pub(super) enum Waiting {
 type OnRestored = Sender<Result<(), BackplaneError>>;
 
 /// What is told once a batch is stored.
-enum Step {
+enum AfterCommit {
     /// The outcome of a message; a new one is the batch's next record.
     Message(Result<Stored, BackplaneError>, Receipt, Place),
     Notice(RoomName, Notice),
@@ -66,16 +66,12 @@ enum Step {
     Past(usize, Result<(), BackplaneError>, OnRestored),
 }
 
-/// What is told once the disk has answered.
-struct Commit {
-    steps: Vec<Step>,
-}
-
 /// The thread's own state.
 pub(super) struct Sequencer {
     shared: Arc<Shared>,
     waiting: VecDeque<Waiting>,
-    commit: Option<Commit>,
+    /// What is told once the disk has answered. `None` while it has no batch.
+    commit: Option<Vec<AfterCommit>>,
     forget_at: Instant,
     /// Whether there is more that the disk has to forget.
     forgets_more: bool,
@@ -166,13 +162,13 @@ impl Sequencer {
             steps.push(match waiting {
                 Waiting::Message(draft, receipt, place, _) => {
                     bytes += draft.text.len();
-                    Step::Message(logs.plan(&mut plan, draft, now), receipt, place)
+                    AfterCommit::Message(logs.plan(&mut plan, draft, now), receipt, place)
                 }
-                Waiting::Notice(room, notice) => Step::Notice(room, notice),
+                Waiting::Notice(room, notice) => AfterCommit::Notice(room, notice),
                 Waiting::Past(room, entries, tell) => {
                     let before = plan.records.len();
                     let outcome = logs.plan_past(&mut plan, &room, entries);
-                    Step::Past(plan.records.len() - before, outcome, tell)
+                    AfterCommit::Past(plan.records.len() - before, outcome, tell)
                 }
             });
         }
@@ -193,7 +189,7 @@ impl Sequencer {
                     forgotten,
                     needed,
                 });
-                self.commit = Some(Commit { steps });
+                self.commit = Some(steps);
             }
             _ => self.shared.tell(records, steps, queue.is_empty()),
         }
@@ -201,7 +197,7 @@ impl Sequencer {
 
     /// The disk has answered.
     fn committed(&mut self, batch: Batch, is_stored: bool, queue: &Receiver<Job>) {
-        let steps = self.commit.take().map_or(Vec::new(), |commit| commit.steps);
+        let steps = self.commit.take().unwrap_or_default();
         if let Some(disk) = &self.shared.disk {
             disk.is_well();
         }
@@ -220,8 +216,8 @@ impl Sequencer {
         };
         disk.answers_within(COMMIT_WITHIN, now);
         let is_in_trouble = disk.trouble().is_some();
-        if is_in_trouble && let Some(commit) = &mut self.commit {
-            let unknown = std::mem::take(&mut commit.steps);
+        if is_in_trouble && let Some(steps) = &mut self.commit {
+            let unknown = std::mem::take(steps);
             self.shared.refuse(unknown, &BackplaneError::DiskSilent);
         }
         // Notices go with the messages around them.
@@ -238,10 +234,12 @@ impl Sequencer {
         };
         let late = self.waiting.drain(..late).map(|waiting| match waiting {
             Waiting::Message(_, receipt, place, _) => {
-                Step::Message(Err(BackplaneError::DiskUnavailable), receipt, place)
+                AfterCommit::Message(Err(BackplaneError::DiskUnavailable), receipt, place)
             }
-            Waiting::Notice(room, notice) => Step::Notice(room, notice),
-            Waiting::Past(_, _, tell) => Step::Past(0, Err(BackplaneError::DiskUnavailable), tell),
+            Waiting::Notice(room, notice) => AfterCommit::Notice(room, notice),
+            Waiting::Past(_, _, tell) => {
+                AfterCommit::Past(0, Err(BackplaneError::DiskUnavailable), tell)
+            }
         });
         let late = late.collect();
         self.shared.refuse(late, &BackplaneError::DiskUnavailable);
@@ -251,7 +249,7 @@ impl Sequencer {
 impl Shared {
     /// Takes messages that are stored into the logs, delivers them, and answers their senders. `is_calm`: nothing
     /// else waits.
-    fn tell(&self, records: Vec<Record>, steps: Vec<Step>, is_calm: bool) {
+    fn tell(&self, records: Vec<Record>, steps: Vec<AfterCommit>, is_calm: bool) {
         {
             let (mut logs, now) = (lock(&self.logs), Instant::now());
             for record in &records {
@@ -267,17 +265,17 @@ impl Shared {
                 false => Pace::Busy,
             };
             match step {
-                Step::Message(outcome, receipt, _place) => {
+                AfterCommit::Message(outcome, receipt, _place) => {
                     let is_new = matches!(&outcome, Ok(stored) if !stored.duplicate);
                     if is_new && let Some(record) = records.next() {
                         self.deliver(record, pace);
                     }
                     self.answer(receipt, outcome);
                 }
-                Step::Notice(room, notice) => {
+                AfterCommit::Notice(room, notice) => {
                     self.hub.deliver(&room, Delivery::Notice(notice), pace);
                 }
-                Step::Past(count, outcome, tell) => {
+                AfterCommit::Past(count, outcome, tell) => {
                     records.by_ref().take(count).for_each(drop);
                     let _ = tell.send(outcome);
                 }
@@ -298,15 +296,15 @@ impl Shared {
     }
 
     /// Answers the senders of messages that are not stored. Notices are told.
-    fn refuse(&self, steps: Vec<Step>, why: &BackplaneError) {
+    fn refuse(&self, steps: Vec<AfterCommit>, why: &BackplaneError) {
         for step in steps {
             match step {
-                Step::Message(_, receipt, _place) => self.answer(receipt, Err(why.clone())),
-                Step::Notice(room, notice) => {
+                AfterCommit::Message(_, receipt, _place) => self.answer(receipt, Err(why.clone())),
+                AfterCommit::Notice(room, notice) => {
                     self.hub
                         .deliver(&room, Delivery::Notice(notice), Pace::Busy);
                 }
-                Step::Past(_, _, tell) => {
+                AfterCommit::Past(_, _, tell) => {
                     let _ = tell.send(Err(why.clone()));
                 }
             }
