@@ -35,6 +35,7 @@
 //! | keeper | the thread that renews this instance and sweeps the users of instances that nobody renews |
 //! | term | the part of an instance's life in which all of its arrivals and departures reached Redis |
 //! | session | one user's conversation: commands in, events out |
+//! | grant | what a connection may do, and until when: the claims of its token |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
 //!
 //! # Threads

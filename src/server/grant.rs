@@ -73,11 +73,14 @@ impl Grant {
             .is_none_or(|rooms| rooms.contains(room))
     }
 
+    /// The time until the token expires; `None` without one.
+    pub fn left(&self, now: SystemTime) -> Option<Duration> {
+        lock(&self.terms).left(now)
+    }
+
     /// Whether the token has expired.
     pub fn is_over(&self, now: SystemTime) -> bool {
-        lock(&self.terms)
-            .left(now)
-            .is_some_and(|left| left.is_zero())
+        self.left(now).is_some_and(|left| left.is_zero())
     }
 
     /// What is due now. By the clock, as it stands in the token: a machine may have slept.

@@ -164,11 +164,6 @@ impl Claims {
         Ok(claims)
     }
 
-    /// The time until it expires.
-    pub fn left(&self) -> Duration {
-        Duration::from_secs(self.exp.saturating_sub(now()))
-    }
-
     /// Whether the token allows this room.
     pub fn allows(&self, room: &RoomName) -> bool {
         self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))

@@ -296,8 +296,7 @@ export class Chat {
         else if (this.#renewing !== null && !event.room) {
           this.#renewing = null;
           this.renewalProblem = sentence(event.message);
-        }
-        else this.#refused(event);
+        } else this.#refused(event);
         break;
       default:
       // A newer server may send events that this page does not know.

@@ -187,10 +187,7 @@ impl Session {
                 }
             }
             Command::Typing { room } => self.typing(&room),
-            Command::Renew { token } => {
-                let answer = self.renew(&token);
-                self.answer(&answer);
-            }
+            Command::Renew { token } => self.renew(&token),
             Command::Help => self.answer(&Event::Help),
         }
     }
@@ -208,12 +205,18 @@ impl Session {
     }
 
     /// Answers that a request is refused.
-    fn refuse(&self, code: ErrorCode, message: String, room: RoomName, reference: Option<Ref>) {
+    fn refuse(
+        &self,
+        code: ErrorCode,
+        message: String,
+        room: Option<RoomName>,
+        reference: Option<Ref>,
+    ) {
         self.answer(&Event::Error {
             code,
             message,
             reference,
-            room: Some(room),
+            room,
             retry: code == ErrorCode::Closing,
         });
     }
@@ -222,7 +225,12 @@ impl Session {
     fn is_in(&self, room: &RoomName) -> bool {
         let is_in = self.rooms.contains_key(room);
         if !is_in {
-            self.refuse(ErrorCode::NotJoined, not_joined(room), room.clone(), None);
+            self.refuse(
+                ErrorCode::NotJoined,
+                not_joined(room),
+                Some(room.clone()),
+                None,
+            );
         }
         is_in
     }
@@ -245,7 +253,7 @@ impl Session {
             }
         }
         if let Some((code, why)) = self.reason_not_to_send(&room, &text) {
-            return self.refuse(code, format!("not sent: {why}"), room, reference);
+            return self.refuse(code, format!("not sent: {why}"), Some(room), reference);
         }
         let bytes = text.len();
         self.in_flight.add(bytes);
@@ -293,38 +301,33 @@ impl Session {
         }
     }
 
-    /// Takes a fresh token in place of the one that the connection has. Returns the answer.
-    fn renew(&self, token: &str) -> Event {
-        let refused = |code, message: &str| {
+    /// Takes a fresh token in place of the one that the connection has.
+    fn renew(&self, token: &str) {
+        let refuse = |code, why: &str| {
             metrics::UNAUTHORIZED.count();
-            Event::Error {
-                code,
-                message: message.to_owned(),
-                reference: None,
-                room: None,
-                retry: false,
-            }
+            self.refuse(code, why.to_owned(), None, None);
         };
         let Some(secret) = &self.state.config.token_secret else {
-            return refused(ErrorCode::BadRequest, "this server needs no token");
+            return refuse(ErrorCode::BadRequest, "this server needs no token");
         };
         let claims = match Claims::verify(token, secret) {
             Ok(claims) => claims,
             Err(why) => {
                 info!("{:?} has no fresh token: {why}", self.user);
-                return refused(ErrorCode::Unauthorized, "this is no valid token");
+                return refuse(ErrorCode::Unauthorized, "this is no valid token");
             }
         };
         if claims.sub != self.user {
-            return refused(ErrorCode::Forbidden, "the token is not this user's");
+            return refuse(ErrorCode::Forbidden, "the token is not this user's");
         }
         if let Some(room) = self.rooms.keys().find(|room| !claims.allows(room)) {
             let why = format!("the token does not allow the room {room}; leave it first");
-            return refused(ErrorCode::Forbidden, &why);
+            return refuse(ErrorCode::Forbidden, &why);
         }
-        let expires_in_ms = u64::try_from(claims.left().as_millis()).unwrap_or(u64::MAX);
         self.grant.replace(claims);
-        Event::Renewed { expires_in_ms }
+        let left = self.grant.left(SystemTime::now()).unwrap_or_default();
+        let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        self.answer(&Event::Renewed { expires_in_ms });
     }
 
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
@@ -335,7 +338,7 @@ impl Session {
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
         if let Some((code, why)) = self.reason_not_to_join(&room) {
-            self.refuse(code, why, room, None);
+            self.refuse(code, why, Some(room), None);
             return Ok(());
         }
         // A user who reads slowly joins slowly.
