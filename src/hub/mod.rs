@@ -252,6 +252,11 @@ impl Hub {
         self.flush_due(Instant::now() + NOTICE_INTERVAL, mine);
     }
 
+    /// Whether a fan-out that takes long is under way. Only a thread that delivers may ask.
+    pub fn is_in_long_fan_out(&self) -> bool {
+        self.workers.iter().any(Worker::is_in_long_fan_out)
+    }
+
     /// Ends the workers, after the last delivery.
     pub fn close(&self) {
         self.workers.iter().for_each(Worker::close);

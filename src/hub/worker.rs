@@ -6,6 +6,7 @@
 //! much, the delivering thread waits, and nobody else.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ enum Work {
 struct Unfinished {
     bytes: Mutex<usize>,
     fewer: Condvar,
+    /// Whether the last fan-out was long.
+    is_long: AtomicBool,
 }
 
 /// The handle of one worker.
@@ -68,6 +71,12 @@ impl Worker {
     /// Whether everything that was handed over is pushed. Only the thread that hands over may ask.
     pub(super) fn is_idle(&self) -> bool {
         *lock(&self.unfinished.bytes) == 0
+    }
+
+    /// Whether something is being written that takes long, as it seems by the last fan-out. Only the thread that hands
+    /// over may ask.
+    pub(super) fn is_in_long_fan_out(&self) -> bool {
+        self.unfinished.is_long.load(Ordering::Relaxed) && !self.is_idle()
     }
 
     /// Hands an event over. Waits while too much waits already.
@@ -125,7 +134,9 @@ fn run(number: usize, jobs: &Receiver<Work>, unfinished: &Unfinished) {
         if stop {
             return;
         }
-        if begun.elapsed() > LONG {
+        let is_long = begun.elapsed() > LONG;
+        unfinished.is_long.store(is_long, Ordering::Relaxed);
+        if is_long {
             thread::sleep(APART.saturating_sub(begun.elapsed()));
         }
     }

@@ -38,6 +38,14 @@ const FORGOTTEN_AT_ONCE: usize = 4096;
 /// Twice this stays below [`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN).
 const COMMIT_WITHIN: Duration = Duration::from_millis(1250);
 
+/// During a long fan-out, messages gather for the next commit until there are enough, but no longer than this after
+/// the last began. An earlier commit would make both take longer, since they share the cores.
+const ENOUGH: usize = 32;
+const GATHER: Duration = Duration::from_millis(8);
+
+/// The pause between two looks at whether the fan-out is over.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
 /// What the thread is asked to do.
 pub(super) enum Job {
     Do(Waiting),
@@ -72,6 +80,8 @@ pub(super) struct Sequencer {
     waiting: VecDeque<Waiting>,
     /// What is told once the disk has answered. `None` while it has no batch.
     commit: Option<Vec<AfterCommit>>,
+    /// The next commit waits for a long fan-out until then.
+    gather_until: Instant,
     forget_at: Instant,
     /// Whether there is more that the disk has to forget.
     forgets_more: bool,
@@ -84,6 +94,7 @@ impl Sequencer {
             shared: Arc::clone(shared),
             waiting: VecDeque::new(),
             commit: None,
+            gather_until: Instant::now(),
             forget_at: Instant::now(),
             forgets_more: false,
             stops: false,
@@ -95,7 +106,10 @@ impl Sequencer {
         let mut next_graces = Instant::now() + GRACES;
         while !self.is_done() {
             let next_flush = self.shared.hub.flush_due(Instant::now(), |_| true);
-            let wait_until = next_flush.map_or(next_graces, |next| next.min(next_graces));
+            let mut wait_until = next_flush.map_or(next_graces, |next| next.min(next_graces));
+            if self.commit.is_none() && !self.waiting.is_empty() {
+                wait_until = wait_until.min(Instant::now() + LOOK_AGAIN);
+            }
             match queue.recv_deadline(wait_until) {
                 Ok(job) => self.take(job, queue),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -110,7 +124,10 @@ impl Sequencer {
             let now = Instant::now();
             self.give_up_what_is_late(now);
             self.forget(now, queue);
-            while self.commit.is_none() && (self.forgets_more || !self.waiting.is_empty()) {
+            while self.commit.is_none()
+                && (self.forgets_more || !self.waiting.is_empty())
+                && !self.gathers(now)
+            {
                 self.store(queue);
             }
             if now >= next_graces {
@@ -127,6 +144,13 @@ impl Sequencer {
     fn is_in_trouble(&self) -> bool {
         let disk = self.shared.disk.as_ref();
         disk.is_some_and(|disk| disk.trouble().is_some())
+    }
+
+    /// Whether what waits goes with a later commit.
+    fn gathers(&self, now: Instant) -> bool {
+        let may_grow = self.waiting.len() < ENOUGH && !self.stops;
+        let writes = self.shared.disk.is_some() && now < self.gather_until;
+        writes && may_grow && self.shared.hub.is_in_long_fan_out()
     }
 
     fn take(&mut self, job: Job, queue: &Receiver<Job>) {
@@ -190,6 +214,7 @@ impl Sequencer {
                     needed,
                 });
                 self.commit = Some(steps);
+                self.gather_until = now + GATHER;
             }
             _ => self.shared.tell(records, steps, queue.is_empty()),
         }
