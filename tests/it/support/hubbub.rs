@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +28,22 @@ pub(crate) struct Hubbub {
 /// The binary under test.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hubbub"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The binary under test, for which the modes of files hold even if root runs it.
+pub(crate) fn bound_by_modes() -> Command {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|of_process| of_process.uid() == 0);
+    let mut command = match is_root {
+        true => {
+            let mut command = Command::new("setpriv");
+            let capabilities = "--bounding-set=-dac_override,-dac_read_search";
+            command.args([capabilities, env!("CARGO_BIN_EXE_hubbub")]);
+            command
+        }
+        false => command(),
+    };
     command.stdin(Stdio::null());
     command
 }
@@ -74,7 +91,15 @@ impl Hubbub {
     }
 
     pub(crate) fn with_environment(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut command = command();
+        Self::serving(command(), variables, arguments)
+    }
+
+    /// The modes of files hold for it, even if root runs the tests.
+    pub(crate) fn bound_by_modes(arguments: &[&str]) -> Self {
+        Self::serving(bound_by_modes(), &[], arguments)
+    }
+
+    fn serving(mut command: Command, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         command
             // Through the environment, so that a test may say otherwise.
             .env("HUBBUB_LISTEN", "127.0.0.1:0")
