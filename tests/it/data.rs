@@ -223,7 +223,6 @@ fn killed_at_any_moment_it_has_all_that_it_acknowledged_and_everything_once() {
         let kills = number("HUBBUB_KILLS").map_or(KILLS, |kills| kills as usize);
         let acknowledged = killed(seed, kills);
         assert!(acknowledged > kills, "seed {seed}: {acknowledged}");
-        println!("seed {seed}: {kills} kills, {acknowledged} messages acknowledged");
     }
 }
 
