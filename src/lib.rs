@@ -72,6 +72,7 @@
 mod backoff;
 mod threads;
 pub mod metrics;
+pub mod stream;
 // What is said, and the frames it is said in.
 pub mod message;
 pub mod protocol;

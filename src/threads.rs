@@ -41,7 +41,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
 /// takes them: the roster and the owners of a cluster's slots; the worker's members of a room, a member's outbox, its writer's handle, the thread of a
 /// connection that ended last, and the flag that the outbox's reader waits. All other locks are taken alone.
 #[cfg(debug_assertions)]
-const NESTED: [&str; 7] = [
+const NESTED: [&str; 8] = [
     "backplane::roster::Roster",
     "backplane::redis::cluster::Owners",
     "Vec<hubbub::hub::member::Member>",
@@ -49,6 +49,7 @@ const NESTED: [&str; 7] = [
     "Option<hubbub::server::connection::pumps::Running>",
     "Option<std::thread::join_handle::JoinHandle<()>>",
     "bool",
+    "stream::tls::SessionState",
 ];
 
 /// A lock that is held.

@@ -1,11 +1,12 @@
 //! All connections of the meter: made, read in rounds, and written to.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hubbub::stream::{Authorities, Stream};
 use hubbub::websocket::client::{ClientFrame, masked};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -43,11 +44,13 @@ const NO_STATUS: [u8; 2] = 1005_u16.to_be_bytes();
 
 /// One connection.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    stream: Stream,
     /// The beginning of a frame that has not arrived as a whole.
     begun: Vec<u8>,
-    /// Bytes that the socket did not take yet.
+    /// Frames that are not sealed yet.
     pub(crate) out: Vec<u8>,
+    /// Bytes that the socket did not take yet.
+    sealed: Vec<u8>,
     /// Whether it is no longer read.
     pub(crate) has_ended: bool,
 }
@@ -71,6 +74,8 @@ impl Crowd {
         // The first of the server's addresses that takes a connection.
         let to = TcpStream::connect(server.authority()).and_then(|socket| socket.peer_addr());
         let to = to.map_err(unreachable)?;
+        let authorities = server.authorities(options.ca.as_deref());
+        let authorities = authorities.map_err(|error| error.to_string())?;
         let run: u32 = rand::random();
         let mut connections = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
@@ -84,7 +89,8 @@ impl Crowd {
                 let room = format!("bench-{run:x}-{}", options.room(number));
                 let path = options.url.path.replace("{room}", &room);
                 let path = path.replace("{user}", &format!("bench-{number}"));
-                let connection = Connection::ask(to, &path, options).map_err(unreachable)?;
+                let connection = Connection::ask(to, authorities.as_ref(), &path, options);
+                let connection = connection.map_err(unreachable)?;
                 connections.push(connection);
             }
             // The last answer comes first: the others have mostly come by then, and the meter is woken
@@ -126,8 +132,11 @@ impl Crowd {
         let (numbers, mut fds): (Vec<_>, Vec<_>) = open
             .map(|(number, connection)| {
                 let mut events = PollFlags::POLLIN;
-                events.set(PollFlags::POLLOUT, !connection.out.is_empty());
-                (number, PollFd::new(connection.socket.as_fd(), events))
+                events.set(PollFlags::POLLOUT, connection.waits());
+                (
+                    number,
+                    PollFd::new(connection.stream.socket().as_fd(), events),
+                )
             })
             .unzip();
         ppoll(&mut fds, Some(TimeSpec::from_duration(left())), None)
@@ -150,7 +159,12 @@ impl Drop for Crowd {
 
 impl Connection {
     /// Connects and asks for the upgrade. The answer has yet to be read.
-    fn ask(to: SocketAddr, path: &str, options: &Options) -> io::Result<Self> {
+    fn ask(
+        to: SocketAddr,
+        authorities: Option<&Authorities>,
+        path: &str,
+        options: &Options,
+    ) -> io::Result<Self> {
         let host = options.url.server.authority();
         let subprotocol = match options.outside {
             // With it, a user of Hubbub enters a room only when asking for it.
@@ -161,16 +175,18 @@ impl Connection {
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n"
         );
-        let mut socket = TcpStream::connect(to)?;
+        let socket = TcpStream::connect(to)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-        socket.write_all(request.as_bytes())?;
-        let (begun, out, has_ended) = (Vec::new(), Vec::new(), false);
+        let stream = options.url.server.stream(socket, authorities)?;
+        let mut socket = stream.socket();
+        socket.write_all(&stream.sealed(request.as_bytes()))?;
         Ok(Self {
-            socket,
-            begun,
-            out,
-            has_ended,
+            stream,
+            begun: Vec::new(),
+            out: Vec::new(),
+            sealed: Vec::new(),
+            has_ended: false,
         })
     }
 
@@ -178,9 +194,10 @@ impl Connection {
     fn take_answer(&mut self, buffer: &mut [u8]) -> Result<(), String> {
         let mut count = 0;
         let end = loop {
-            match self.socket.read(&mut buffer[count..]) {
+            match self.stream.read(&mut buffer[count..]) {
                 Ok(0) => return Err("nothing, and closes".to_owned()),
                 Ok(more) => count += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(format!("nothing ({error})")),
             }
             let mut windows = buffer[..count].windows(4);
@@ -197,7 +214,7 @@ impl Connection {
             return Err(format!("{status}, {}", why.unwrap_or_default()));
         }
         self.begun.extend_from_slice(&buffer[end..count]);
-        let nonblocking = self.socket.set_nonblocking(true);
+        let nonblocking = self.stream.socket().set_nonblocking(true);
         nonblocking.map_err(|error| error.to_string())
     }
 
@@ -209,13 +226,20 @@ impl Connection {
     ) -> Result<(), String> {
         let begun = self.begun.len();
         buffer[..begun].copy_from_slice(&self.begun);
-        let count = match self.socket.read(&mut buffer[begun..]) {
-            Ok(0) => return Err("the server closed the connection".to_owned()),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.to_string()),
-        };
-        let mut rest = &buffer[..begun + count];
+        let mut end = begun;
+        // What is decrypted already is not announced by the socket.
+        while end == begun || (self.stream.is_encrypted() && end < buffer.len()) {
+            match self.stream.read(&mut buffer[end..]) {
+                Ok(0) => return Err("the server closed the connection".to_owned()),
+                Ok(count) => end += count,
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => break,
+                    _ => return Err(error.to_string()),
+                },
+            }
+        }
+        let mut rest = &buffer[..end];
         while let Some((opcode, payload, behind)) = first_frame(rest)? {
             match opcode {
                 OpCode::Data(Data::Text | Data::Continue) => hears(payload)?,
@@ -241,14 +265,24 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the socket did not take all that was written to it.
+    pub(crate) fn waits(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
     /// Writes what the socket did not take yet, as far as it takes it.
     pub(crate) fn flush(&mut self) {
-        while !self.out.is_empty() {
-            match self.socket.write(&self.out) {
-                Ok(count) => drop(self.out.drain(..count)),
+        if !self.out.is_empty() {
+            self.sealed
+                .extend_from_slice(&self.stream.sealed(&self.out));
+            self.out.clear();
+        }
+        while !self.sealed.is_empty() {
+            match self.stream.socket().write(&self.sealed) {
+                Ok(count) => drop(self.sealed.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The next read says why.
-                Err(_) => self.out.clear(),
+                Err(_) => self.sealed.clear(),
             }
         }
     }

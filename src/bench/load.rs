@@ -196,7 +196,7 @@ impl<'a> Load<'a> {
                 while let Some(due) = self.due(now).filter(|&due| due <= now) {
                     let room = self.next_room();
                     let sender = &mut crowd.connections[room];
-                    if !sender.out.is_empty() {
+                    if sender.waits() {
                         return;
                     }
                     self.add(room, due, &mut sender.out);
@@ -206,7 +206,7 @@ impl<'a> Load<'a> {
             Kind::Most => {
                 let is_low = self.rooms[room].on_their_way() <= self.options.window / 2;
                 let sender = &mut crowd.connections[room];
-                if now < self.end && is_low && sender.out.is_empty() {
+                if now < self.end && is_low && !sender.waits() {
                     while self.has_space(room) {
                         self.add(room, now, &mut sender.out);
                     }

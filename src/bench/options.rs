@@ -4,6 +4,7 @@
 //! distributed over the rooms in turn.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
@@ -19,6 +20,9 @@ pub(crate) struct Options {
     /// The server. If it is not a Hubbub, add the path of its chat, with {user} and {room} in it
     #[arg(long, env = "HUBBUB_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = Target::parse)]
     pub(crate) url: Target,
+    /// A file with the authorities to trust for https, in PEM, instead of those of the system
+    #[arg(long, env = "HUBBUB_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// How many members listen. In each room one more connection sends
     #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count(1..=1_000_000))]
     pub(crate) members: usize,

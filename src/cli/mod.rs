@@ -98,6 +98,9 @@ struct ConnectArgs {
         conflicts_with = "token"
     )]
     token_file: Option<PathBuf>,
+    /// A file with the authorities to trust for https, in PEM, instead of those of the system
+    #[arg(long, env = "HUBBUB_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The room
     #[arg(long, env = "HUBBUB_ROOM", value_name = "ROOM", default_value = DEFAULT_ROOM)]
     room: RoomName,
@@ -114,6 +117,7 @@ impl ConnectArgs {
                 .clone()
                 .map(ClientToken::Text)
                 .or_else(|| self.token_file.clone().map(ClientToken::File)),
+            ca: self.ca.clone(),
         };
         Client::start_with(options)
             .map_err(|error| Exit::Failed(format!("cannot start a thread: {error}")))

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::server::Server;
 use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
 use crate::server::token::Secret;
+use crate::threads;
 
 /// The exit code after a second Ctrl-C: 128 plus the number of SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -133,6 +135,23 @@ pub(super) struct ServeArgs {
     /// The time within which a client has to send the head of its request
     #[arg(long, env = "HUBBUB_HEAD_TIMEOUT", value_name = "SECONDS", default_value_t = limit::HEAD_TIMEOUT.default, value_parser = within::<u64>(limit::HEAD_TIMEOUT), help_heading = "Deadlines")]
     head_timeout: u64,
+    /// The server's certificate, and those that lead to its authority, in PEM: users come by https and wss then. Read
+    /// again on SIGHUP
+    #[arg(
+        long,
+        env = "HUBBUB_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate, in PEM
+    #[arg(
+        long,
+        env = "HUBBUB_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
     /// Demand a token that is signed with this secret of 32 bytes or more; `hubbub token` makes tokens
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
@@ -200,6 +219,7 @@ impl ServeArgs {
             max_per_address: self.max_per_address,
             send_rate: self.send_rate,
             send_burst: self.send_burst,
+            tls: self.tls_cert.zip(self.tls_key),
             token_secret: self.token_secret,
             allow_origin: self.allow_origin,
             retention: Retention {
@@ -223,28 +243,37 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     // signal interrupts the reads of another.
     let (request_stop, stop) = crossbeam_channel::bounded(1);
     let asked_before = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
+    let request_stop = Arc::new(move || {
         if asked_before.swap(true, Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
         let _ = request_stop.send(());
-    })
-    .map_err(|error| format!("cannot handle signals: {error}"))?;
+    });
+    let on_hangup = Arc::clone(&request_stop);
+    // Before the handler's thread starts, so that not even that one takes it.
+    let mask = |signals: &[Signal]| {
+        let masked = signals.iter().copied().collect::<SigSet>().thread_block();
+        masked.map_err(|error| format!("cannot mask signals: {error}"))
+    };
+    mask(&[Signal::SIGHUP])?;
+    ctrlc::set_handler(move || request_stop())
+        .map_err(|error| format!("cannot handle signals: {error}"))?;
     // SIGXFSZ would end the process when a file may not become longer; the write fails instead.
-    let signals: SigSet = [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGXFSZ,
-    ]
-    .into_iter()
-    .collect();
-    signals
-        .thread_block()
-        .map_err(|error| format!("cannot mask signals: {error}"))?;
+    mask(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGXFSZ])?;
 
     log_to_stderr(level);
     let server = Server::bind(args.config()).map_err(|error| error.to_string())?;
+    let read_files = server.files_reader();
+    threads::spawn_vital("hangup", move || {
+        let hangup = SigSet::from(Signal::SIGHUP);
+        while hangup.wait().is_ok() {
+            match &read_files {
+                Some(read_files) => read_files(),
+                None => on_hangup(),
+            }
+        }
+    })
+    .map_err(|error| format!("cannot start a thread: {error}"))?;
     announce(&server);
     server
         .run(&stop)
@@ -255,6 +284,7 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
 fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     let config = args.config();
     config.check().map_err(|error| error.to_string())?;
+    config.identity().map_err(|error| error.to_string())?;
     let mut text = String::new();
     let arguments = ServeArgs::augment_args(clap::Command::new("serve"));
     for argument in arguments.get_arguments() {
@@ -300,16 +330,17 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
 /// Prints the start line on stdout. Scripts wait for it and read the address from it.
 fn announce(server: &Server) {
     let address = server.address();
-    let url = match address.port() {
-        8080 => String::new(),
-        _ => format!(" --url http://{address}"),
+    let url = server.url();
+    let option = match address.port() {
+        8080 if url.starts_with("http:") => String::new(),
+        _ => format!(" --url {url}"),
     };
+    let runs_on = server.runs_on();
     let _ = writeln!(
         io::stdout(),
-        "listening on http://{address} with {}; join with: hubbub join YOUR_NAME{url}",
-        server.runs_on()
+        "listening on {url} with {runs_on}; join with: hubbub join YOUR_NAME{option}",
     );
-    log::info!("listening on http://{address} with {}", server.runs_on());
+    log::info!("listening on {url} with {runs_on}");
 }
 
 fn log_to_stderr(level: LevelFilter) {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{ClientOptions, ClientToken, ServerUrl, open};
 use crate::protocol::{Command, Encoding, Event, json};
+use crate::stream::Stream;
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
 use crate::websocket::{Ended, Incoming, ReadHalf};
 
@@ -41,7 +42,7 @@ pub(super) enum Received {
 
 /// One connection.
 pub(super) struct Connection {
-    socket: Arc<TcpStream>,
+    stream: Arc<Stream>,
     /// The token that it was made with.
     pub(super) token: Option<String>,
     pub(super) received: Receiver<Received>,
@@ -67,15 +68,16 @@ impl Connection {
         if self.write_failed.get() {
             return false;
         }
-        if (&*self.socket).write_all(frames).is_err() {
+        let mut socket = self.stream.socket();
+        if socket.write_all(&self.stream.sealed(frames)).is_err() {
             self.write_failed.set(true);
-            let _ = self.socket.shutdown(Shutdown::Write);
+            let _ = socket.shutdown(Shutdown::Write);
         }
         true
     }
 
     pub(super) fn close(self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.stream.socket().shutdown(Shutdown::Both);
         // The reading thread may be waiting because the queue is full.
         drop(self.received);
         let _ = self.reader.join();
@@ -97,7 +99,11 @@ pub(super) fn connect(
 ) -> Result<Connection, OpenError> {
     let temporary =
         |error: io::Error| OpenError::Temporary(format!("cannot reach {server}: {error}"));
-    let socket = Arc::new(open(server, || CONNECT_WITHIN).map_err(temporary)?);
+    let authorities = server.authorities(options.ca.as_deref());
+    let authorities = authorities.map_err(|error| OpenError::Permanent(error.to_string()))?;
+    let stream = open(server, authorities.as_ref(), || CONNECT_WITHIN).map_err(temporary)?;
+    let stream = Arc::new(stream);
+    let socket = stream.socket();
     let prepare = || {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(CONNECT_WITHIN))?;
@@ -114,7 +120,7 @@ pub(super) fn connect(
         utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
     );
     let half = ReadHalf::client(
-        Arc::clone(&socket),
+        Arc::clone(&stream),
         &url,
         Encoding::Json.subprotocol(),
         token.as_deref(),
@@ -140,6 +146,7 @@ pub(super) fn connect(
         UpgradeError::NotWebSocket => {
             OpenError::Permanent(format!("{server} is not a WebSocket server"))
         }
+        UpgradeError::Untrusted(why) => OpenError::Permanent(format!("{server}: {why}")),
         UpgradeError::Broken(why) => OpenError::Temporary(format!("{server}: {why}")),
     })?;
     socket
@@ -150,7 +157,7 @@ pub(super) fn connect(
         .spawn(move || read(half, &reports))
         .map_err(temporary)?;
     Ok(Connection {
-        socket,
+        stream,
         token,
         received,
         reader,
@@ -192,7 +199,7 @@ fn read(mut half: ReadHalf, reports: &Sender<Received>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn a_connection_closes_while_its_queue_is_full() {
@@ -200,7 +207,9 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let (reports, received) = bounded(QUEUE);
         let connection = Connection {
-            socket: Arc::new(TcpStream::connect(address).expect("a connection")),
+            stream: Arc::new(Stream::plain(
+                TcpStream::connect(address).expect("a connection"),
+            )),
             token: None,
             received,
             reader: thread::spawn(move || while reports.send(Received::Alive).is_ok() {}),

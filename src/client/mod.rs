@@ -16,7 +16,7 @@ mod worker;
 
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -27,6 +27,7 @@ pub(crate) use self::state::{NOT_CONFIRMED, NOT_SENT};
 use self::worker::{ClientRequest, ClientThread};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
+use crate::stream::{Authorities, Stream, TlsError};
 
 /// The capacity of the queue of events for the user. While it is full, the client's thread waits.
 const EVENT_QUEUE: usize = 32;
@@ -36,19 +37,20 @@ const EVENT_QUEUE: usize = 32;
 pub struct ServerUrl {
     /// Host and port.
     authority: String,
+    /// Whether it is spoken to by TLS.
+    is_secure: bool,
 }
 
 impl ServerUrl {
-    /// Reads `http://host:port` or `ws://host:port`, or the host and port alone.
+    /// Reads `http://host:port` or `ws://host:port`, `https` and `wss` for TLS, or the host and port alone.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
-        match scheme {
-            "ws" | "http" => {}
-            "wss" | "https" => {
-                return Err("TLS is not spoken here; connect to the plain address".to_owned());
-            }
+        let is_secure = match scheme {
+            "ws" | "http" => false,
+            "wss" | "https" if cfg!(feature = "tls") => true,
+            "wss" | "https" => return Err(TlsError::NotBuilt.to_string()),
             _ => return Err("it should look like http://127.0.0.1:8080".to_owned()),
-        }
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
             return Err("it should look like http://127.0.0.1:8080".to_owned());
@@ -59,26 +61,57 @@ impl ServerUrl {
         let authority = if has_port {
             authority.to_owned()
         } else {
-            format!("{authority}:80")
+            format!("{authority}:{}", if is_secure { 443 } else { 80 })
         };
-        Ok(Self { authority })
+        Ok(Self {
+            authority,
+            is_secure,
+        })
     }
 
     /// Host and port.
     pub fn authority(&self) -> &str {
         &self.authority
     }
+
+    /// The host without the port, and without the brackets of an IPv6 address.
+    fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whom to trust for the server's certificate: the authorities in this file, or else those of the system. `None`
+    /// without TLS.
+    pub fn authorities(&self, ca: Option<&Path>) -> Result<Option<Authorities>, TlsError> {
+        self.is_secure.then(|| Authorities::read(ca)).transpose()
+    }
+
+    /// A stream to this server over a socket that is connected to it.
+    pub fn stream(
+        &self,
+        socket: TcpStream,
+        authorities: Option<&Authorities>,
+    ) -> io::Result<Stream> {
+        match authorities {
+            None => Ok(Stream::plain(socket)),
+            Some(authorities) => Stream::client(socket, authorities, self.host()),
+        }
+    }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
     }
 }
 
-/// Opens a TCP connection to the first address of the server that answers. `timeout` is the limit for
-/// the next address.
-fn open(server: &ServerUrl, timeout: impl Fn() -> Duration) -> io::Result<TcpStream> {
+/// Opens a connection to the first address of the server that answers. `timeout` is the limit for the next address.
+fn open(
+    server: &ServerUrl,
+    authorities: Option<&Authorities>,
+    timeout: impl Fn() -> Duration,
+) -> io::Result<Stream> {
     let mut outcome = Err(io::Error::other("the name has no address"));
     for address in server.authority.to_socket_addrs()? {
         outcome = TcpStream::connect_timeout(&address, timeout());
@@ -86,7 +119,7 @@ fn open(server: &ServerUrl, timeout: impl Fn() -> Duration) -> io::Result<TcpStr
             break;
         }
     }
-    outcome
+    server.stream(outcome?, authorities)
 }
 
 /// An event of the client.
@@ -131,6 +164,8 @@ pub struct ClientOptions {
     pub user: UserName,
     /// The token, if the server demands one.
     pub token: Option<ClientToken>,
+    /// A file with the authorities to trust for the servers' certificates, in PEM; `None` for those of the system.
+    pub ca: Option<PathBuf>,
 }
 
 /// Where a client has its token from.
@@ -166,6 +201,7 @@ impl Client {
             servers: vec![server],
             user,
             token: None,
+            ca: None,
         })
     }
 
@@ -273,13 +309,7 @@ mod tests {
             let parsed = ServerUrl::parse(url).map(|url| url.to_string());
             assert_eq!(parsed.as_deref(), Ok(shown), "{url}");
         }
-        for bad in [
-            "wss://x",
-            "ftp://x",
-            "http://",
-            "http://x/chat",
-            "http://a@b",
-        ] {
+        for bad in ["ftp://x", "http://", "http://x/chat", "http://a@b"] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }
     }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::connection::{Connections, NotStarted};
 use super::http::Response;
 use super::state::State;
 use crate::metrics;
+use crate::stream::Stream;
 
 /// The number of connections that may wait to be accepted. The standard library asks for 128.
 const BACKLOG: i32 = 4096;
@@ -68,19 +69,23 @@ pub(super) fn accept(listener: &TcpListener, connections: &Arc<Connections>, sta
         }
         refused.close_due(Instant::now());
         let started = accepted.and_then(|(socket, peer)| {
-            let socket = Arc::new(socket);
-            match connections.start(&socket, peer) {
+            let stream = match &state.identity {
+                Some(identity) => Stream::server(socket, identity)?,
+                None => Stream::plain(socket),
+            };
+            let stream = Arc::new(stream);
+            match connections.start(&stream, peer) {
                 Ok(()) => Ok(()),
                 Err(NotStarted::Full) => {
-                    refused.refuse(socket, &full());
+                    refused.refuse(stream, &full());
                     Ok(())
                 }
                 Err(NotStarted::TooManyFromAddress) => {
-                    refused.refuse(socket, &too_many_from_address());
+                    refused.refuse(stream, &too_many_from_address());
                     Ok(())
                 }
                 Err(NotStarted::NoThread(error)) => {
-                    refused.refuse(socket, &full());
+                    refused.refuse(stream, &full());
                     Err(error)
                 }
             }
@@ -110,12 +115,12 @@ fn too_many_from_address() -> Response {
 /// response. The acceptor cannot wait for each of them, so it keeps them here.
 #[derive(Default)]
 struct LingeringSockets {
-    sockets: VecDeque<(Instant, Arc<TcpStream>)>,
+    sockets: VecDeque<(Instant, Arc<Stream>)>,
     warned: Option<Instant>,
 }
 
 impl LingeringSockets {
-    fn refuse(&mut self, socket: Arc<TcpStream>, response: &Response) {
+    fn refuse(&mut self, stream: Arc<Stream>, response: &Response) {
         metrics::REFUSED_FULL.count();
         let now = Instant::now();
         if self
@@ -125,20 +130,24 @@ impl LingeringSockets {
             self.warned = Some(now);
             warn!("full: connections are refused");
         }
+        let socket = stream.socket();
         let _ = socket.set_nonblocking(true);
-        let _ = response.write(&socket);
+        // The handshake would take longer than the acceptor has.
+        if !stream.is_encrypted() {
+            let _ = response.write(socket);
+        }
         let _ = socket.shutdown(Shutdown::Write);
-        self.sockets.push_back((now, socket));
+        self.sockets.push_back((now, stream));
     }
 
     /// Closes the sockets that have lingered long enough, and the oldest ones when there are too many.
     fn close_due(&mut self, now: Instant) {
-        while let Some((refused, socket)) = self.sockets.front() {
+        while let Some((refused, stream)) = self.sockets.front() {
             if now.duration_since(*refused) < LINGER && self.sockets.len() < MOST_LINGERING {
                 return;
             }
             let mut discarded = [0; 4096];
-            while matches!((&mut &**socket).read(&mut discarded), Ok(1..)) {}
+            while matches!(stream.socket().read(&mut discarded), Ok(1..)) {}
             self.sockets.pop_front();
         }
     }
@@ -146,6 +155,8 @@ impl LingeringSockets {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use socket2::SockRef;
 
     use super::*;

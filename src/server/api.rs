@@ -3,7 +3,6 @@
 //! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
 //! that fits it, so a client can read both with the same code. A request makes nobody present.
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -17,6 +16,7 @@ use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
+use crate::stream::Stream;
 
 /// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ type ApiResult = Result<Response, Response>;
 /// Answers a request for a resource of a room.
 pub fn respond(
     state: &State,
-    socket: &TcpStream,
+    stream: &Stream,
     request: &Request,
     room: Option<String>,
     resource: Option<Resource>,
@@ -40,7 +40,7 @@ pub fn respond(
         )),
         (Some(_), "OPTIONS") => preflight(state, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, request, room),
-        (Some(Resource::Messages), "POST") => post_message(state, socket, request, room),
+        (Some(Resource::Messages), "POST") => post_message(state, stream, request, room),
         (Some(Resource::Members), "GET" | "HEAD") => get_members(state, request, room),
         (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
         (Some(Resource::Members), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
@@ -116,13 +116,13 @@ struct Body {
 
 fn post_message(
     state: &State,
-    socket: &TcpStream,
+    stream: &Stream,
     request: &Request,
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
     let from = author(state, request, &room)?;
-    let body = read_message(state, socket, request)?;
+    let body = read_message(state, stream, request)?;
     if body.text.is_empty() {
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
@@ -172,10 +172,10 @@ fn author(state: &State, request: &Request, room: &RoomName) -> Result<UserName,
 }
 
 /// Reads the message, and its ref, from the request's body and header.
-fn read_message(state: &State, socket: &TcpStream, request: &Request) -> Result<Body, Response> {
+fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Body, Response> {
     let config = &state.config;
     let due = Instant::now() + config.deadlines.head;
-    let text = read_body(socket, request, config.max_message, due).map_err(|why| {
+    let text = read_body(stream, request, config.max_message, due).map_err(|why| {
         let status = why.status();
         let code = if status == 413 {
             ErrorCode::TooLarge

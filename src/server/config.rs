@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
+use crate::stream::{Identity, TlsError};
 
 /// The options of one server.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Config {
     pub send_rate: u32,
     /// The number of messages and other requests that a connection may send at once.
     pub send_burst: u32,
+    /// The files of the server's certificate and its key, in PEM; without them it speaks in the clear.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// The secret that signs tokens. With it, every user needs a token.
     pub token_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
@@ -186,6 +189,14 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// Reads the certificate and its key, if there is one.
+    pub fn identity(&self) -> Result<Option<Identity>, TlsError> {
+        let files = self.tls.as_ref();
+        files
+            .map(|(certificate, key)| Identity::read(certificate, key))
+            .transpose()
+    }
+
     /// The number of threads that write messages to members.
     pub fn fanout_workers(&self) -> usize {
         let cores = || thread::available_parallelism().map_or(1, NonZero::get);
@@ -240,6 +251,7 @@ impl Default for Config {
             max_per_address: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
+            tls: None,
             token_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {

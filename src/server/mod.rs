@@ -47,6 +47,7 @@ use crate::backplane::{Backplane, ConnectError, Local, LocalError, Redis};
 use crate::hub::Hub;
 use crate::message::InstanceId;
 use crate::metrics;
+use crate::stream::TlsError;
 use crate::threads;
 
 /// The pause between two checks of a teardown whether sends are still in flight.
@@ -66,6 +67,8 @@ pub enum StartError {
     Redis(ConnectError),
     /// The server cannot listen on the address.
     Listen(SocketAddr, io::Error),
+    /// The certificate cannot be used.
+    Tls(TlsError),
     /// The system gives no thread.
     Thread(io::Error),
 }
@@ -80,6 +83,7 @@ impl fmt::Display for StartError {
                 write!(f, "cannot listen on {address}: something else does already")
             }
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Tls(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -100,6 +104,7 @@ impl Server {
     /// before the instance announces itself.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let identity = config.identity().map_err(StartError::Tls)?;
         let listen = config.listen;
         let listener = listen_on(listen, config.deadlines.write)
             .map_err(|error| StartError::Listen(listen, error))?;
@@ -119,7 +124,9 @@ impl Server {
                 Redis::start(redis, &config.prefix, &hub, retention).map_err(StartError::Redis)?,
             ),
         };
-        let state = Arc::new(State::new(config, hub, backplane));
+        let mut state = State::new(config, hub, backplane);
+        state.identity = identity;
+        let state = Arc::new(state);
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(
@@ -138,6 +145,21 @@ impl Server {
     /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address for a browser.
+    pub fn url(&self) -> String {
+        let scheme = match self.state.identity {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// What reads the files again that options name; `None` if none does.
+    pub fn files_reader(&self) -> Option<impl Fn() + Send + 'static> {
+        let state = Arc::clone(&self.state);
+        state.has_files().then(|| move || state.read_files_again())
     }
 
     /// The name of the backplane, for the log.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use log::{error, info};
+
 use super::config::Config;
 use super::rate::UserBuckets;
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+use crate::stream::Identity;
 
 /// The shared state of one instance. The server makes it once, and each connection holds a reference.
 pub struct State {
@@ -18,6 +21,8 @@ pub struct State {
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
     pub buckets: UserBuckets,
+    /// The certificate of this server, if it speaks TLS.
+    pub identity: Option<Identity>,
     closing: AtomicBool,
 }
 
@@ -29,7 +34,23 @@ impl State {
             config,
             hub,
             backplane,
+            identity: None,
             closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether an option names a file that [can be read again](Self::read_files_again).
+    pub fn has_files(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// Reads the certificate again, for the connections that come. What cannot be used is logged, and all stays as it
+    /// was.
+    pub fn read_files_again(&self) {
+        match self.identity.as_ref().map(Identity::read_again) {
+            Some(Ok(())) => info!("the certificate and its key were read again"),
+            Some(Err(why)) => error!("{why}: the certificate stays as it was"),
+            None => {}
         }
     }
 

@@ -1,7 +1,6 @@
 //! The client's side: the upgrade request, the half that reads afterwards, and masked frames.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use tungstenite::error::ProtocolError;
@@ -11,6 +10,8 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::{Error, HandshakeError, http};
+
+use crate::stream::Stream;
 
 use super::{ReadHalf, Replies, SplitStream, config};
 
@@ -29,6 +30,8 @@ pub enum UpgradeError {
     },
     /// There is no WebSocket server at that address.
     NotWebSocket,
+    /// What answers is no TLS, or its certificate is not trusted. The user acts next.
+    Untrusted(String),
     /// The connection failed. The caller may try again.
     Broken(String),
 }
@@ -37,7 +40,7 @@ impl ReadHalf {
     /// Asks the server at `url` for the upgrade, waits for its response, and returns the client's half.
     /// During the upgrade this function writes to the socket; afterwards only `replies` does.
     pub fn client(
-        socket: Arc<TcpStream>,
+        stream: Arc<Stream>,
         url: &str,
         subprotocol: &str,
         token: Option<&str>,
@@ -46,12 +49,12 @@ impl ReadHalf {
     ) -> Result<Self, UpgradeError> {
         let request =
             upgrade_request(url, subprotocol, token).map_err(|_| UpgradeError::NotWebSocket)?;
-        let direct = Arc::clone(&socket);
+        let direct = Arc::clone(&stream);
         let stream = SplitStream {
-            source: Box::new(Reading(socket)),
+            source: Box::new(Reading(stream)),
             replies: Box::new(move |bytes| {
                 // The read that follows meets the failure, too.
-                let _ = (&*direct).write_all(bytes);
+                let _ = direct.socket().write_all(&direct.sealed(bytes));
             }),
         };
         let config = config(READ_BUFFER, max_message);
@@ -95,6 +98,9 @@ fn upgrade_error<Role: HandshakeRole>(error: HandshakeError<Role>) -> UpgradeErr
                 why: String::from_utf8_lossy(&body).trim().to_owned(),
             }
         }
+        HandshakeError::Failure(Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            UpgradeError::Untrusted(error.to_string())
+        }
         HandshakeError::Failure(Error::Io(error)) => UpgradeError::Broken(error.to_string()),
         // The server shuts down, or it is a proxy whose server is down.
         HandshakeError::Failure(Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
@@ -105,13 +111,13 @@ fn upgrade_error<Role: HandshakeRole>(error: HandshakeError<Role>) -> UpgradeErr
     }
 }
 
-/// The client's socket, to read from. Other threads write to it and shut it down.
-struct Reading(Arc<TcpStream>);
+/// The client's stream, to read from. Other threads write to it and shut it down.
+struct Reading(Arc<Stream>);
 
 impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match (&*self.0).read(buffer) {
+            match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }

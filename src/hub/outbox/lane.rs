@@ -24,8 +24,8 @@ pub type StartWriter = Box<dyn FnOnce() -> bool + Send>;
 pub(super) enum Unsent {
     /// A whole frame. It is dropped if the outbox discards its queue.
     Frame(Frame),
-    /// The rest of a frame that was written in part. It is never dropped: the peer would take the next
-    /// frame for the rest.
+    /// The rest of a frame that was written in part, as it is on the wire. It is never dropped: the peer would take
+    /// the next frame for the rest.
     Rest(Frame),
     /// The last frame; empty if the peer is gone or has it already.
     Last(Frame),
@@ -108,7 +108,8 @@ impl Queue {
         self.receiver.len()
     }
 
-    /// Waits until a frame is queued, and appends all queued frames (up to about 64 KiB) to `bytes`.
+    /// Waits until a frame is queued, and appends all queued frames (up to about 64 KiB) to `bytes`, as they are on
+    /// the wire.
     /// Only the caller writes to the socket from then on, until [`Queue::written`]. `None` if no frame
     /// was queued until the deadline.
     pub fn collect_by(&self, deadline: Instant, bytes: &mut Vec<u8>) -> Option<Collected> {
@@ -152,13 +153,14 @@ impl Queue {
             self.outbox.queued_bytes.fetch_sub(taken, Ordering::AcqRel);
             match outgoing {
                 Unsent::Last(frame) => {
-                    bytes.extend_from_slice(&frame);
+                    bytes.extend_from_slice(&self.outbox.sealed(&frame));
+                    bytes.extend_from_slice(&self.outbox.farewell());
                     return Collected::Last;
                 }
                 Unsent::Rest(rest) => bytes.extend_from_slice(&rest),
                 Unsent::Frame(frame) => {
                     if !self.outbox.is_discarding() {
-                        bytes.extend_from_slice(&frame);
+                        bytes.extend_from_slice(&self.outbox.sealed(&frame));
                     }
                 }
             }

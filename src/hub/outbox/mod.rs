@@ -25,8 +25,9 @@
 
 mod lane;
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub use self::lane::{Collected, Queue, StartWriter};
 use self::lane::{Lane, Unsent};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
+use crate::stream::Stream;
 use crate::threads::lock;
 use crate::websocket::code;
 use crate::websocket::frame::{self, Frame};
@@ -73,8 +75,9 @@ pub struct Outbox {
     /// Held while a frame is written at once, so that no other frame comes in between. That write does
     /// not block.
     lane: Mutex<Lane>,
-    /// The socket to write to at once. Without it every frame goes through the lane.
-    socket: Option<Arc<TcpStream>>,
+    /// The stream to write to at once. Without it every frame goes through the lane. What is written to it is sealed
+    /// under the lane's lock, or by the writer while the lane is busy, so the order on the wire is that of the sealing.
+    stream: Option<Arc<Stream>>,
     queued_bytes: AtomicUsize,
     budget: usize,
     state: AtomicU8,
@@ -86,17 +89,17 @@ pub struct Outbox {
 }
 
 /// An outbox that holds at most `budget` bytes, and the queue from which its writer collects. With a
-/// `socket`, threads that push may write to it at once.
+/// `stream`, threads that push may write to it at once.
 pub fn outbox(
     encoding: Encoding,
     budget: usize,
-    socket: Option<Arc<TcpStream>>,
+    stream: Option<Arc<Stream>>,
 ) -> (Arc<Outbox>, Queue) {
     let (lane, receiver) = Lane::new();
     let outbox = Arc::new(Outbox {
         encoding,
         lane: Mutex::new(lane),
-        socket,
+        stream,
         queued_bytes: AtomicUsize::new(0),
         budget,
         state: AtomicU8::new(state::OPEN),
@@ -166,11 +169,10 @@ impl Outbox {
             return false;
         }
         let ping = frame::ping();
-        let pinged = self.write_at_once(&ping, &mut lane);
-        if !pinged {
+        if !self.write_at_once(&ping, &mut lane) {
             self.queue(&mut lane, Unsent::Frame(ping));
         }
-        pinged
+        !lane.busy
     }
 
     fn queue(&self, lane: &mut Lane, outgoing: Unsent) {
@@ -187,19 +189,19 @@ impl Outbox {
     fn let_go(&self, lane: &mut Lane, unsent: Unsent) {
         let mut unsaid = match unsent {
             Unsent::Frame(_) => Vec::new(),
-            Unsent::Rest(bytes) | Unsent::Last(bytes) => bytes.to_vec(),
+            Unsent::Rest(bytes) => bytes.to_vec(),
+            Unsent::Last(frame) => self.sealed(&frame).into_owned(),
         };
         if self.is_open() {
             self.state.store(state::DISCARDING, Ordering::Release);
             let _ = self.why.set(NO_WRITER.to_owned());
             metrics::NO_WRITER.count();
-            unsaid.extend_from_slice(&frame::close(code::TRY_AGAIN_LATER, NO_WRITER));
+            let close = frame::close(code::TRY_AGAIN_LATER, NO_WRITER);
+            unsaid.extend_from_slice(&self.sealed(&close));
         }
         lane.unsaid = Some(unsaid.into());
-        if let Some(socket) = &self.socket {
-            // The reader may wait for the peer, and finds the end of the input instead.
-            let _ = socket.shutdown(Shutdown::Read);
-        }
+        // The reader may wait for the peer, and finds the end of the input instead.
+        self.shut(Shutdown::Read);
         self.wake_reader();
     }
 
@@ -214,37 +216,73 @@ impl Outbox {
         lane.start = None;
         self.state.store(state::DISCARDING, Ordering::Release);
         let _ = self.why.set(why.to_owned());
-        if let Some(socket) = &self.socket {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        self.shut(Shutdown::Both);
         self.wake_reader();
+    }
+
+    fn shut(&self, how: Shutdown) {
+        if let Some(stream) = &self.stream {
+            let _ = stream.socket().shutdown(how);
+        }
+    }
+
+    /// A frame as it is written.
+    fn sealed<'a>(&self, frame: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.stream {
+            Some(stream) => stream.sealed(frame),
+            None => Cow::Borrowed(frame),
+        }
+    }
+
+    /// What is written behind the last frame.
+    fn farewell(&self) -> Vec<u8> {
+        let stream = self.stream.as_ref();
+        stream.map(|stream| stream.farewell()).unwrap_or_default()
     }
 
     /// Writes a frame without blocking. False if nothing was written, and the frame still has to be
     /// queued. True if it was written, if its rest is queued, or if the peer is gone.
-    fn write_at_once(&self, frame: &Frame, lane: &mut Lane) -> bool {
-        let Some(socket) = &self.socket else {
+    fn write_at_once(&self, frame: &[u8], lane: &mut Lane) -> bool {
+        self.write_sealed(&self.sealed(frame), lane)
+    }
+
+    /// The same for the last frame, and what is written behind it.
+    fn write_last(&self, frame: &[u8], lane: &mut Lane) -> bool {
+        let bytes = [&*self.sealed(frame), &self.farewell()].concat();
+        self.write_sealed(&bytes, lane)
+    }
+
+    fn write_sealed(&self, bytes: &[u8], lane: &mut Lane) -> bool {
+        let Some(stream) = &self.stream else {
             return false;
         };
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        match SockRef::from(&**socket).send_with_flags(frame, flags) {
-            Ok(0) => false,
-            Ok(count) if count < frame.len() => {
-                self.queue(lane, Unsent::Rest(frame[count..].into()));
-                true
-            }
-            Ok(_) => true,
+        let written = match SockRef::from(stream.socket()).send_with_flags(bytes, flags) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                false
+                Ok(0)
             }
+            written => written,
+        };
+        match written {
+            // What was encrypted is a part of the stream.
+            Ok(0) if !stream.is_encrypted() => false,
+            Ok(count) if count < bytes.len() => {
+                self.queue(lane, Unsent::Rest(bytes[count..].into()));
+                true
+            }
+            Ok(_) => true,
             // A writer would be started only to meet the same error.
             Err(error) if lane.start.is_some() => {
                 self.shut_socket(lane, &error.to_string());
                 true
             }
             // The writer runs, and will meet the same error.
+            Err(_) if stream.is_encrypted() => {
+                self.queue(lane, Unsent::Rest(bytes.into()));
+                true
+            }
             Err(_) => false,
         }
     }
@@ -353,13 +391,11 @@ impl Outbox {
         let _ = self.why.set(why.to_owned());
         self.wake_reader();
         // The last frame is written at once if no writer runs. Then none is needed any more.
-        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
+        if lane.start.is_some() && (last.is_empty() || self.write_last(&last, &mut lane)) {
             last = [].into();
-            // A frame that was written in part has started the writer, who then closes.
+            // A frame that was written in part has started the writer, which then closes.
             if lane.start.take().is_some() {
-                if let Some(socket) = &self.socket {
-                    let _ = socket.shutdown(Shutdown::Write);
-                }
+                self.shut(Shutdown::Write);
                 return true;
             }
         }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -25,6 +25,7 @@ use crate::metrics;
 use crate::protocol::Event;
 use crate::server::capacity::Capacity;
 use crate::server::state::State;
+use crate::stream::Stream;
 use crate::threads::lock;
 use crate::websocket::code;
 
@@ -69,7 +70,7 @@ pub enum NotStarted {
 
 struct Open {
     address: IpAddr,
-    socket: Arc<TcpStream>,
+    stream: Arc<Stream>,
     phase: Phase,
     thread: Option<JoinHandle<()>>,
 }
@@ -107,20 +108,20 @@ impl Connections {
     /// Starts the reader thread of a new connection, unless the threads kept for writers were needed.
     pub fn start(
         self: &Arc<Self>,
-        socket: &Arc<TcpStream>,
+        stream: &Arc<Stream>,
         peer: SocketAddr,
     ) -> Result<(), NotStarted> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.insert(id, socket, peer)?;
+        self.insert(id, stream, peer)?;
         let connections = Arc::clone(self);
-        let its_socket = Arc::clone(socket);
+        let its_stream = Arc::clone(stream);
         let run = move || {
             // A panic ends this connection alone. The panic hook has reported it.
-            let run = || serve(&connections, &its_socket, id, peer);
+            let run = || serve(&connections, &its_stream, id, peer);
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 metrics::PANICS.count();
                 error!("connection {id} from {peer} ended by a panic");
-                let _ = its_socket.shutdown(Shutdown::Both);
+                let _ = its_stream.socket().shutdown(Shutdown::Both);
             }
             connections.remove(id);
         };
@@ -145,7 +146,7 @@ impl Connections {
     fn insert(
         &self,
         id: ConnectionId,
-        socket: &Arc<TcpStream>,
+        stream: &Arc<Stream>,
         peer: SocketAddr,
     ) -> Result<(), NotStarted> {
         let address = peer.ip();
@@ -163,7 +164,7 @@ impl Connections {
             id,
             Open {
                 address,
-                socket: Arc::clone(socket),
+                stream: Arc::clone(stream),
                 phase: Phase::AwaitingRequest,
                 thread: None,
             },
@@ -238,7 +239,7 @@ impl Connections {
             open.values()
                 .filter_map(|open| match &open.phase {
                     Phase::AwaitingRequest => {
-                        let _ = open.socket.shutdown(Shutdown::Both);
+                        let _ = open.stream.socket().shutdown(Shutdown::Both);
                         None
                     }
                     Phase::Responding => None,
@@ -261,7 +262,7 @@ impl Connections {
     /// Breaks off every connection that is still open.
     pub fn break_all(&self) {
         for open in lock(&self.open).values() {
-            let _ = open.socket.shutdown(Shutdown::Both);
+            let _ = open.stream.socket().shutdown(Shutdown::Both);
         }
     }
 

@@ -5,7 +5,6 @@
 //! the peer sends: proxies cut a connection on which the server sends nothing.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +12,7 @@ use crate::hub::outbox::Outbox;
 use crate::protocol::Event;
 use crate::server::config::Deadlines;
 use crate::server::grant::{Grant, GrantDue};
+use crate::stream::Stream;
 use crate::websocket::code;
 
 /// The shortest read time-out. The kernel takes zero for no time-out at all.
@@ -22,7 +22,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// ping interval and the time for a pong, or if the outbox has ended and the peer did not end its side in
 /// time.
 pub(super) struct Heartbeat {
-    socket: Arc<TcpStream>,
+    stream: Arc<Stream>,
     outbox: Arc<Outbox>,
     grant: Arc<Grant>,
     interval: Duration,
@@ -42,7 +42,7 @@ impl Heartbeat {
     /// for a pong without a byte. Silence counts from the last read, not from the ping: our ping may
     /// still be queued in the kernel.
     pub(super) fn new(
-        socket: Arc<TcpStream>,
+        stream: Arc<Stream>,
         outbox: Arc<Outbox>,
         grant: Arc<Grant>,
         interval: Duration,
@@ -50,7 +50,7 @@ impl Heartbeat {
     ) -> Self {
         let now = Instant::now();
         Self {
-            socket,
+            stream,
             outbox,
             grant,
             interval,
@@ -121,8 +121,9 @@ impl Read for Heartbeat {
             if self.answer_due.is_some_and(|due| now >= due) {
                 return Err(ErrorKind::TimedOut.into());
             }
-            self.socket.set_read_timeout(Some(wait.max(SHORTEST)))?;
-            match (&*self.socket).read(buffer) {
+            let socket = self.stream.socket();
+            socket.set_read_timeout(Some(wait.max(SHORTEST)))?;
+            match self.stream.read(buffer) {
                 Ok(count) => {
                     self.note_read(Instant::now());
                     return Ok(count);
@@ -146,7 +147,7 @@ impl Read for Heartbeat {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 

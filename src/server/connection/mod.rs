@@ -12,7 +12,7 @@ mod pumps;
 mod upgrade;
 
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -32,21 +32,17 @@ use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, HeadError, Request, Response, Route};
 use crate::server::session::{self, Session};
+use crate::stream::Stream;
 use crate::websocket::code;
 use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
 /// Serves one connection, on its reader thread.
-fn serve(
-    connections: &Arc<Connections>,
-    socket: &Arc<TcpStream>,
-    id: ConnectionId,
-    peer: SocketAddr,
-) {
+fn serve(connections: &Arc<Connections>, stream: &Arc<Stream>, id: ConnectionId, peer: SocketAddr) {
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
-    let request = match http::read_request(socket, config.max_head, head_due) {
+    let request = match http::read_request(stream, config.max_head, head_due) {
         Ok(request) => request,
         Err(error) => {
             debug!("{peer}: {error}");
@@ -55,7 +51,7 @@ fn serve(
             }
             if let Some(response) = error.response() {
                 metrics::REQUESTS_REFUSED.count();
-                write_response(socket, &response, deadlines);
+                write_response(stream, &response, deadlines);
             }
             return;
         }
@@ -64,14 +60,14 @@ fn serve(
         Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => {
                 let rest = request.into_rest();
-                return self::chat(connections, socket, id, peer, chat, rest);
+                return self::chat(connections, stream, id, peer, chat, rest);
             }
             Err(response) => response,
         },
         Route::Api { room, resource } => {
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
-            api::respond(&connections.state, socket, &request, room, resource)
+            api::respond(&connections.state, stream, &request, room, resource)
         }
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
@@ -86,7 +82,7 @@ fn serve(
         "{peer}: {} {:?}: {}",
         request.method, request.path, response.status
     );
-    write_response(socket, &response, deadlines);
+    write_response(stream, &response, deadlines);
 }
 
 fn wrong_method(allowed: &str) -> Response {
@@ -95,12 +91,13 @@ fn wrong_method(allowed: &str) -> Response {
 
 /// Writes a response, and lets the client read it. If the socket were closed with unread bytes, the
 /// kernel would send a reset, and the client could lose the response.
-fn write_response(mut socket: &TcpStream, response: &Response, deadlines: &Deadlines) {
+fn write_response(stream: &Stream, response: &Response, deadlines: &Deadlines) {
+    let mut socket = stream.socket();
+    let bytes = response.bytes();
+    let bytes = [&*stream.sealed(&bytes), &stream.farewell()].concat();
     let _ = socket.set_write_timeout(Some(WRITE_CHECK));
     let due = Instant::now() + deadlines.write;
-    if write_by(socket, &response.bytes(), |_| due).is_err()
-        || socket.shutdown(Shutdown::Write).is_err()
-    {
+    if write_by(socket, &bytes, |_| due).is_err() || socket.shutdown(Shutdown::Write).is_err() {
         return;
     }
     let deadline = Instant::now() + deadlines.close;
@@ -168,7 +165,7 @@ fn render_shards(shards: &[ShardState]) -> String {
 /// Serves a chat, from the upgrade to the end.
 fn chat(
     connections: &Arc<Connections>,
-    socket: &Arc<TcpStream>,
+    stream: &Arc<Stream>,
     id: ConnectionId,
     peer: SocketAddr,
     request: ChatRequest,
@@ -188,7 +185,7 @@ fn chat(
     let config = &state.config;
     let grant = Arc::new(request.grant);
     let mut pumps = Pumps::start(
-        socket,
+        stream,
         id,
         encoding,
         &grant,
@@ -256,13 +253,13 @@ fn read_pump(pumps: &mut Pumps<'_>, session: &mut Session) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     /// Our end of a connection, and the peer's.
-    pub(super) fn pair() -> (Arc<TcpStream>, TcpStream) {
+    pub(super) fn pair() -> (Arc<Stream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one end");
-        let near = Arc::new(listener.accept().expect("the other end").0);
-        (near, far)
+        let near = listener.accept().expect("the other end").0;
+        (Arc::new(Stream::plain(near)), far)
     }
 }

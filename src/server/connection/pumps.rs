@@ -24,6 +24,7 @@ use crate::protocol::{Encoding, Priority};
 use crate::server::config::{Config, Deadlines};
 use crate::server::grant::Grant;
 use crate::server::rate::TokenBucket;
+use crate::stream::Stream;
 use crate::threads::lock;
 use crate::websocket::code;
 use crate::websocket::frame;
@@ -60,7 +61,7 @@ pub struct Upgrade {
 
 /// An upgraded connection, held by its reader thread.
 pub struct Pumps<'a> {
-    socket: &'a Arc<TcpStream>,
+    stream: &'a Arc<Stream>,
     config: &'a Config,
     outbox: Arc<Outbox>,
     read_half: ReadHalf,
@@ -71,7 +72,7 @@ pub struct Pumps<'a> {
 impl<'a> Pumps<'a> {
     /// Answers the upgrade. The writer takes its thread from `threads`.
     pub fn start(
-        socket: &'a Arc<TcpStream>,
+        stream: &'a Arc<Stream>,
         id: ConnectionId,
         encoding: Encoding,
         grant: &Arc<Grant>,
@@ -81,11 +82,11 @@ impl<'a> Pumps<'a> {
     ) -> Self {
         // The time-out of a blocking write, by the writer or by the reader's goodbye. A time-out above zero
         // is always accepted.
-        let _ = socket.set_write_timeout(Some(WRITE_CHECK));
-        let (outbox, queue) = outbox(encoding, config.outbox_bytes, Some(Arc::clone(socket)));
+        let _ = stream.socket().set_write_timeout(Some(WRITE_CHECK));
+        let (outbox, queue) = outbox(encoding, config.outbox_bytes, Some(Arc::clone(stream)));
         let writer = Arc::new(Writer {
             threads: Arc::clone(threads),
-            socket: Arc::clone(socket),
+            stream: Arc::clone(stream),
             id,
             deadlines: config.deadlines.clone(),
             running: Mutex::new(None),
@@ -93,7 +94,7 @@ impl<'a> Pumps<'a> {
         outbox.start_writer_with(writer.starter(queue));
         outbox.push(upgrade.opening.into(), Priority::High);
         let heartbeat = Heartbeat::new(
-            Arc::clone(socket),
+            Arc::clone(stream),
             Arc::clone(&outbox),
             Arc::clone(grant),
             config.ping_interval,
@@ -108,7 +109,7 @@ impl<'a> Pumps<'a> {
         );
         let (per_second, burst) = CONTROL_FRAMES;
         Self {
-            socket,
+            stream,
             config,
             outbox,
             read_half,
@@ -155,13 +156,13 @@ impl<'a> Pumps<'a> {
         end_outbox(&self.outbox, ended);
         if let Some(unsaid) = self.outbox.take_unsaid() {
             let _ = self.writer.write_batch(&unsaid, &self.outbox);
-            let _ = self.socket.shutdown(Shutdown::Write);
+            let _ = self.stream.socket().shutdown(Shutdown::Write);
         }
         if matches!(ended, Ended::Wrong { .. }) {
-            discard_input(self.socket, &self.config.deadlines);
+            discard_input(self.stream.socket(), &self.config.deadlines);
         }
         self.writer.join();
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.stream.socket().shutdown(Shutdown::Both);
         self.outbox.why().unwrap_or("unknown").to_owned()
     }
 }
@@ -232,7 +233,7 @@ fn discard_input(mut socket: &TcpStream, deadlines: &Deadlines) {
 /// The writer of one connection: what its thread needs, and the thread while it runs.
 struct Writer {
     threads: Arc<ThreadBudget>,
-    socket: Arc<TcpStream>,
+    stream: Arc<Stream>,
     id: ConnectionId,
     deadlines: Deadlines,
     running: Mutex<Option<Running>>,
@@ -302,7 +303,7 @@ impl Writer {
                 return;
             }
             Written::Last => {
-                if self.socket.shutdown(Shutdown::Write).is_ok()
+                if self.stream.socket().shutdown(Shutdown::Write).is_ok()
                     && let Err(RecvTimeoutError::Timeout) =
                         reader_ended.recv_timeout(self.deadlines.close)
                 {
@@ -311,7 +312,7 @@ impl Writer {
             }
             Written::Broken => {}
         }
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.stream.socket().shutdown(Shutdown::Both);
     }
 
     fn write_all(self: &Arc<Self>, mut queue: Queue) -> Written {
@@ -347,10 +348,10 @@ impl Writer {
         }
     }
 
-    /// Writes one batch within its deadline. Once the outbox has ended, the deadline is shorter.
+    /// Writes one batch, as it is on the wire, within its deadline. Once the outbox has ended, the deadline is shorter.
     fn write_batch(&self, bytes: &[u8], outbox: &Outbox) -> Result<(), String> {
         let mut due = Instant::now() + self.deadlines.write;
-        write_by(&self.socket, bytes, |now| {
+        write_by(self.stream.socket(), bytes, |now| {
             if !outbox.is_open() {
                 due = due.min(now + self.deadlines.close);
             }
@@ -359,7 +360,7 @@ impl Writer {
     }
 }
 
-/// Writes all bytes before the deadline that `due` returns, given the time. A peer that takes a few
+/// Writes all bytes, which are sealed, before the deadline that `due` returns, given the time. A peer that takes a few
 /// bytes at a time does not move the deadline.
 pub(super) fn write_by(
     mut socket: &TcpStream,
@@ -399,7 +400,8 @@ mod tests {
     #[test]
     fn after_a_violation_everything_is_read_whatever_the_time_out_was() {
         let (near, mut far) = pair();
-        near.set_read_timeout(Some(Duration::from_millis(1)))
+        near.socket()
+            .set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a time-out");
         let (outbox, _queue) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
         let violation = Ended::Wrong {
@@ -413,8 +415,8 @@ mod tests {
                 far.shutdown(Shutdown::Write).expect("an end");
             });
             end_outbox(&outbox, &violation);
-            discard_input(&near, &Config::default().deadlines);
+            discard_input(near.socket(), &Config::default().deadlines);
         });
-        assert_eq!((&*near).read(&mut [0]).expect("the end"), 0);
+        assert_eq!(near.read(&mut [0]).expect("the end"), 0);
     }
 }

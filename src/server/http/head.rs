@@ -4,11 +4,11 @@
 //! nothing. A head that a proxy could read differently is refused (RFC 9112 §11).
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::time::Instant;
 
 use super::{Request, Response, decode};
+use crate::stream::Stream;
 
 /// The largest number of header fields.
 const MAX_HEADERS: usize = 64;
@@ -66,15 +66,11 @@ impl HeadError {
 }
 
 /// Reads a request's head of up to `most` bytes, until `deadline` at the latest.
-pub fn read_request(
-    socket: &TcpStream,
-    most: usize,
-    deadline: Instant,
-) -> Result<Request, HeadError> {
+pub fn read_request(stream: &Stream, most: usize, deadline: Instant) -> Result<Request, HeadError> {
     let mut head = Vec::with_capacity(1024);
     let mut buffer = [0; 1024];
     loop {
-        let count = read_by(socket, &mut buffer, deadline)?;
+        let count = read_by(stream, &mut buffer, deadline)?;
         head.extend_from_slice(&buffer[..count]);
         if let Some(request) = parse(&head, most)? {
             return Ok(request);
@@ -110,20 +106,15 @@ impl From<ReadError> for BodyError {
 }
 
 /// Reads at least one byte, until `deadline` at the latest.
-fn read_by(
-    mut socket: &TcpStream,
-    buffer: &mut [u8],
-    deadline: Instant,
-) -> Result<usize, ReadError> {
+fn read_by(stream: &Stream, buffer: &mut [u8], deadline: Instant) -> Result<usize, ReadError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ReadError::Late);
         }
-        socket
-            .set_read_timeout(Some(left))
-            .map_err(|_| ReadError::Gone)?;
-        match socket.read(buffer) {
+        let timed = stream.socket().set_read_timeout(Some(left));
+        timed.map_err(|_| ReadError::Gone)?;
+        match stream.read(buffer) {
             Ok(0) => return Err(ReadError::Gone),
             Ok(count) => return Ok(count),
             Err(error) => match error.kind() {
@@ -176,7 +167,7 @@ impl BodyError {
 
 /// Reads a request's body of up to `most` bytes, until `deadline` at the latest.
 pub fn read_body(
-    socket: &TcpStream,
+    stream: &Stream,
     request: &Request,
     most: usize,
     deadline: Instant,
@@ -191,11 +182,13 @@ pub fn read_body(
         .is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue"));
     if waits && body.len() < length {
         // RFC 9110 §10.1.1. If this write fails, the client is gone, and the read below fails too.
-        let _ = (&mut &*socket).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let _ = stream
+            .socket()
+            .write_all(&stream.sealed(b"HTTP/1.1 100 Continue\r\n\r\n"));
     }
     let mut buffer = [0; 4096];
     while body.len() < length {
-        let count = read_by(socket, &mut buffer, deadline)?;
+        let count = read_by(stream, &mut buffer, deadline)?;
         body.extend_from_slice(&buffer[..count]);
     }
     body.truncate(length);
