@@ -20,23 +20,26 @@ use rustls::{
 use super::TlsError;
 use crate::threads::lock;
 
-/// The most that is read of the socket at once. What comes together may not exceed what rustls holds of decrypted bytes,
-/// 16 KiB.
-const READ_BYTES: usize = 4096;
-
 /// The protocol that is spoken inside (RFC 7301).
 const HTTP: &[u8] = b"http/1.1";
 
 /// One connection.
 pub(super) struct Session(Mutex<SessionState>);
 
-struct SessionState(Connection);
+struct SessionState {
+    connection: Connection,
+    /// What came and is not decrypted yet: rustls takes no more while there is something to read.
+    left: Vec<u8>,
+}
 
 impl Session {
     fn new(mut connection: Connection) -> Self {
         // What is sealed leaves the connection at once.
         connection.set_buffer_limit(None);
-        Self(Mutex::new(SessionState(connection)))
+        Self(Mutex::new(SessionState {
+            connection,
+            left: Vec::new(),
+        }))
     }
 
     /// See [`Stream::read`](super::Stream::read). `buffer` holds what came before it holds what it means.
@@ -44,8 +47,7 @@ impl Session {
         if let Some(count) = lock(&self.0).decrypted(buffer)? {
             return Ok(count);
         }
-        let most = buffer.len().min(READ_BYTES);
-        let count = socket.read(&mut buffer[..most])?;
+        let count = socket.read(buffer)?;
         let (taken, answer) = lock(&self.0).take(&buffer[..count]);
         let answered = socket.write_all(&answer);
         taken.and(answered)?;
@@ -56,13 +58,13 @@ impl Session {
     pub(super) fn sealed(&self, bytes: &[u8]) -> Vec<u8> {
         let mut state = lock(&self.0);
         // There is no limit, so this does not fail. After a broken handshake it has no effect.
-        let _ = state.0.writer().write_all(bytes);
+        let _ = state.connection.writer().write_all(bytes);
         state.outgoing()
     }
 
     pub(super) fn farewell(&self) -> Vec<u8> {
         let mut state = lock(&self.0);
-        state.0.send_close_notify();
+        state.connection.send_close_notify();
         state.outgoing()
     }
 }
@@ -71,31 +73,27 @@ impl SessionState {
     /// What was decrypted, if anything was. The end is no bytes, whether the peer took leave or not: WebSocket and
     /// HTTP have ends of their own.
     fn decrypted(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.0.reader().read(buffer) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => Ok(None),
-                ErrorKind::UnexpectedEof => Ok(Some(0)),
-                _ => Err(error),
-            },
+        loop {
+            match self.connection.reader().read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock if self.left.is_empty() => return Ok(None),
+                    ErrorKind::WouldBlock => self.decrypt_left()?,
+                    ErrorKind::UnexpectedEof => return Ok(Some(0)),
+                    _ => return Err(error),
+                },
+            }
         }
     }
 
     /// Takes what came, of which no bytes are the end. During the handshake, this has an answer, also to a fault.
-    fn take(&mut self, mut came: &[u8]) -> (io::Result<()>, Vec<u8>) {
-        let is_handshake = self.0.is_handshaking();
-        let mut take = || {
-            loop {
-                self.0.read_tls(&mut came)?;
-                let taken = self.0.process_new_packets();
-                taken
-                    .map_err(|why| io::Error::new(ErrorKind::InvalidData, format!("TLS: {why}")))?;
-                if came.is_empty() {
-                    return Ok(());
-                }
-            }
+    fn take(&mut self, came: &[u8]) -> (io::Result<()>, Vec<u8>) {
+        let is_handshake = self.connection.is_handshaking();
+        self.left.extend_from_slice(came);
+        let taken = match came {
+            [] => self.connection.read_tls(&mut io::empty()).map(drop),
+            _ => self.decrypt_left(),
         };
-        let taken = take();
         let answer = if is_handshake {
             self.outgoing()
         } else {
@@ -104,9 +102,33 @@ impl SessionState {
         (taken, answer)
     }
 
+    /// Decrypts until there is something to read, or nothing left.
+    fn decrypt_left(&mut self) -> io::Result<()> {
+        while !self.left.is_empty() {
+            let count = self.connection.read_tls(&mut &*self.left)?;
+            self.left.drain(..count);
+            let taken = self.connection.process_new_packets();
+            let state = taken
+                .map_err(|why| io::Error::new(ErrorKind::InvalidData, format!("TLS: {why}")))?;
+            if state.plaintext_bytes_to_read() > 0 {
+                break;
+            }
+        }
+        if self.left.is_empty() {
+            // Most connections are quiet most of the time.
+            self.left = Vec::new();
+        }
+        Ok(())
+    }
+
     fn outgoing(&mut self) -> Vec<u8> {
         let mut wire = Vec::new();
-        while self.0.wants_write() && self.0.write_tls(&mut wire).is_ok_and(|count| count > 0) {}
+        while self.connection.wants_write()
+            && self
+                .connection
+                .write_tls(&mut wire)
+                .is_ok_and(|count| count > 0)
+        {}
         wire
     }
 }

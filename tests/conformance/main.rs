@@ -1,11 +1,15 @@
 //! An echo server on the server's own pumps, for `scripts/conformance.sh`, which runs a WebSocket test
 //! suite against it. Unlike a chat it takes binary messages, which it returns as binary, and messages
 //! of up to 16 MiB. It ends when its standard input does.
+//!
+//! With a folder as its argument, which holds a certificate, its key and its authority, it speaks TLS, and a tunnel leads
+//! to it: the suite does not know such certificates.
 
 #![allow(clippy::print_stdout)] // where it listens is what the script waits for
 
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +21,7 @@ use hubbub::server::config::Config;
 use hubbub::server::connection::{Pumps, ThreadBudget, Upgrade};
 use hubbub::server::grant::Grant;
 use hubbub::server::http::{Response, read_request};
+use hubbub::stream::{Identity, Stream};
 use hubbub::websocket::Incoming;
 use hubbub::websocket::frame::{self, Frame};
 use hubbub::websocket::server::accept;
@@ -30,30 +35,58 @@ const OUTBOX_BYTES: usize = 4 * MAX_MESSAGE;
 /// Longer than any case takes: a ping of our own would be a frame that no case expects.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
+#[cfg(feature = "tls")]
+#[path = "../it/support/tunnel.rs"]
+mod tunnel;
+
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("listening on ws://{}", listener.local_addr()?);
+    let (address, identity) = match std::env::args().nth(1) {
+        Some(folder) if Path::new(&folder).is_dir() => encrypted(folder.as_ref(), &listener)?,
+        // cargo's own arguments.
+        Some(_) | None => (listener.local_addr()?, None),
+    };
+    println!("listening on ws://{address}");
     io::stdout().flush()?;
     thread::Builder::new()
         .name("acceptor".to_owned())
-        .spawn(move || accept_all(&listener))?;
+        .spawn(move || accept_all(&listener, identity.as_ref()))?;
     // The script holds the other end, so the server never outlives a script that was killed.
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
 
-fn accept_all(listener: &TcpListener) {
+#[cfg(feature = "tls")]
+fn encrypted(folder: &Path, listener: &TcpListener) -> io::Result<(SocketAddr, Option<Identity>)> {
+    let [certificate, key, ca] =
+        ["server.pem", "server.key", "ca.pem"].map(|name| folder.join(name));
+    let identity = Identity::read(&certificate, &key).map_err(io::Error::other)?;
+    let authorities = hubbub::stream::Authorities::read(Some(&ca)).map_err(io::Error::other)?;
+    let address = tunnel::tunnel(listener.local_addr()?, authorities);
+    Ok((address, Some(identity)))
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypted(_: &Path, _: &TcpListener) -> io::Result<(SocketAddr, Option<Identity>)> {
+    Err(io::Error::other("built without the feature tls"))
+}
+
+fn accept_all(listener: &TcpListener, identity: Option<&Identity>) {
     for (id, socket) in (1..).zip(listener.incoming()) {
-        let socket = Arc::new(socket.expect("a connection: there are few at a time"));
+        let socket = socket.expect("a connection: there are few at a time");
+        let stream = Arc::new(match identity {
+            Some(identity) => Stream::server(socket, identity).expect("a certificate"),
+            None => Stream::plain(socket),
+        });
         thread::Builder::new()
             .name(format!("reader-{id}"))
-            .spawn(move || serve(&socket, ConnectionId(id)))
+            .spawn(move || serve(&stream, ConnectionId(id)))
             .expect("a thread: there are few at a time");
     }
 }
 
 /// Serves one connection. The suite judges the frames that it gets; this server judges nothing.
-fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
+fn serve(stream: &Arc<Stream>, id: ConnectionId) {
     let config = Config {
         max_message: MAX_MESSAGE,
         outbox_bytes: OUTBOX_BYTES,
@@ -61,13 +94,14 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
         ..Config::default()
     };
     let head_due = Instant::now() + config.deadlines.head;
-    let Ok(request) = read_request(socket, config.max_head, head_due) else {
+    let Ok(request) = read_request(stream, config.max_head, head_due) else {
         return;
     };
     let head = match accept(&request.headers, None) {
         Ok(head) => head,
         Err(why) => {
-            let _ = Response::new(400, why).write(socket);
+            let refusal = Response::new(400, why).bytes();
+            let _ = stream.socket().write_all(&stream.sealed(&refusal));
             return;
         }
     };
@@ -78,7 +112,7 @@ fn serve(socket: &Arc<TcpStream>, id: ConnectionId) {
     };
     let grant = Arc::new(Grant::all());
     let mut pumps = Pumps::start(
-        socket,
+        stream,
         id,
         Encoding::Text,
         &grant,

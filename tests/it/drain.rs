@@ -23,6 +23,7 @@ impl Member {
             servers: servers.to_vec(),
             user: format!("u{number}").parse().expect("a name"),
             token: None,
+            ca: None,
         });
         let client = client.expect("a thread");
         client.join(room.parse().expect("a room"), None, None);

@@ -14,6 +14,7 @@ use hubbub::server::connection::Connections;
 use hubbub::server::http;
 use hubbub::server::session::Session;
 use hubbub::server::token::{Claims, Secret};
+use hubbub::stream::Stream;
 use proptest::prelude::*;
 
 use crate::support::client::{Client, get};
@@ -150,6 +151,7 @@ proptest! {
         let (receiver, _) = listener.accept().expect("the other end");
         sender.write_all(head.as_bytes()).expect("it can be sent");
         drop(sender);
+        let receiver = Stream::plain(receiver);
         let read = http::read_request(&receiver, 8 << 10, Instant::now() + Duration::from_secs(5));
         if let Ok(request) = read {
             let _ = request.route();
@@ -223,9 +225,10 @@ fn a_panic_ends_its_own_connection_alone_and_is_counted() {
     let address = listener.local_addr().expect("its address");
     let accepting = Arc::clone(&connections);
     std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let peer = stream.peer_addr().expect("a peer");
-            accepting.start(&Arc::new(stream), peer).expect("a thread");
+        for socket in listener.incoming().map_while(Result::ok) {
+            let peer = socket.peer_addr().expect("a peer");
+            let stream = Arc::new(Stream::plain(socket));
+            accepting.start(&stream, peer).expect("a thread");
         }
     });
     let mut alice = Client::json(address, "alice");

@@ -31,6 +31,8 @@ mod recovery;
 mod rooms;
 mod sentinel;
 mod servers;
+#[cfg(feature = "tls")]
+mod secure;
 mod several;
 mod start;
 mod teardown;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use hubbub::protocol::{Encoding, Priority};
+use hubbub::stream::Stream;
 use hubbub::websocket::code;
 use hubbub::websocket::frame::{self, Frame};
 use socket2::SockRef;
@@ -23,7 +24,7 @@ const FRAMES: usize = 3_000;
 const BUDGET: usize = 1 << 20;
 
 /// Two ends of a connection whose kernel buffers hold little, so that frames often go in part.
-fn narrow_pair() -> (Arc<TcpStream>, TcpStream) {
+fn narrow_pair() -> (Arc<Stream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let far = TcpStream::connect(listener.local_addr().expect("its address")).expect("one end");
     let (near, _) = listener.accept().expect("the other end");
@@ -34,7 +35,7 @@ fn narrow_pair() -> (Arc<TcpStream>, TcpStream) {
         .set_recv_buffer_size(32 * 1024)
         .expect("a small buffer");
     far.set_read_timeout(Some(DEADLINE)).expect("a time-out");
-    (Arc::new(near), far)
+    (Arc::new(Stream::plain(near)), far)
 }
 
 /// Who pushed it, its number, and as many bytes of filling as it says.
@@ -49,7 +50,7 @@ fn frame(pusher: usize, number: usize) -> Frame {
 
 /// The writers of one outbox: at most one of them runs at a time.
 struct Writers {
-    near: Arc<TcpStream>,
+    near: Arc<Stream>,
     /// A writer ends when nothing was queued for this time.
     rest: Duration,
     started: AtomicUsize,
@@ -58,7 +59,7 @@ struct Writers {
 }
 
 impl Writers {
-    fn new(near: &Arc<TcpStream>, rest: Duration) -> Arc<Self> {
+    fn new(near: &Arc<Stream>, rest: Duration) -> Arc<Self> {
         Arc::new(Self {
             near: Arc::clone(near),
             rest,
@@ -85,10 +86,14 @@ fn write(writers: &Arc<Writers>, mut queue: Queue, last: &mpsc::Sender<usize>) {
             }
             continue;
         };
-        (&*writers.near).write_all(&bytes).expect("it is read");
+        writers.near.socket().write_all(&bytes).expect("it is read");
         writers.written.fetch_add(bytes.len(), Ordering::SeqCst);
         if collected == Collected::Last {
-            writers.near.shutdown(Shutdown::Write).expect("an end");
+            writers
+                .near
+                .socket()
+                .shutdown(Shutdown::Write)
+                .expect("an end");
             let _ = last.send(writers.written.load(Ordering::SeqCst));
             return;
         }
@@ -107,7 +112,7 @@ fn starter(writers: &Arc<Writers>, queue: Queue, last: mpsc::Sender<usize>) -> S
 }
 
 /// Lets the outbox start its writer, when it needs one.
-fn starts_writer(outbox: &Outbox, near: &Arc<TcpStream>, queue: Queue) -> Receiver<usize> {
+fn starts_writer(outbox: &Outbox, near: &Arc<Stream>, queue: Queue) -> Receiver<usize> {
     let (last, written) = mpsc::channel();
     let writers = Writers::new(near, DEADLINE);
     outbox.start_writer_with(starter(&writers, queue, last));
@@ -237,7 +242,7 @@ fn what_goes_at_once_needs_no_writer_and_neither_does_the_answer_to_a_goodbye() 
     outbox.push(Frame::from(*b"too late"), Priority::High);
     assert!(writer.recv().is_err(), "what would start it is dropped");
     assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
-    near.shutdown(Shutdown::Write).expect("an end");
+    near.socket().shutdown(Shutdown::Write).expect("an end");
     let mut received = Vec::new();
     far.read_to_end(&mut received).expect("all of it");
     assert_eq!(received, b"hellobye");
@@ -287,25 +292,27 @@ fn a_peer_that_is_gone_costs_no_thread() {
     });
     assert!(writer.recv().is_err(), "what would start it is dropped");
     assert_eq!(Arc::strong_count(&outbox), 1, "and with it the queue");
-    assert_eq!((&*near).read(&mut [0]).expect("an end"), 0);
+    assert_eq!(near.read(&mut [0]).expect("an end"), 0);
 }
 
 /// An outbox that no writer can be started for, and both ends of its socket.
-fn without_a_writer() -> (Arc<Outbox>, Arc<TcpStream>, TcpStream) {
+fn without_a_writer() -> (Arc<Outbox>, Arc<Stream>, TcpStream) {
     let (near, far) = narrow_pair();
     let (outbox, _) = outbox(Encoding::Text, BUDGET, Some(Arc::clone(&near)));
     outbox.start_writer_with(Box::new(|| false));
-    near.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    near.socket()
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a time-out");
     (outbox, near, far)
 }
 
 /// What the reader does, once it is woken.
-fn read_and_say_goodbye(outbox: &Outbox, near: &TcpStream) {
-    assert_eq!((&*near).read(&mut [0]).expect("the end"), 0, "it is woken");
+fn read_and_say_goodbye(outbox: &Outbox, near: &Stream) {
+    assert_eq!(near.read(&mut [0]).expect("the end"), 0, "it is woken");
     assert!(!outbox.wait_for_space(|| false));
     let unsaid = outbox.take_unsaid().expect("a goodbye");
-    (&*near).write_all(&unsaid).expect("it is read");
-    near.shutdown(Shutdown::Write).expect("an end");
+    near.socket().write_all(&unsaid).expect("it is read");
+    near.socket().shutdown(Shutdown::Write).expect("an end");
 }
 
 #[test]
@@ -321,12 +328,12 @@ fn without_a_thread_to_write_with_a_goodbye_is_said_at_once() {
 #[test]
 fn a_goodbye_that_does_not_go_at_once_is_said_by_the_reader() {
     let (outbox, near, mut far) = without_a_writer();
-    near.set_nonblocking(true).expect("a mode");
+    near.socket().set_nonblocking(true).expect("a mode");
     let mut filled = 0;
-    while let Ok(count) = (&*near).write(&[0; 1000]) {
+    while let Ok(count) = near.socket().write(&[0; 1000]) {
         filled += count;
     }
-    near.set_nonblocking(false).expect("a mode");
+    near.socket().set_nonblocking(false).expect("a mode");
     outbox.close(code::RESTART, "");
     assert!(!outbox.is_discarding(), "it is no slow consumer");
     thread::scope(|scope| {

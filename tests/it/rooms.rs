@@ -147,6 +147,7 @@ fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
             .to_vec(),
         user: "alice".parse().expect("a name"),
         token: None,
+        ca: None,
     });
     let client = client.expect("a thread");
     for number in 0..ROOMS {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::authority::Authority;
 use crate::support::checker::{Speaker, Witness, check};
 use crate::support::client::{Client, get};
 use crate::support::hubbub::{Hubbub, command};
@@ -14,56 +14,7 @@ use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
 
-/// An authority of the test's own, and what it signed for 127.0.0.1.
-struct Authority {
-    folder: PathBuf,
-}
-
 impl Authority {
-    fn new(name: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("tls-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let authority = Self { folder };
-        authority.openssl(&["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test"]);
-        let mut signed = vec![
-            "-keyout",
-            "redis.key",
-            "-out",
-            "redis.pem",
-            "-subj",
-            "/CN=redis",
-        ];
-        signed.extend(["-CA", "ca.pem", "-CAkey", "ca.key"]);
-        signed.extend(["-addext", "subjectAltName=IP:127.0.0.1"]);
-        signed.extend(["-addext", "basicConstraints=critical,CA:FALSE"]);
-        authority.openssl(&signed);
-        authority
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let key = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ];
-        let status = Command::new("openssl")
-            .current_dir(&self.folder)
-            .args(["req", "-x509", "-days", "2"])
-            .args(key)
-            .args(arguments)
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.expect("openssl can be started").success());
-    }
-
-    fn file(&self, name: &str) -> String {
-        let path = self.folder.join(name);
-        path.to_str().expect("a path in UTF-8").to_owned()
-    }
-
     fn redis(&self) -> (Redis, String) {
         self.redis_that_wants_certificates("no")
     }
@@ -78,7 +29,7 @@ impl Authority {
     /// A server that speaks TLS on this port, and began with this configuration.
     fn start(&self, port: u16, config: &str, arguments: &[&str]) -> Redis {
         let port = port.to_string();
-        let (certificate, key) = (self.file("redis.pem"), self.file("redis.key"));
+        let (certificate, key) = (self.file("server.pem"), self.file("server.key"));
         let trusted = self.file("ca.pem");
         let mut all = vec!["--tls-port", &port, "--tls-ca-cert-file", &trusted];
         all.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
@@ -91,12 +42,6 @@ impl Authority {
             &[("SSL_CERT_FILE", &self.file("ca.pem"))],
             &["--redis", url],
         )
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

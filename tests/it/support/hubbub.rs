@@ -133,8 +133,8 @@ impl Hubbub {
             .read_line(&mut line)
             .expect("a start line");
         let address = line
-            .split_once("listening on http://")
-            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            .split_once("listening on http")
+            .and_then(|(_, rest)| rest.split_once("://")?.1.split(' ').next()?.parse().ok());
         let Some(address) = address else {
             let log = fs::read_to_string(&log).unwrap_or_default();
             panic!("hubbub did not start: {line:?}\n{log}");

@@ -1,5 +1,7 @@
 //! What tests are made of: processes and clients.
 
+#[cfg(feature = "tls")]
+pub(crate) mod authority;
 pub(crate) mod checker;
 pub(crate) mod client;
 pub(crate) mod cluster;
@@ -16,6 +18,8 @@ pub(crate) mod scene;
 pub(crate) mod sentinel;
 pub(crate) mod terminal;
 pub(crate) mod tmux;
+#[cfg(feature = "tls")]
+pub(crate) mod tunnel;
 
 use std::time::{Duration, Instant};
 
