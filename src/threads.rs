@@ -39,7 +39,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
 
 /// What those locks guard that a thread may take while it holds another one, in the order in which it
 /// takes them: the roster and the owners of a cluster's slots; the worker's members of a room, a member's outbox, its writer's handle, the thread of a
-/// connection that ended last, and the flag that the outbox's reader waits. All other locks are taken alone.
+/// connection that ended last, the flag that the outbox's reader waits, and what TLS knows of a connection. All other locks are taken alone.
 #[cfg(debug_assertions)]
 const NESTED: [&str; 8] = [
     "backplane::roster::Roster",

@@ -157,6 +157,8 @@ fn a_foreign_crate_has_one_room() {
     let rooms = [
         ("redis", &["backplane/"][..]),
         ("redb", &["backplane/local/store.rs"]),
+        ("rustls", &["stream/tls.rs"]),
+        ("rustls_native_certs", &["stream/tls.rs"]),
         ("tungstenite", &["websocket/", "bench/"]),
         ("httparse", &["server/http/"]),
         ("icu_normalizer", &["message.rs"]),
