@@ -159,7 +159,9 @@ impl Server {
     /// What reads the files again that options name; `None` if none does.
     pub fn files_reader(&self) -> Option<impl Fn() + Send + 'static> {
         let state = Arc::clone(&self.state);
-        state.has_files().then(|| move || state.read_files_again())
+        state
+            .has_files()
+            .then_some(move || state.read_files_again())
     }
 
     /// The name of the backplane, for the log.

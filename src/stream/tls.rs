@@ -176,7 +176,7 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
     let key = PrivateKeyDer::from_pem_file(key).map_err(|why| unreadable(key, &why))?;
     let config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_no_client_auth());
+        .map(rustls::ConfigBuilder::with_no_client_auth);
     let config = config.and_then(|builder| builder.with_single_cert(chain, key));
     let mut config = config.map_err(|why| TlsError::Unusable(why.to_string()))?;
     config.alpn_protocols = vec![HTTP.to_vec()];
