@@ -174,11 +174,11 @@ impl Identity {
 fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|why| unreadable(key, &why))?;
-    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map(rustls::ConfigBuilder::with_no_client_auth);
-    let config = config.and_then(|builder| builder.with_single_cert(chain, key));
-    let mut config = config.map_err(|why| TlsError::Unusable(why.to_string()))?;
+    let unusable = |why: rustls::Error| TlsError::Unusable(why.to_string());
+    let builder = ServerConfig::builder_with_provider(ring::default_provider().into());
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(unusable)?.with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
     config.alpn_protocols = vec![HTTP.to_vec()];
     Ok(config.into())
 }
