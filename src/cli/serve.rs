@@ -18,6 +18,7 @@ use crate::backplane::{RedisAddress, Retention};
 use crate::server::Server;
 use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
+use crate::server::proxies::Network;
 use crate::server::token::Secret;
 
 /// The exit code after a second Ctrl-C: 128 plus the number of SIGINT.
@@ -157,6 +158,16 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     host: Vec<String>,
+    /// A proxy whose word about the client's address counts, in X-Forwarded-For, Forwarded or the PROXY protocol, such
+    /// as 127.0.0.1 or 10.0.0.0/8. May be repeated
+    #[arg(
+        long,
+        env = "HUBBUB_TRUSTED_PROXY",
+        value_name = "ADDRESS[/LEN]",
+        value_delimiter = ',',
+        help_heading = "Who may come in"
+    )]
+    trusted_proxy: Vec<Network>,
     /// The most messages kept of a room
     #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
     history_length: usize,
@@ -181,6 +192,7 @@ impl ServeArgs {
             redis: self.redis,
             data: self.data,
             hosts: self.host,
+            trusted_proxies: self.trusted_proxy,
             prefix: self.prefix,
             drain: Duration::from_secs(self.drain),
             max_message: self.max_message,

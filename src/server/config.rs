@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use super::proxies::Network;
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub redis: Vec<RedisAddress>,
     /// The names of hosts that requests may be for; without any, every name that is safe.
     pub hosts: Vec<String>,
+    /// The proxies that may name their clients.
+    pub trusted_proxies: Vec<Network>,
     /// The folder in which the embedded backplane keeps what is said; without one, it ends with the process.
     pub data: Option<PathBuf>,
     /// The prefix of all keys and channels in Redis.
@@ -221,6 +224,7 @@ impl Default for Config {
             redis: Vec::new(),
             data: None,
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             prefix: "hubbub".to_owned(),
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),

@@ -16,7 +16,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
 use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
@@ -29,8 +29,9 @@ use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
 use crate::server::api;
-use crate::server::config::Deadlines;
-use crate::server::http::{self, HeadError, Request, Response, Route};
+use crate::server::config::{Config, Deadlines};
+use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
+use crate::server::proxies::{ClientAddress, Disagreement, client_behind, is_trusted};
 use crate::server::session::{self, Session};
 use crate::websocket::code;
 use crate::websocket::frame;
@@ -46,8 +47,14 @@ fn serve(
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
-    let request = match http::read_request(socket, config.max_head, head_due) {
-        Ok(request) => request,
+    let read = read_proxy_header(socket, peer, config, head_due).and_then(|header| {
+        Ok((
+            header,
+            http::read_request(socket, config.max_head, head_due)?,
+        ))
+    });
+    let (header, request) = match read {
+        Ok(read) => read,
         Err(error) => {
             debug!("{peer}: {error}");
             if matches!(error, HeadError::Late) {
@@ -60,11 +67,19 @@ fn serve(
             return;
         }
     };
+    let client = match client_of(peer, &header, &request, config) {
+        Ok(client) => client,
+        Err(response) => {
+            metrics::REQUESTS_REFUSED.count();
+            warn!("{peer}: X-Forwarded-For and Forwarded name different clients");
+            return write_response(socket, &response, deadlines);
+        }
+    };
     let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => {
                 let rest = request.into_rest();
-                return self::chat(connections, socket, id, peer, chat, rest);
+                return self::chat(connections, socket, id, client, chat, rest);
             }
             Err(response) => response,
         },
@@ -83,10 +98,54 @@ fn serve(
         metrics::REQUESTS_REFUSED.count();
     }
     debug!(
-        "{peer}: {} {:?}: {}",
+        "{client}: {} {:?}: {}",
         request.method, request.path, response.status
     );
     write_response(socket, &response, deadlines);
+}
+
+/// Reads the PROXY header, if the peer is a trusted proxy and sends one.
+fn read_proxy_header(
+    socket: &TcpStream,
+    peer: SocketAddr,
+    config: &Config,
+    due: Instant,
+) -> Result<ProxyHeader, HeadError> {
+    match is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
+        true => http::read_proxy_header(socket, due),
+        false => Ok(ProxyHeader::Absent),
+    }
+}
+
+/// Finds the address of the client: the peer's, unless a trusted proxy names another.
+fn client_of(
+    peer: SocketAddr,
+    header: &ProxyHeader,
+    request: &Request,
+    config: &Config,
+) -> Result<ClientAddress, Response> {
+    let hop = match header {
+        ProxyHeader::Absent => peer.ip().to_canonical(),
+        ProxyHeader::Client(address) => *address,
+        // The fields may be the client's own, whom this proxy does not know.
+        ProxyHeader::Itself => {
+            return Ok(ClientAddress::new(peer.ip().to_canonical(), peer));
+        }
+    };
+    let address = client_behind(
+        hop,
+        &config.trusted_proxies,
+        request.header_values("x-forwarded-for"),
+        request.header_values("forwarded"),
+    );
+    address
+        .map(|address| ClientAddress::new(address, peer))
+        .map_err(|Disagreement| {
+            Response::new(
+                400,
+                "X-Forwarded-For and Forwarded name different clients; the proxy has to set or delete both",
+            )
+        })
 }
 
 fn wrong_method(allowed: &str) -> Response {
@@ -170,7 +229,7 @@ fn chat(
     connections: &Arc<Connections>,
     socket: &Arc<TcpStream>,
     id: ConnectionId,
-    peer: SocketAddr,
+    client: ClientAddress,
     request: ChatRequest,
     read_already: Vec<u8>,
 ) {
@@ -201,7 +260,7 @@ fn chat(
     );
     let outbox = Arc::clone(pumps.outbox());
     connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
-    info!("{user:?} connected from {peer} as connection {id}");
+    info!("{user:?} connected from {client} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
         id,
@@ -224,7 +283,7 @@ fn chat(
     }
     drop(session);
     let why = pumps.finish(&ended);
-    info!("{user:?} disconnected, connection {id} from {peer}: {why}");
+    info!("{user:?} disconnected, connection {id} from {client}: {why}");
 }
 
 /// The read pump: takes one message at a time off the socket, and hands it to the session. It runs on
