@@ -110,9 +110,14 @@ pub(super) struct ServeArgs {
     /// The most connections [default: as many as this machine can hold]
     #[arg(long, env = "HUBBUB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_connections: Option<usize>,
-    /// The most connections of one address [default: no limit]
-    #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
+    /// The most connections of one client's address (IPv6: of its /64), 0 for no limit [default: 256; no limit for
+    /// loopback and for trusted proxies themselves]
+    #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::MAX_PER_ADDRESS), help_heading = "Limits")]
     max_per_address: Option<usize>,
+    /// The connections that one client's address may open per second, on average, and 20 times as many at once; 0 for
+    /// no limit [default: 50; no limit for loopback and for trusted proxies themselves]
+    #[arg(long, env = "HUBBUB_CONNECT_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::CONNECT_RATE), help_heading = "Limits")]
+    connect_rate: Option<u32>,
     /// The messages and requests that a connection may send per second, on average; 0 for no limit
     #[arg(long, env = "HUBBUB_SEND_RATE", value_name = "COUNT", default_value_t = limit::SEND_RATE.default as u32, value_parser = within::<u32>(limit::SEND_RATE), help_heading = "Limits")]
     send_rate: u32,
@@ -210,6 +215,7 @@ impl ServeArgs {
             max_connections: self.max_connections,
             max_threads: None,
             max_per_address: self.max_per_address,
+            connect_rate: self.connect_rate,
             send_rate: self.send_rate,
             send_burst: self.send_burst,
             token_secret: self.token_secret,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{Connections, NotStarted};
@@ -72,15 +72,16 @@ pub(super) fn accept(listener: &TcpListener, connections: &Arc<Connections>, sta
             match connections.start(&socket, peer) {
                 Ok(()) => Ok(()),
                 Err(NotStarted::Full) => {
-                    refused.refuse(socket, &full());
+                    refused.refuse_full(socket);
                     Ok(())
                 }
-                Err(NotStarted::TooManyFromAddress) => {
-                    refused.refuse(socket, &too_many_from_address());
+                Err(NotStarted::Address(refusal)) => {
+                    debug!("{peer}: {refusal}");
+                    refused.refuse(socket, &refusal.response());
                     Ok(())
                 }
                 Err(NotStarted::NoThread(error)) => {
-                    refused.refuse(socket, &full());
+                    refused.refuse_full(socket);
                     Err(error)
                 }
             }
@@ -100,11 +101,6 @@ fn full() -> Response {
     Response::new(503, "this server is full; try again later").with("Retry-After", "5")
 }
 
-/// The response to an address that has as many connections as one address may have.
-fn too_many_from_address() -> Response {
-    Response::new(429, "this address has too many connections").with("Retry-After", "5")
-}
-
 /// The sockets of refused clients, which linger until the client can have read its response. If a socket
 /// were closed with the request unread, the kernel would send a reset, and the client could lose the
 /// response. The acceptor cannot wait for each of them, so it keeps them here.
@@ -115,7 +111,7 @@ struct LingeringSockets {
 }
 
 impl LingeringSockets {
-    fn refuse(&mut self, socket: Arc<TcpStream>, response: &Response) {
+    fn refuse_full(&mut self, socket: Arc<TcpStream>) {
         metrics::REFUSED_FULL.count();
         let now = Instant::now();
         if self
@@ -125,10 +121,14 @@ impl LingeringSockets {
             self.warned = Some(now);
             warn!("full: connections are refused");
         }
+        self.refuse(socket, &full());
+    }
+
+    fn refuse(&mut self, socket: Arc<TcpStream>, response: &Response) {
         let _ = socket.set_nonblocking(true);
         let _ = response.write(&socket);
         let _ = socket.shutdown(Shutdown::Write);
-        self.sockets.push_back((now, socket));
+        self.sockets.push_back((Instant::now(), socket));
     }
 
     /// Closes the sockets that have lingered long enough, and the oldest ones when there are too many.

@@ -298,8 +298,7 @@ fn later(response: Response) -> Response {
 
 /// The response to a request that came too early by `wait`.
 fn after(wait: Duration, response: Response) -> Response {
-    let seconds = wait.as_secs_f64().ceil();
-    response.with("Retry-After", format!("{seconds}"))
+    response.retry_after(wait)
 }
 
 fn error(status: u16, code: ErrorCode, message: &str) -> Response {

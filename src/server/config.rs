@@ -1,14 +1,14 @@
 //! The options of a server: plain data with a validated range for each.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::proxies::Network;
+use super::proxies::{Network, is_trusted};
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
 
@@ -49,8 +49,11 @@ pub struct Config {
     /// The most threads of connections, readers and writers together; `None` for as many as the machine
     /// can hold. Tests set it; no option does.
     pub max_threads: Option<usize>,
-    /// The most connections of one address; `None` for no limit.
+    /// The most connections of one address, 0 for no limit; `None` for the default, but no limit where an address
+    /// is exempt.
     pub max_per_address: Option<usize>,
+    /// The average number of connections that one address may open in a second, 0 for no limit; `None` as above.
+    pub connect_rate: Option<u32>,
     /// The average number of messages and other requests that a connection may send in a second; 0 for no
     /// limit.
     pub send_rate: u32,
@@ -128,6 +131,13 @@ pub mod limit {
     pub const SEND_BURST: Limit = limit("send-burst", 1, 1_000_000, 20);
     /// Connections; by default as many as the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
+    /// Connections of one address; 0 for no limit. A browser has one for each tab, and up to six more while it
+    /// loads the page, so this is an office behind one address.
+    pub const MAX_PER_ADDRESS: Limit = limit("max-per-address", 0, 1_000_000, 256);
+    /// Connections a second of one address; 0 for no limit. The page takes some 25, each of which is a connection.
+    pub const CONNECT_RATE: Limit = limit("connect-rate", 0, 1_000_000, 50);
+    /// An address may open as many connections at once as in this number of seconds.
+    pub const CONNECT_BURST_SECONDS: u32 = 20;
     /// Messages.
     pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
     /// Seconds.
@@ -196,6 +206,12 @@ impl Config {
         self.fanout_workers.unwrap_or_else(cores).min(most)
     }
 
+    /// Whether this address is exempt from the limits of an address, unless they are set. Loopback is: those are this
+    /// machine's own programs, or a proxy that nobody has declared. A trusted proxy is, when it names no client.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        address.is_loopback() || is_trusted(address, &self.trusted_proxies)
+    }
+
     /// Whether the options fit together.
     pub fn check(&self) -> Result<(), ConfigError> {
         let good = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
@@ -242,6 +258,7 @@ impl Default for Config {
             max_connections: None,
             max_threads: None,
             max_per_address: None,
+            connect_rate: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
             token_secret: None,

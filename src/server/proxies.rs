@@ -81,6 +81,15 @@ impl fmt::Display for ClientAddress {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Disagreement;
 
+/// The address under which a client is counted: one of IPv6 under its network of 64 bits, since a client may have all
+/// the addresses of one (RFC 6177 §2).
+pub fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
 /// Whether the address is a trusted proxy's.
 pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::Config;
-use super::rate::UserBuckets;
+use super::rate::Buckets;
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+use crate::message::UserName;
 
 /// The shared state of one instance. The server makes it once, and each connection holds a reference.
 pub struct State {
@@ -17,7 +18,7 @@ pub struct State {
     /// The logs and the presence that all instances share.
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
-    pub buckets: UserBuckets,
+    pub buckets: Buckets<UserName>,
     closing: AtomicBool,
 }
 
@@ -25,7 +26,7 @@ impl State {
     /// The state of an instance that has no connection yet.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         Self {
-            buckets: UserBuckets::new(config.send_rate, config.send_burst),
+            buckets: Buckets::new(config.send_rate, config.send_burst),
             config,
             hub,
             backplane,

@@ -175,3 +175,84 @@ fn a_proxy_is_an_address_or_a_range_of_them() {
         );
     }
 }
+
+/// The head of a chat's request with these fields, and the socket, which goes on.
+fn upgrades(hubbub: &Hubbub, fields: &str) -> (TcpStream, String) {
+    let mut socket = TcpStream::connect(hubbub.address()).expect("a connection");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    let request = format!(
+        "GET /chat/alice HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
+    );
+    socket.write_all(request.as_bytes()).expect("it is taken");
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && socket.read_exact(&mut byte).is_ok() {
+        head.extend(byte);
+    }
+    (socket, String::from_utf8(head).expect("text"))
+}
+
+#[test]
+fn the_clients_of_a_proxy_are_counted_each_under_their_own_address() {
+    let limit = ["--max-per-address", "2"];
+    let hubbub = Hubbub::with(&[&TRUSTED[..], &limit].concat());
+    let comes = |client: &str| upgrades(&hubbub, &format!("X-Forwarded-For: {client}\r\n"));
+    // Connections that do not say yet for whom they are do not count.
+    let _silent: Vec<_> = (0..5)
+        .map(|_| TcpStream::connect(hubbub.address()).expect("a connection"))
+        .collect();
+    let (first, head) = comes("192.0.2.1");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let (_second, head) = comes("192.0.2.1");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    for forged in ["192.0.2.1", "6.6.6.6, 192.0.2.1", "::ffff:192.0.2.1"] {
+        let (_, head) = comes(forged);
+        assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+        assert!(head.contains("\r\nRetry-After: 5\r\n"), "{head}");
+    }
+    let (_other, head) = comes("192.0.2.2");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(
+        hubbub
+            .log()
+            .contains("\"alice\" connected from 192.0.2.2 through 127.0.0.1:")
+    );
+    drop(first);
+    until("there is room again", || {
+        comes("192.0.2.1")
+            .1
+            .starts_with("HTTP/1.1 101 ")
+            .then_some(())
+    });
+}
+
+#[test]
+fn an_address_that_opens_connections_too_fast_is_told_when_to_come_again() {
+    let limit = ["--connect-rate", "1"];
+    for (arguments, fields) in [
+        (&limit[..], ""),
+        (
+            &[&TRUSTED[..], &limit].concat(),
+            "X-Forwarded-For: 192.0.2.1\r\n",
+        ),
+    ] {
+        let hubbub = Hubbub::with(arguments);
+        let mut taken = 0;
+        let refused = until("one is refused", || {
+            let answer = asks(&hubbub, b"", fields);
+            taken += 1;
+            answer.starts_with("HTTP/1.1 429 ").then_some(answer)
+        });
+        assert!(taken > 20, "{taken}");
+        assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
+        assert!(refused.contains("too fast"), "{refused}");
+        // Nobody else is: another client of the proxy, or its own health check.
+        if arguments.len() > limit.len() {
+            for others in ["X-Forwarded-For: 192.0.2.2\r\n", ""] {
+                let answer = asks(&hubbub, b"", others);
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            }
+        }
+    }
+}

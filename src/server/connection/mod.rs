@@ -6,6 +6,7 @@
 //! [`Connections`] holds every open connection.
 
 mod thread_budget;
+mod addresses;
 mod connections;
 mod heartbeat;
 mod pumps;
@@ -18,6 +19,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info, warn};
 
+use self::addresses::Place;
 use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
@@ -37,12 +39,14 @@ use crate::websocket::code;
 use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
-/// Serves one connection, on its reader thread.
+/// Serves one connection, on its reader thread. Without a `place`, the peer is a trusted proxy, and takes one for its
+/// client.
 fn serve(
     connections: &Arc<Connections>,
     socket: &Arc<TcpStream>,
     id: ConnectionId,
     peer: SocketAddr,
+    place: Option<Place>,
 ) {
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
@@ -73,6 +77,13 @@ fn serve(
             metrics::REQUESTS_REFUSED.count();
             warn!("{peer}: X-Forwarded-For and Forwarded name different clients");
             return write_response(socket, &response, deadlines);
+        }
+    };
+    let _place = match place.map_or_else(|| connections.enter(client.address), Ok) {
+        Ok(place) => place,
+        Err(refusal) => {
+            debug!("{client}: {refusal}");
+            return write_response(socket, &refusal.response(), deadlines);
         }
     };
     let response = match request.route() {
