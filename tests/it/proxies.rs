@@ -256,3 +256,50 @@ fn an_address_that_opens_connections_too_fast_is_told_when_to_come_again() {
         }
     }
 }
+
+/// A shell loop with ever new names is still one address.
+#[test]
+fn requests_of_one_address_are_bounded_whatever_users_they_name() {
+    let hubbub = Hubbub::with(&[&TRUSTED[..], &["--send-rate", "1", "--send-burst", "2"]].concat());
+    let asks = |client: &str, head: &str| {
+        let request = format!(
+            "{head} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\nContent-Length: 1\r\n\r\nx"
+        );
+        String::from_utf8(raw(hubbub.address(), request.as_bytes())).expect("text")
+    };
+    let mut number = 0;
+    let mut post = |client: &str| {
+        number += 1;
+        asks(
+            client,
+            &format!("POST /api/rooms/ops/messages?user=u{number}"),
+        )
+    };
+    let mut taken = 0;
+    let refused = until("a post is refused", || {
+        let answer = post("192.0.2.1");
+        taken += 1;
+        answer.starts_with("HTTP/1.1 429 ").then_some(answer)
+    });
+    // As many as four users may at once.
+    assert!(taken > 8, "{taken}");
+    assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
+    assert!(refused.contains("\"code\":\"too_fast\""), "{refused}");
+    for path in ["messages", "members"] {
+        let head = format!("GET /api/rooms/ops/{path}");
+        let refused = until("a read is refused", || {
+            let answer = asks("192.0.2.1", &head);
+            answer.starts_with("HTTP/1.1 429 ").then_some(answer)
+        });
+        assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
+    }
+    // Another client, and this machine's own scripts.
+    for client in ["192.0.2.2", "127.0.0.1"] {
+        let answer = post(client);
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    }
+    for _ in 0..20 {
+        let answer = post("127.0.0.1");
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    }
+}

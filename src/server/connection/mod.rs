@@ -97,7 +97,14 @@ fn serve(
         Route::Api { room, resource } => {
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
-            api::respond(&connections.state, socket, &request, room, resource)
+            api::respond(
+                &connections.state,
+                socket,
+                client.address,
+                &request,
+                room,
+                resource,
+            )
         }
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
