@@ -124,6 +124,13 @@ pub(super) struct ServeArgs {
     /// The messages and requests that a connection may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
+    /// The joins, and requests for history and members, that a connection may send per second, on average; 0 for no
+    /// limit [default: 10; no limit with --send-rate 0]
+    #[arg(long, env = "HUBBUB_COMMAND_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_RATE), help_heading = "Limits")]
+    command_rate: Option<u32>,
+    /// The same at once [default: 64, or twice the rooms that a connection may join]
+    #[arg(long, env = "HUBBUB_COMMAND_BURST", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_BURST), help_heading = "Limits")]
+    command_burst: Option<u32>,
     /// The time between two pings to a peer
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Deadlines")]
     ping_interval: u64,
@@ -218,6 +225,8 @@ impl ServeArgs {
             connect_rate: self.connect_rate,
             send_rate: self.send_rate,
             send_burst: self.send_burst,
+            command_rate: self.command_rate,
+            command_burst: self.command_burst,
             token_secret: self.token_secret,
             allow_origin: self.allow_origin,
             retention: Retention {

@@ -16,7 +16,6 @@ use super::proxies::counted_as;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
-use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 
 /// The value of `Retry-After` when nothing better is known.
@@ -82,7 +81,7 @@ fn get_messages(
         Some(Ok(limit)) => PAGE_MOST.min(limit),
         Some(Err(_)) => return Err(bad("bad limit: it is a number of messages")),
     };
-    pace(state, client, user.as_ref())?;
+    pace(state, client, &room, user.as_ref())?;
     let bytes = state.config.outbox_bytes / 2;
     let excerpt = read_page(
         &*state.backplane,
@@ -112,7 +111,7 @@ fn get_members(
 ) -> ApiResult {
     let room = room_of(room)?;
     let user = authorize_for(state, request, None, &room)?;
-    pace(state, client, user.as_ref())?;
+    pace(state, client, &room, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
     Ok(object(200, &Event::Members { room, members }))
@@ -141,8 +140,14 @@ fn post_message(
         return Err(error(400, ErrorCode::Empty, message));
     }
     if let Err(wait) = take_token(state, client, Some(&from)) {
-        let event = too_fast(state.config.send_rate, wait, room, body.reference);
-        return Err(after(wait, object(429, &event)));
+        let event = too_fast(
+            "not sent",
+            state.config.send_rate,
+            wait,
+            room,
+            body.reference,
+        );
+        return Err(object(429, &event).retry_after(wait));
     }
     if state.is_closing() {
         let message = "not sent: the server is closing, try again";
@@ -220,12 +225,16 @@ fn read_message(state: &State, socket: &TcpStream, request: &Request) -> Result<
 }
 
 /// Takes a token for a request that reads. See [`take_token`].
-fn pace(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Response> {
+fn pace(
+    state: &State,
+    client: IpAddr,
+    room: &RoomName,
+    user: Option<&UserName>,
+) -> Result<(), Response> {
     take_token(state, client, user).map_err(|wait| {
-        metrics::TOO_FAST.count();
         let rate = state.config.send_rate;
-        let message = format!("too fast, at most {rate} requests a second");
-        after(wait, error(429, ErrorCode::TooFast, &message))
+        let event = too_fast("cannot read", rate, wait, room.clone(), None);
+        object(429, &event).retry_after(wait)
     })
 }
 
@@ -317,11 +326,6 @@ fn later(response: Response) -> Response {
     response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
 }
 
-/// The response to a request that came too early by `wait`.
-fn after(wait: Duration, response: Response) -> Response {
-    response.retry_after(wait)
-}
-
 fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     let event = Event::Error {
         code,
@@ -329,6 +333,7 @@ fn error(status: u16, code: ErrorCode, message: &str) -> Response {
         reference: None,
         room: None,
         retry: matches!(status, 408 | 429 | 503),
+        retry_after_ms: None,
     };
     object(status, &event)
 }

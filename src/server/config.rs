@@ -59,6 +59,11 @@ pub struct Config {
     pub send_rate: u32,
     /// The number of messages and other requests that a connection may send at once.
     pub send_burst: u32,
+    /// The same two for joins, and for requests for history and members; `None` for [`Config::command_rate`] and
+    /// [`Config::command_burst`].
+    pub command_rate: Option<u32>,
+    /// See above.
+    pub command_burst: Option<u32>,
     /// The secret that signs tokens. With it, every user needs a token.
     pub token_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
@@ -129,6 +134,10 @@ pub mod limit {
     pub const SEND_RATE: Limit = limit("send-rate", 0, 1_000_000, 10);
     /// Messages.
     pub const SEND_BURST: Limit = limit("send-burst", 1, 1_000_000, 20);
+    /// Commands a second; 0 for no limit.
+    pub const COMMAND_RATE: Limit = limit("command-rate", 0, 1_000_000, 10);
+    /// Commands.
+    pub const COMMAND_BURST: Limit = limit("command-burst", 1, 1_000_000, 64);
     /// Connections; by default as many as the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
     /// Connections of one address; 0 for no limit. A browser has one for each tab, and up to six more while it
@@ -206,6 +215,23 @@ impl Config {
         self.fanout_workers.unwrap_or_else(cores).min(most)
     }
 
+    /// The average number of commands that a connection may send in a second. Without a limit for messages there is
+    /// none for commands, unless it is set.
+    pub fn command_rate(&self) -> u32 {
+        let default = match self.send_rate {
+            0 => 0,
+            _ => limit::COMMAND_RATE.default as u32,
+        };
+        self.command_rate.unwrap_or(default)
+    }
+
+    /// The number of commands that a connection may send at once: by default enough to join all its rooms, twice.
+    pub fn command_burst(&self) -> u32 {
+        let default = limit::COMMAND_BURST.default as usize;
+        let default = default.max(2 * self.rooms_per_connection);
+        self.command_burst.unwrap_or(default as u32)
+    }
+
     /// Whether this address is exempt from the limits of an address, unless they are set. Loopback is: those are this
     /// machine's own programs, or a proxy that nobody has declared. A trusted proxy is, when it names no client.
     pub fn is_exempt(&self, address: IpAddr) -> bool {
@@ -261,6 +287,8 @@ impl Default for Config {
             connect_rate: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
+            command_rate: None,
+            command_burst: None,
             token_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {

@@ -23,6 +23,8 @@ pub struct State {
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
     pub buckets: Buckets<UserName>,
+    /// The rate of commands of users who have just left a connection.
+    pub command_buckets: Buckets<UserName>,
     /// The rate of HTTP requests of one address.
     pub address_buckets: Buckets<IpAddr>,
     closing: AtomicBool,
@@ -32,6 +34,7 @@ impl State {
     /// The state of an instance that has no connection yet.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         Self {
+            command_buckets: Buckets::new(config.command_rate(), config.command_burst()),
             address_buckets: Buckets::new(
                 config.send_rate.saturating_mul(USERS_OF_ADDRESS),
                 config.send_burst.saturating_mul(USERS_OF_ADDRESS),
