@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::proxies::{Network, is_trusted};
+use super::proxies::{Network, is_private, is_trusted};
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
 
@@ -233,9 +233,15 @@ impl Config {
     }
 
     /// Whether this address is exempt from the limits of an address, unless they are set. Loopback is: those are this
-    /// machine's own programs, or a proxy that nobody has declared. A trusted proxy is, when it names no client.
+    /// machine's own programs. A trusted proxy is, when it names no client. Without one, a private address may be that
+    /// of a proxy which nobody has declared, and which must not be taken for one client.
     pub fn is_exempt(&self, address: IpAddr) -> bool {
-        address.is_loopback() || is_trusted(address, &self.trusted_proxies)
+        let address = address.to_canonical();
+        address.is_loopback()
+            || match &self.trusted_proxies[..] {
+                [] => is_private(address),
+                trusted => is_trusted(address, trusted),
+            }
     }
 
     /// Whether the options fit together.

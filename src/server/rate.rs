@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::threads::lock;
 
-/// When there are this many buckets, those that are full again are dropped.
-const SWEEP_AT: usize = 10_000;
+/// There is space for so many more buckets before the next sweep, or for as many as there are.
+const SWEEP_AFTER: usize = 1000;
 
 /// A token bucket: it allows `burst` requests at once, and `per_second` requests a second on average.
 #[derive(Debug, Clone, Copy)]
@@ -102,8 +102,11 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
 
     fn with_bucket<T>(&self, key: &K, now: Instant, run: impl FnOnce(&mut TokenBucket) -> T) -> T {
         let mut buckets = lock(&self.buckets);
-        if buckets.len() >= SWEEP_AT && !buckets.contains_key(key) {
+        if buckets.len() == buckets.capacity() && !buckets.contains_key(key) {
+            // A full bucket is the same as none.
             buckets.retain(|_, bucket| !bucket.is_full(now));
+            let more = buckets.len().max(SWEEP_AFTER);
+            buckets.reserve(more);
         }
         let full = || TokenBucket::new(self.per_second, self.burst, now);
         run(buckets.entry(key.clone()).or_insert_with(full))
@@ -149,5 +152,18 @@ mod tests {
         assert!(buckets.take(&user, start).is_err());
         let later = start + Duration::from_millis(100);
         assert!(buckets.bucket(&user, later).take(later).is_ok());
+    }
+
+    #[test]
+    fn buckets_that_are_full_again_are_dropped() {
+        let start = Instant::now();
+        let buckets = Buckets::new(1, 1);
+        // Each is full again after a second, in which a hundred others come.
+        for number in 0..100_000_u32 {
+            let now = start + Duration::from_millis(10) * number;
+            assert_eq!(buckets.take(&number, now), Ok(()));
+        }
+        let count = lock(&buckets.buckets).len();
+        assert!(count < 10 * SWEEP_AFTER, "{count}");
     }
 }

@@ -153,6 +153,13 @@ mod tests {
         for exempt in ["127.0.0.1", "127.1.2.3", "::1", "10.1.2.3"] {
             assert_eq!(holds(&config, exempt, 2 * most), 2 * most, "{exempt}");
         }
+        assert_eq!(holds(&config, "192.168.1.2", 2 * most), most);
+        // Perhaps a proxy that nobody has declared.
+        let none = Config::default();
+        for exempt in ["192.168.1.2", "::ffff:172.17.0.2", "fd00::2"] {
+            assert_eq!(holds(&none, exempt, 2 * most), 2 * most, "{exempt}");
+        }
+        assert_eq!(holds(&none, "2001:db8::1", 2 * most), most);
         let set = |max_per_address| Config {
             max_per_address: Some(max_per_address),
             ..config.clone()

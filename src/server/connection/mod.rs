@@ -14,7 +14,7 @@ mod upgrade;
 
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
 use log::{debug, info, warn};
@@ -142,6 +142,7 @@ fn client_of(
     request: &Request,
     config: &Config,
 ) -> Result<ClientAddress, Response> {
+    warn_of_proxy(peer, request, config);
     let hop = match header {
         ProxyHeader::Absent => peer.ip().to_canonical(),
         ProxyHeader::Client(address) => *address,
@@ -164,6 +165,19 @@ fn client_of(
                 "X-Forwarded-For and Forwarded name different clients; the proxy has to set or delete both",
             )
         })
+}
+
+/// Warns, once, of a proxy that the operator may have forgotten to declare.
+fn warn_of_proxy(peer: SocketAddr, request: &Request, config: &Config) {
+    static WARNED: Once = Once::new();
+    let names_client = ["x-forwarded-for", "forwarded"]
+        .iter()
+        .any(|name| request.header(name).is_some());
+    if names_client && !is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
+        WARNED.call_once(|| {
+            warn!("{peer} says for whom it comes, but is no --trusted-proxy: it is taken for one client");
+        });
+    }
 }
 
 fn wrong_method(allowed: &str) -> Response {

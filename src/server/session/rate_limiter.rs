@@ -27,7 +27,7 @@ pub(super) struct RateLimiter {
 }
 
 /// The rate limiter's decision about a send or a command.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     /// It may be done.
     Allow,
