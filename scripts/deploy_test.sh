@@ -135,6 +135,7 @@ start_instance() {
   # Or the last run's line would be taken for this one's.
   rm -f "$folder/$1.out"
   HUBBUB_REDIS="redis+unix://$folder/redis.sock" HUBBUB_SEND_RATE=0 HUBBUB_PING_INTERVAL=1 \
+    HUBBUB_TRUSTED_PROXY=127.0.0.1 \
     "$hubbub" serve --listen "127.0.0.1:$2" >"$folder/$1.out" 2>>"$folder/$1.log" &
   instance[$1]=$!
   wait_for "$folder/$1.out" 'listening on'
@@ -356,6 +357,20 @@ async def routes():
     say('routes: fine')
 
 
+async def comes_from_elsewhere():
+    """Connects from another address. What it writes about its address itself must not count."""
+    forged = {'X-Forwarded-For': '192.0.2.1', 'Forwarded': 'for=192.0.2.2'}
+    mallory = await websockets.connect(
+        f'wss://localhost:{secure}/chat/mallory-{room}',
+        ssl=tls,
+        host='127.0.0.1',
+        server_hostname='localhost',
+        local_addr=('127.0.0.9', 0),
+        extra_headers=forged,
+    )
+    await mallory.close()
+
+
 async def chat(instances):
     alice, bob = [await on(instance, name) for instance, name in zip(instances, ['alice', 'bob'])]
     for speaker, listener, text in [(alice, bob, 'hello'), (bob, alice, 'hi')]:
@@ -465,6 +480,7 @@ async def main():
     tls = ssl.create_default_context(cafile=authority)
     await wait_for_proxy()
     await routes()
+    await comes_from_elsewhere()
     instances = [await direct(port) for port in (one, two)]
     await chat(instances)
     await asyncio.gather(idle(instances[1]), restart(instances))
@@ -494,6 +510,8 @@ for name in $proxies; do
   touch "$folder/restarted"
   wait "$clients" || fail "through $name"
   clients=''
+  grep -qh "\"mallory-$name\" connected from 127.0.0.9 through 127.0.0.1:" "$folder/one.log" "$folder/two.log" ||
+    fail "the client's address is lost in $name"
   kill "$proxy"
   wait "$proxy" || true
   proxy=''

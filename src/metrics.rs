@@ -73,6 +73,7 @@ metrics! {
     Gauge READY "hubbub_ready" "Whether the instance can take users: 1 or 0.";
     Counter ACCEPTED "hubbub_connections_accepted_total" "Connections accepted.";
     Counter REFUSED_FULL "hubbub_connections_refused_total" "Connections refused because there were too many.";
+    Counter REFUSED_ADDRESS "hubbub_connections_limited_total" "Connections refused because their address had too many, or opened them too fast.";
     Counter REQUESTS_REFUSED "hubbub_requests_refused_total" "Requests answered with a status of 400 or more.";
     Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests whose token, origin or room is not allowed.";
     Gauge IN_FLIGHT "hubbub_messages_in_flight" "Messages that wait for the backplane's receipt.";

@@ -19,6 +19,7 @@ use crate::backplane::{RedisAddress, Retention};
 use crate::server::Server;
 use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
+use crate::server::proxies::Network;
 use crate::server::token::Secret;
 use crate::threads;
 
@@ -111,15 +112,27 @@ pub(super) struct ServeArgs {
     /// The most connections [default: as many as this machine can hold]
     #[arg(long, env = "HUBBUB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
     max_connections: Option<usize>,
-    /// The most connections of one address [default: no limit]
-    #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::CONNECTIONS), help_heading = "Limits")]
+    /// The most connections of one client's address (IPv6: of its /64), 0 for no limit [default: 256; no limit for
+    /// loopback, for trusted proxies themselves, and without those for private addresses]
+    #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::MAX_PER_ADDRESS), help_heading = "Limits")]
     max_per_address: Option<usize>,
+    /// The connections that one client's address may open per second, on average, and 20 times as many at once; 0 for
+    /// no limit [default: 50, and no limit as above]
+    #[arg(long, env = "HUBBUB_CONNECT_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::CONNECT_RATE), help_heading = "Limits")]
+    connect_rate: Option<u32>,
     /// The messages and requests that a connection may send per second, on average; 0 for no limit
     #[arg(long, env = "HUBBUB_SEND_RATE", value_name = "COUNT", default_value_t = limit::SEND_RATE.default as u32, value_parser = within::<u32>(limit::SEND_RATE), help_heading = "Limits")]
     send_rate: u32,
     /// The messages and requests that a connection may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
+    /// The joins, and requests for history and members, that a connection may send per second, on average; 0 for no
+    /// limit [default: 10; no limit with --send-rate 0]
+    #[arg(long, env = "HUBBUB_COMMAND_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_RATE), help_heading = "Limits")]
+    command_rate: Option<u32>,
+    /// The same at once [default: 64, or twice the rooms that a connection may join]
+    #[arg(long, env = "HUBBUB_COMMAND_BURST", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_BURST), help_heading = "Limits")]
+    command_burst: Option<u32>,
     /// The time between two pings to a peer
     #[arg(long, env = "HUBBUB_PING_INTERVAL", value_name = "SECONDS", default_value_t = limit::PING_INTERVAL.default, value_parser = within::<u64>(limit::PING_INTERVAL), help_heading = "Deadlines")]
     ping_interval: u64,
@@ -176,6 +189,16 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     host: Vec<String>,
+    /// A proxy whose word about the client's address counts, in X-Forwarded-For, Forwarded or the PROXY protocol, such
+    /// as 127.0.0.1 or 10.0.0.0/8. May be repeated
+    #[arg(
+        long,
+        env = "HUBBUB_TRUSTED_PROXY",
+        value_name = "ADDRESS[/LEN]",
+        value_delimiter = ',',
+        help_heading = "Who may come in"
+    )]
+    trusted_proxy: Vec<Network>,
     /// The most messages kept of a room
     #[arg(long, env = "HUBBUB_HISTORY_LENGTH", value_name = "COUNT", default_value_t = limit::HISTORY_LENGTH.default as usize, value_parser = within::<usize>(limit::HISTORY_LENGTH), help_heading = "Memory")]
     history_length: usize,
@@ -200,6 +223,7 @@ impl ServeArgs {
             redis: self.redis,
             data: self.data,
             hosts: self.host,
+            trusted_proxies: self.trusted_proxy,
             prefix: self.prefix,
             drain: Duration::from_secs(self.drain),
             max_message: self.max_message,
@@ -217,9 +241,12 @@ impl ServeArgs {
             max_connections: self.max_connections,
             max_threads: None,
             max_per_address: self.max_per_address,
+            connect_rate: self.connect_rate,
             send_rate: self.send_rate,
             send_burst: self.send_burst,
             tls: self.tls_cert.zip(self.tls_key),
+            command_rate: self.command_rate,
+            command_burst: self.command_burst,
             token_secret: self.token_secret,
             allow_origin: self.allow_origin,
             retention: Retention {

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 
 use super::connection::{Connection, OpenError, Received, connect};
 use super::renewal::Renewal;
-use super::state::{Actions, ClientState};
+use super::state::{Actions, ClientState, Retry};
 use super::{ClientEvent, ClientOptions};
 use crate::backoff::{Backoff, spread};
 use crate::message::{MessageId, RoomName};
@@ -151,8 +151,8 @@ impl ClientThread {
         }
     }
 
-    /// Does the actions. Returns whether a retry is due later.
-    fn perform(&mut self, connection: &Connection, actions: Actions) -> bool {
+    /// Does the actions. If a retry is due later, returns the shortest wait before it.
+    fn perform(&mut self, connection: &Connection, actions: Actions) -> Option<Duration> {
         self.tell_all(actions.events);
         for command in &actions.commands {
             let now = Instant::now();
@@ -160,11 +160,9 @@ impl ClientThread {
                 self.state.writing(command, now);
             }
         }
-        let retries = actions.retry.is_some();
-        if let Some(why) = actions.retry {
-            self.tell(ClientEvent::Postponed(why));
-        }
-        retries
+        let Retry { why, after } = actions.retry?;
+        self.tell(ClientEvent::Postponed(why));
+        Some(after)
     }
 
     /// Serves one connection until it ends. Returns the reason of its end.
@@ -205,8 +203,10 @@ impl ClientThread {
                     Ok(Received::Event(event)) => {
                         backoff.reset();
                         let actions = self.state.handle(event, Instant::now());
-                        if self.perform(connection, actions) && next_retry.is_none() {
-                            next_retry = Some(Instant::now() + spread(RETRY_AFTER));
+                        if let Some(after) = self.perform(connection, actions) {
+                            let now = Instant::now();
+                            let due = next_retry.unwrap_or_else(|| now + spread(RETRY_AFTER));
+                            next_retry = Some(due.max(now + after));
                         }
                     }
                     Ok(Received::Reply(frames)) => {

@@ -313,6 +313,9 @@ pub enum Event {
         room: Option<RoomName>,
         /// Whether the same request may succeed later.
         retry: bool,
+        /// The time after which it may succeed, in milliseconds, if the server knows it: sent with `too_fast`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        retry_after_ms: Option<u64>,
     },
     /// The list of commands (text encoding only).
     Help,
@@ -347,7 +350,7 @@ pub enum ErrorCode {
     TooManyRooms,
     /// A message without text.
     Empty,
-    /// More messages than the rate limit allows.
+    /// More messages or requests than the rate limit allows.
     TooFast,
     /// No valid token where one is needed.
     Unauthorized,
@@ -447,6 +450,7 @@ impl From<Rejection> for Event {
             reference: rejection.reference,
             room: None,
             retry: false,
+            retry_after_ms: None,
         }
     }
 }

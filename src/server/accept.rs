@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{Connections, NotStarted};
@@ -77,15 +77,16 @@ pub(super) fn accept(listener: &TcpListener, connections: &Arc<Connections>, sta
             match connections.start(&stream, peer) {
                 Ok(()) => Ok(()),
                 Err(NotStarted::Full) => {
-                    refused.refuse(stream, &full());
+                    refused.refuse_full(stream);
                     Ok(())
                 }
-                Err(NotStarted::TooManyFromAddress) => {
-                    refused.refuse(stream, &too_many_from_address());
+                Err(NotStarted::Address(refusal)) => {
+                    debug!("{peer}: {refusal}");
+                    refused.refuse(stream, &refusal.response());
                     Ok(())
                 }
                 Err(NotStarted::NoThread(error)) => {
-                    refused.refuse(stream, &full());
+                    refused.refuse_full(stream);
                     Err(error)
                 }
             }
@@ -105,11 +106,6 @@ fn full() -> Response {
     Response::new(503, "this server is full; try again later").with("Retry-After", "5")
 }
 
-/// The response to an address that has as many connections as one address may have.
-fn too_many_from_address() -> Response {
-    Response::new(429, "this address has too many connections").with("Retry-After", "5")
-}
-
 /// The sockets of refused clients, which linger until the client can have read its response. If a socket
 /// were closed with the request unread, the kernel would send a reset, and the client could lose the
 /// response. The acceptor cannot wait for each of them, so it keeps them here.
@@ -120,7 +116,7 @@ struct LingeringSockets {
 }
 
 impl LingeringSockets {
-    fn refuse(&mut self, stream: Arc<Stream>, response: &Response) {
+    fn refuse_full(&mut self, stream: Arc<Stream>) {
         metrics::REFUSED_FULL.count();
         let now = Instant::now();
         if self
@@ -130,6 +126,10 @@ impl LingeringSockets {
             self.warned = Some(now);
             warn!("full: connections are refused");
         }
+        self.refuse(stream, &full());
+    }
+
+    fn refuse(&mut self, stream: Arc<Stream>, response: &Response) {
         let socket = stream.socket();
         let _ = socket.set_nonblocking(true);
         // The handshake would take longer than the acceptor has.
@@ -137,7 +137,7 @@ impl LingeringSockets {
             let _ = response.write(socket);
         }
         let _ = socket.shutdown(Shutdown::Write);
-        self.sockets.push_back((now, stream));
+        self.sockets.push_back((Instant::now(), stream));
     }
 
     /// Closes the sockets that have lingered long enough, and the oldest ones when there are too many.

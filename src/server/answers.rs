@@ -7,15 +7,26 @@ use crate::message::RoomName;
 use crate::metrics;
 use crate::protocol::{ErrorCode, Event, Ref};
 
-/// The answer to a send that came too early; the next one is allowed after `wait`.
-pub fn too_fast(rate: u32, wait: Duration, room: RoomName, reference: Option<Ref>) -> Event {
+/// The answer to a send, or another request, that came too early; the next one is allowed after `wait`. `what` begins
+/// the sentence, such as "not sent".
+pub fn too_fast(
+    what: &str,
+    rate: u32,
+    wait: Duration,
+    room: RoomName,
+    reference: Option<Ref>,
+) -> Event {
     metrics::TOO_FAST.count();
+    // Both rounded up: earlier would be too early.
+    let tenths = wait.as_millis().div_ceil(100).max(1);
     Event::Error {
         code: ErrorCode::TooFast,
         message: format!(
-            "not sent: too fast, at most {rate} messages a second; try again in {} ms",
-            wait.as_millis().max(1)
+            "{what}: too fast, at most {rate} a second; try again in {}.{} s",
+            tenths / 10,
+            tenths % 10
         ),
+        retry_after_ms: Some(wait.as_micros().div_ceil(1000) as u64),
         reference,
         room: Some(room),
         retry: true,
@@ -64,5 +75,6 @@ pub fn failed(
         reference,
         room: room.cloned(),
         retry,
+        retry_after_ms: None,
     }
 }

@@ -3,6 +3,7 @@
 //! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
 //! that fits it, so a client can read both with the same code. A request makes nobody present.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -11,10 +12,10 @@ use super::answers::{failed, receipt, too_fast};
 use super::auth::{Denied, FOREIGN_ORIGIN, authorize, origin};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
+use super::proxies::counted_as;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
-use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 use crate::stream::Stream;
 
@@ -28,6 +29,7 @@ type ApiResult = Result<Response, Response>;
 pub fn respond(
     state: &State,
     stream: &Stream,
+    client: IpAddr,
     request: &Request,
     room: Option<String>,
     resource: Option<Resource>,
@@ -39,9 +41,9 @@ pub fn respond(
             "there are /api/rooms/{room}/messages and /api/rooms/{room}/members",
         )),
         (Some(_), "OPTIONS") => preflight(state, request),
-        (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, request, room),
-        (Some(Resource::Messages), "POST") => post_message(state, stream, request, room),
-        (Some(Resource::Members), "GET" | "HEAD") => get_members(state, request, room),
+        (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
+        (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
+        (Some(Resource::Members), "GET" | "HEAD") => get_members(state, client, request, room),
         (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
         (Some(Resource::Members), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
     };
@@ -52,7 +54,12 @@ pub fn respond(
     }
 }
 
-fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiResult {
+fn get_messages(
+    state: &State,
+    client: IpAddr,
+    request: &Request,
+    room: Option<String>,
+) -> ApiResult {
     let room = room_of(room)?;
     let user = authorize_for(state, request, None, &room)?;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
@@ -75,7 +82,7 @@ fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiRe
         Some(Ok(limit)) => PAGE_MOST.min(limit),
         Some(Err(_)) => return Err(bad("bad limit: it is a number of messages")),
     };
-    pace(state, user.as_ref())?;
+    pace(state, client, &room, user.as_ref())?;
     let bytes = state.config.outbox_bytes / 2;
     let excerpt = read_page(
         &*state.backplane,
@@ -97,10 +104,15 @@ fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiRe
     ))
 }
 
-fn get_members(state: &State, request: &Request, room: Option<String>) -> ApiResult {
+fn get_members(
+    state: &State,
+    client: IpAddr,
+    request: &Request,
+    room: Option<String>,
+) -> ApiResult {
     let room = room_of(room)?;
     let user = authorize_for(state, request, None, &room)?;
-    pace(state, user.as_ref())?;
+    pace(state, client, &room, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
     Ok(object(200, &Event::Members { room, members }))
@@ -117,6 +129,7 @@ struct Body {
 fn post_message(
     state: &State,
     stream: &Stream,
+    client: IpAddr,
     request: &Request,
     room: Option<String>,
 ) -> ApiResult {
@@ -127,9 +140,15 @@ fn post_message(
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
     }
-    if let Err(wait) = state.buckets.take(&from, Instant::now()) {
-        let event = too_fast(state.config.send_rate, wait, room, body.reference);
-        return Err(after(wait, object(429, &event)));
+    if let Err(wait) = take_token(state, client, Some(&from)) {
+        let event = too_fast(
+            "not sent",
+            state.config.send_rate,
+            wait,
+            room,
+            body.reference,
+        );
+        return Err(object(429, &event).retry_after(wait));
     }
     if state.is_closing() {
         let message = "not sent: the server is closing, try again";
@@ -206,16 +225,28 @@ fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Bod
     Ok(body)
 }
 
-/// Takes a token of the user's bucket for a request that reads. A read without an
-/// access token is not limited: its client could give another name each time.
-fn pace(state: &State, user: Option<&UserName>) -> Result<(), Response> {
-    let Some(user) = user else { return Ok(()) };
-    state.buckets.take(user, Instant::now()).map_err(|wait| {
-        metrics::TOO_FAST.count();
+/// Takes a token for a request that reads. See [`take_token`].
+fn pace(
+    state: &State,
+    client: IpAddr,
+    room: &RoomName,
+    user: Option<&UserName>,
+) -> Result<(), Response> {
+    take_token(state, client, user).map_err(|wait| {
         let rate = state.config.send_rate;
-        let message = format!("too fast, at most {rate} requests a second");
-        after(wait, error(429, ErrorCode::TooFast, &message))
+        let event = too_fast("cannot read", rate, wait, room.clone(), None);
+        object(429, &event).retry_after(wait)
     })
+}
+
+/// Takes a token of the user's bucket, and one of the address's, unless access tokens name the users: without them a
+/// client can give another name each time. Without a token, the error is the time until the next one.
+fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
+    let now = Instant::now();
+    if state.config.token_secret.is_none() && !state.config.is_exempt(client) {
+        state.address_buckets.take(&counted_as(client), now)?;
+    }
+    user.map_or(Ok(()), |user| state.buckets.take(user, now))
 }
 
 fn room_of(room: Option<String>) -> Result<RoomName, Response> {
@@ -296,12 +327,6 @@ fn later(response: Response) -> Response {
     response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
 }
 
-/// The response to a request that came too early by `wait`.
-fn after(wait: Duration, response: Response) -> Response {
-    let seconds = wait.as_secs_f64().ceil();
-    response.with("Retry-After", format!("{seconds}"))
-}
-
 fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     let event = Event::Error {
         code,
@@ -309,6 +334,7 @@ fn error(status: u16, code: ErrorCode, message: &str) -> Response {
         reference: None,
         room: None,
         retry: matches!(status, 408 | 429 | 503),
+        retry_after_ms: None,
     };
     object(status, &event)
 }

@@ -1,13 +1,14 @@
 //! The options of a server: plain data with a validated range for each.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use super::proxies::{Network, is_private, is_trusted};
 use super::token::Secret;
 use crate::backplane::{RedisAddress, Retention};
 use crate::stream::{Identity, TlsError};
@@ -22,6 +23,8 @@ pub struct Config {
     pub redis: Vec<RedisAddress>,
     /// The names of hosts that requests may be for; without any, every name that is safe.
     pub hosts: Vec<String>,
+    /// The proxies that may name their clients.
+    pub trusted_proxies: Vec<Network>,
     /// The folder in which the embedded backplane keeps what is said; without one, it ends with the process.
     pub data: Option<PathBuf>,
     /// The prefix of all keys and channels in Redis.
@@ -47,8 +50,11 @@ pub struct Config {
     /// The most threads of connections, readers and writers together; `None` for as many as the machine
     /// can hold. Tests set it; no option does.
     pub max_threads: Option<usize>,
-    /// The most connections of one address; `None` for no limit.
+    /// The most connections of one address, 0 for no limit; `None` for the default, but no limit where an address
+    /// is exempt.
     pub max_per_address: Option<usize>,
+    /// The average number of connections that one address may open in a second, 0 for no limit; `None` as above.
+    pub connect_rate: Option<u32>,
     /// The average number of messages and other requests that a connection may send in a second; 0 for no
     /// limit.
     pub send_rate: u32,
@@ -56,6 +62,11 @@ pub struct Config {
     pub send_burst: u32,
     /// The files of the server's certificate and its key, in PEM; without them it speaks in the clear.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// The same two for joins, and for requests for history and members; `None` for [`Config::command_rate`] and
+    /// [`Config::command_burst`].
+    pub command_rate: Option<u32>,
+    /// See above.
+    pub command_burst: Option<u32>,
     /// The secret that signs tokens. With it, every user needs a token.
     pub token_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
@@ -126,8 +137,19 @@ pub mod limit {
     pub const SEND_RATE: Limit = limit("send-rate", 0, 1_000_000, 10);
     /// Messages.
     pub const SEND_BURST: Limit = limit("send-burst", 1, 1_000_000, 20);
+    /// Commands a second; 0 for no limit.
+    pub const COMMAND_RATE: Limit = limit("command-rate", 0, 1_000_000, 10);
+    /// Commands.
+    pub const COMMAND_BURST: Limit = limit("command-burst", 1, 1_000_000, 64);
     /// Connections; by default as many as the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
+    /// Connections of one address; 0 for no limit. A browser has one for each tab, and up to six more while it
+    /// loads the page, so this is an office behind one address.
+    pub const MAX_PER_ADDRESS: Limit = limit("max-per-address", 0, 1_000_000, 256);
+    /// Connections a second of one address; 0 for no limit. The page takes some 25, each of which is a connection.
+    pub const CONNECT_RATE: Limit = limit("connect-rate", 0, 1_000_000, 50);
+    /// An address may open as many connections at once as in this number of seconds.
+    pub const CONNECT_BURST_SECONDS: u32 = 20;
     /// Messages.
     pub const HISTORY_LENGTH: Limit = limit("history-length", 1, 1_000_000, 1000);
     /// Seconds.
@@ -204,6 +226,35 @@ impl Config {
         self.fanout_workers.unwrap_or_else(cores).min(most)
     }
 
+    /// The average number of commands that a connection may send in a second. Without a limit for messages there is
+    /// none for commands, unless it is set.
+    pub fn command_rate(&self) -> u32 {
+        let default = match self.send_rate {
+            0 => 0,
+            _ => limit::COMMAND_RATE.default as u32,
+        };
+        self.command_rate.unwrap_or(default)
+    }
+
+    /// The number of commands that a connection may send at once: by default enough to join all its rooms, twice.
+    pub fn command_burst(&self) -> u32 {
+        let default = limit::COMMAND_BURST.default as usize;
+        let default = default.max(2 * self.rooms_per_connection);
+        self.command_burst.unwrap_or(default as u32)
+    }
+
+    /// Whether this address is exempt from the limits of an address, unless they are set. Loopback is: those are this
+    /// machine's own programs. A trusted proxy is, when it names no client. Without one, a private address may be that
+    /// of a proxy which nobody has declared, and which must not be taken for one client.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback()
+            || match &self.trusted_proxies[..] {
+                [] => is_private(address),
+                trusted => is_trusted(address, trusted),
+            }
+    }
+
     /// Whether the options fit together.
     pub fn check(&self) -> Result<(), ConfigError> {
         let good = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
@@ -232,6 +283,7 @@ impl Default for Config {
             redis: Vec::new(),
             data: None,
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             prefix: "hubbub".to_owned(),
             drain: seconds(limit::DRAIN),
             max_message: count(limit::MAX_MESSAGE),
@@ -249,9 +301,12 @@ impl Default for Config {
             max_connections: None,
             max_threads: None,
             max_per_address: None,
+            connect_rate: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
             tls: None,
+            command_rate: None,
+            command_burst: None,
             token_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {

@@ -11,10 +11,12 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`state`] is what all connections share, and [`config`] holds the options.
+//! [`state`] is what all connections share, [`config`] holds the options, and
+//! [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
 pub mod grant;
+pub mod proxies;
 pub mod config;
 pub mod rate;
 pub mod capacity;

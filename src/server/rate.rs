@@ -1,14 +1,14 @@
-//! Rate limits: a token bucket, and the buckets of users who have no connection.
+//! Rate limits: a token bucket, and the buckets of users and addresses, which outlive a connection.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::message::UserName;
 use crate::threads::lock;
 
-/// When there are this many buckets, those that are full again are dropped.
-const SWEEP_AT: usize = 10_000;
+/// There is space for so many more buckets before the next sweep, or for as many as there are.
+const SWEEP_AFTER: usize = 1000;
 
 /// A token bucket: it allows `burst` requests at once, and `per_second` requests a second on average.
 #[derive(Debug, Clone, Copy)]
@@ -57,17 +57,17 @@ impl TokenBucket {
     }
 }
 
-/// A token bucket for each user who sends HTTP requests, since there is no connection to hold it. Also
-/// the buckets of connections that have ended: otherwise a user would get a full bucket by reconnecting.
+/// A token bucket for each user, or each address, that sends HTTP requests, since there is no connection to hold it.
+/// Also the buckets of connections that have ended: otherwise a user would get a full bucket by reconnecting.
 #[derive(Debug)]
-pub struct UserBuckets {
+pub struct Buckets<K> {
     per_second: u32,
     burst: u32,
-    buckets: Mutex<HashMap<UserName, TokenBucket>>,
+    buckets: Mutex<HashMap<K, TokenBucket>>,
 }
 
-impl UserBuckets {
-    /// No user has a bucket yet. A rate of 0 means no limit.
+impl<K: Clone + Eq + Hash> Buckets<K> {
+    /// Nobody has a bucket yet. A rate of 0 means no limit.
     pub fn new(per_second: u32, burst: u32) -> Self {
         Self {
             per_second,
@@ -76,23 +76,23 @@ impl UserBuckets {
         }
     }
 
-    /// Takes a token of this user's. Without one, the error is the time until the next token.
-    pub fn take(&self, user: &UserName, now: Instant) -> Result<(), Duration> {
-        self.with_bucket(user, now, |bucket| bucket.take(now))
+    /// Takes a token of this key's. Without one, the error is the time until the next token.
+    pub fn take(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        self.with_bucket(key, now, |bucket| bucket.take(now))
     }
 
     /// The bucket that a new connection of this user begins with.
-    pub fn bucket(&self, user: &UserName, now: Instant) -> TokenBucket {
+    pub fn bucket(&self, key: &K, now: Instant) -> TokenBucket {
         let full = || TokenBucket::new(self.per_second, self.burst, now);
-        let kept = lock(&self.buckets).get(user).copied();
+        let kept = lock(&self.buckets).get(key).copied();
         kept.unwrap_or_else(full)
     }
 
     /// Keeps the bucket of a connection that has ended, unless another one left less in it.
-    pub fn keep(&self, user: &UserName, left: TokenBucket, now: Instant) {
+    pub fn keep(&self, key: &K, left: TokenBucket, now: Instant) {
         // A full bucket is the same as none.
         if !left.is_full(now) {
-            self.with_bucket(user, now, |bucket| {
+            self.with_bucket(key, now, |bucket| {
                 if left.tokens_at(now) < bucket.tokens_at(now) {
                     *bucket = left;
                 }
@@ -100,24 +100,23 @@ impl UserBuckets {
         }
     }
 
-    fn with_bucket<T>(
-        &self,
-        user: &UserName,
-        now: Instant,
-        run: impl FnOnce(&mut TokenBucket) -> T,
-    ) -> T {
+    fn with_bucket<T>(&self, key: &K, now: Instant, run: impl FnOnce(&mut TokenBucket) -> T) -> T {
         let mut buckets = lock(&self.buckets);
-        if buckets.len() >= SWEEP_AT && !buckets.contains_key(user) {
+        if buckets.len() == buckets.capacity() && !buckets.contains_key(key) {
+            // A full bucket is the same as none.
             buckets.retain(|_, bucket| !bucket.is_full(now));
+            let more = buckets.len().max(SWEEP_AFTER);
+            buckets.reserve(more);
         }
         let full = || TokenBucket::new(self.per_second, self.burst, now);
-        run(buckets.entry(user.clone()).or_insert_with(full))
+        run(buckets.entry(key.clone()).or_insert_with(full))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::UserName;
 
     #[test]
     fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn a_user_who_reconnects_goes_on_with_the_bucket_that_they_left() {
         let start = Instant::now();
-        let buckets = UserBuckets::new(10, 3);
+        let buckets = Buckets::new(10, 3);
         let user: UserName = "alice".parse().expect("a name");
         let mut first = buckets.bucket(&user, start);
         let second = buckets.bucket(&user, start);
@@ -153,5 +152,18 @@ mod tests {
         assert!(buckets.take(&user, start).is_err());
         let later = start + Duration::from_millis(100);
         assert!(buckets.bucket(&user, later).take(later).is_ok());
+    }
+
+    #[test]
+    fn buckets_that_are_full_again_are_dropped() {
+        let start = Instant::now();
+        let buckets = Buckets::new(1, 1);
+        // Each is full again after a second, in which a hundred others come.
+        for number in 0..100_000_u32 {
+            let now = start + Duration::from_millis(10) * number;
+            assert_eq!(buckets.take(&number, now), Ok(()));
+        }
+        let count = lock(&buckets.buckets).len();
+        assert!(count < 10 * SWEEP_AFTER, "{count}");
     }
 }

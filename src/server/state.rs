@@ -1,15 +1,20 @@
 //! The state that every connection of this instance shares.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{error, info};
 
 use super::config::Config;
-use super::rate::UserBuckets;
+use super::rate::Buckets;
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+use crate::message::UserName;
 use crate::stream::Identity;
+
+/// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
+const USERS_OF_ADDRESS: u32 = 4;
 
 /// The shared state of one instance. The server makes it once, and each connection holds a reference.
 pub struct State {
@@ -20,9 +25,13 @@ pub struct State {
     /// The logs and the presence that all instances share.
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
-    pub buckets: UserBuckets,
+    pub buckets: Buckets<UserName>,
     /// The certificate of this server, if it speaks TLS.
     pub identity: Option<Identity>,
+    /// The rate of commands of users who have just left a connection.
+    pub command_buckets: Buckets<UserName>,
+    /// The rate of HTTP requests of one address.
+    pub address_buckets: Buckets<IpAddr>,
     closing: AtomicBool,
 }
 
@@ -30,7 +39,12 @@ impl State {
     /// The state of an instance that has no connection yet.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         Self {
-            buckets: UserBuckets::new(config.send_rate, config.send_burst),
+            command_buckets: Buckets::new(config.command_rate(), config.command_burst()),
+            address_buckets: Buckets::new(
+                config.send_rate.saturating_mul(USERS_OF_ADDRESS),
+                config.send_burst.saturating_mul(USERS_OF_ADDRESS),
+            ),
+            buckets: Buckets::new(config.send_rate, config.send_burst),
             config,
             hub,
             backplane,

@@ -17,8 +17,7 @@ use crate::support::{DEADLINE, until};
 
 #[test]
 fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
-    // Entering takes one, too.
-    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "4"]);
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
     let mut alice = Client::json(hubbub.address(), "alice");
     alice.joins("lobby");
     for n in 0..4 {
@@ -29,14 +28,16 @@ fn who_sends_too_fast_is_told_and_who_goes_on_is_closed() {
         (&refused["code"], &refused["ref"], &refused["retry"]),
         (&json!("too_fast"), &json!("3"), &json!(true))
     );
+    let wait = refused["retry_after_ms"].as_u64().expect("a number");
+    assert!((1..=1000).contains(&wait), "{refused}");
     let mut bob = hubbub.join("bob");
     for _ in 0..3 {
         bob.says("x");
     }
     bob.says("one too many");
-    let told = bob.hears_until(" ms").pop().expect("a line");
+    let told = bob.hears_until(" s").pop().expect("a line");
     assert!(
-        told.starts_with("! not sent: too fast, at most 1 messages"),
+        told.starts_with("! not sent: too fast, at most 1 a second; try again in "),
         "{told}"
     );
     let mut flooding = Client::text(hubbub.address(), "/chat/mallory?room=elsewhere");
@@ -86,19 +87,15 @@ fn who_floods_is_read_slowly() {
     assert!(begun.elapsed() >= Duration::from_millis(450));
 }
 
-/// Whatever a client asks takes a token, and what is no send waits for it without an error.
+/// What costs nobody else takes a token, and waits for it without an error.
 #[test]
-fn whatever_is_asked_is_answered_no_faster_than_the_rate() {
+fn what_costs_nobody_else_is_answered_no_faster_than_the_rate() {
     const ASKED: u32 = 20;
     let hubbub = Hubbub::with(&["--send-rate", "100", "--send-burst", "1"]);
     let mut flooding = Client::json(hubbub.address(), "mallory");
     flooding.joins("lobby");
     for (asked, answer) in [
-        (r#"{"type":"members","room":"lobby"}"#, "members"),
-        (r#"{"type":"history","room":"lobby"}"#, "history"),
-        (r#"{"type":"join","room":"lobby"}"#, "already_joined"),
         (r#"{"type":"leave","room":"elsewhere"}"#, "not_joined"),
-        (r#"{"type":"members","room":"elsewhere"}"#, "not_joined"),
         (r#"{"type":"join","room":"a/b"}"#, "bad_room"),
         (r#"{"type":"dance"}"#, "unknown_type"),
         ("garbage", "bad_request"),
@@ -118,11 +115,92 @@ fn whatever_is_asked_is_answered_no_faster_than_the_rate() {
     }
 }
 
+/// What costs others has a rate of its own, beside that of messages, and is refused beyond it.
+#[test]
+fn who_asks_for_what_costs_others_too_fast_is_told_when_to_ask_again() {
+    let limits = ["--command-rate", "1", "--command-burst", "3"];
+    let hubbub = Hubbub::with(&[&limits[..], &["--send-rate", "1", "--send-burst", "1"]].concat());
+    for (user, asked, answers) in [
+        ("a", r#"{"type":"members","room":"lobby"}"#, "members"),
+        ("b", r#"{"type":"history","room":"lobby"}"#, "history"),
+        ("c", r#"{"type":"join","room":"lobby"}"#, "already_joined"),
+        (
+            "d",
+            r#"{"type":"members","room":"elsewhere"}"#,
+            "not_joined",
+        ),
+    ] {
+        let mut client = Client::json(hubbub.address(), user);
+        client.joins("lobby");
+        for _ in 0..3 {
+            client.says(asked);
+        }
+        // The second answer may be a notice.
+        let mut answer = || loop {
+            let event = client.event();
+            if !matches!(event["type"].as_str(), Some("joined" | "left")) {
+                break event;
+            }
+        };
+        for _ in 0..2 {
+            let event = answer();
+            let is = event.get("code").unwrap_or(&event["type"]);
+            assert_eq!(is, answers, "{asked}");
+        }
+        let refused = answer();
+        assert_eq!(
+            (&refused["code"], &refused["retry"]),
+            (&json!("too_fast"), &json!(true)),
+            "{asked}: {refused}"
+        );
+        let wait = refused["retry_after_ms"].as_u64().expect("a number");
+        assert!((1..=1000).contains(&wait), "{refused}");
+        // Messages are another matter.
+        client.asks(&json!({"type": "send", "room": "lobby", "text": "x"}));
+        client.event_of("sent");
+    }
+    let mut text = hubbub.join("e");
+    for _ in 0..3 {
+        text.says("/who");
+    }
+    let told = text.hears_until(" s").pop().expect("a line");
+    assert!(
+        told.starts_with("! cannot tell who is here: too fast, at most 1 a second; try again in "),
+        "{told}"
+    );
+}
+
+#[test]
+fn who_asks_too_fast_for_too_long_is_closed_and_a_new_connection_begins_with_no_more() {
+    let limits = ["--command-rate", "1", "--command-burst", "3"];
+    let hubbub = Hubbub::with(&[&limits[..], &["--send-rate", "1"]].concat());
+    let mut mallory = Client::json(hubbub.address(), "mallory");
+    let join = json!({"type": "join", "room": "lobby"}).to_string();
+    while mallory.tries_to_say(&join) {}
+    assert!(matches!(mallory.is_closed(), Some(1008) | None));
+    until("the reason is logged", || {
+        hubbub.log().contains("too fast for too long").then_some(())
+    });
+    let mut again = Client::json(hubbub.address(), "mallory");
+    let codes: Vec<_> = (0..3)
+        .map(|_| {
+            again.says(&join);
+            loop {
+                let event = again.event();
+                if event["type"] == "room" || event["type"] == "error" {
+                    break event["code"].clone();
+                }
+            }
+        })
+        .collect();
+    assert!(codes.contains(&json!("too_fast")), "{codes:?}");
+}
+
 /// Also where the text encoding enters, by an upgrade.
 #[test]
 fn who_reconnects_again_and_again_enters_no_faster_than_the_rate() {
     const TIMES: u32 = 10;
-    let hubbub = Hubbub::with(&["--send-rate", "20", "--send-burst", "1"]);
+    let hubbub = Hubbub::with(&["--command-rate", "20", "--command-burst", "1"]);
     let begun = Instant::now();
     for _ in 0..TIMES {
         hubbub.join("mallory").leaves();
@@ -140,7 +218,14 @@ fn who_joins_and_leaves_in_a_loop_is_told_to_the_others_now_and_then() {
     const LOOPS: u32 = 40;
     const LISTENERS: usize = 30;
     for redis in [None, Some(Redis::start())] {
-        let limits = ["--send-rate", "100", "--send-burst", "40"];
+        let limits = [
+            "--send-rate",
+            "100",
+            "--command-rate",
+            "40",
+            "--command-burst",
+            "20",
+        ];
         let hubbub = match &redis {
             None => Hubbub::with(&limits),
             Some(redis) => Hubbub::on_with(redis, &limits),
@@ -157,9 +242,27 @@ fn who_joins_and_leaves_in_a_loop_is_told_to_the_others_now_and_then() {
             flapping.asks(&json!({"type": "join", "room": "lobby"}));
             flapping.asks(&json!({"type": "leave", "room": "lobby"}));
         }
-        for _ in 0..LOOPS {
-            flapping.event_of("parted");
+        // Each join is answered, and refused beyond the rate.
+        let (mut entered, mut refused) = (0, 0);
+        while entered + refused < LOOPS {
+            let event = flapping.event();
+            entered += u32::from(event["type"] == "room");
+            refused += u32::from(event["code"] == "too_fast");
         }
+        assert!(refused > 0 && entered >= 20, "{entered} and {refused}");
+        // And a later one is not.
+        until("it enters", || {
+            flapping.asks(&json!({"type": "join", "room": "lobby"}));
+            loop {
+                let event = flapping.event();
+                if event["code"] == "too_fast" {
+                    return None;
+                }
+                if event["type"] == "room" {
+                    return Some(());
+                }
+            }
+        });
         let mut speaker = Client::json(hubbub.address(), "speaker");
         speaker.joins("lobby");
         speaker.asks(&json!({"type": "send", "room": "lobby", "text": "marker"}));
@@ -177,7 +280,7 @@ fn who_joins_and_leaves_in_a_loop_is_told_to_the_others_now_and_then() {
 /// So much at a rate of one a second that answering it all would take minutes.
 fn floods_with_requests(client: &mut Client) {
     for _ in 0..500 {
-        client.says("/who");
+        client.says("/help");
     }
 }
 
@@ -263,8 +366,7 @@ fn who_floods_with_pings_does_not_hold_a_teardown_up() {
 
 #[test]
 fn who_comes_back_may_not_send_more_for_it() {
-    // Entering takes one, too.
-    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "4"]);
+    let hubbub = Hubbub::with(&["--send-rate", "1", "--send-burst", "3"]);
     let begun = Instant::now();
     let mut stored = 0;
     for _ in 0..5 {

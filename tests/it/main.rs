@@ -25,6 +25,7 @@ mod pipes;
 mod presence;
 mod prompt;
 mod property;
+mod proxies;
 mod publisher;
 mod puppet;
 mod recovery;

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -143,4 +144,35 @@ fn a_server_that_started_anew_is_told_of_once() {
             assert_eq!(bob.prints(), *line, "{arguments:?}");
         }
     }
+}
+
+#[test]
+fn a_server_that_asks_for_a_wait_before_a_join_or_a_send_gets_it() {
+    // Longer than the client waits by itself.
+    const WAIT: Duration = Duration::from_millis(900);
+    let puppet = Puppet::start();
+    let say = say(&puppet, "20");
+    let mut server = puppet.welcomes("alice");
+    let too_fast = |about: &Value| {
+        json!({
+            "type": "error", "code": "too_fast", "message": "too fast", "room": "lobby",
+            "ref": about["ref"], "retry": true, "retry_after_ms": WAIT.as_millis() as u64
+        })
+    };
+    for kind in ["join", "send"] {
+        let asked = server.hears(kind);
+        server.says(&too_fast(&asked));
+        let refused = Instant::now();
+        match kind {
+            "join" => server.lets_in(json!({"messages": [], "recovered": false, "last": null})),
+            _ => assert_eq!(server.hears(kind)["ref"], asked["ref"]),
+        }
+        assert!(refused.elapsed() >= WAIT, "{:?}", refused.elapsed());
+        if kind == "send" {
+            server.says(&json!({
+                "type": "sent", "ref": asked["ref"], "room": "lobby", "id": "1-0", "duplicate": false
+            }));
+        }
+    }
+    assert_eq!(ends(say), (Some(0), String::new()));
 }

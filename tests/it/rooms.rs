@@ -135,11 +135,11 @@ fn typing_is_told_to_the_others_alone() {
     );
 }
 
-/// They come at once, and each takes a token: those for which there is none yet wait, without an error.
+/// They come at once, and each takes a token: those that are refused are asked for again.
 #[test]
 fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
     const ROOMS: usize = 32;
-    let limits = ["--send-rate", "40", "--send-burst", "5"];
+    let limits = ["--command-rate", "40", "--command-burst", "5"];
     let (mut first, second) = (Hubbub::with(&limits), Hubbub::with(&limits));
     let client = OurClient::start_with(ClientOptions {
         servers: [&first, &second]
@@ -156,14 +156,19 @@ fn our_client_enters_as_many_rooms_as_it_may_again_after_a_reconnect() {
     }
     let happens = || client.events().recv_timeout(DEADLINE).expect("more");
     let enters_all = || {
-        let mut entered = 0;
+        let (mut entered, mut postponed) = (0, 0);
         while entered < ROOMS {
             match happens() {
                 ClientEvent::Server(Event::Room { .. }) => entered += 1,
                 ClientEvent::Server(Event::Welcome { .. }) | ClientEvent::Connected => {}
+                ClientEvent::Postponed(why) => {
+                    assert!(why.contains("too fast"), "{why}");
+                    postponed += 1;
+                }
                 other => panic!("{other:?}"),
             }
         }
+        assert!(postponed > 0);
     };
     enters_all();
     first.kill();

@@ -197,6 +197,7 @@ fn members(test: &mut Test) {
             reference: None,
             room: None,
             retry: !planted,
+            retry_after_ms: None,
         }))])
     });
     test.finds("bob was refused for good: away", |planted| {

@@ -26,8 +26,26 @@ pub(super) struct Actions {
     /// Commands for the server. Without a connection the caller drops them: [`ClientState::connected`]
     /// returns them again.
     pub(super) commands: Vec<Command>,
-    /// If set, the caller calls [`ClientState::retry`] a little later. The text says why.
-    pub(super) retry: Option<String>,
+    /// If set, the caller calls [`ClientState::retry`] a little later.
+    pub(super) retry: Option<Retry>,
+}
+
+/// A command that the server could not do, and that may go again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// The server's sentence.
+    pub(super) why: String,
+    /// The shortest wait before the retry, as the server says.
+    pub(super) after: Duration,
+}
+
+impl Retry {
+    fn new(why: &str, after_ms: Option<u64>) -> Option<Self> {
+        Some(Self {
+            why: why.to_owned(),
+            after: Duration::from_millis(after_ms.unwrap_or(0)),
+        })
+    }
 }
 
 /// A room, and the place from which it is resumed.
@@ -150,6 +168,7 @@ impl ClientState {
                 reference: Some(reference),
                 room: Some(room.clone()),
                 retry: false,
+                retry_after_ms: None,
             });
         }
         actions
@@ -229,10 +248,11 @@ impl ClientState {
                 reference: Some(reference),
                 message,
                 retry,
+                retry_after_ms,
                 ..
             } => {
                 if *retry && self.outgoing.requeue(reference) {
-                    actions.retry = Some(message.clone());
+                    actions.retry = Retry::new(message, *retry_after_ms);
                     return actions;
                 }
                 // The event names no room when the server rejected a whole frame; the queue knows it.
@@ -244,13 +264,14 @@ impl ClientState {
                 code,
                 message,
                 retry,
+                retry_after_ms,
             } => {
                 if let Some(room) = self.rooms.get_mut(name)
                     && room.state == RoomState::Joining
                 {
                     room.state = RoomState::Outside;
                     if *retry {
-                        actions.retry = Some(message.clone());
+                        actions.retry = Retry::new(message, *retry_after_ms);
                         return actions;
                     }
                     self.rooms.remove(name);

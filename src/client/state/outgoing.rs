@@ -154,6 +154,7 @@ impl QueuedSend {
             reference: Some(self.reference.clone()),
             room: Some(self.room.clone()),
             retry: false,
+            retry_after_ms: None,
         }
     }
 }

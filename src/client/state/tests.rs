@@ -50,6 +50,7 @@ fn refused(reference: &Ref, code: ErrorCode, retry: bool) -> Event {
         // A rejection of a whole frame names no room.
         room: None,
         retry,
+        retry_after_ms: None,
     }
 }
 
@@ -146,6 +147,7 @@ fn each_line_for_a_forbidden_room_fails_with_its_own_error() {
         reference: None,
         room: Some(RoomName::lobby()),
         retry: false,
+        retry_after_ms: None,
     };
     let actions = state.handle(closed, now);
     assert_eq!(failed(&actions), [first]);
@@ -166,6 +168,7 @@ fn a_line_that_was_written_before_its_room_was_closed_is_not_called_unsent() {
         reference: None,
         room: Some(RoomName::lobby()),
         retry: false,
+        retry_after_ms: None,
     };
     let actions = comes_back(&mut state, closed, now);
     let told = actions.events.iter().filter_map(|event| match event {
@@ -253,4 +256,24 @@ fn heard(millis: u64) -> Event {
         message: message(millis),
         via: None,
     }
+}
+
+#[test]
+fn a_join_that_is_refused_for_its_rate_is_asked_for_again_and_not_too_early() {
+    let now = Instant::now();
+    let mut state = in_the_lobby(now);
+    let too_fast = Event::Error {
+        code: ErrorCode::TooFast,
+        message: "cannot join lobby: too fast".to_owned(),
+        reference: None,
+        room: Some(RoomName::lobby()),
+        retry: true,
+        retry_after_ms: Some(700),
+    };
+    let actions = comes_back(&mut state, too_fast, now);
+    assert!(actions.events.is_empty() && actions.commands.is_empty());
+    let retry = actions.retry.expect("a retry");
+    assert_eq!(retry.after, Duration::from_millis(700));
+    let again = state.retry(now).commands;
+    assert!(matches!(again[..], [Command::Join { .. }]), "{again:?}");
 }

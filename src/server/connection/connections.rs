@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use log::error;
 
+use super::addresses::{AddressRefusal, Addresses, Place};
 use super::serve;
 use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
@@ -24,6 +25,7 @@ use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Event;
 use crate::server::capacity::Capacity;
+use crate::server::proxies::is_trusted;
 use crate::server::state::State;
 use crate::stream::Stream;
 use crate::threads::lock;
@@ -49,6 +51,7 @@ pub struct Connections {
     pub(super) state: Arc<State>,
     pub(super) threads: Arc<ThreadBudget>,
     capacity: Capacity,
+    addresses: Arc<Addresses>,
     open: Mutex<HashMap<ConnectionId, Open>>,
     /// Whether [`Connections::close_all`] has run. It changes under the lock of `open`, so a connection
     /// that begins to chat is either in the map that `close_all` reads, or finds this set.
@@ -62,14 +65,13 @@ pub struct Connections {
 pub enum NotStarted {
     /// There are as many connections as the machine can hold.
     Full,
-    /// This address has as many connections as one address may have.
-    TooManyFromAddress,
+    /// This address gets no further connection now.
+    Address(AddressRefusal),
     /// The system gives no thread.
     NoThread(io::Error),
 }
 
 struct Open {
-    address: IpAddr,
     stream: Arc<Stream>,
     phase: Phase,
     thread: Option<JoinHandle<()>>,
@@ -90,6 +92,7 @@ impl Connections {
     pub fn new(state: Arc<State>) -> Self {
         let capacity = Capacity::of_this_machine(&state.config);
         Self {
+            addresses: Arc::new(Addresses::new(&state.config)),
             state,
             threads: Arc::new(ThreadBudget::new(capacity.threads)),
             capacity,
@@ -112,12 +115,18 @@ impl Connections {
         peer: SocketAddr,
     ) -> Result<(), NotStarted> {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.insert(id, stream, peer)?;
+        // A trusted proxy first has to say for whom it comes: see `serve`.
+        let address = peer.ip().to_canonical();
+        let place = match is_trusted(address, &self.state.config.trusted_proxies) {
+            true => None,
+            false => Some(self.enter(address).map_err(NotStarted::Address)?),
+        };
+        self.insert(id, stream)?;
         let connections = Arc::clone(self);
         let its_stream = Arc::clone(stream);
         let run = move || {
             // A panic ends this connection alone. The panic hook has reported it.
-            let run = || serve(&connections, &its_stream, id, peer);
+            let run = || serve(&connections, &its_stream, id, peer, place);
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 metrics::PANICS.count();
                 error!("connection {id} from {peer} ended by a panic");
@@ -142,28 +151,21 @@ impl Connections {
         Err(not_started)
     }
 
-    /// Inserts a connection, unless there are too many, or too many of its address.
-    fn insert(
-        &self,
-        id: ConnectionId,
-        stream: &Arc<Stream>,
-        peer: SocketAddr,
-    ) -> Result<(), NotStarted> {
-        let address = peer.ip();
+    /// Takes a place in the count of this client's address.
+    pub(super) fn enter(&self, client: IpAddr) -> Result<Place, AddressRefusal> {
+        let config = &self.state.config;
+        self.addresses.enter(client, config, Instant::now())
+    }
+
+    /// Inserts a connection, unless there are too many.
+    fn insert(&self, id: ConnectionId, stream: &Arc<Stream>) -> Result<(), NotStarted> {
         let mut open = lock(&self.open);
         if open.len() >= self.capacity.connections {
             return Err(NotStarted::Full);
         }
-        if let Some(most) = self.state.config.max_per_address {
-            let of_address = open.values().filter(|open| open.address == address);
-            if of_address.count() >= most {
-                return Err(NotStarted::TooManyFromAddress);
-            }
-        }
         open.insert(
             id,
             Open {
-                address,
                 stream: Arc::clone(stream),
                 phase: Phase::AwaitingRequest,
                 thread: None,

@@ -6,18 +6,20 @@
 //! [`Connections`] holds every open connection.
 
 mod thread_budget;
+mod addresses;
 mod connections;
 mod heartbeat;
 mod pumps;
 mod upgrade;
 
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Once};
 use std::time::{Instant, SystemTime};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
+use self::addresses::Place;
 use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
@@ -29,21 +31,35 @@ use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
 use crate::server::api;
-use crate::server::config::Deadlines;
-use crate::server::http::{self, HeadError, Request, Response, Route};
+use crate::server::config::{Config, Deadlines};
+use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
+use crate::server::proxies::{ClientAddress, Disagreement, client_behind, is_trusted};
 use crate::server::session::{self, Session};
 use crate::stream::Stream;
 use crate::websocket::code;
 use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
-/// Serves one connection, on its reader thread.
-fn serve(connections: &Arc<Connections>, stream: &Arc<Stream>, id: ConnectionId, peer: SocketAddr) {
+/// Serves one connection, on its reader thread. Without a `place`, the peer is a trusted proxy, and takes one for its
+/// client.
+fn serve(
+    connections: &Arc<Connections>,
+    stream: &Arc<Stream>,
+    id: ConnectionId,
+    peer: SocketAddr,
+    place: Option<Place>,
+) {
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
-    let request = match http::read_request(stream, config.max_head, head_due) {
-        Ok(request) => request,
+    let read = read_proxy_header(stream.socket(), peer, config, head_due).and_then(|header| {
+        Ok((
+            header,
+            http::read_request(stream, config.max_head, head_due)?,
+        ))
+    });
+    let (header, request) = match read {
+        Ok(read) => read,
         Err(error) => {
             debug!("{peer}: {error}");
             if matches!(error, HeadError::Late) {
@@ -56,18 +72,40 @@ fn serve(connections: &Arc<Connections>, stream: &Arc<Stream>, id: ConnectionId,
             return;
         }
     };
+    let client = match client_of(peer, &header, &request, config) {
+        Ok(client) => client,
+        Err(response) => {
+            metrics::REQUESTS_REFUSED.count();
+            warn!("{peer}: X-Forwarded-For and Forwarded name different clients");
+            return write_response(stream, &response, deadlines);
+        }
+    };
+    let _place = match place.map_or_else(|| connections.enter(client.address), Ok) {
+        Ok(place) => place,
+        Err(refusal) => {
+            debug!("{client}: {refusal}");
+            return write_response(stream, &refusal.response(), deadlines);
+        }
+    };
     let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, config) {
             Ok(chat) => {
                 let rest = request.into_rest();
-                return self::chat(connections, stream, id, peer, chat, rest);
+                return self::chat(connections, stream, id, client, chat, rest);
             }
             Err(response) => response,
         },
         Route::Api { room, resource } => {
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
-            api::respond(&connections.state, stream, &request, room, resource)
+            api::respond(
+                &connections.state,
+                stream,
+                client.address,
+                &request,
+                room,
+                resource,
+            )
         }
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
@@ -79,10 +117,68 @@ fn serve(connections: &Arc<Connections>, stream: &Arc<Stream>, id: ConnectionId,
         metrics::REQUESTS_REFUSED.count();
     }
     debug!(
-        "{peer}: {} {:?}: {}",
+        "{client}: {} {:?}: {}",
         request.method, request.path, response.status
     );
     write_response(stream, &response, deadlines);
+}
+
+/// Reads the PROXY header, if the peer is a trusted proxy and sends one.
+fn read_proxy_header(
+    socket: &TcpStream,
+    peer: SocketAddr,
+    config: &Config,
+    due: Instant,
+) -> Result<ProxyHeader, HeadError> {
+    match is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
+        true => http::read_proxy_header(socket, due),
+        false => Ok(ProxyHeader::Absent),
+    }
+}
+
+/// Finds the address of the client: the peer's, unless a trusted proxy names another.
+fn client_of(
+    peer: SocketAddr,
+    header: &ProxyHeader,
+    request: &Request,
+    config: &Config,
+) -> Result<ClientAddress, Response> {
+    warn_of_proxy(peer, request, config);
+    let hop = match header {
+        ProxyHeader::Absent => peer.ip().to_canonical(),
+        ProxyHeader::Client(address) => *address,
+        // The fields may be the client's own, whom this proxy does not know.
+        ProxyHeader::Itself => {
+            return Ok(ClientAddress::new(peer.ip().to_canonical(), peer));
+        }
+    };
+    let address = client_behind(
+        hop,
+        &config.trusted_proxies,
+        request.header_values("x-forwarded-for"),
+        request.header_values("forwarded"),
+    );
+    address
+        .map(|address| ClientAddress::new(address, peer))
+        .map_err(|Disagreement| {
+            Response::new(
+                400,
+                "X-Forwarded-For and Forwarded name different clients; the proxy has to set or delete both",
+            )
+        })
+}
+
+/// Warns, once, of a proxy that the operator may have forgotten to declare.
+fn warn_of_proxy(peer: SocketAddr, request: &Request, config: &Config) {
+    static WARNED: Once = Once::new();
+    let names_client = ["x-forwarded-for", "forwarded"]
+        .iter()
+        .any(|name| request.header(name).is_some());
+    if names_client && !is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
+        WARNED.call_once(|| {
+            warn!("{peer} says for whom it comes, but is no --trusted-proxy: it is taken for one client");
+        });
+    }
 }
 
 fn wrong_method(allowed: &str) -> Response {
@@ -167,7 +263,7 @@ fn chat(
     connections: &Arc<Connections>,
     stream: &Arc<Stream>,
     id: ConnectionId,
-    peer: SocketAddr,
+    client: ClientAddress,
     request: ChatRequest,
     read_already: Vec<u8>,
 ) {
@@ -198,7 +294,7 @@ fn chat(
     );
     let outbox = Arc::clone(pumps.outbox());
     connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
-    info!("{user:?} connected from {peer} as connection {id}");
+    info!("{user:?} connected from {client} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
         id,
@@ -221,7 +317,7 @@ fn chat(
     }
     drop(session);
     let why = pumps.finish(&ended);
-    info!("{user:?} disconnected, connection {id} from {peer}: {why}");
+    info!("{user:?} disconnected, connection {id} from {client}: {why}");
 }
 
 /// The read pump: takes one message at a time off the socket, and hands it to the session. It runs on

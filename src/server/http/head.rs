@@ -36,6 +36,8 @@ pub enum HeadError {
     TooLarge(usize),
     /// The head is not proper HTTP/1.1.
     NotHttp(String),
+    /// A trusted proxy sent a PROXY header that is malformed. Its operator acts next.
+    BadProxyHeader,
 }
 
 impl fmt::Display for HeadError {
@@ -47,6 +49,9 @@ impl fmt::Display for HeadError {
                 f,
                 "the request's head is over {most} bytes or {MAX_HEADERS} fields"
             ),
+            Self::BadProxyHeader => {
+                f.write_str("the PROXY header is neither of version 1 nor of version 2")
+            }
             Self::NotHttp(why) => write!(f, "this is not an HTTP/1.1 request: {why}"),
         }
     }
@@ -59,7 +64,7 @@ impl HeadError {
             Self::Gone => return None,
             Self::Late => 408,
             Self::TooLarge(_) => 431,
-            Self::NotHttp(_) => 400,
+            Self::NotHttp(_) | Self::BadProxyHeader => 400,
         };
         Some(Response::new(status, self.to_string()))
     }

@@ -1,14 +1,16 @@
 //! HTTP: one request and one response for each connection.
 //!
-//! [`head`] reads the request, [`Request::route`] finds its route, and [`Response`] is written back. The
+//! [`proxy_header`] reads what a proxy says first, [`head`] reads the request, [`Request::route`] finds its route, and [`Response`] is written back. The
 //! server does not use tungstenite's own accept, since that sends no response to a bad request.
 
 mod head;
+mod proxy_header;
 mod response;
 
 use percent_encoding::percent_decode_str;
 
 pub use self::head::{BodyError, HeadError, read_body, read_request};
+pub use self::proxy_header::{ProxyHeader, read_proxy_header};
 pub use self::response::Response;
 use crate::server::page::{self, Asset};
 

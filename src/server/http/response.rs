@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::server::page::{self, Asset};
 
@@ -73,6 +74,12 @@ impl Response {
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Says when the client may come again, in whole seconds (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        self.with("Retry-After", format!("{}", wait.as_secs_f64().ceil()))
     }
 
     /// Makes it the response to a HEAD request (RFC 9110 §9.3.2).

@@ -224,7 +224,8 @@ export class Chat {
     this.outgoing.disconnected();
   }
 
-  #askAgainSoon() {
+  /** Asks again after a while, and not before `least` milliseconds have passed. */
+  #askAgainSoon(least = 0) {
     this.#askAgain ??= setTimeout(() => {
       this.#askAgain = null;
       for (const room of this.rooms.values()) {
@@ -232,7 +233,7 @@ export class Chat {
         this.#sendNext(room);
       }
       this.#changed();
-    }, ASK_AGAIN * (0.5 + Math.random() / 2));
+    }, Math.max(least, ASK_AGAIN * (0.5 + Math.random() / 2)));
   }
 
   /** The request that this event answers; nothing if it no longer matters. */
@@ -356,11 +357,11 @@ export class Chat {
     }
   }
 
-  #notSent({ ref, code, message, retry }) {
+  #notSent({ ref, code, message, retry, retry_after_ms }) {
     const line = this.outgoing.find(ref);
     if (!line) return;
     if (retry && this.outgoing.again(line, code)) {
-      this.#askAgainSoon();
+      this.#askAgainSoon(retry_after_ms);
       return;
     }
     this.outgoing.fail(line, sentence(message));
@@ -368,7 +369,7 @@ export class Chat {
   }
 
   /** A request other than a send failed. Shows the error in the room that it concerns. */
-  #refused({ room: name, message, retry }) {
+  #refused({ room: name, message, retry, retry_after_ms }) {
     const asked = this.#answered((one) => name === undefined || one.room.name === name);
     if (!asked) return;
     const { type, room } = asked;
@@ -376,7 +377,7 @@ export class Chat {
     if (type !== "join") return;
     room.state = retry ? "outside" : "refused";
     room.why = sentence(message);
-    if (retry) this.#askAgainSoon();
+    if (retry) this.#askAgainSoon(retry_after_ms);
   }
 }
 

@@ -13,7 +13,7 @@ mod rate_limiter;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
 
@@ -72,7 +72,9 @@ impl Session {
         grant: Arc<Grant>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        let limiter = RateLimiter::new(state.buckets.bucket(&user, Instant::now()));
+        let now = Instant::now();
+        let sends = state.buckets.bucket(&user, now);
+        let limiter = RateLimiter::new(sends, state.command_buckets.bucket(&user, now));
         Self {
             state,
             connection,
@@ -89,7 +91,7 @@ impl Session {
 
     /// Joins the one room of the text encoding, or closes the connection.
     pub fn join_text_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
-        if !self.waits_for_rate() {
+        if !self.waits_for(RateLimiter::take_command) {
             return;
         }
         let room = self.text_room.clone();
@@ -106,9 +108,19 @@ impl Session {
             Encoding::Text => text::parse(message, &self.text_room),
             Encoding::Json => json::parse(message),
         };
-        // Without a token, a send is refused and a typing notice is dropped. Any other request waits.
-        let waits = !matches!(parsed, Ok(Command::Send { .. } | Command::Typing { .. }));
-        if waits && !self.waits_for_rate() {
+        let waits = match &parsed {
+            // Without a token, these are refused, and a typing notice is dropped.
+            Ok(
+                Command::Send { .. }
+                | Command::Join { .. }
+                | Command::History { .. }
+                | Command::Members { .. }
+                | Command::Typing { .. },
+            ) => false,
+            // There are no more leaves than joins.
+            Ok(Command::Leave { .. } | Command::Renew { .. } | Command::Help) | Err(_) => true,
+        };
+        if waits && !self.waits_for(RateLimiter::take) {
             return;
         }
         if self.ends_with_token() {
@@ -131,8 +143,8 @@ impl Session {
 
     /// Waits for a token. It waits on the reader thread, so the client is not read meanwhile. Returns
     /// false if the outbox ended first: the client is gone, or the instance is being torn down.
-    fn waits_for_rate(&mut self) -> bool {
-        while let Err(wait) = self.limiter.take(Instant::now()) {
+    fn waits_for(&mut self, take: fn(&mut RateLimiter, Instant) -> Result<(), Duration>) -> bool {
+        while let Err(wait) = take(&mut self.limiter, Instant::now()) {
             if !self.outbox.stays_open_for(wait) {
                 return false;
             }
@@ -158,6 +170,9 @@ impl Session {
                 since,
                 history,
             } => {
+                if !self.may_ask(&format!("cannot join {room}"), &room) {
+                    return;
+                }
                 if let Err(error) = self.join(room.clone(), since, history) {
                     self.fail(&format!("cannot join {room}"), &room, &error);
                 }
@@ -174,12 +189,12 @@ impl Session {
                 reference,
             } => self.send(room, text, reference),
             Command::History { room, page, limit } => {
-                if self.is_in(&room) {
+                if self.may_ask("cannot read the history", &room) && self.is_in(&room) {
                     self.history(&room, page, limit.unwrap_or(PAGE_DEFAULT));
                 }
             }
             Command::Members { room } => {
-                if self.is_in(&room) {
+                if self.may_ask("cannot tell who is here", &room) && self.is_in(&room) {
                     match self.state.backplane.members(&room) {
                         Ok(members) => self.answer(&Event::Members { room, members }),
                         Err(error) => self.fail("cannot tell who is here", &room, &error),
@@ -218,7 +233,36 @@ impl Session {
             reference,
             room,
             retry: code == ErrorCode::Closing,
+            retry_after_ms: None,
         });
+    }
+
+    /// Whether a command that costs others may be done now. If not, the answer says so. `what` begins it.
+    fn may_ask(&mut self, what: &str, room: &RoomName) -> bool {
+        let decision = self.limiter.command(Instant::now());
+        let rate = self.state.config.command_rate();
+        self.obeys(decision, |wait| {
+            too_fast(what, rate, wait, room.clone(), None)
+        })
+    }
+
+    /// Does what the rate limiter has decided. Returns whether the request is allowed.
+    fn obeys(&self, decision: Decision, refusal: impl FnOnce(Duration) -> Event) -> bool {
+        match decision {
+            Decision::Allow => true,
+            Decision::Refuse(wait) => {
+                self.answer(&refusal(wait));
+                // The client is not read meanwhile; see `rate_limiter`.
+                thread::sleep(PAUSE);
+                false
+            }
+            Decision::Close => {
+                metrics::TOO_FAST.count();
+                self.settle();
+                self.outbox.close(code::POLICY, "too fast for too long");
+                false
+            }
+        }
     }
 
     /// Whether the user is in this room. If not, the answer says so.
@@ -237,20 +281,11 @@ impl Session {
 
     /// Publishes a message. Its receipt goes into the outbox once the backplane has answered.
     fn send(&mut self, room: RoomName, text: String, reference: Option<Ref>) {
-        match self.limiter.send(Instant::now()) {
-            Decision::Allow => {}
-            Decision::Refuse(wait) => {
-                let rate = self.state.config.send_rate;
-                self.answer(&too_fast(rate, wait, room, reference));
-                // The client is not read meanwhile; see `rate_limiter`.
-                thread::sleep(PAUSE);
-                return;
-            }
-            Decision::Close => {
-                metrics::TOO_FAST.count();
-                self.settle();
-                return self.outbox.close(code::POLICY, "too fast for too long");
-            }
+        let decision = self.limiter.send(Instant::now());
+        let rate = self.state.config.send_rate;
+        let refusal = |wait| too_fast("not sent", rate, wait, room.clone(), reference.clone());
+        if !self.obeys(decision, refusal) {
+            return;
         }
         if let Some((code, why)) = self.reason_not_to_send(&room, &text) {
             return self.refuse(code, format!("not sent: {why}"), Some(room), reference);
@@ -378,8 +413,10 @@ fn not_joined(room: &RoomName) -> String {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let buckets = &self.state.buckets;
-        buckets.keep(&self.user, self.limiter.bucket(), Instant::now());
+        let (sends, commands) = self.limiter.buckets();
+        let now = Instant::now();
+        self.state.buckets.keep(&self.user, sends, now);
+        self.state.command_buckets.keep(&self.user, commands, now);
         for (room, mut membership) in std::mem::take(&mut self.rooms) {
             membership.departure = self.departure;
             drop(membership);
