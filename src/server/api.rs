@@ -231,7 +231,7 @@ fn authorize_for(
     user: Option<&UserName>,
     room: &RoomName,
 ) -> Result<Option<UserName>, Response> {
-    let authorized = authorize(request, user, Some(room), &state.config);
+    let authorized = authorize(request, user, Some(room), state);
     Ok(authorized.map_err(|denied| deny(&denied))?.user)
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::token::Secret;
+use super::token::TokenOptions;
 use crate::backplane::{RedisAddress, Retention};
 
 /// The options of one server.
@@ -53,8 +53,8 @@ pub struct Config {
     pub send_rate: u32,
     /// The number of messages and other requests that a connection may send at once.
     pub send_burst: u32,
-    /// The secret that signs tokens. With it, every user needs a token.
-    pub token_secret: Option<Secret>,
+    /// Which tokens let users in; by default everybody comes in without.
+    pub tokens: TokenOptions,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
     /// The limits for stored messages, and the expiry of users.
@@ -161,6 +161,8 @@ pub enum ConfigError {
     OutboxSmallerThanMessage,
     /// The messages cannot be in a folder and in Redis.
     DataBesideRedis,
+    /// An issuer or an audience is demanded, and no token.
+    NoTokens,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -177,6 +179,10 @@ impl fmt::Display for ConfigError {
             ),
             Self::DataBesideRedis => f.write_str(
                 "--data is for one instance alone; with --redis the messages are in Redis",
+            ),
+            Self::NoTokens => f.write_str(
+                "--token-issuer and --token-audience need --token-secret or --token-key; \
+                 without those, users have no tokens",
             ),
             Self::Redis(why) => f.write_str(why),
         }
@@ -207,6 +213,10 @@ impl Config {
         }
         if self.data.is_some() && !self.redis.is_empty() {
             return Err(ConfigError::DataBesideRedis);
+        }
+        let tokens = &self.tokens;
+        if !tokens.demand_tokens() && (tokens.issuer.is_some() || tokens.audience.is_some()) {
+            return Err(ConfigError::NoTokens);
         }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
@@ -240,7 +250,7 @@ impl Default for Config {
             max_per_address: None,
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
-            token_secret: None,
+            tokens: TokenOptions::default(),
             allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),

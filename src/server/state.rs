@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::Config;
 use super::rate::UserBuckets;
+use super::token::Verifier;
 use crate::backplane::Backplane;
 use crate::hub::Hub;
 
@@ -12,6 +13,8 @@ use crate::hub::Hub;
 pub struct State {
     /// The options.
     pub config: Config,
+    /// The judge of tokens; `None` if users need none.
+    pub verifier: Option<Verifier>,
     /// The rooms of this instance.
     pub hub: Arc<Hub>,
     /// The logs and the presence that all instances share.
@@ -26,11 +29,20 @@ impl State {
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         Self {
             buckets: UserBuckets::new(config.send_rate, config.send_burst),
+            verifier: Verifier::new(&config.tokens),
             config,
             hub,
             backplane,
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// Reads the files of `--token-key` again. If one is bad, the keys stay as they are, and the error is a sentence
+    /// for the operator.
+    pub fn read_keys_again(&self) -> Result<(), String> {
+        self.verifier
+            .as_ref()
+            .map_or(Ok(()), Verifier::read_keys_again)
     }
 
     /// Begins the teardown: from now on the instance takes no connection and no message.

@@ -61,7 +61,7 @@ fn serve(
         }
     };
     let response = match request.route() {
-        Route::Chat { user } => match chat_request(&request, user, config) {
+        Route::Chat { user } => match chat_request(&request, user, &connections.state) {
             Ok(chat) => {
                 let rest = request.into_rest();
                 return self::chat(connections, socket, id, peer, chat, rest);

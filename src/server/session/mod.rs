@@ -30,7 +30,6 @@ use crate::server::answers::{failed, receipt, too_fast};
 use crate::server::grant::Grant;
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
-use crate::server::token::Claims;
 use crate::websocket::code;
 
 /// The first event on a user's connection.
@@ -307,10 +306,10 @@ impl Session {
             metrics::UNAUTHORIZED.count();
             self.refuse(code, why.to_owned(), None, None);
         };
-        let Some(secret) = &self.state.config.token_secret else {
+        let Some(verifier) = &self.state.verifier else {
             return refuse(ErrorCode::BadRequest, "this server needs no token");
         };
-        let claims = match Claims::verify(token, secret) {
+        let claims = match verifier.verify(token) {
             Ok(claims) => claims,
             Err(why) => {
                 info!("{:?} has no fresh token: {why}", self.user);

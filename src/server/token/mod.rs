@@ -1,51 +1,28 @@
 //! Tokens, which say under which name a user may connect, and to which rooms.
 //!
-//! A token is a JSON Web Token (RFC 7519), signed with HS256. There is one algorithm and one secret, so an
-//! attacker cannot choose a weaker one. RustCrypto computes the MAC and compares it in constant time.
+//! A token is a JSON Web Token (RFC 7519). It is signed with HS256 and this server's secret ([`Secret`]), or by
+//! another issuer whose public keys are in a file ([`KeyFile`]). Each key has one algorithm, so an attacker cannot
+//! choose a weaker one. The `ring` crate computes the MACs and verifies the signatures.
+
+pub mod secret;
+pub mod key;
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
-use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use sha2::Sha256;
 
+pub use self::key::KeyFile;
+pub use self::secret::Secret;
 use crate::message::{RoomName, UserName};
+use crate::threads::lock;
 
-/// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
-pub const MIN_SECRET: usize = 32;
-
-/// The largest token. A token that the secret signed is smaller.
-const MAX_TOKEN: usize = 4096;
-
-/// The secret that signs tokens. Its debug output hides it.
-#[derive(Clone)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// A secret of at least [`MIN_SECRET`] bytes.
-    pub fn new(secret: &str) -> Result<Self, String> {
-        if secret.len() < MIN_SECRET {
-            return Err(format!("a secret has at least {MIN_SECRET} bytes"));
-        }
-        Ok(Self(secret.as_bytes().to_vec()))
-    }
-
-    fn mac(&self, signed: &str) -> Hmac<Sha256> {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
-        mac.update(signed.as_bytes());
-        mac
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(hidden)")
-    }
-}
+/// The largest token, in bytes: as large as `--max-head` lets the head of a request become. Other issuers put all
+/// roles of a user into one. A token that comes in a `renew` has no other limit.
+const MAX_TOKEN: usize = 64 << 10;
 
 /// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +42,31 @@ pub struct Claims {
     /// The rooms that the user may join; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rooms: Option<Vec<RoomName>>,
+    /// The issuer of the token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub iss: Option<String>,
+    /// The services that the token is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub aud: Option<Audience>,
+}
+
+/// The services that a token is for: a name, or a list of names (RFC 7519 §4.1.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Audience {
+    /// A single one.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::One(one) => one == name,
+            Self::Several(names) => names.iter().any(|one| one == name),
+        }
+    }
 }
 
 /// A time in seconds, perhaps with a fraction (RFC 7519 §2), rounded up.
@@ -78,7 +80,9 @@ fn numeric_date<'de, D: Deserializer<'de>, T: From<u64>>(json: D) -> Result<T, D
 pub enum TokenError {
     /// The text is not a token.
     Malformed,
-    /// The token is signed with another algorithm or another secret.
+    /// No key is known for the token's algorithm and `kid`.
+    NoKey,
+    /// No key that may have signed the token did.
     Forged,
     /// The header demands an extension, and the server knows none.
     Critical,
@@ -86,16 +90,23 @@ pub enum TokenError {
     NotYet,
     /// The token has expired.
     Expired,
+    /// The token is another issuer's.
+    Issuer,
+    /// The token is for other services.
+    Audience,
 }
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "the token is malformed",
+            Self::NoKey => "no key is known for the token's algorithm and kid",
             Self::Forged => "the token's signature is wrong",
             Self::Critical => "the token's header has critical parameters, and none is known here",
             Self::NotYet => "the token is not valid yet",
             Self::Expired => "the token has expired",
+            Self::Issuer => "the token is not of the issuer in --token-issuer",
+            Self::Audience => "the token is not for the audience in --token-audience",
         })
     }
 }
@@ -103,13 +114,15 @@ impl fmt::Display for TokenError {
 impl std::error::Error for TokenError {}
 
 impl Claims {
-    /// The claims for `user`, valid from now on for `life`.
+    /// The claims for `user`, valid from now on for `life`, and without any condition.
     pub fn new(user: UserName, life: Duration, rooms: Option<Vec<RoomName>>) -> Self {
         Self {
             sub: user,
             exp: now().saturating_add(life.as_secs()),
             nbf: None,
             rooms,
+            iss: None,
+            aud: None,
         }
     }
 
@@ -119,16 +132,71 @@ impl Claims {
         let header = part(r#"{"alg":"HS256","typ":"JWT"}"#.to_owned());
         let claims = serde_json::to_string(self).expect("claims are plain values");
         let signed = format!("{header}.{}", part(claims));
-        let signature = secret.mac(&signed).finalize().into_bytes();
-        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+        let signature = BASE64URL_NOPAD.encode(secret.sign(&signed).as_ref());
+        format!("{signed}.{signature}")
     }
 
-    /// The claims of `token`, if it is signed with `secret` and valid now.
-    pub fn verify(token: &str, secret: &Secret) -> Result<Self, TokenError> {
-        Self::verify_at(token, secret, now())
+    /// Whether the token allows this room.
+    pub fn allows(&self, room: &RoomName) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+    }
+}
+
+/// The options about tokens. With a secret or with keys, every user needs a token.
+#[derive(Debug, Clone, Default)]
+pub struct TokenOptions {
+    /// The secret of tokens that are signed with HS256; without one there are none.
+    pub secret: Option<Secret>,
+    /// The files with the public keys of issuers.
+    pub keys: Vec<KeyFile>,
+    /// The `iss` that every token must have.
+    pub issuer: Option<String>,
+    /// The name that the `aud` of every token must contain.
+    pub audience: Option<String>,
+}
+
+impl TokenOptions {
+    /// Whether every user needs a token.
+    pub fn demand_tokens(&self) -> bool {
+        self.secret.is_some() || !self.keys.is_empty()
+    }
+}
+
+/// Verifies tokens. Its keys can be read again while it does.
+#[derive(Debug)]
+pub struct Verifier {
+    secret: Option<Secret>,
+    keys: Mutex<Arc<[KeyFile]>>,
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+impl Verifier {
+    /// The verifier that these options ask for; `None` if users need no token.
+    pub fn new(options: &TokenOptions) -> Option<Self> {
+        options.demand_tokens().then(|| Self {
+            secret: options.secret.clone(),
+            keys: Mutex::new(options.keys.clone().into()),
+            issuer: options.issuer.clone(),
+            audience: options.audience.clone(),
+        })
     }
 
-    fn verify_at(token: &str, secret: &Secret, now: u64) -> Result<Self, TokenError> {
+    /// Reads the files of public keys again. If one is bad, all keys stay as they are, and the error is a sentence for
+    /// the operator. A connection that is open keeps its grant, also if the key of its token is gone.
+    pub fn read_keys_again(&self) -> Result<(), String> {
+        let files = Arc::clone(&lock(&self.keys));
+        let read: Result<_, _> = files.iter().map(KeyFile::read_again).collect();
+        *lock(&self.keys) = read?;
+        Ok(())
+    }
+
+    /// The claims of `token`, if a key signed it and it is valid here and now.
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        self.verify_at(token, now())
+    }
+
+    fn verify_at(&self, token: &str, now: u64) -> Result<Claims, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Malformed);
         }
@@ -141,19 +209,13 @@ impl Claims {
         };
         let header: Map<String, Value> =
             serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
-        if header.get("alg").and_then(Value::as_str) != Some("HS256") {
-            return Err(TokenError::Forged);
-        }
         // RFC 7515 §4.1.11.
         if header.contains_key("crit") {
             return Err(TokenError::Critical);
         }
-        // Compared in constant time, and before the claims are parsed.
-        secret
-            .mac(signed)
-            .verify_slice(&decode(signature)?)
-            .map_err(|_| TokenError::Forged)?;
-        let claims: Self =
+        // Before the claims are parsed.
+        self.check_signature(&header, signed, &decode(signature)?)?;
+        let claims: Claims =
             serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
         if claims.exp <= now {
             return Err(TokenError::Expired);
@@ -161,12 +223,43 @@ impl Claims {
         if claims.nbf.is_some_and(|begin| now < begin) {
             return Err(TokenError::NotYet);
         }
+        if self.issuer.is_some() && claims.iss != self.issuer {
+            return Err(TokenError::Issuer);
+        }
+        let is_for = |name: &String| claims.aud.as_ref().is_some_and(|aud| aud.contains(name));
+        if !self.audience.as_ref().is_none_or(is_for) {
+            return Err(TokenError::Audience);
+        }
         Ok(claims)
     }
 
-    /// Whether the token allows this room.
-    pub fn allows(&self, room: &RoomName) -> bool {
-        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+    /// Whether a key signed the token. HS256 is for the secret alone, so nobody can sign with a public key as if it
+    /// were a secret.
+    fn check_signature(
+        &self,
+        header: &Map<String, Value>,
+        signed: &str,
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
+        let text = |name| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(TokenError::Malformed),
+        };
+        let (algorithm, kid) = (text("alg")?.unwrap_or_default(), text("kid")?);
+        let forged_unless = |is_signed| match is_signed {
+            true => Ok(()),
+            false => Err(TokenError::Forged),
+        };
+        if algorithm == "HS256" {
+            let secret = self.secret.as_ref().ok_or(TokenError::NoKey)?;
+            return forged_unless(secret.verifies(signed, signature));
+        }
+        let files = Arc::clone(&lock(&self.keys));
+        let keys = files.iter().flat_map(KeyFile::keys);
+        let mut keys = keys.filter(|key| key.fits(algorithm, kid)).peekable();
+        keys.peek().ok_or(TokenError::NoKey)?;
+        forged_unless(keys.any(|key| key.verifies(signed, signature)))
     }
 }
 
@@ -184,6 +277,15 @@ mod tests {
         Secret::new(&"s".repeat(32)).expect("it is long enough")
     }
 
+    /// A verifier with this secret and no key.
+    fn by(secret: Secret) -> Verifier {
+        let options = TokenOptions {
+            secret: Some(secret),
+            ..TokenOptions::default()
+        };
+        Verifier::new(&options).expect("it has a secret")
+    }
+
     fn claims() -> Claims {
         let rooms = vec![RoomName::lobby()];
         Claims::new(
@@ -197,14 +299,14 @@ mod tests {
     fn signed(header: &str, claims: &str) -> String {
         let part = |json: &str| BASE64URL_NOPAD.encode(json.as_bytes());
         let signed = format!("{}.{}", part(header), part(claims));
-        let signature = secret().mac(&signed).finalize().into_bytes();
-        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+        let signature = BASE64URL_NOPAD.encode(secret().sign(&signed).as_ref());
+        format!("{signed}.{signature}")
     }
 
     #[test]
     fn signed_claims_are_verified() {
         let token = claims().sign(&secret());
-        let found = Claims::verify(&token, &secret()).expect("it is valid");
+        let found = by(secret()).verify(&token).expect("it is valid");
         assert_eq!(found, claims());
         assert!(found.allows(&RoomName::lobby()));
         assert!(!found.allows(&"ops".parse().expect("a name")));
@@ -217,9 +319,9 @@ mod tests {
                      eyJzdWIiOiJhbGljZSIsImV4cCI6NDEwMjQ0NDgwMH0.\
                      SIGNATURE";
         let signed = token.rsplit_once('.').expect("three parts").0;
-        let signature = secret().mac(signed).finalize().into_bytes();
-        let token = format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature));
-        let found = Claims::verify(&token, &secret()).expect("it is valid");
+        let signature = BASE64URL_NOPAD.encode(secret().sign(signed).as_ref());
+        let token = format!("{signed}.{signature}");
+        let found = by(secret()).verify(&token).expect("it is valid");
         assert_eq!(found.exp, 4_102_444_800);
         assert_eq!(found.rooms, None);
     }
@@ -228,20 +330,17 @@ mod tests {
     fn a_changed_token_is_not_valid() {
         let good = claims().sign(&secret());
         let other = Secret::new(&"t".repeat(32)).expect("it is long enough");
-        assert_eq!(Claims::verify(&good, &other), Err(TokenError::Forged));
+        assert_eq!(by(other).verify(&good), Err(TokenError::Forged));
         let exp = claims().exp;
-        assert_eq!(
-            Claims::verify_at(&good, &secret(), exp),
-            Err(TokenError::Expired)
-        );
+        assert_eq!(by(secret()).verify_at(&good, exp), Err(TokenError::Expired));
         for at in 0..good.len() {
             let mut bytes = good.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).expect("text");
-            assert!(Claims::verify(&changed, &secret()).is_err(), "{changed}");
+            assert!(by(secret()).verify(&changed).is_err(), "{changed}");
         }
         for bad in ["", ".", "..", "a.b", "a.b.c.d", &"x".repeat(5000)] {
-            assert_eq!(Claims::verify(bad, &secret()), Err(TokenError::Malformed));
+            assert_eq!(by(secret()).verify(bad), Err(TokenError::Malformed));
         }
     }
 
@@ -254,9 +353,9 @@ mod tests {
             r#"{"alg":"hs256"}"#,
         ] {
             let token = signed(header, claims);
-            assert_eq!(Claims::verify(&token, &secret()), Err(TokenError::Forged));
+            assert_eq!(by(secret()).verify(&token), Err(TokenError::NoKey));
             let unsigned = token.rsplit_once('.').expect("three parts").0;
-            assert!(Claims::verify(&format!("{unsigned}."), &secret()).is_err());
+            assert!(by(secret()).verify(&format!("{unsigned}.")).is_err());
         }
     }
 
@@ -265,7 +364,7 @@ mod tests {
         let header = r#"{"alg":"HS256"}"#;
         let at = |claims: &str, now: u64| {
             let token = signed(header, &format!(r#"{{"sub":"alice",{claims}}}"#));
-            Claims::verify_at(&token, &secret(), now).map(|_| ())
+            by(secret()).verify_at(&token, now).map(|_| ())
         };
         assert_eq!(at(r#""exp":10.5"#, 10), Ok(()));
         assert_eq!(at(r#""exp":10.5"#, 11), Err(TokenError::Expired));
@@ -283,14 +382,8 @@ mod tests {
         for crit in [r#"["exp"]"#, r#"["b64"]"#, "[]", "null"] {
             let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":true}}"#);
             let token = signed(&header, r#"{"sub":"alice","exp":4102444800}"#);
-            let found = Claims::verify(&token, &secret());
+            let found = by(secret()).verify(&token);
             assert_eq!(found, Err(TokenError::Critical), "{crit}");
         }
-    }
-
-    #[test]
-    fn a_short_secret_is_refused_and_no_secret_is_shown() {
-        assert!(Secret::new("short").is_err());
-        assert_eq!(format!("{:?}", secret()), "Secret(hidden)");
     }
 }

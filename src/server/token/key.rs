@@ -1,0 +1,261 @@
+//! Public keys, which verify the tokens of other issuers, and the files that hold them: PEM (RFC 7468 §13) or a
+//! JSON Web Key Set (RFC 7517 §5).
+//!
+//! A key has one algorithm. A token's header names an algorithm as well, but it only decides which keys are tried.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+    UnparsedPublicKey,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The sizes of an RSA modulus, in bits (RFC 7518 §3.3).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+const NOT_USABLE: &str =
+    "a key in it is none of RSA with 2048 to 8192 bits, EC on P-256, and Ed25519";
+const PRIVATE: &str = "it holds a private key, which belongs to the issuer alone; \
+                       openssl pkey -in FILE -pubout makes the public one";
+
+/// A file with public keys, and what was in it when it was read.
+#[derive(Debug, Clone)]
+pub struct KeyFile {
+    path: PathBuf,
+    keys: Vec<PublicKey>,
+}
+
+impl KeyFile {
+    /// Reads the file. The error is a sentence for the operator.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, String> {
+        let path = path.as_ref();
+        let in_file = |why: String| format!("{}: {why}", path.display());
+        let text = fs::read_to_string(path)
+            .map_err(|error| in_file(format!("it cannot be read: {error}")))?;
+        let keys = match text.trim_start().starts_with('{') {
+            true => of_jwks(&text),
+            false => of_pem(&text),
+        };
+        let keys = keys.map_err(in_file)?;
+        if keys.is_empty() {
+            return Err(in_file(
+                "no key in it can verify tokens; it should be PEM with a PUBLIC KEY, or a JWKS"
+                    .to_owned(),
+            ));
+        }
+        let path = path.to_owned();
+        Ok(Self { path, keys })
+    }
+
+    /// Reads the same file again.
+    pub(super) fn read_again(&self) -> Result<Self, String> {
+        Self::read(&self.path)
+    }
+
+    /// The keys, at least one.
+    pub(super) fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+}
+
+/// A key that verifies signatures of one algorithm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PublicKey {
+    /// The name that the issuer gave it. A key of a PEM file has none.
+    kid: Option<String>,
+    material: Material,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Material {
+    /// Big-endian numbers without leading zeros.
+    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    /// An uncompressed point (SEC 1 §2.3.3).
+    P256(Vec<u8>),
+    /// 32 bytes (RFC 8032 §5.1.5).
+    Ed25519(Vec<u8>),
+}
+
+impl PublicKey {
+    /// Whether a token with this header may be signed by this key. A key without a `kid` may have signed any, and a
+    /// token without one may come from any.
+    pub(super) fn fits(&self, algorithm: &str, kid: Option<&str>) -> bool {
+        let is_named = match (&self.kid, kid) {
+            (Some(own), Some(kid)) => own == kid,
+            (None, _) | (_, None) => true,
+        };
+        is_named && self.material.is_for(algorithm)
+    }
+
+    /// Whether this key signed a token's first two parts.
+    pub(super) fn verifies(&self, signed: &str, signature: &[u8]) -> bool {
+        let signed = signed.as_bytes();
+        let outcome = match &self.material {
+            Material::Rsa { modulus, exponent } => RsaPublicKeyComponents {
+                n: modulus,
+                e: exponent,
+            }
+            .verify(&RSA_PKCS1_2048_8192_SHA256, signed, signature),
+            Material::P256(point) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed, signature)
+            }
+            Material::Ed25519(key) => {
+                UnparsedPublicKey::new(&ED25519, key).verify(signed, signature)
+            }
+        };
+        outcome.is_ok()
+    }
+}
+
+impl Material {
+    fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        let [modulus, exponent] = [modulus, exponent].map(|number| {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            number[zeros..].to_vec()
+        });
+        let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
+        (RSA_BITS.contains(&bits) && !exponent.is_empty())
+            .then_some(Self::Rsa { modulus, exponent })
+    }
+
+    fn p256(point: &[u8]) -> Option<Self> {
+        (point.len() == 65 && point[0] == 4).then(|| Self::P256(point.to_vec()))
+    }
+
+    fn ed25519(key: &[u8]) -> Option<Self> {
+        (key.len() == 32).then(|| Self::Ed25519(key.to_vec()))
+    }
+
+    /// Whether a signature of this algorithm is this key's (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).
+    fn is_for(&self, algorithm: &str) -> bool {
+        match self {
+            Self::Rsa { .. } => algorithm == "RS256",
+            Self::P256(_) => algorithm == "ES256",
+            Self::Ed25519(_) => matches!(algorithm, "EdDSA" | "Ed25519"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
+}
+
+/// The keys of a set that verify tokens. A set may hold others, and new kinds (RFC 7517 §5): they are skipped.
+fn of_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
+    let set: KeySet =
+        serde_json::from_str(text).map_err(|error| format!("it is no JWKS: {error}"))?;
+    if set.keys.iter().any(|key| key.get("d").is_some()) {
+        return Err(PRIVATE.to_owned());
+    }
+    Ok(set.keys.iter().filter_map(of_jwk).collect())
+}
+
+fn of_jwk(jwk: &Value) -> Option<PublicKey> {
+    let text = |name| jwk.get(name)?.as_str();
+    let bytes = |name| BASE64URL_NOPAD.decode(text(name)?.as_bytes()).ok();
+    let material = match (text("kty")?, text("crv")) {
+        ("RSA", _) => Material::rsa(&bytes("n")?, &bytes("e")?),
+        ("EC", Some("P-256")) => {
+            let (x, y) = (bytes("x")?, bytes("y")?);
+            let is_full = x.len() == 32 && y.len() == 32;
+            is_full.then(|| Material::P256([&[4], &x[..], &y].concat()))
+        }
+        ("OKP", Some("Ed25519")) => Material::ed25519(&bytes("x")?),
+        _ => None,
+    }?;
+    let verifies = |name: &str| match (name, jwk.get(name)) {
+        (_, None) => true,
+        ("use", Some(purpose)) => purpose == "sig",
+        ("key_ops", Some(Value::Array(all))) => all.iter().any(|one| one == "verify"),
+        ("alg", Some(Value::String(algorithm))) => material.is_for(algorithm),
+        (_, Some(_)) => false,
+    };
+    ["use", "key_ops", "alg"]
+        .into_iter()
+        .all(verifies)
+        .then(|| PublicKey {
+            kid: text("kid").map(str::to_owned),
+            material,
+        })
+}
+
+/// The keys of each block of a PEM file. A block of another kind is an error: somebody took the wrong file.
+fn of_pem(text: &str) -> Result<Vec<PublicKey>, String> {
+    let blocks = text.split("-----BEGIN ").skip(1);
+    blocks.map(of_block).collect()
+}
+
+fn of_block(block: &str) -> Result<PublicKey, String> {
+    let (label, rest) = block.split_once("-----").unwrap_or((block, ""));
+    if label.ends_with("PRIVATE KEY") {
+        return Err(PRIVATE.to_owned());
+    }
+    if label != "PUBLIC KEY" {
+        return Err(format!("it holds a {label:?} where a PUBLIC KEY belongs"));
+    }
+    let (base64, _) = rest
+        .split_once("-----END PUBLIC KEY-----")
+        .ok_or("a PUBLIC KEY in it has no end")?;
+    let base64: String = base64.split_ascii_whitespace().collect();
+    let material = BASE64.decode(base64.as_bytes()).ok();
+    let material = material.and_then(|der| of_spki(&der)).ok_or(NOT_USABLE)?;
+    Ok(PublicKey {
+        kid: None,
+        material,
+    })
+}
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const SEQUENCE: u8 = 0x30;
+/// rsaEncryption, and no parameters (RFC 3279 §2.3.1).
+const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+/// id-ecPublicKey on prime256v1 (RFC 5480 §2.1.1).
+const EC_P256: &[u8] =
+    b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+/// id-Ed25519 (RFC 8410 §3).
+const ID_ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
+
+/// The key of a SubjectPublicKeyInfo (RFC 5280 §4.1), if it is of a kind that is known here.
+fn of_spki(der: &[u8]) -> Option<Material> {
+    let (spki, _) = element(SEQUENCE, der)?;
+    let (kind, rest) = element(SEQUENCE, spki)?;
+    let (bits, _) = element(BIT_STRING, rest)?;
+    // The first byte counts the bits that are unused at the end.
+    let key = bits.strip_prefix(&[0])?;
+    match kind {
+        RSA => {
+            let (numbers, _) = element(SEQUENCE, key)?;
+            let (modulus, rest) = element(INTEGER, numbers)?;
+            let (exponent, _) = element(INTEGER, rest)?;
+            Material::rsa(modulus, exponent)
+        }
+        EC_P256 => Material::p256(key),
+        ID_ED25519 => Material::ed25519(key),
+        _ => None,
+    }
+}
+
+/// The value of the first DER element, which must have this tag, and what follows the element (X.690 §8.1). No key
+/// that is known here has 64 KiB.
+fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[found, short], rest) = der.split_first_chunk()?;
+    let (length, rest) = match short {
+        0..=0x7f => (short.into(), rest),
+        0x81 => rest
+            .split_first()
+            .map(|(&length, rest)| (length.into(), rest))?,
+        0x82 => rest
+            .split_first_chunk()
+            .map(|(&length, rest)| (u16::from_be_bytes(length).into(), rest))?,
+        _ => return None,
+    };
+    (found == tag)
+        .then(|| rest.split_at_checked(length))
+        .flatten()
+}
