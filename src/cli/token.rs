@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{RoomName, UserName};
-use crate::server::token::{Audience, Claims, Secret};
+use super::UserName;
+use crate::server::token::{Audience, Claims, RoomPattern, Secret};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -18,9 +18,9 @@ pub(super) struct TokenArgs {
     /// The time for which the token is valid
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     life: u64,
-    /// A room that the user may join; may be repeated. Without it, every room
+    /// A room that the user may join, or all that begin alike, as in `team-*`; may be repeated. Without it, every room
     #[arg(long = "room", value_name = "ROOM")]
-    rooms: Vec<RoomName>,
+    rooms: Vec<RoomPattern>,
     /// The server's --token-issuer
     #[arg(long, env = "HUBBUB_TOKEN_ISSUER", value_name = "ISSUER")]
     issuer: Option<String>,

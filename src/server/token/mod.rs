@@ -1,4 +1,4 @@
-//! Tokens, which say under which name a user may connect, and to which rooms.
+//! Tokens, which say under which name a user may connect, to which rooms, and what for.
 //!
 //! A token is a JSON Web Token (RFC 7519). It is signed with HS256 and this server's secret ([`Secret`]), or by
 //! another issuer whose public keys are in a file ([`KeyFile`]). Each key has one algorithm, so an attacker cannot
@@ -8,6 +8,7 @@ pub mod secret;
 pub mod key;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub use self::key::KeyFile;
 pub use self::secret::Secret;
-use crate::message::{RoomName, UserName};
+use crate::message::{NameError, RoomName, UserName};
 use crate::threads::lock;
 
 /// The largest token, in bytes: as large as `--max-head` lets the head of a request become. Other issuers put all
@@ -41,13 +42,37 @@ pub struct Claims {
     pub nbf: Option<u64>,
     /// The rooms that the user may join; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub rooms: Option<Vec<RoomName>>,
+    pub rooms: Option<Vec<RoomPattern>>,
     /// The issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub iss: Option<String>,
     /// The services that the token is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub aud: Option<Audience>,
+}
+
+/// The rooms of one entry of a token: one room by its name, or, if the entry ends in `*`, all rooms whose names begin
+/// with what is before. So `*` means all rooms, and a room whose own name ends in `*` cannot be allowed alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RoomPattern(RoomName);
+
+impl RoomPattern {
+    /// Whether this room is meant.
+    pub fn matches(&self, room: &RoomName) -> bool {
+        match self.0.as_str().strip_suffix('*') {
+            Some(prefix) => room.as_str().starts_with(prefix),
+            None => self.0 == *room,
+        }
+    }
+}
+
+impl FromStr for RoomPattern {
+    type Err = NameError;
+
+    fn from_str(pattern: &str) -> Result<Self, NameError> {
+        pattern.parse().map(Self)
+    }
 }
 
 /// The services that a token is for: a name, or a list of names (RFC 7519 §4.1.3).
@@ -115,7 +140,7 @@ impl std::error::Error for TokenError {}
 
 impl Claims {
     /// The claims for `user`, valid from now on for `life`, and without any condition.
-    pub fn new(user: UserName, life: Duration, rooms: Option<Vec<RoomName>>) -> Self {
+    pub fn new(user: UserName, life: Duration, rooms: Option<Vec<RoomPattern>>) -> Self {
         Self {
             sub: user,
             exp: now().saturating_add(life.as_secs()),
@@ -138,7 +163,9 @@ impl Claims {
 
     /// Whether the token allows this room.
     pub fn allows(&self, room: &RoomName) -> bool {
-        self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+        self.rooms
+            .as_ref()
+            .is_none_or(|rooms| rooms.iter().any(|one| one.matches(room)))
     }
 }
 
@@ -287,7 +314,7 @@ mod tests {
     }
 
     fn claims() -> Claims {
-        let rooms = vec![RoomName::lobby()];
+        let rooms = vec!["lobby".parse().expect("a name")];
         Claims::new(
             "alice".parse().expect("a name"),
             Duration::from_secs(60),
