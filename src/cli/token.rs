@@ -21,6 +21,9 @@ pub(super) struct TokenArgs {
     /// A room that the user may join, or all that begin alike, as in `team-*`; may be repeated. Without it, every room
     #[arg(long = "room", value_name = "ROOM")]
     rooms: Vec<RoomPattern>,
+    /// The user may join and read, and say nothing
+    #[arg(long)]
+    read_only: bool,
     /// The server's --token-issuer
     #[arg(long, env = "HUBBUB_TOKEN_ISSUER", value_name = "ISSUER")]
     issuer: Option<String>,
@@ -33,6 +36,7 @@ pub(super) fn run(args: TokenArgs) -> Result<(), String> {
     let rooms = (!args.rooms.is_empty()).then_some(args.rooms);
     let life = Duration::from_secs(args.life);
     let claims = Claims {
+        readonly: args.read_only,
         iss: args.issuer,
         aud: args.audience.map(Audience::One),
         ..Claims::new(args.name, life, rooms)

@@ -13,6 +13,9 @@ use crate::threads::lock;
 /// The client is told so long before its token expires.
 const WARNED_BEFORE: Duration = Duration::from_secs(60);
 
+/// Why a grant for reading only does not allow to say something.
+pub const READ_ONLY: &str = "the token is for reading only";
+
 /// The claims of a connection's token.
 #[derive(Debug, Default)]
 pub struct Grant {
@@ -68,6 +71,12 @@ impl Grant {
     pub fn allows(&self, room: &RoomName) -> bool {
         let terms = lock(&self.terms);
         terms.claims.as_ref().is_none_or(|one| one.allows(room))
+    }
+
+    /// Whether it allows to join and read, and not to say anything.
+    pub fn is_read_only(&self) -> bool {
+        let terms = lock(&self.terms);
+        terms.claims.as_ref().is_some_and(|one| one.readonly)
     }
 
     /// The time until the token expires; `None` without one.

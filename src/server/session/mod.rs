@@ -27,7 +27,7 @@ use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
 use crate::server::answers::{failed, receipt, too_fast};
-use crate::server::grant::Grant;
+use crate::server::grant::{Grant, READ_ONLY};
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
 use crate::websocket::code;
@@ -278,6 +278,10 @@ impl Session {
     }
 
     fn reason_not_to_send(&self, room: &RoomName, text: &str) -> Option<(ErrorCode, String)> {
+        if self.grant.is_read_only() {
+            metrics::UNAUTHORIZED.count();
+            return Some((ErrorCode::Forbidden, READ_ONLY.to_owned()));
+        }
         if text.is_empty() {
             return Some((ErrorCode::Empty, "there is nothing to say".to_owned()));
         }
@@ -295,6 +299,10 @@ impl Session {
     fn typing(&mut self, room: &RoomName) {
         if self.limiter.take(Instant::now()).is_err() {
             thread::sleep(PAUSE);
+        } else if self.grant.is_read_only() {
+            metrics::UNAUTHORIZED.count();
+            let room = Some(room.clone());
+            self.refuse(ErrorCode::Forbidden, READ_ONLY.to_owned(), room, None);
         } else if self.rooms.contains_key(room) {
             self.state.backplane.typing(room, &self.user);
         }

@@ -43,6 +43,9 @@ pub struct Claims {
     /// The rooms that the user may join; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rooms: Option<Vec<RoomPattern>>,
+    /// Whether the user may join and read, and say nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub readonly: bool,
     /// The issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub iss: Option<String>,
@@ -146,6 +149,7 @@ impl Claims {
             exp: now().saturating_add(life.as_secs()),
             nbf: None,
             rooms,
+            readonly: false,
             iss: None,
             aud: None,
         }
