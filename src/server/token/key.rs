@@ -259,3 +259,163 @@ fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
         .then(|| rest.split_at_checked(length))
         .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The public keys of RFC 7515 §A.2.1 and §A.3.1, and of RFC 8037 §A.2.
+    const RFC_KEYS: [&str; 3] = [
+        r#"{"kty":"RSA","e":"AQAB","kid":"one","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}"#,
+        r#"{"kty":"EC","crv":"P-256","kid":"two","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+    ];
+
+    /// The tokens of RFC 7515 §A.2.1 and §A.3.1, and of RFC 8037 §A.4.
+    const RFC_TOKENS: [(&str, &str); 3] = [
+        (
+            "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+        ),
+        (
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+        (
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        ),
+    ];
+
+    fn set(keys: &[&str]) -> Result<Vec<PublicKey>, String> {
+        of_jwks(&format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
+    }
+
+    #[test]
+    fn each_key_verifies_its_own_token_of_the_standards_and_no_other() {
+        let keys = set(&RFC_KEYS).expect("a set");
+        for (at, (signed, signature)) in RFC_TOKENS.iter().enumerate() {
+            let signature = BASE64URL_NOPAD.decode(signature.as_bytes());
+            let mut signature = signature.expect("base64");
+            let verifying: Vec<_> = (0..3)
+                .filter(|one| keys[*one].verifies(signed, &signature))
+                .collect();
+            assert_eq!(verifying, [at]);
+            assert!(!keys[at].verifies(&signed[1..], &signature));
+            for bit in 0..8 * signature.len() {
+                signature[bit / 8] ^= 1 << (bit % 8);
+                assert!(!keys[at].verifies(signed, &signature), "bit {bit}");
+                signature[bit / 8] ^= 1 << (bit % 8);
+            }
+            assert!(!keys[at].verifies(signed, &vec![0; signature.len()]));
+            assert!(!keys[at].verifies(signed, &[]));
+        }
+    }
+
+    #[test]
+    fn a_key_fits_its_algorithm_and_its_name() {
+        let keys = set(&RFC_KEYS).expect("a set");
+        let fitting = |algorithm: &str, kid: Option<&str>| {
+            let keys = keys.iter().filter(|key| key.fits(algorithm, kid));
+            keys.count()
+        };
+        assert_eq!(fitting("RS256", Some("one")), 1);
+        assert_eq!(fitting("RS256", Some("two")), 0);
+        assert_eq!(fitting("RS256", None), 1);
+        assert_eq!(fitting("ES256", Some("two")), 1);
+        assert_eq!(fitting("EdDSA", Some("two")), 1, "it has no name");
+        assert_eq!(fitting("Ed25519", None), 1);
+        for other in ["", "none", "HS256", "RS512", "PS256", "ES384", "Ed448"] {
+            assert_eq!(fitting(other, None), 0, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_set_may_hold_keys_of_other_kinds_and_for_other_purposes_which_are_skipped() {
+        let with = |at: usize, field: &str| RFC_KEYS[at].replacen('{', &format!("{{{field},"), 1);
+        let count = |key: &str| set(&[key]).map(|keys| keys.len());
+        for good in [
+            with(1, r#""use":"sig""#),
+            with(1, r#""alg":"ES256""#),
+            with(2, r#""key_ops":["verify"]"#),
+            with(2, r#""alg":"Ed25519","new":[]"#),
+        ] {
+            assert_eq!(count(&good), Ok(1), "{good}");
+        }
+        let short = |name: &str, value: &str, at: usize| {
+            let begin = RFC_KEYS[at].split(&format!(r#""{name}":""#)).next();
+            format!(r#"{}"{name}":"{value}"}}"#, begin.expect("the beginning"))
+        };
+        // 256 bytes, whose first bit is not set: 2047 bits.
+        let weak = BASE64URL_NOPAD.encode(&[0x7f; 256]);
+        let huge = BASE64URL_NOPAD.encode(&[0xff; 1025]);
+        for other in [
+            with(0, r#""use":"enc""#),
+            with(0, r#""use":null"#),
+            with(0, r#""alg":"RSA-OAEP""#),
+            with(0, r#""alg":"RS512""#),
+            with(1, r#""key_ops":["sign"]"#),
+            with(1, r#""key_ops":"verify""#),
+            RFC_KEYS[1].replace("P-256", "secp256k1"),
+            RFC_KEYS[1].replace("EC", "EC2"),
+            RFC_KEYS[2].replace("Ed25519", "X25519"),
+            short("n", &weak, 0),
+            short("n", &huge, 0),
+            short("n", "", 0),
+            short("y", "AQ", 1),
+            short("x", "AQ", 2),
+            r#"{"kty":"oct","k":"c2VjcmV0"}"#.to_owned(),
+            "{}".to_owned(),
+            "1".to_owned(),
+        ] {
+            assert_eq!(count(&other), Ok(0), "{other}");
+        }
+        let strong = BASE64URL_NOPAD.encode(&[&[0, 0x80], &[1; 255][..]].concat());
+        assert_eq!(
+            count(&short("n", &strong, 0).replace(r#""n""#, r#""e":"AQAB","n""#)),
+            Ok(1)
+        );
+        let private = with(2, r#""d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A""#);
+        assert_eq!(count(&private), Err(PRIVATE.to_owned()));
+        for bad in ["{}", r#"{"keys":{}}"#, "{", RFC_KEYS[1]] {
+            assert!(of_jwks(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// RFC 8410 §10.1.
+    const PEM: &str = "text before\n\
+                       -----BEGIN PUBLIC KEY-----\r\n\
+                       MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\r\n\
+                       -----END PUBLIC KEY-----\r\n";
+
+    #[test]
+    fn a_pem_file_has_public_keys_and_nothing_else() {
+        assert_eq!(of_pem(&PEM.repeat(2)).map(|keys| keys.len()), Ok(2));
+        assert_eq!(of_pem(""), Ok(Vec::new()));
+        let says = |text: &str| of_pem(text).expect_err(text);
+        assert_eq!(
+            says(&(PEM.to_owned() + "-----BEGIN PRIVATE KEY-----")),
+            PRIVATE
+        );
+        assert_eq!(says("-----BEGIN EC PRIVATE KEY-----"), PRIVATE);
+        assert!(says("-----BEGIN CERTIFICATE-----").contains("CERTIFICATE"));
+        assert!(says(&PEM.replace("END", "")).contains("no end"));
+        assert_eq!(says(&PEM.replace("MCow", "MCoy")), NOT_USABLE);
+        assert_eq!(says(&PEM.replace("ZuE=", "")), NOT_USABLE);
+    }
+
+    #[test]
+    fn no_bytes_of_a_key_make_the_parser_panic() {
+        let base64: Vec<_> = PEM.lines().collect();
+        let der = BASE64.decode(base64[2].as_bytes()).expect("base64");
+        assert!(of_spki(&der).is_some());
+        for end in 0..der.len() {
+            assert_eq!(of_spki(&der[..end]), None, "{end}");
+        }
+        for (at, byte) in (0..der.len()).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+            let mut changed = der.clone();
+            changed[at] = byte;
+            let _ = of_spki(&changed);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use ring::hmac;
 
 /// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
-pub const MIN_SECRET: usize = 32;
+const MIN_SECRET: usize = 32;
 
 /// The secret that signs tokens. Its debug output hides it.
 #[derive(Clone)]
