@@ -180,7 +180,7 @@ fn chat(
     connections.set_phase(id, Phase::Responding);
     // The response's head and the first event take one write.
     let mut opening = request.response_head;
-    let welcome = encoding.encode(&session::welcome(state, &user));
+    let welcome = encoding.encode(&session::welcome(state, &user, &request.grant));
     if let Some(welcome) = frame::text(&welcome) {
         opening.extend_from_slice(&welcome);
     }

@@ -33,7 +33,7 @@ use crate::server::state::State;
 use crate::websocket::code;
 
 /// The first event on a user's connection.
-pub fn welcome(state: &State, user: &UserName) -> Event {
+pub fn welcome(state: &State, user: &UserName, grant: &Grant) -> Event {
     Event::Welcome {
         user: user.clone(),
         instance: state.hub.instance().to_string(),
@@ -42,6 +42,7 @@ pub fn welcome(state: &State, user: &UserName) -> Event {
             rooms: state.config.rooms_per_connection,
             page: PAGE_MOST,
         },
+        readonly: grant.is_read_only(),
     }
 }
 
@@ -334,7 +335,10 @@ impl Session {
         self.grant.replace(claims);
         let left = self.grant.left(SystemTime::now()).unwrap_or_default();
         let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        self.answer(&Event::Renewed { expires_in_ms });
+        self.answer(&Event::Renewed {
+            expires_in_ms,
+            readonly: self.grant.is_read_only(),
+        });
     }
 
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
