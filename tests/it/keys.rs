@@ -387,6 +387,21 @@ fn a_token_of_many_roles_fits_into_the_query() {
     assert_eq!(refused(&hubbub, &token), None);
 }
 
+/// Each may cost a signature's verification.
+#[test]
+fn six_tokens_of_a_request_are_looked_at_and_no_more() {
+    let hubbub = Hubbub::with(&["--token-secret", SECRET]);
+    let status = |bad: usize| {
+        let list = format!("{}token.{}", "token.bad, ".repeat(bad), minted(&["alice"]));
+        let head = format!(
+            "GET /api/rooms/lobby/members HTTP/1.1\r\nHost: localhost\r\n\
+             Sec-WebSocket-Protocol: {list}\r\n\r\n"
+        );
+        request(hubbub.address(), &head).0
+    };
+    assert_eq!((status(5), status(6)), (200, 401));
+}
+
 /// A client of alice with a token of ours.
 fn client(hubbub: &Hubbub, arguments: &[&str]) -> (Client, Value) {
     let token = minted(&[&["alice"], arguments].concat());
@@ -435,6 +450,7 @@ fn a_token_for_reading_only_hears_and_says_nothing() {
     assert_eq!(welcome["readonly"], true);
     let bob = minted(&["bob"]);
     let mut bob = Client::text(hubbub.address(), &format!("/chat/bob?token={bob}"));
+    bob.hears_until("* online: bob");
     alice.joins("lobby");
     bob.hears_until("* alice joined");
     let before = metric(&hubbub, "hubbub_unauthorized_total");
