@@ -274,6 +274,7 @@ fn the_keys_of_a_set_are_told_apart_by_their_names() {
     ];
     let set = issuer.write("keys.json", &json!({"keys": keys}).to_string());
     let hubbub = Hubbub::with(&["--token-key", &set]);
+    assert!(hubbub.log().contains("has 4 keys that verify tokens"));
     let signed = |key: &str, algorithm: &str, kid: Option<&str>| {
         let mut header = json!({"alg": algorithm});
         if let Some(kid) = kid {

@@ -3,7 +3,9 @@
 //!
 //! A key has one algorithm. A token's header names an algorithm as well, but it only decides which keys are tried.
 
+use std::fmt;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -15,7 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The sizes of an RSA modulus, in bits (RFC 7518 §3.3).
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 const NOT_USABLE: &str =
     "a key in it is none of RSA with 2048 to 8192 bits, EC on P-256, and Ed25519";
@@ -59,6 +61,12 @@ impl KeyFile {
     /// The keys, at least one.
     pub(super) fn keys(&self) -> &[PublicKey] {
         &self.keys
+    }
+}
+
+impl fmt::Display for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
     }
 }
 
@@ -379,6 +387,38 @@ mod tests {
         assert_eq!(count(&private), Err(PRIVATE.to_owned()));
         for bad in ["{}", r#"{"keys":{}}"#, "{", RFC_KEYS[1]] {
             assert!(of_jwks(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_none_verifies_nothing() {
+        let verifies = |material, signature: &[u8]| {
+            let key = PublicKey {
+                kid: None,
+                material,
+            };
+            key.verifies("a", signature)
+        };
+        // With the exponent 1, each text would be its own signature (RFC 8017 §9.2).
+        let digest = ring::digest::digest(&ring::digest::SHA256, b"a");
+        let kind = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
+        let padding = [0xff; 256 - 3 - 19 - 32];
+        let text = [b"\x00\x01", &padding[..], b"\x00", kind, digest.as_ref()].concat();
+        for exponent in [&[1][..], &[2], &[3], &[1, 0, 1], &[0xff; 256]] {
+            for last in [0xfe, 0xff] {
+                let mut modulus = [0xff; 256];
+                modulus[255] = last;
+                let key = Material::rsa(&modulus, exponent).expect("its size is good");
+                assert!(!verifies(key, &text), "{exponent:?}");
+            }
+        }
+        for byte in [0, 1, 0xff] {
+            let point = [&[4][..], &[byte; 64]].concat();
+            for signature in [[0; 64], [1; 64], [0xff; 64]] {
+                assert!(!verifies(Material::P256(point.clone()), &signature));
+                let key = Material::Ed25519(vec![byte; 32]);
+                assert!(!verifies(key, &signature), "{byte}");
+            }
         }
     }
 

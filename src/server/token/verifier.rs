@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use data_encoding::BASE64URL_NOPAD;
+use log::info;
 use serde_json::{Map, Value};
 
 use super::claims::{Claims, now};
@@ -85,11 +86,14 @@ pub struct Verifier {
 impl Verifier {
     /// The verifier that these options ask for; `None` if users need no token.
     pub fn new(options: &TokenOptions) -> Option<Self> {
-        options.demand_tokens().then(|| Self {
-            secret: options.secret.clone(),
-            keys: Mutex::new(options.keys.clone().into()),
-            issuer: options.issuer.clone(),
-            audience: options.audience.clone(),
+        options.demand_tokens().then(|| {
+            log_keys(&options.keys);
+            Self {
+                secret: options.secret.clone(),
+                keys: Mutex::new(options.keys.clone().into()),
+                issuer: options.issuer.clone(),
+                audience: options.audience.clone(),
+            }
         })
     }
 
@@ -97,8 +101,10 @@ impl Verifier {
     /// the operator. A connection that is open keeps its grant, also if the key of its token is gone.
     pub fn read_keys_again(&self) -> Result<(), String> {
         let files = Arc::clone(&lock(&self.keys));
-        let read: Result<_, _> = files.iter().map(KeyFile::read_again).collect();
-        *lock(&self.keys) = read?;
+        let read: Result<Arc<[_]>, _> = files.iter().map(KeyFile::read_again).collect();
+        let read = read?;
+        log_keys(&read);
+        *lock(&self.keys) = read;
         Ok(())
     }
 
@@ -171,6 +177,13 @@ impl Verifier {
         let mut keys = keys.filter(|key| key.fits(algorithm, kid)).peekable();
         keys.peek().ok_or(TokenError::NoKey)?;
         forged_unless(keys.any(|key| key.verifies(signed, signature)))
+    }
+}
+
+/// A set may have keys that are skipped, so the operator is told how many are in use.
+fn log_keys(files: &[KeyFile]) {
+    for file in files {
+        info!("{file} has {} keys that verify tokens", file.keys().len());
     }
 }
 
