@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
 use crate::server::proxies::Network;
-use crate::server::token::Secret;
+use crate::server::token::{KeyFile, Secret, TokenOptions};
 use crate::threads;
 
 /// The exit code after a second Ctrl-C: 128 plus the number of SIGINT.
@@ -165,9 +165,29 @@ pub(super) struct ServeArgs {
         requires = "tls_cert"
     )]
     tls_key: Option<PathBuf>,
-    /// Demand a token that is signed with this secret of 32 bytes or more; `hubbub token` makes tokens
+    /// Let in users with a token that is signed with this secret of 32 bytes or more; `hubbub token` makes tokens
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
+    /// Let in users with a token (RS256, ES256 or EdDSA) that is signed by a public key in this file: PEM, or a JWKS.
+    /// May be repeated
+    #[arg(long, env = "HUBBUB_TOKEN_KEY", value_name = "FILE", value_parser = |path: &str| KeyFile::read(path), value_delimiter = ',', help_heading = "Who may come in")]
+    token_key: Vec<KeyFile>,
+    /// The issuer (iss) that every token must have
+    #[arg(
+        long,
+        env = "HUBBUB_TOKEN_ISSUER",
+        value_name = "ISSUER",
+        help_heading = "Who may come in"
+    )]
+    token_issuer: Option<String>,
+    /// The audience (aud) that every token must be for
+    #[arg(
+        long,
+        env = "HUBBUB_TOKEN_AUDIENCE",
+        value_name = "AUDIENCE",
+        help_heading = "Who may come in"
+    )]
+    token_audience: Option<String>,
     /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated
     #[arg(
@@ -247,7 +267,12 @@ impl ServeArgs {
             tls: self.tls_cert.zip(self.tls_key),
             command_rate: self.command_rate,
             command_burst: self.command_burst,
-            token_secret: self.token_secret,
+            tokens: TokenOptions {
+                secret: self.token_secret,
+                keys: self.token_key,
+                issuer: self.token_issuer,
+                audience: self.token_audience,
+            },
             allow_origin: self.allow_origin,
             retention: Retention {
                 history_length: self.history_length,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{RoomName, UserName};
-use crate::server::token::{Claims, Secret};
+use super::UserName;
+use crate::server::token::{Audience, Claims, RoomPattern, Secret};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -18,15 +18,30 @@ pub(super) struct TokenArgs {
     /// The time for which the token is valid
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     life: u64,
-    /// A room that the user may join; may be repeated. Without it, every room
+    /// A room that the user may join, or all that begin alike, as in `team-*`; may be repeated. Without it, every room
     #[arg(long = "room", value_name = "ROOM")]
-    rooms: Vec<RoomName>,
+    rooms: Vec<RoomPattern>,
+    /// The user may join and read, and say nothing
+    #[arg(long)]
+    read_only: bool,
+    /// The server's --token-issuer
+    #[arg(long, env = "HUBBUB_TOKEN_ISSUER", value_name = "ISSUER")]
+    issuer: Option<String>,
+    /// The server's --token-audience
+    #[arg(long, env = "HUBBUB_TOKEN_AUDIENCE", value_name = "AUDIENCE")]
+    audience: Option<String>,
 }
 
 pub(super) fn run(args: TokenArgs) -> Result<(), String> {
     let rooms = (!args.rooms.is_empty()).then_some(args.rooms);
     let life = Duration::from_secs(args.life);
-    let token = Claims::new(args.name, life, rooms).sign(&args.secret);
+    let claims = Claims {
+        readonly: args.read_only,
+        iss: args.issuer,
+        aud: args.audience.map(Audience::One),
+        ..Claims::new(args.name, life, rooms)
+    };
+    let token = claims.sign(&args.secret);
     // A closed pipe has no reader to whom the failure matters.
     let _ = writeln!(io::stdout(), "{token}");
     Ok(())

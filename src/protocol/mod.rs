@@ -188,6 +188,9 @@ pub enum Event {
         instance: String,
         /// The limits that the server sets.
         limits: Limits,
+        /// Whether the token is for reading only. Sent only when true.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        readonly: bool,
     },
     /// The client has entered a room.
     Room {
@@ -291,6 +294,9 @@ pub enum Event {
     Renewed {
         /// The time until that expires, in milliseconds.
         expires_in_ms: u64,
+        /// Whether the fresh token is for reading only. Sent only when true.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        readonly: bool,
     },
     /// The server is about to close this connection.
     Closing {

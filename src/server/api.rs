@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::answers::{failed, receipt, too_fast};
-use super::auth::{Denied, FOREIGN_ORIGIN, authorize, origin};
+use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, authorize, origin};
+use super::grant::READ_ONLY;
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::message::{MessageId, RoomName, UserName};
+use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 use crate::stream::Stream;
 
@@ -61,7 +63,7 @@ fn get_messages(
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let user = authorize_for(state, request, None, &room)?;
+    let user = authorize_for(state, request, None, &room)?.user;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
     let id = |name| -> Result<Option<MessageId>, Response> {
         let text = request.parameter(name);
@@ -111,7 +113,7 @@ fn get_members(
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let user = authorize_for(state, request, None, &room)?;
+    let user = authorize_for(state, request, None, &room)?.user;
     pace(state, client, &room, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
@@ -184,7 +186,13 @@ fn author(state: &State, request: &Request, room: &RoomName) -> Result<UserName,
             return Err(error(400, ErrorCode::BadRequest, &message));
         }
     };
-    authorize_for(state, request, named.as_ref(), room)?.ok_or_else(|| {
+    let Authorized { user, grant } = authorize_for(state, request, named.as_ref(), room)?;
+    if grant.is_read_only() {
+        metrics::UNAUTHORIZED.count();
+        let message = format!("not sent: {READ_ONLY}");
+        return Err(error(403, ErrorCode::Forbidden, &message));
+    }
+    user.ok_or_else(|| {
         let message = "who says it? add ?user=NAME, or a token";
         error(400, ErrorCode::BadRequest, message)
     })
@@ -243,7 +251,7 @@ fn pace(
 /// client can give another name each time. Without a token, the error is the time until the next one.
 fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
     let now = Instant::now();
-    if state.config.token_secret.is_none() && !state.config.is_exempt(client) {
+    if state.verifier.is_none() && !state.config.is_exempt(client) {
         state.address_buckets.take(&counted_as(client), now)?;
     }
     user.map_or(Ok(()), |user| state.buckets.take(user, now))
@@ -255,15 +263,14 @@ fn room_of(room: Option<String>) -> Result<RoomName, Response> {
     room.parse().map_err(|why| bad(&format!("{why}")))
 }
 
-/// Authorizes the request for the room. Returns the user, if the request or its token names one.
+/// Authorizes the request for the room.
 fn authorize_for(
     state: &State,
     request: &Request,
     user: Option<&UserName>,
     room: &RoomName,
-) -> Result<Option<UserName>, Response> {
-    let authorized = authorize(request, user, Some(room), &state.config);
-    Ok(authorized.map_err(|denied| deny(&denied))?.user)
+) -> Result<Authorized, Response> {
+    authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))
 }
 
 fn deny(denied: &Denied) -> Response {

@@ -10,12 +10,17 @@ use log::info;
 use super::config::Config;
 use super::grant::Grant;
 use super::http::{Request, Response};
-use super::token::{Claims, Secret, TokenError};
+use super::state::State;
+use super::token::{Claims, TokenError, Verifier};
 use crate::message::{RoomName, UserName};
 use crate::metrics;
 
 /// The prefix of a token in the list of subprotocols, the only header field that a page can set.
 const TOKEN_SUBPROTOCOL: &str = "token.";
+
+/// The most tokens of one request that are looked at: each may cost a signature's verification. It leaves room for
+/// one in the query, one in the field, and a few subprotocols.
+const MOST_TOKENS: usize = 6;
 
 /// What an authorized request may do.
 #[derive(Debug)]
@@ -82,8 +87,9 @@ pub fn authorize(
     request: &Request,
     user: Option<&UserName>,
     room: Option<&RoomName>,
-    config: &Config,
+    state: &State,
 ) -> Result<Authorized, Denied> {
+    let config = &state.config;
     let deny = |status, sentence, why: &dyn Display| {
         metrics::UNAUTHORIZED.count();
         info!("{user:?} is not let in: {why}");
@@ -110,13 +116,13 @@ pub fn authorize(
         }
         Some((_, true)) | None => {}
     }
-    let Some(secret) = &config.token_secret else {
+    let Some(verifier) = &state.verifier else {
         return Ok(Authorized {
             user: user.cloned(),
             grant: Grant::all(),
         });
     };
-    let claims = match claims(request, secret) {
+    let claims = match claims(request, verifier) {
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
@@ -137,10 +143,10 @@ pub fn authorize(
 
 /// The claims of the first valid token. A request may carry several: a proxy may have added one, or the
 /// page's address may hold an old one. The error is that of the last token, or `None` without a token.
-fn claims(request: &Request, secret: &Secret) -> Result<Claims, Option<TokenError>> {
+fn claims(request: &Request, verifier: &Verifier) -> Result<Claims, Option<TokenError>> {
     let mut wrong = None;
-    for token in tokens(request) {
-        match Claims::verify(token, secret) {
+    for token in tokens(request).take(MOST_TOKENS) {
+        match verifier.verify(token) {
             Ok(claims) => return Ok(claims),
             Err(why) => wrong = Some(why),
         }
@@ -179,7 +185,7 @@ fn host_is_served(host: &str, config: &Config) -> bool {
         return true;
     }
     if config.hosts.is_empty() {
-        return config.token_secret.is_some() || !config.listen.ip().to_canonical().is_loopback();
+        return config.tokens.demand_tokens() || !config.listen.ip().to_canonical().is_loopback();
     }
     config
         .hosts

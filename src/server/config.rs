@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::proxies::{Network, is_private, is_trusted};
-use super::token::Secret;
+use super::token::TokenOptions;
 use crate::backplane::{RedisAddress, Retention};
 use crate::stream::{Identity, TlsError};
 
@@ -67,8 +67,8 @@ pub struct Config {
     pub command_rate: Option<u32>,
     /// See above.
     pub command_burst: Option<u32>,
-    /// The secret that signs tokens. With it, every user needs a token.
-    pub token_secret: Option<Secret>,
+    /// Which tokens let users in; by default everybody comes in without.
+    pub tokens: TokenOptions,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
     /// The limits for stored messages, and the expiry of users.
@@ -186,6 +186,8 @@ pub enum ConfigError {
     OutboxSmallerThanMessage,
     /// The messages cannot be in a folder and in Redis.
     DataBesideRedis,
+    /// An issuer or an audience is demanded, and no token.
+    NoTokens,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -202,6 +204,10 @@ impl fmt::Display for ConfigError {
             ),
             Self::DataBesideRedis => f.write_str(
                 "--data is for one instance alone; with --redis the messages are in Redis",
+            ),
+            Self::NoTokens => f.write_str(
+                "--token-issuer and --token-audience need --token-secret or --token-key; \
+                 without those, users have no tokens",
             ),
             Self::Redis(why) => f.write_str(why),
         }
@@ -270,6 +276,10 @@ impl Config {
         if self.data.is_some() && !self.redis.is_empty() {
             return Err(ConfigError::DataBesideRedis);
         }
+        let tokens = &self.tokens;
+        if !tokens.demand_tokens() && (tokens.issuer.is_some() || tokens.audience.is_some()) {
+            return Err(ConfigError::NoTokens);
+        }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
 }
@@ -307,7 +317,7 @@ impl Default for Config {
             tls: None,
             command_rate: None,
             command_burst: None,
-            token_secret: None,
+            tokens: TokenOptions::default(),
             allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),

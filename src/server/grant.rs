@@ -13,6 +13,9 @@ use crate::threads::lock;
 /// The client is told so long before its token expires.
 const WARNED_BEFORE: Duration = Duration::from_secs(60);
 
+/// Why a grant for reading only does not allow to say something.
+pub const READ_ONLY: &str = "the token is for reading only";
+
 /// The claims of a connection's token.
 #[derive(Debug, Default)]
 pub struct Grant {
@@ -21,10 +24,8 @@ pub struct Grant {
 
 #[derive(Debug, Default)]
 struct Terms {
-    /// `None` for all.
-    rooms: Option<Vec<RoomName>>,
-    /// In seconds since 1970; `None` for a connection that needs no token.
-    exp: Option<u64>,
+    /// `None` for a connection that needs no token.
+    claims: Option<Claims>,
     is_warned: bool,
 }
 
@@ -56,10 +57,12 @@ impl Grant {
     pub fn replace(&self, claims: Claims) {
         let terms = &mut *lock(&self.terms);
         // One that ends no later is no news.
-        let is_later = terms.exp.is_none_or(|before| claims.exp > before);
+        let is_later = terms
+            .claims
+            .as_ref()
+            .is_none_or(|before| claims.exp > before.exp);
         *terms = Terms {
-            rooms: claims.rooms,
-            exp: Some(claims.exp),
+            claims: Some(claims),
             is_warned: terms.is_warned && !is_later,
         };
     }
@@ -67,10 +70,13 @@ impl Grant {
     /// Whether it allows this room.
     pub fn allows(&self, room: &RoomName) -> bool {
         let terms = lock(&self.terms);
-        terms
-            .rooms
-            .as_ref()
-            .is_none_or(|rooms| rooms.contains(room))
+        terms.claims.as_ref().is_none_or(|one| one.allows(room))
+    }
+
+    /// Whether it allows to join and read, and not to say anything.
+    pub fn is_read_only(&self) -> bool {
+        let terms = lock(&self.terms);
+        terms.claims.as_ref().is_some_and(|one| one.readonly)
     }
 
     /// The time until the token expires; `None` without one.
@@ -101,7 +107,7 @@ impl Grant {
 impl Terms {
     /// The time until the end.
     fn left(&self, now: SystemTime) -> Option<Duration> {
-        let exp = Duration::from_secs(self.exp?);
+        let exp = Duration::from_secs(self.claims.as_ref()?.exp);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Some(exp.saturating_sub(now))
     }

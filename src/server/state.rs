@@ -8,6 +8,7 @@ use log::{error, info};
 
 use super::config::Config;
 use super::rate::Buckets;
+use super::token::Verifier;
 use crate::backplane::Backplane;
 use crate::hub::Hub;
 use crate::message::UserName;
@@ -20,6 +21,8 @@ const USERS_OF_ADDRESS: u32 = 4;
 pub struct State {
     /// The options.
     pub config: Config,
+    /// The judge of tokens; `None` if users need none.
+    pub verifier: Option<Verifier>,
     /// The rooms of this instance.
     pub hub: Arc<Hub>,
     /// The logs and the presence that all instances share.
@@ -45,6 +48,7 @@ impl State {
                 config.send_burst.saturating_mul(USERS_OF_ADDRESS),
             ),
             buckets: Buckets::new(config.send_rate, config.send_burst),
+            verifier: Verifier::new(&config.tokens),
             config,
             hub,
             backplane,
@@ -55,16 +59,20 @@ impl State {
 
     /// Whether an option names a file that [can be read again](Self::read_files_again).
     pub fn has_files(&self) -> bool {
-        self.identity.is_some()
+        self.identity.is_some() || self.verifier.as_ref().is_some_and(Verifier::has_files)
     }
 
-    /// Reads the certificate again, for the connections that come. What cannot be used is logged, and all stays as it
-    /// was.
+    /// Reads the certificate and the keys of tokens again, for the connections that come. What cannot be used is logged,
+    /// and stays as it was.
     pub fn read_files_again(&self) {
         match self.identity.as_ref().map(Identity::read_again) {
             Some(Ok(())) => info!("the certificate and its key were read again"),
             Some(Err(why)) => error!("{why}: the certificate stays as it was"),
             None => {}
+        }
+        match self.verifier.as_ref().map(Verifier::read_keys_again) {
+            Some(Err(why)) => error!("{why}: the keys of tokens stay as they were"),
+            Some(Ok(())) | None => {}
         }
     }
 

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustls::crypto::ring;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
@@ -175,7 +175,7 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|why| unreadable(key, &why))?;
     let unusable = |why: rustls::Error| TlsError::Unusable(why.to_string());
-    let builder = ServerConfig::builder_with_provider(ring::default_provider().into());
+    let builder = ServerConfig::builder_with_provider(default_provider().into());
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(unusable)?.with_no_client_auth();
     let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
@@ -224,7 +224,7 @@ impl Authorities {
                 trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
-        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        let config = ClientConfig::builder_with_provider(default_provider().into())
             .with_safe_default_protocol_versions()
             .map_err(|why| TlsError::Unusable(why.to_string()))?;
         let mut config = config.with_root_certificates(trusted).with_no_client_auth();

@@ -274,6 +274,33 @@ test("a token that is wanted is asked for, and what is wrong with one is told", 
   await Promise.all([alice.context.close(), bob.context.close(), server.kill()]);
 });
 
+test("with a token for reading only, the page says why nothing can be written", { timeout: 60_000 }, async () => {
+  const secret = "a secret of at least thirty-two bytes";
+  const server = await Instance.start("--token-secret", secret);
+  const alice = await Person.at(browser, server);
+  const bob = await Person.at(browser, server);
+  const enters = async (person, token) => {
+    await person.opens(`#token=${token}`);
+    await person.page.click("text=Enter");
+    await person.isOnline();
+    await person.isHere();
+  };
+  await enters(alice, mint("alice", secret, "--read-only"));
+  assert.ok(await alice.page.isDisabled("#text"));
+  assert.equal(await alice.page.getAttribute("#text", "placeholder"), "Your token is for reading only");
+  await enters(bob, mint("bob", secret));
+  assert.ok(await bob.page.isEnabled("#text"));
+  await bob.says("hello");
+  await alice.sees("hello");
+  // A token that allows more counts at once.
+  await alice.page.evaluate((token) => (location.hash = `token=${token}`), mint("alice", secret));
+  await until("alice may write", () => alice.page.isEnabled("#text"));
+  await alice.says("hello bob");
+  await bob.sees("hello bob");
+  assert.deepEqual([...alice.complaints, ...bob.complaints], []);
+  await Promise.all([alice.context.close(), bob.context.close(), server.kill()]);
+});
+
 test("a token that expires is renewed on the page, or asked for at the entrance", { timeout: 60_000 }, async () => {
   const secret = "a secret of at least thirty-two bytes";
   const server = await Instance.start("--token-secret", secret);

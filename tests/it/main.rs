@@ -16,6 +16,7 @@ mod data;
 mod drain;
 mod fuzz;
 mod history;
+mod keys;
 mod lesson;
 mod limits;
 mod outage;

@@ -168,8 +168,7 @@ fn a_foreign_crate_has_one_room() {
         ("ctrlc", &["cli/"]),
         ("rustix", &["cli/", "server/http/proxy_header.rs"]),
         ("unicode_width", &["cli/"]),
-        ("hmac", &["server/token.rs"]),
-        ("sha2", &["server/token.rs"]),
+        ("ring", &["server/token/"]),
         // The system's own interface: signals, the machine's limits, and the meter.
         ("nix", &["cli/", "server/capacity.rs", "bench/"]),
         // Sockets are made in one place, and written to in another.

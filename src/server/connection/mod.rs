@@ -88,7 +88,7 @@ fn serve(
         }
     };
     let response = match request.route() {
-        Route::Chat { user } => match chat_request(&request, user, config) {
+        Route::Chat { user } => match chat_request(&request, user, &connections.state) {
             Ok(chat) => {
                 let rest = request.into_rest();
                 return self::chat(connections, stream, id, client, chat, rest);
@@ -273,7 +273,7 @@ fn chat(
     connections.set_phase(id, Phase::Responding);
     // The response's head and the first event take one write.
     let mut opening = request.response_head;
-    let welcome = encoding.encode(&session::welcome(state, &user));
+    let welcome = encoding.encode(&session::welcome(state, &user, &request.grant));
     if let Some(welcome) = frame::text(&welcome) {
         opening.extend_from_slice(&welcome);
     }

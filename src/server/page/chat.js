@@ -21,6 +21,8 @@ export class Chat {
   user = "";
   token = "";
   limits = { max_message: Infinity, rooms: Infinity, page: 200 };
+  /** Whether the token allows to read, and not to say anything. */
+  readonly = false;
   rooms = new Map();
   /** The name of the room that is shown. */
   active = null;
@@ -250,6 +252,7 @@ export class Chat {
     switch (event.type) {
       case "welcome":
         this.limits = event.limits;
+        this.readonly = event.readonly ?? false;
         this.#toldAnew = false;
         for (const one of this.rooms.values()) this.#join(one);
         break;
@@ -287,6 +290,7 @@ export class Chat {
         this.expires = Date.now() + event.expires_in_ms;
         break;
       case "renewed":
+        this.readonly = event.readonly ?? false;
         if (this.#renewing !== null) this.#renewed(this.#renewing);
         break;
       case "sent":

@@ -29,13 +29,15 @@ export class Composer {
   show() {
     const room = this.#chat.active;
     this.#form.hidden = !room;
+    const readonly = this.#chat.readonly;
+    this.#text.disabled = readonly;
+    if (room) this.#text.placeholder = readonly ? "Your token is for reading only" : `Message ${room.name}`;
     if (room === this.#room) return;
     this.#room = room;
     this.#say("");
     if (!room) return;
     this.#text.value = room.draft;
     this.#text.setAttribute("aria-label", `Message to ${room.name}`);
-    this.#text.placeholder = `Message ${room.name}`;
     this.#fit();
   }
 
@@ -71,7 +73,7 @@ export class Composer {
 
   /** Makes the field as high as its text, within the limits of the style sheet. */
   #fit() {
-    this.#button.disabled = this.#text.value.trim() === "";
+    this.#button.disabled = this.#text.disabled || this.#text.value.trim() === "";
     this.#text.rows = Math.min(8, this.#text.value.split("\n").length);
   }
 }

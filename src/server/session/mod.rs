@@ -27,14 +27,13 @@ use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
 use crate::server::answers::{failed, receipt, too_fast};
-use crate::server::grant::Grant;
+use crate::server::grant::{Grant, READ_ONLY};
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
-use crate::server::token::Claims;
 use crate::websocket::code;
 
 /// The first event on a user's connection.
-pub fn welcome(state: &State, user: &UserName) -> Event {
+pub fn welcome(state: &State, user: &UserName, grant: &Grant) -> Event {
     Event::Welcome {
         user: user.clone(),
         instance: state.hub.instance().to_string(),
@@ -43,6 +42,7 @@ pub fn welcome(state: &State, user: &UserName) -> Event {
             rooms: state.config.rooms_per_connection,
             page: PAGE_MOST,
         },
+        readonly: grant.is_read_only(),
     }
 }
 
@@ -314,6 +314,10 @@ impl Session {
     }
 
     fn reason_not_to_send(&self, room: &RoomName, text: &str) -> Option<(ErrorCode, String)> {
+        if self.grant.is_read_only() {
+            metrics::UNAUTHORIZED.count();
+            return Some((ErrorCode::Forbidden, READ_ONLY.to_owned()));
+        }
         if text.is_empty() {
             return Some((ErrorCode::Empty, "there is nothing to say".to_owned()));
         }
@@ -331,6 +335,10 @@ impl Session {
     fn typing(&mut self, room: &RoomName) {
         if self.limiter.take(Instant::now()).is_err() {
             thread::sleep(PAUSE);
+        } else if self.grant.is_read_only() {
+            metrics::UNAUTHORIZED.count();
+            let room = Some(room.clone());
+            self.refuse(ErrorCode::Forbidden, READ_ONLY.to_owned(), room, None);
         } else if self.rooms.contains_key(room) {
             self.state.backplane.typing(room, &self.user);
         }
@@ -342,10 +350,10 @@ impl Session {
             metrics::UNAUTHORIZED.count();
             self.refuse(code, why.to_owned(), None, None);
         };
-        let Some(secret) = &self.state.config.token_secret else {
+        let Some(verifier) = &self.state.verifier else {
             return refuse(ErrorCode::BadRequest, "this server needs no token");
         };
-        let claims = match Claims::verify(token, secret) {
+        let claims = match verifier.verify(token) {
             Ok(claims) => claims,
             Err(why) => {
                 info!("{:?} has no fresh token: {why}", self.user);
@@ -362,7 +370,10 @@ impl Session {
         self.grant.replace(claims);
         let left = self.grant.left(SystemTime::now()).unwrap_or_default();
         let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        self.answer(&Event::Renewed { expires_in_ms });
+        self.answer(&Event::Renewed {
+            expires_in_ms,
+            readonly: self.grant.is_read_only(),
+        });
     }
 
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
