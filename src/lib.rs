@@ -74,6 +74,7 @@ mod threads;
 pub mod metrics;
 // What is said, and the frames it is said in.
 pub mod message;
+pub mod lookalikes;
 pub mod protocol;
 pub mod websocket;
 // The rooms of one instance, and what instances share.
