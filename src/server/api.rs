@@ -14,6 +14,7 @@ use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
+use crate::lookalikes::Lookalikes;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
@@ -103,7 +104,15 @@ fn get_members(state: &State, request: &Request, room: Option<String>) -> ApiRes
     pace(state, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
-    Ok(object(200, &Event::Members { room, members }))
+    let alike = members.iter().collect::<Lookalikes>().groups();
+    Ok(object(
+        200,
+        &Event::Members {
+            room,
+            members,
+            alike,
+        },
+    ))
 }
 
 /// The message in a request's body. Other JSON fields are ignored.

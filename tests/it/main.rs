@@ -18,6 +18,7 @@ mod fuzz;
 mod history;
 mod lesson;
 mod limits;
+mod names;
 mod outage;
 mod outbox;
 mod page;
