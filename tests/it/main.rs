@@ -10,6 +10,7 @@ mod auth;
 mod bad_input;
 mod bench;
 mod chat;
+mod clock;
 mod cluster;
 mod contract;
 mod data;
