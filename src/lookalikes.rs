@@ -9,6 +9,9 @@ use unicode_security::confusable_detection::skeleton;
 
 use crate::message::UserName;
 
+/// A skeleton is cut here. A character may look like 18 others, and names are looked up under a lock.
+const MOST_CHARS: usize = 256;
+
 /// The names that are in one place, by how they look.
 #[derive(Debug, Default)]
 pub struct Lookalikes {
@@ -91,9 +94,11 @@ impl<'a> FromIterator<&'a UserName> for Lookalikes {
 /// only as small letters, so there are two: of the name as it is, and of the name in capitals. As
 /// capital letters, `i` and `l` look alike as well, so `ian` and `lan` count as alike.
 fn skeletons(name: &UserName) -> BTreeSet<String> {
+    let skeleton = |name: &str| skeleton(name).take(MOST_CHARS).collect::<String>();
     let looks = |name: &str| {
-        let capitals = skeleton(name).collect::<String>().to_uppercase();
-        skeleton(&capitals).collect::<String>().to_lowercase()
+        let small = skeleton(&skeleton(name).to_uppercase()).to_lowercase();
+        // Nobody sees a second dot.
+        small.replace("l\u{307}", "l").replace("j\u{307}", "j")
     };
     [looks(name.as_str()), looks(&name.as_str().to_uppercase())].into()
 }
@@ -139,6 +144,9 @@ mod tests {
                 "\u{3bd}\u{3af}\u{3ba}\u{3bf}\u{3c2}",
             ), // Νίκος
             ("stra\u{df}e", "STRASSE"),
+            ("alice", "ali\u{307}ce"), // a dot on the dot
+            ("Istanbul", "\u{130}stanbul"),
+            ("alice", "\u{ff41}\u{ff4c}\u{ff49}\u{ff43}\u{ff45}"), // wide letters
         ] {
             assert!(look_alike(one, other), "{one} {other}");
         }
@@ -152,6 +160,13 @@ mod tests {
             assert!(!look_alike(one, other), "{one} {other}");
         }
         assert!(!look_alike("alice", "alice"), "one name");
+    }
+
+    #[test]
+    fn a_name_of_characters_that_look_like_many_others_is_cut() {
+        let long = name(&"\u{fdfa}".repeat(64));
+        let longest = skeletons(&long).iter().map(|one| one.chars().count()).max();
+        assert!(longest <= Some(MOST_CHARS), "{longest:?}");
     }
 
     #[test]

@@ -97,10 +97,16 @@ people("a name that looks like another's has a sign in words, in each place", as
   await alice.enters("alice", "look");
   await bob.reads("alice joined", "#log");
   assert.equal(await bob.page.locator(".unlike").count(), 0);
+  const texts = (where) => bob.page.$$eval(where, (all) => all.map((one) => one.textContent));
+  const reads = (words) => until(words, async () => (await texts("#log .notice")).join().includes(words));
+  const third = await arrives(one);
+  await third.enters("Alice", "look");
+  await reads("Alice (not alice)");
   const other = await arrives(two);
   await other.enters("\u0430lice", "look");
-  const texts = (where) => bob.page.$$eval(where, (all) => all.map((one) => one.textContent));
-  await until("bob is told", async () => (await texts("#log .notice")).join().includes("\u0430lice (not alice) joined"));
+  await reads("\u0430lice (not Alice)");
+  await third.leaves();
+  await reads("Alice left");
   assert.deepEqual(await texts("#member-list .unlike"), ["not \u0430lice", "not alice"]);
   assert.equal(await other.page.locator("#member-list .unlike").count(), 2);
   await other.says("hello");

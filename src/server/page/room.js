@@ -137,10 +137,18 @@ export class Room {
     else this.members.delete(user);
     this.typing.delete(user);
     const last = this.entries.at(-1);
-    if (looks_like) this.alike = [...this.alike, [user, looks_like]].slice(-TOLD);
+    if (looks_like) this.#areAlike(user, looks_like);
     const happened = { user, what, looks_like };
     if (last?.kind === "notice") last.happened = [...last.happened, happened].slice(-TOLD);
     else this.#push({ kind: "notice", happened: [happened] });
+  }
+
+  /** Two names look alike, and so do all that look like either. */
+  #areAlike(user, other) {
+    const isTheirs = (group) => group.includes(user) || group.includes(other);
+    const names = [user, other, ...this.alike.filter(isTheirs).flat()];
+    const present = new Set(names.filter((name) => this.members.has(name)));
+    this.alike = [...this.alike.filter((group) => !isTheirs(group)), [...present]];
   }
 
   /** The users who are typing now. */
