@@ -241,8 +241,22 @@ fn online(members: &[UserName], alike: &[Vec<UserName>]) -> Vec<Line> {
     lines
 }
 
+/// Names that look alike, each with the first foreign letter that not all of them have: nobody could tell them
+/// apart otherwise.
 fn look_alike(names: &[UserName]) -> Line {
-    Line::Notice(format!("these names look alike: {}", named(names)))
+    if names.len() > NAMED_MEMBERS {
+        return Line::Notice(format!("{} look alike", named(names)));
+    }
+    let spelled = names.iter().map(|name| {
+        let is_odd = |c: &char| !names.iter().all(|other| other.as_str().contains(*c));
+        let mut letters = name.as_str().chars().filter(|c| !c.is_ascii());
+        match letters.find(is_odd) {
+            Some(odd) => format!("{name} with U+{:04X}", u32::from(odd)),
+            None => name.to_string(),
+        }
+    });
+    let spelled: Vec<_> = spelled.collect();
+    Line::Notice(format!("these names look alike: {}", spelled.join(", ")))
 }
 
 fn named(users: &[UserName]) -> String {
@@ -356,6 +370,27 @@ mod tests {
                 "* the server started anew; earlier messages are gone",
                 "* online: alice"
             ]
+        );
+    }
+
+    #[test]
+    fn names_that_look_alike_are_told_in_groups_and_many_are_counted() {
+        let alike = |groups: Vec<Vec<UserName>>| {
+            let lines = encode(&Event::Members {
+                room: RoomName::lobby(),
+                members: [].into(),
+                alike: groups,
+            });
+            lines[1..].to_vec()
+        };
+        let two = [user("Zo\u{eb}"), user("Z\u{43e}\u{eb}")];
+        assert_eq!(
+            alike(vec![two.to_vec()]),
+            ["* these names look alike: Zo\u{eb}, Z\u{43e}\u{eb} with U+043E"]
+        );
+        assert_eq!(
+            alike(vec![vec![user("a"); 51]; 12])[9..],
+            ["* 51 users look alike", "* more names look alike: 2 groups"]
         );
     }
 

@@ -25,7 +25,7 @@ fn who_looks_like_a_user_of_another_instance_has_a_sign_in_every_list_notice_and
     }
 
     let mut other = there.join(IN_ADDRESS);
-    let alike = format!("* these names look alike: alice, {FALSE}");
+    let alike = format!("* these names look alike: alice, {FALSE} with U+0430");
     assert_eq!(other.hears(), alike, "it is told as well");
     for client in [&mut alice, &mut bob] {
         assert_eq!(client.hears(), format!("* {FALSE} joined"));
