@@ -16,6 +16,8 @@ command -v curl >/dev/null || install curl || exit 1
 command -v openssl >/dev/null || install openssl || exit 1
 # The terminal that the tests of the prompt look at.
 command -v tmux >/dev/null || install tmux || exit 1
+# The clock that jumps in the tests of the clock.
+command -v faketime >/dev/null || install faketime || exit 1
 # Another WebSocket client than our own, for the shell test; without it, that part is left out.
 if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
   install python3-websockets || true

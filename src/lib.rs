@@ -76,6 +76,7 @@ pub mod metrics;
 pub mod stream;
 // What is said, and the frames it is said in.
 pub mod message;
+pub mod lookalikes;
 pub mod protocol;
 pub mod websocket;
 // The rooms of one instance, and what instances share.

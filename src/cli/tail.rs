@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::exit::{Exit, exit_code};
 use super::timed_client::TimedClient;
-use super::{ConnectArgs, RoomName, UserName, complain};
-use crate::message::{Message, MessageId};
+use super::{ConnectArgs, UserName, complain};
+use crate::message::MessageId;
 use crate::protocol::Event;
 use crate::protocol::text::{self, Line, STARTED_ANEW};
 
@@ -46,12 +46,8 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
     client.join(args.connect.room.clone(), args.since, history);
     let mut client = TimedClient::new(client, args.timeout);
     let mut printed = 0;
-    let mut print_message = |room: &RoomName, message: Message| {
-        print_lines(&text::lines(&Event::Message {
-            room: room.clone(),
-            message,
-            via: None,
-        }))?;
+    let mut print_message = |event: &Event| {
+        print_lines(&text::lines(event))?;
         printed += 1;
         if args.count == Some(printed) {
             return Err(Exit::Done);
@@ -71,10 +67,15 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
                     print_lines(&[Line::Notice(STARTED_ANEW.to_owned())])?;
                 }
                 for message in messages {
-                    print_message(&room, message)?;
+                    print_message(&Event::Message {
+                        room: room.clone(),
+                        message,
+                        looks_like: None,
+                        via: None,
+                    })?;
                 }
             }
-            Event::Message { room, message, .. } => print_message(&room, message)?,
+            message @ Event::Message { .. } => print_message(&message)?,
             gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),

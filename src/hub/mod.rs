@@ -126,6 +126,19 @@ impl Hub {
         }
     }
 
+    /// The groups of users in a room whose names look alike, as this instance was told. With `list`, also
+    /// as that shows, which is to be released next.
+    pub fn alike(&self, name: &RoomName, list: Option<&MemberList>) -> Vec<Vec<UserName>> {
+        let Some(room) = self.room(name) else {
+            return Vec::new();
+        };
+        let mut roll = lock(&room.roll);
+        if let Some(list) = list {
+            roll.show(list);
+        }
+        roll.alike()
+    }
+
     /// Ends the holding back. First `first` is pushed, which tells of the past and of the members. Then
     /// the held events follow, except messages up to `last`, and except joins and leaves that `list`
     /// shows already.
@@ -178,12 +191,16 @@ impl Hub {
             Delivery::Messages(entries) => {
                 metrics::HEARD.add(entries.len());
                 self.tell_pending(&room, pace, now);
+                let roll = lock(&room.roll);
                 let events = entries.into_iter().map(|entry| Event::Message {
                     room: name.clone(),
+                    looks_like: roll.looks_like(&entry.message.from),
                     message: entry.message,
                     via: entry.via,
                 });
-                self.fan_out(&room, events.map(Broadcast::new), pace);
+                let events: Vec<_> = events.map(Broadcast::new).collect();
+                drop(roll);
+                self.fan_out(&room, events, pace);
             }
             Delivery::Notice(Notice::Presence(change)) => {
                 let (news, due) = {

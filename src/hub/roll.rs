@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::lookalikes::Lookalikes;
 use crate::message::{MemberList, PresenceChange, Revision, UserName};
 use crate::protocol::ANNOUNCED_MEMBERS;
 
@@ -21,6 +22,8 @@ pub(super) const NOTICE_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct News {
     pub(super) user: UserName,
     pub(super) joined: bool,
+    /// Another user here whose name looks like the name of the user that joined.
+    pub(super) looks_like: Option<UserName>,
     /// The members that need it: those whose list has a revision in this range.
     pub(super) listed: Range<Revision>,
 }
@@ -39,6 +42,8 @@ pub(super) struct Roll {
     /// The users that are present, each with the beginning of the history ([`Revision::began`]) in which
     /// they were last announced. `None` until a first member has a list.
     present: Option<BTreeMap<UserName, u64>>,
+    /// The names of `present`.
+    lookalikes: Lookalikes,
     /// The last change that `present` shows.
     revision: Revision,
     /// Up to here every change was heard, or made up for by a list. Behind it one is missing.
@@ -64,7 +69,9 @@ impl Roll {
         if is_first || is_crowd {
             let began = list.revision.began;
             let users = list.users.iter();
-            self.present = Some(users.map(|user| (user.clone(), began)).collect());
+            let present = users.map(|user| (user.clone(), began)).collect();
+            let before = self.present.replace(present).unwrap_or_default();
+            self.replace_names(before.keys(), &list.users);
             self.revision = list.revision;
             self.whole = self.whole.max(list.revision);
             for change in std::mem::take(&mut self.early).into_values() {
@@ -159,6 +166,23 @@ impl Roll {
         present.is_some_and(|present| present.len() > ANNOUNCED_MEMBERS)
     }
 
+    /// Another user here whose name looks like this one. A user that is not here has one as well: the
+    /// author of a message that came by HTTP.
+    pub(super) fn looks_like(&self, name: &UserName) -> Option<UserName> {
+        let present = self.present.as_ref();
+        let is_here = present.is_some_and(|present| present.contains_key(name));
+        if is_here && !self.lookalikes.any() {
+            // As nearly always.
+            return None;
+        }
+        self.lookalikes.of(name).cloned()
+    }
+
+    /// The groups of users here whose names look alike.
+    pub(super) fn alike(&self) -> Vec<Vec<UserName>> {
+        self.lookalikes.groups()
+    }
+
     /// Applies a change if it is newer than `present`. `first` is the revision of the first change that
     /// it stands for.
     fn take_in(&mut self, change: PresenceChange, first: Revision) -> Option<News> {
@@ -181,15 +205,35 @@ impl Roll {
         self.news(change, listed_from)
     }
 
+    /// Brings `lookalikes` from one list of names to another. Both are in order, so a crowd costs one walk.
+    fn replace_names<'a>(
+        &mut self,
+        before: impl Iterator<Item = &'a UserName>,
+        after: &[UserName],
+    ) {
+        let mut before = before.peekable();
+        for name in after {
+            while let Some(gone) = before.next_if(|one| *one < name) {
+                self.lookalikes.remove(gone);
+            }
+            if before.next_if_eq(&name).is_none() {
+                self.lookalikes.add(name);
+            }
+        }
+        before.for_each(|gone| self.lookalikes.remove(gone));
+    }
+
     /// Applies a change. If `present` shows it already, returns the beginning of a later history, in which
     /// the shared state has to be told again, or else the change's own revision.
     fn apply(&mut self, change: &PresenceChange) -> Option<Revision> {
         let present = self.present.get_or_insert_default();
         let began = change.revision.began;
         if !change.joined {
+            self.lookalikes.remove(&change.user);
             let before = present.remove(&change.user);
             return before.is_none().then_some(change.revision);
         }
+        self.lookalikes.add(&change.user);
         let before = present.insert(change.user.clone(), began)?;
         match before < began {
             true => Some(Revision { began, number: 0 }),
@@ -199,7 +243,11 @@ impl Roll {
 
     fn news(&self, change: PresenceChange, listed_from: Revision) -> Option<News> {
         let listed = listed_from..change.revision;
-        (!self.is_crowded() && !listed.is_empty()).then_some(News {
+        (!self.is_crowded() && !listed.is_empty()).then(|| News {
+            looks_like: change
+                .joined
+                .then(|| self.looks_like(&change.user))
+                .flatten(),
             user: change.user,
             joined: change.joined,
             listed,

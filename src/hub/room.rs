@@ -166,7 +166,11 @@ impl Room {
     pub(super) fn broadcast(&self, news: News) -> Arc<Broadcast> {
         let (room, user) = (self.name.clone(), news.user);
         let event = match news.joined {
-            true => Event::Joined { room, user },
+            true => Event::Joined {
+                room,
+                user,
+                looks_like: news.looks_like,
+            },
             false => Event::Left { room, user },
         };
         Broadcast::for_listed(event, news.listed)

@@ -347,6 +347,45 @@ fn a_crowd_in_one_members_initial_list_is_a_crowd_for_the_whole_room() {
 }
 
 #[test]
+fn names_that_look_alike_are_those_of_a_crowds_newest_list_and_of_each_change_since() {
+    let test = TestHub::new();
+    let crowd: Vec<_> = (0..=ANNOUNCED_MEMBERS)
+        .map(|n| format!("u{n:03}"))
+        .collect();
+    let mut revision = 0;
+    let mut shows = |others: &[&str]| {
+        let mut list = test.list(others);
+        list.users = others
+            .iter()
+            .map(|name| user(name))
+            .chain(crowd.iter().map(|name| user(name)))
+            .collect();
+        revision += 1;
+        list.revision.number += revision * 10;
+        test.hub.alike(&test.room, Some(&list))
+    };
+    let _alice = test.admit(1, "alice");
+    assert!(shows(&["alice"]).is_empty());
+    assert_eq!(
+        shows(&["ALICE", "Bob", "alice"]),
+        [[user("ALICE"), user("alice")]]
+    );
+    assert_eq!(
+        shows(&["Bob", "alice", "bob"]),
+        [[user("Bob"), user("bob")]]
+    );
+    assert!(shows(&["Alice", "bob"]).is_empty());
+    lock(&test.revision).number += 1000;
+    test.notice(joined("BOB"));
+    assert_eq!(
+        test.hub.alike(&test.room, None),
+        [[user("BOB"), user("bob")]]
+    );
+    test.notice(left("bob"));
+    assert!(test.hub.alike(&test.room, None).is_empty());
+}
+
+#[test]
 fn a_difference_is_announced_when_it_is_seen_twice() {
     let test = TestHub::new();
     let alice = test.admit(1, "alice");

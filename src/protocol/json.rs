@@ -235,6 +235,7 @@ mod tests {
                 text: "hi".to_owned(),
                 at: 5,
             },
+            looks_like: None,
             via: None,
         };
         let frame = encode(&event);
@@ -250,6 +251,7 @@ mod tests {
         let room = |anew| Event::Room {
             room: RoomName::lobby(),
             members: [].into(),
+            alike: Vec::new(),
             messages: Vec::new(),
             recovered: false,
             anew,

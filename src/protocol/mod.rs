@@ -198,6 +198,9 @@ pub enum Event {
         room: RoomName,
         /// The users that are present, in alphabetical order.
         members: Arc<[UserName]>,
+        /// The groups of members whose names look alike.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alike: Vec<Vec<UserName>>,
         /// The messages since `since`, or the past that the client asked for, oldest first. Messages that
         /// do not fit this frame follow as [`Event::Message`].
         messages: Vec<Message>,
@@ -243,6 +246,9 @@ pub enum Event {
         room: RoomName,
         /// Their names, in alphabetical order.
         members: Arc<[UserName]>,
+        /// The groups of them whose names look alike.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alike: Vec<Vec<UserName>>,
     },
     /// A user said something.
     Message {
@@ -251,6 +257,10 @@ pub enum Event {
         /// The message.
         #[serde(flatten)]
         message: Message,
+        /// A member who is not the author, and whose name looks like the author's. It is told of live
+        /// messages only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        looks_like: Option<UserName>,
         /// The connection that sent it. In the text encoding it is not sent back there.
         #[serde(skip)]
         via: Option<Via>,
@@ -261,6 +271,9 @@ pub enum Event {
         room: RoomName,
         /// The user.
         user: UserName,
+        /// Another member whose name looks like the user's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        looks_like: Option<UserName>,
     },
     /// A user left the room.
     Left {

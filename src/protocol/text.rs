@@ -12,6 +12,9 @@ use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 /// A list of more users than this is shown as a number.
 const NAMED_MEMBERS: usize = 50;
 
+/// At most so many groups of names that look alike are shown.
+const SHOWN_GROUPS: usize = 10;
+
 /// A message shows at most so many lines, and then the number of further ones. Each line repeats its
 /// author's name, and a message of nothing but line breaks must not fill every outbox.
 const SHOWN_LINES: usize = 100;
@@ -37,6 +40,8 @@ pub enum Line {
     Said {
         /// The author.
         from: UserName,
+        /// Another user, whose name looks like the author's.
+        looks_like: Option<UserName>,
         /// The line, without characters that disturb a terminal.
         text: String,
     },
@@ -46,10 +51,20 @@ pub enum Line {
     Error(String),
 }
 
+/// The sign behind an author's name that looks like somebody else's. No name can hold the comma and the
+/// space, so nobody can forge it.
+pub(crate) fn sign(looks_like: Option<&UserName>) -> String {
+    looks_like.map_or(String::new(), |other| format!(", not {other}"))
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Said { from, text } => write!(f, "{from}: {text}"),
+            Self::Said {
+                from,
+                looks_like,
+                text,
+            } => write!(f, "{from}{}: {text}", sign(looks_like.as_ref())),
             Self::Notice(text) => write!(f, "* {text}"),
             Self::Error(text) => write!(f, "! {text}"),
         }
@@ -118,6 +133,7 @@ pub fn lines(event: &Event) -> Vec<Line> {
     match event {
         Event::Room {
             members,
+            alike,
             messages,
             anew,
             ..
@@ -126,21 +142,33 @@ pub fn lines(event: &Event) -> Vec<Line> {
             if *anew {
                 lines.extend(notice(STARTED_ANEW.to_owned()));
             }
-            lines.extend(notice(online(members)));
-            lines.extend(messages.iter().flat_map(|m| said(&m.from, &m.text)));
+            lines.extend(online(members, alike));
+            lines.extend(messages.iter().flat_map(|m| said(&m.from, None, &m.text)));
             lines
         }
-        Event::Members { members, .. } => notice(online(members)),
-        Event::Message { message, .. } => said(&message.from, &message.text),
+        Event::Members { members, alike, .. } => online(members, alike),
+        Event::Message {
+            message,
+            looks_like,
+            ..
+        } => said(&message.from, looks_like.as_ref(), &message.text),
         Event::History { messages, .. } => {
             let mut lines = notice(match messages.len() {
                 0 => "nothing has been said here yet".to_owned(),
                 1 => "the last message:".to_owned(),
                 n => format!("the last {n} messages:"),
             });
-            lines.extend(messages.iter().flat_map(|m| said(&m.from, &m.text)));
+            lines.extend(messages.iter().flat_map(|m| said(&m.from, None, &m.text)));
             lines
         }
+        Event::Joined {
+            user,
+            looks_like: Some(other),
+            ..
+        } => vec![
+            Line::Notice(format!("{user} joined")),
+            look_alike(&[other.clone(), user.clone()]),
+        ],
         Event::Joined { user, .. } => notice(format!("{user} joined")),
         Event::Left { user, .. } => notice(format!("{user} left")),
         Event::Gap { .. } => {
@@ -160,9 +188,10 @@ pub fn lines(event: &Event) -> Vec<Line> {
     }
 }
 
-fn said(from: &UserName, text: &str) -> Vec<Line> {
+fn said(from: &UserName, looks_like: Option<&UserName>, text: &str) -> Vec<Line> {
     let said = |text: String| Line::Said {
         from: from.clone(),
+        looks_like: looks_like.cloned(),
         text,
     };
     let mut lines: Vec<_> = text
@@ -198,12 +227,44 @@ pub(crate) fn shown(line: &str) -> String {
         .collect()
 }
 
-fn online(members: &[UserName]) -> String {
-    if members.len() > NAMED_MEMBERS {
-        return format!("online: {} users", grouped(members.len()));
+/// The members, and a line for each group of names that look alike.
+fn online(members: &[UserName], alike: &[Vec<UserName>]) -> Vec<Line> {
+    let mut lines = vec![Line::Notice(format!("online: {}", named(members)))];
+    let groups = alike.iter().take(SHOWN_GROUPS);
+    lines.extend(groups.map(|names| look_alike(names)));
+    if alike.len() > SHOWN_GROUPS {
+        let more = grouped(alike.len() - SHOWN_GROUPS);
+        lines.push(Line::Notice(format!(
+            "more names look alike: {more} groups"
+        )));
     }
-    let names: Vec<_> = members.iter().map(UserName::as_str).collect();
-    format!("online: {}", names.join(", "))
+    lines
+}
+
+/// Names that look alike, each with the first foreign letter that not all of them have: nobody could tell them
+/// apart otherwise.
+fn look_alike(names: &[UserName]) -> Line {
+    if names.len() > NAMED_MEMBERS {
+        return Line::Notice(format!("{} look alike", named(names)));
+    }
+    let spelled = names.iter().map(|name| {
+        let is_odd = |c: &char| !names.iter().all(|other| other.as_str().contains(*c));
+        let mut letters = name.as_str().chars().filter(|c| !c.is_ascii());
+        match letters.find(is_odd) {
+            Some(odd) => format!("{name} with U+{:04X}", u32::from(odd)),
+            None => name.to_string(),
+        }
+    });
+    let spelled: Vec<_> = spelled.collect();
+    Line::Notice(format!("these names look alike: {}", spelled.join(", ")))
+}
+
+fn named(users: &[UserName]) -> String {
+    if users.len() > NAMED_MEMBERS {
+        return format!("{} users", grouped(users.len()));
+    }
+    let names: Vec<_> = users.iter().map(UserName::as_str).collect();
+    names.join(", ")
 }
 
 /// `1234567` as `1,234,567`.
@@ -237,6 +298,7 @@ mod tests {
                 text: text.to_owned(),
                 at: 0,
             },
+            looks_like: None,
             via: None,
         }
     }
@@ -295,6 +357,7 @@ mod tests {
         let room = |anew| Event::Room {
             room: RoomName::lobby(),
             members: [user("alice")].into(),
+            alike: Vec::new(),
             messages: Vec::new(),
             recovered: false,
             anew,
@@ -311,12 +374,34 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_alike_are_told_in_groups_and_many_are_counted() {
+        let alike = |groups: Vec<Vec<UserName>>| {
+            let lines = encode(&Event::Members {
+                room: RoomName::lobby(),
+                members: [].into(),
+                alike: groups,
+            });
+            lines[1..].to_vec()
+        };
+        let two = [user("Zo\u{eb}"), user("Z\u{43e}\u{eb}")];
+        assert_eq!(
+            alike(vec![two.to_vec()]),
+            ["* these names look alike: Zo\u{eb}, Z\u{43e}\u{eb} with U+043E"]
+        );
+        assert_eq!(
+            alike(vec![vec![user("a"); 51]; 12])[9..],
+            ["* 51 users look alike", "* more names look alike: 2 groups"]
+        );
+    }
+
+    #[test]
     fn more_than_fifty_members_are_counted() {
         let online = |count: usize| {
             let members = (0..count).map(|n| user(&format!("u{n}"))).collect();
             encode(&Event::Members {
                 room: RoomName::lobby(),
                 members,
+                alike: Vec::new(),
             })
         };
         assert_eq!(online(2), ["* online: u0, u1"]);

@@ -16,10 +16,15 @@ use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
+use crate::lookalikes::Lookalikes;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, ErrorCode, Event, Ref, json};
 use crate::stream::Stream;
+
+/// In a room that this instance does not host, the names of so many members are compared, for an answer takes
+/// some microseconds for each.
+const MOST_COMPARED: usize = 1000;
 
 /// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -117,7 +122,21 @@ fn get_members(
     pace(state, client, &room, user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
-    Ok(object(200, &Event::Members { room, members }))
+    let alike = match state.hub.hosts(&room) {
+        true => state.hub.alike(&room, None),
+        false => {
+            let some = members.iter().take(MOST_COMPARED);
+            some.collect::<Lookalikes>().groups()
+        }
+    };
+    Ok(object(
+        200,
+        &Event::Members {
+            room,
+            members,
+            alike,
+        },
+    ))
 }
 
 /// The message in a request's body. Other JSON fields are ignored.

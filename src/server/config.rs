@@ -261,6 +261,11 @@ impl Config {
             }
     }
 
+    /// Whether users of other machines may come in under any name.
+    pub fn is_open_to_anyone(&self) -> bool {
+        !self.tokens.demand_tokens() && !self.listen.ip().to_canonical().is_loopback()
+    }
+
     /// Whether the options fit together.
     pub fn check(&self) -> Result<(), ConfigError> {
         let good = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);

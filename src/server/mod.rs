@@ -136,6 +136,11 @@ impl Server {
             capacity.connections, capacity.bound_by, capacity.reserve
         );
         metrics::MAX_CONNECTIONS.set(capacity.connections);
+        if state.config.is_open_to_anyone() {
+            warn!(
+                "anyone who reaches this address can use any name; --token-secret asks for tokens"
+            );
+        }
         Ok(Self {
             connections,
             state,

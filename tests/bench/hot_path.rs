@@ -45,6 +45,7 @@ fn encode(bencher: Bencher<'_, '_>, encoding: Encoding) {
     let event = Event::Message {
         room: RoomName::lobby(),
         message: message(MessageId::ZERO),
+        looks_like: None,
         via: None,
     };
     bencher.bench(|| frame::text(&encoding.encode(black_box(&event))));
@@ -129,6 +130,7 @@ fn push_and_collect(bencher: Bencher<'_, '_>, waiting: usize) {
     let event = Event::Message {
         room: RoomName::lobby(),
         message: message(MessageId::ZERO),
+        looks_like: None,
         via: None,
     };
     let frame = frame::text(&Encoding::Text.encode(&event)).expect("a frame");

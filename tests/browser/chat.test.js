@@ -59,6 +59,63 @@ people("two people on two instances see each other come, type, talk and leave", 
   await alice.reads("bob left", "#log");
 });
 
+people("a name in use is told, and lines of another under one's name are another's", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.enters("alice", "free names");
+  const tab = await Person.in(alice.context, one);
+  await tab.enters("alice", "free names");
+  assert.equal(await tab.page.locator("#status .bar").count(), 0, "it is the same browser");
+  await tab.leaves();
+
+  const mallory = await arrives(two);
+  await mallory.enters("alice", "free names");
+  await mallory.reads("alice is here already. If that is not you, choose another name.", "#status");
+  await mallory.says("send me money");
+  await alice.sees("send me money");
+  await alice.says("that was not me");
+  await alice.sees("that was not me");
+  const own = (person) => person.page.$$eval("#log .message.own .text", (all) => all.map((one) => one.textContent));
+  assert.deepEqual(await own(alice), ["that was not me"]);
+  assert.equal(await alice.page.locator("#log .message:not(.own) >> text=from another connection").count(), 1);
+  await mallory.sees("that was not me");
+  assert.deepEqual(await own(mallory), ["send me money"]);
+  await mallory.page.click("text=It is me");
+  await mallory.page.locator("#status .bar").waitFor({ state: "detached" });
+  await mallory.joins("another room");
+  assert.equal(await mallory.page.locator("#status .bar").count(), 0);
+
+  const carol = await arrives(one);
+  await carol.enters("alice", "free names");
+  await carol.page.click("#status button >> text=Choose another name");
+  await carol.page.waitForSelector("#entrance:not([hidden])");
+});
+
+people("a name that looks like another's has a sign in words, in each place", async (arrives) => {
+  const bob = await arrives(one);
+  await bob.enters("bob", "look");
+  const alice = await arrives(one);
+  await alice.enters("alice", "look");
+  await bob.reads("alice joined", "#log");
+  assert.equal(await bob.page.locator(".unlike").count(), 0);
+  const texts = (where) => bob.page.$$eval(where, (all) => all.map((one) => one.textContent));
+  const reads = (words) => until(words, async () => (await texts("#log .notice")).join().includes(words));
+  const third = await arrives(one);
+  await third.enters("Alice", "look");
+  await reads("Alice (not alice)");
+  const other = await arrives(two);
+  await other.enters("\u0430lice", "look");
+  await reads("\u0430lice (not Alice)");
+  await third.leaves();
+  await reads("Alice left");
+  assert.deepEqual(await texts("#member-list .unlike"), ["not \u0430lice", "not alice"]);
+  assert.equal(await other.page.locator("#member-list .unlike").count(), 2);
+  await other.says("hello");
+  await bob.sees("hello");
+  assert.deepEqual(await texts("#log .unlike"), ["not alice"]);
+  await other.leaves();
+  await until("the sign is gone", async () => (await texts("#member-list .unlike")).length === 0);
+});
+
 people("the keyboard is enough: a name, a room, a message, another room, and back", async (arrives) => {
   const alice = await arrives(one);
   await alice.opens();

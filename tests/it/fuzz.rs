@@ -107,6 +107,7 @@ proptest! {
                 text: said,
                 at: 0,
             },
+            looks_like: None,
             via: None,
         };
         for line in Encoding::Text.encode(&event) {

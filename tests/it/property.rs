@@ -232,11 +232,13 @@ proptest! {
     fn no_line_begins_as_another_users_or_the_servers(a in name(), b in name(), said in words()) {
         prop_assume!(a != b);
         let message = Message { id: MessageId::ZERO, from: a.clone(), text: said, at: 0 };
-        for line in text::encode(&Event::Message { room: RoomName::lobby(), message, via: None }) {
-            let text = format!("{a}: ");
-            prop_assert!(line.starts_with(&text), "{line:?}");
-            for other in [&*format!("{b}: "), "* ", "! "] {
-                prop_assert!(!line.starts_with(other), "{line:?} begins as {other:?}");
+        for (looks_like, author) in [(None, format!("{a}: ")), (Some(b.clone()), format!("{a}, not {b}: "))] {
+            let message = message.clone();
+            for line in text::encode(&Event::Message { room: RoomName::lobby(), message, looks_like, via: None }) {
+                prop_assert!(line.starts_with(&author), "{line:?}");
+                for other in [&*format!("{b}: "), &*format!("{b}, not "), "* ", "! "] {
+                    prop_assert!(!line.starts_with(other), "{line:?} begins as {other:?}");
+                }
             }
         }
     }
@@ -246,15 +248,17 @@ proptest! {
         prop_assume!(a != b);
         let (room, user) = (RoomName::lobby(), a.clone());
         let own = [
-            text::encode(&Event::Joined { room: room.clone(), user: user.clone() }),
+            text::encode(&Event::Joined { room: room.clone(), user: user.clone(), looks_like: None }),
             text::encode(&Event::Left { room: room.clone(), user }),
         ];
         for line in own.concat() {
-            prop_assert!(!line.starts_with("* online: "), "{line:?}");
+            for other in ["* online: ", "* these names look alike: "] {
+                prop_assert!(!line.starts_with(other), "{line:?} begins as {other:?}");
+            }
             prop_assert!(line != format!("* {b} joined") && line != format!("* {b} left"), "{line:?}");
         }
         let members = [a.clone(), b.clone()].into();
-        let online = text::encode(&Event::Members { room, members });
+        let online = text::encode(&Event::Members { room, members, alike: Vec::new() });
         let names: Vec<_> = online[0]["* online: ".len()..].split(", ").collect();
         prop_assert_eq!(names, [a.as_str(), b.as_str()]);
     }

@@ -151,6 +151,21 @@ fn beyond_the_limit_of_connections_there_is_a_503_until_somebody_leaves() {
 }
 
 #[test]
+fn a_server_that_others_can_reach_without_tokens_warns_of_it() {
+    let warns = |arguments: &[&str]| {
+        let log = Hubbub::with(arguments).log();
+        assert!(log.contains("capacity: "), "{log}");
+        log.contains("[WARN] (main) anyone who reaches this address can use any name")
+    };
+    let secret = ["--token-secret", "a secret of the tests, 32 bytes long"];
+    for beyond in ["0.0.0.0:0", "[::]:0"] {
+        assert!(warns(&["--listen", beyond]));
+        assert!(!warns(&[&["--listen", beyond], &secret[..]].concat()));
+    }
+    assert!(!warns(&["--listen", "127.0.0.1:0"]));
+}
+
+#[test]
 fn options_are_taken_from_the_environment() {
     let output = command()
         .env("HUBBUB_LISTEN", "nowhere")

@@ -8,8 +8,10 @@ use crossbeam_channel::Sender;
 use hubbub::metrics;
 use hubbub::server::Server;
 use hubbub::server::config::{Config, Deadlines};
+use nix::sys::signal::Signal;
 
 use crate::support::client::Client;
+use crate::support::hubbub::{Hubbub, threads_of_limited_user};
 use crate::support::{DEADLINE, until};
 
 /// 21 connections, and at least 3 writers.
@@ -144,4 +146,39 @@ fn when_many_stall_at_once_those_without_a_writer_are_let_go_and_the_others_hear
         begun.elapsed()
     );
     assert_eq!(hear.join().expect("it hears"), stayed + 2);
+}
+
+#[test]
+fn when_the_system_gives_no_more_threads_newcomers_are_refused_and_all_others_are_served() {
+    // Others of this user have most of the threads that it may have, more than the server reckons with.
+    let many = ["--fanout-workers", "64"];
+    let _others = [0; 2].map(|_| Hubbub::bound_by_processes(10_000, &many));
+    let most = threads_of_limited_user() + 40;
+    let mut hubbub = Hubbub::bound_by_processes(most, &["--fanout-workers", "1"]);
+    let mut members = Vec::new();
+    let refused = loop {
+        let user = format!("/chat/u{}", members.len());
+        match Client::connect(hubbub.address(), &user, None) {
+            Ok(client) => members.push(client),
+            Err((status, _)) => break status,
+        }
+    };
+    assert_eq!(refused, 503);
+    assert!(members.len() >= 10, "{} are in", members.len());
+    let log = hubbub.log();
+    assert!(
+        log.contains("cannot take a connection: Resource temporarily"),
+        "{log}"
+    );
+    members[0].says("still here");
+    for member in &mut members[1..] {
+        member.hears_until("u0: still here");
+    }
+    members.pop().expect("a member").leaves();
+    until("there is room again", || {
+        Client::connect(hubbub.address(), "/chat/late", None).ok()
+    });
+    hubbub.signal(Signal::SIGTERM);
+    drop(members);
+    assert!(hubbub.ends().success());
 }

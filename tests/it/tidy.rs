@@ -163,6 +163,7 @@ fn a_foreign_crate_has_one_room() {
         ("httparse", &["server/http/"]),
         ("icu_normalizer", &["message.rs"]),
         ("icu_properties", &["message.rs"]),
+        ("unicode_security", &["lookalikes.rs"]),
         ("clap", &["cli/", "bench/"]),
         ("simplelog", &["cli/"]),
         ("ctrlc", &["cli/"]),

@@ -249,7 +249,7 @@ fn check_presence(house: &House, crowd: &Crowd) {
             }
             let until = Instant::now() + Duration::from_millis(300);
             while let Ok(event) = auditor.events().recv_deadline(until) {
-                if let ClientEvent::Server(Event::Members { room, members }) = event {
+                if let ClientEvent::Server(Event::Members { room, members, .. }) = event {
                     told.insert(room, members.iter().cloned().collect::<BTreeSet<_>>());
                 }
             }

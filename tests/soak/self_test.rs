@@ -140,6 +140,7 @@ fn witness() -> Record {
     hear(Event::Room {
         room: room.clone(),
         members: vec![user("alice"), user("bob")].into(),
+        alike: Vec::new(),
         messages: Vec::new(),
         recovered: false,
         anew: false,
@@ -155,6 +156,7 @@ fn witness() -> Record {
         hear(Event::Message {
             room: room.clone(),
             message,
+            looks_like: None,
             via: None,
         });
     }

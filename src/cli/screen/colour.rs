@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 
-use crate::protocol::text::{Line, shown};
+use crate::protocol::text::{Line, shown, sign};
 
 /// The choice of `--color`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -51,10 +51,14 @@ impl Paint {
             return shown(&line.to_string());
         }
         match line {
-            Line::Said { from, text } => {
+            Line::Said {
+                from,
+                looks_like,
+                text,
+            } => {
                 let colour = USERS[hash(from.as_str()) % USERS.len()];
-                let from = shown(from.as_str());
-                format!("\x1b[38;5;{colour}m{from}:{PLAIN} {}", shown(text))
+                let author = shown(&format!("{from}{}", sign(looks_like.as_ref())));
+                format!("\x1b[38;5;{colour}m{author}:{PLAIN} {}", shown(text))
             }
             Line::Notice(_) => self.dim(&shown(&line.to_string())),
             Line::Error(_) => format!("{RED}{}{PLAIN}", shown(&line.to_string())),

@@ -19,6 +19,7 @@ fn entered(last: Option<MessageId>, recovered: bool, anew: bool) -> Event {
     Event::Room {
         room: RoomName::lobby(),
         members: [].into(),
+        alike: Vec::new(),
         messages: last.map(|last| message(last.millis)).into_iter().collect(),
         recovered,
         anew,
@@ -254,6 +255,7 @@ fn heard(millis: u64) -> Event {
     Event::Message {
         room: RoomName::lobby(),
         message: message(millis),
+        looks_like: None,
         via: None,
     }
 }

@@ -27,7 +27,7 @@ const composer = new Composer(chat, () => {
   keep();
   timeline.toEnd();
 });
-const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat)];
+const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut)];
 const entrance = new Entrance(enter);
 
 /** The room, the name and the token in the page's address. A token is removed from the address. */
@@ -141,6 +141,14 @@ function mayDrop(lines) {
   return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
 }
 
+function signOut() {
+  if (!mayDrop(chat.outgoing.saved())) return;
+  chat.end();
+  forgetTab();
+  app.hidden = true;
+  entrance.open({ name: "", room: DEFAULT_ROOM });
+}
+
 /** Shows the next or the previous room. */
 function step(by) {
   const names = [...chat.rooms.keys()];
@@ -180,13 +188,7 @@ function listen() {
   byId("leave").addEventListener("click", () => {
     if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
   });
-  byId("sign-out").addEventListener("click", () => {
-    if (!mayDrop(chat.outgoing.saved())) return;
-    chat.end();
-    forgetTab();
-    app.hidden = true;
-    entrance.open({ name: "", room: DEFAULT_ROOM });
-  });
+  byId("sign-out").addEventListener("click", signOut);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];

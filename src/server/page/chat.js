@@ -6,6 +6,7 @@
 
 import { compare } from "./ids.js";
 import { Connection } from "./connection.js";
+import { answerTabs, isInUse } from "./elsewhere.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
 
@@ -45,6 +46,7 @@ export class Chat {
   /** The chat calls `changed` after every change, which is often. */
   constructor(changed) {
     this.#changed = changed;
+    answerTabs((name, room) => name === this.user && this.rooms.get(room)?.state === "joined");
     this.connection = new Connection({
       event: (event) => this.#take(event),
       state: () => this.#changed(),
@@ -95,7 +97,7 @@ export class Chat {
       }
       room = new Room(name);
       this.rooms.set(name, room);
-      this.#join(room);
+      this.#lookAndJoin(room);
     }
     if (this.active !== room) {
       if (this.active) this.active.newFrom = null;
@@ -146,6 +148,12 @@ export class Chat {
     this.#changed();
   }
 
+  /** The user goes on under a name that is in use. */
+  keepName(room) {
+    room.nameInUse = false;
+    this.#changed();
+  }
+
   /** Tries again to enter a room. */
   tryRoom(room) {
     this.#join(room);
@@ -176,6 +184,21 @@ export class Chat {
     const asked = this.connection.ask({ type, room: room.name, ...fields });
     if (asked) this.#asked.push({ type, room });
     return asked;
+  }
+
+  /**
+   * Joins a room, and looks first whether the name is in use there, if names are free. The answer counts
+   * only if no join was sent meanwhile: otherwise it may be this connection that is there.
+   */
+  #lookAndJoin(room) {
+    if (this.token !== "") return this.#join(room);
+    room.state = "looking";
+    isInUse(this.user, room.name).then((inUse) => {
+      if (room.state !== "looking" || this.rooms.get(room.name) !== room) return;
+      room.nameInUse = inUse;
+      this.#join(room);
+      this.#changed();
+    });
   }
 
   #join(room) {
@@ -254,7 +277,7 @@ export class Chat {
         this.limits = event.limits;
         this.readonly = event.readonly ?? false;
         this.#toldAnew = false;
-        for (const one of this.rooms.values()) this.#join(one);
+        for (const one of this.rooms.values()) if (one.state !== "looking") this.#join(one);
         break;
       case "room":
         this.#entered(answers("join"), event);
@@ -267,16 +290,19 @@ export class Chat {
         break;
       case "members": {
         const asker = answers("members");
-        if (asker) asker.members = new Set(event.members);
+        asker?.here(event);
         break;
       }
       case "message":
         // While a newer join is on its way, this event belongs to the join before it.
-        if (room?.state === "joined" && room.heard(event)) this.#heard(room, event);
+        if (room?.state === "joined") {
+          const message = this.#marked(room, event);
+          if (room.heard(message)) this.#heard(room, message);
+        }
         break;
       case "joined":
       case "left":
-        if (room?.state === "joined" && event.user !== this.user) room.came(event.user, event.type);
+        if (room?.state === "joined" && event.user !== this.user) room.came(event);
         break;
       case "typing":
         if (room?.state === "joined" && event.user !== this.user) {
@@ -316,7 +342,8 @@ export class Chat {
       this.#toldAnew = true;
       (this.active ?? room).startedAnew();
     }
-    const fresh = room.entered(event);
+    const messages = event.messages.map((message) => this.#marked(room, message));
+    const fresh = room.entered({ ...event, messages });
     for (const message of fresh) this.#heard(room, message);
     if (room.read === null) {
       // Old messages of a room that was never open do not count as unread.
@@ -328,8 +355,17 @@ export class Chat {
     this.#sendNext(room);
   }
 
+  /**
+   * Marks a line under the user's name that this page did not say. Of the past nobody knows, and with a
+   * token the other connection is the user's as well.
+   */
+  #marked(room, message) {
+    const isNew = message.from === this.user && this.token === "" && room.last !== null;
+    return isNew && !this.outgoing.has(room.name, message) ? { ...message, elsewhere: true } : message;
+  }
+
   #heard(room, message) {
-    if (message.from === this.user) {
+    if (message.from === this.user && !message.elsewhere) {
       this.outgoing.heard(room.name, message);
     } else if (room.read === null || compare(message.id, room.read) > 0 || room.anew) {
       if (this.watched && this.active === room) {

@@ -30,6 +30,11 @@ export function isolated(text) {
   return parts.map((part, index) => (index % 2 === 1 ? h("bdi", {}, part) : part));
 }
 
+/** The sign beside a name that looks like the name of another; nothing without another. */
+export function unlike(other) {
+  return other ? h("span", { class: "unlike" }, "not ", h("bdi", {}, other)) : null;
+}
+
 /**
  * Makes the children of `parent` show `items`, in order. An item is `{key, ...}`. If the key and the
  * content of a child are unchanged, its element stays, and keeps its focus and its place.

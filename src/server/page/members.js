@@ -1,6 +1,6 @@
 /** The list of the shown room's members, and of those who are typing. */
 
-import { byId, h, isolated, reconcile, setText } from "./dom.js";
+import { byId, h, isolated, reconcile, setText, unlike } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { listed } from "./rows.js";
 
@@ -28,8 +28,13 @@ export class Members {
   show() {
     const room = this.#chat.active;
     const names = this.#sorted(room);
-    const items = names.slice(0, MOST).map((name) => ({ key: name, name, own: name === this.#chat.user }));
-    reconcile(this.#list, items, ({ own }) => String(own), member);
+    const items = names.slice(0, MOST).map((name) => ({
+      key: name,
+      name,
+      own: name === this.#chat.user,
+      other: room.lookalike(name),
+    }));
+    reconcile(this.#list, items, ({ own, other }) => `${own}|${other}`, member);
     this.#list.classList.toggle("stale", room !== null && room.state !== "joined");
     const more = names.length - items.length;
     setText(byId("more-members"), more > 0 ? `and ${more.toLocaleString()} more` : "");
@@ -58,12 +63,13 @@ export class Members {
   }
 }
 
-function member({ name, own }) {
+function member({ name, own, other }) {
   return h(
     "li",
     { dataset: { hue: hue(name) } },
     h("span", { class: "picture small", "aria-hidden": "true" }, initial(name)),
     h("bdi", { class: "label" }, name),
     own ? h("span", { class: "you" }, "you") : null,
+    unlike(other),
   );
 }

@@ -49,7 +49,7 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 24] = [
+pub static ASSETS: [Asset; 25] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
@@ -69,6 +69,7 @@ pub static ASSETS: [Asset; 24] = [
     asset!("/page/room.js", JS, "room.js"),
     asset!("/page/outgoing.js", JS, "outgoing.js"),
     asset!("/page/connection.js", JS, "connection.js"),
+    asset!("/page/elsewhere.js", JS, "elsewhere.js"),
     asset!("/page/names.js", JS, "names.js"),
     asset!("/page/ids.js", JS, "ids.js"),
     asset!("/page/time.js", JS, "time.js"),

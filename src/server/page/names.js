@@ -39,6 +39,11 @@ export function chatUrl(user) {
   return new URL(`chat/${encodeURIComponent(user)}`, new URL(".", location.href));
 }
 
+/** Where the server tells who is in a room. */
+export function membersUrl(room) {
+  return new URL(`api/rooms/${encodeURIComponent(room)}/members`, new URL(".", location.href));
+}
+
 /** The reason why `name` is not valid for a user, whose name stands in an address. */
 export function userObjection(name) {
   return name === "." || name === ".." ? "must not be only dots" : objection(name);

@@ -100,6 +100,11 @@ export class Outgoing {
     line.tries = 0;
   }
 
+  /** Whether a message is one of these lines: by its id, or by its text while the id is not known yet. */
+  has(room, { id, text }) {
+    return this.of(room).some((line) => (line.state === "sent" ? line.id === id : line.text === text));
+  }
+
   /** Notes that a message looks like the line on its way, so that the page shows it once. */
   heard(room, { id, text }) {
     const line = this.#lines.find((one) => one.room === room && one.state === "sending");

@@ -25,13 +25,17 @@ const STARTED_ANEW = "The server started anew; earlier messages are gone.";
 export const TYPING_LASTS = 5_000;
 
 export class Room {
-  /** `outside`, `joining`, `joined`, or `refused` for good. */
+  /** `outside`, `looking` who is there, `joining`, `joined`, or `refused` for good. */
   state = "outside";
+  /** Whether somebody else was there under the user's name. */
+  nameInUse = false;
   /** The reason for `outside` or `refused`. */
   why = "";
   /** In the order shown: `message`, `notice` and `gap`. */
   entries = [];
   members = new Set();
+  /** The groups of members whose names look alike, as far as the server told. */
+  alike = [];
   /** The time of each user's last typing notice. */
   typing = new Map();
   /** The id to resume after; none before the first join. */
@@ -59,11 +63,11 @@ export class Room {
   }
 
   /** Takes in the answer to a join. Returns the messages that are new here. */
-  entered({ members, messages, recovered, anew, last }) {
+  entered({ members, alike, messages, recovered, anew, last }) {
     const seen = this.last;
     this.state = "joined";
     this.why = "";
-    this.members = new Set(members);
+    this.here({ members, alike });
     this.typing.clear();
     if (seen === null) this.older = messages.length > 0;
     if (seen !== null && !recovered && !anew) this.#gap(MISSING);
@@ -72,6 +76,18 @@ export class Room {
     this.last = last ?? BEGINNING;
     if (this.read !== null && compare(this.read, this.last) > 0) this.read = BEGINNING;
     return messages.filter((message) => this.#append(message));
+  }
+
+  /** Takes in who is here. */
+  here({ members, alike = [] }) {
+    this.members = new Set(members);
+    this.alike = alike;
+  }
+
+  /** Another member whose name looks like this one; nothing if there is none. */
+  lookalike(name) {
+    const others = this.alike.filter((group) => group.includes(name)).flat();
+    return others.find((other) => other !== name && this.members.has(other));
   }
 
   /** Takes in a new message. Returns false if it is here already. */
@@ -114,15 +130,25 @@ export class Room {
   }
 
   /** Somebody `joined` or `left`. */
-  came(user, what) {
+  came({ user, type: what, looks_like }) {
     // A new set, so that the list of members sees that it changed.
     this.members = new Set(this.members);
     if (what === "joined") this.members.add(user);
     else this.members.delete(user);
     this.typing.delete(user);
     const last = this.entries.at(-1);
-    if (last?.kind === "notice") last.happened = [...last.happened, { user, what }].slice(-TOLD);
-    else this.#push({ kind: "notice", happened: [{ user, what }] });
+    if (looks_like) this.#areAlike(user, looks_like);
+    const happened = { user, what, looks_like };
+    if (last?.kind === "notice") last.happened = [...last.happened, happened].slice(-TOLD);
+    else this.#push({ kind: "notice", happened: [happened] });
+  }
+
+  /** Two names look alike, and so do all that look like either. */
+  #areAlike(user, other) {
+    const isTheirs = (group) => group.includes(user) || group.includes(other);
+    const names = [user, other, ...this.alike.filter(isTheirs).flat()];
+    const present = new Set(names.filter((name) => this.members.has(name)));
+    this.alike = [...this.alike.filter((group) => !isTheirs(group)), [...present]];
   }
 
   /** The users who are typing now. */

@@ -25,9 +25,11 @@ export function rows(room, lines, me) {
       before = null;
     }
     const failed = [before, message].some((one) => one?.line?.state === "failed");
-    const together = before?.from === message.from && message.at - before.at < TOGETHER && !failed;
-    result.push({ ...message, head: !together, own: message.from === me });
-    before = message;
+    const own = message.from === me && !message.elsewhere;
+    const together = before?.from === message.from && before.own === own && message.at - before.at < TOGETHER;
+    const head = !together || failed || before.looks_like !== message.looks_like;
+    before = { ...message, own };
+    result.push({ ...before, head });
   };
   for (const entry of room.entries) {
     if (entry.kind === "message") {
@@ -56,10 +58,12 @@ export function looks(row) {
 /** "ann and bob joined · carl left" */
 function noticeText(happened) {
   const groups = [];
-  for (const { user, what } of happened) {
+  for (const { user, what, looks_like } of happened) {
     const group = groups.at(-1);
-    if (group?.what === what) group.users.push(user);
-    else groups.push({ what, users: [user] });
+    // Both names are isolated: `listed` adds the marks around them.
+    const name = looks_like ? `${user}\u2069 (not \u2068${looks_like}\u2069)\u2068` : user;
+    if (group?.what === what) group.users.push(name);
+    else groups.push({ what, users: [name] });
   }
   const shown = groups.slice(-NAMES);
   return shown.map(({ users, what }) => `${listed(users)} ${what}`).join(" · ");

@@ -8,10 +8,13 @@ const PATIENCE = 400;
 export class Status {
   #chat;
   #bar = byId("status");
+  #signOut;
   #connectingSince = 0;
 
-  constructor(chat) {
+  /** The bar calls `signOut()` for a user who wants another name. */
+  constructor(chat, signOut) {
     this.#chat = chat;
+    this.#signOut = signOut;
     setInterval(() => this.#count(), 250);
   }
 
@@ -22,7 +25,7 @@ export class Status {
   }
 
   #item() {
-    const { state, active } = this.#chat;
+    const { state, active, user } = this.#chat;
     if (state.kind === "connecting" && state.why === "") {
       this.#connectingSince ||= Date.now();
       if (Date.now() - this.#connectingSince < PATIENCE) {
@@ -52,6 +55,12 @@ export class Status {
     }
     if (active && active.why !== "") {
       return bar(`outside ${active.name} ${active.why}`, "busy", [`${active.why} Trying again…`]);
+    }
+    if (active?.nameInUse) {
+      const words = h("span", {}, h("bdi", {}, user), " is here already. If that is not you, choose another name.");
+      const other = button("Choose another name", this.#signOut);
+      const mine = button("It is me", () => this.#chat.keepName(active));
+      return bar(`in use ${active.name}`, "busy", [words, other, mine]);
     }
     return null;
   }

@@ -3,7 +3,7 @@
  * move that place, except that a user at the end stays at the end.
  */
 
-import { byId, h, isolated, reconcile } from "./dom.js";
+import { byId, h, isolated, reconcile, unlike } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, rows } from "./rows.js";
@@ -177,7 +177,7 @@ export class Timeline {
   }
 
   #message(row) {
-    const { from, at, head, own, line } = row;
+    const { from, at, head, own, elsewhere, looks_like, line } = row;
     const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
     const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
     const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, head ? clock(at) : shortClock(at));
@@ -185,10 +185,19 @@ export class Timeline {
       const name = h("bdi", { class: "name" }, from);
       element.append(
         h("span", { class: "picture", "aria-hidden": "true" }, initial(from)),
-        h("div", { class: "heading" }, name, own ? h("span", { class: "you" }, "you") : null, time),
+        h(
+          "div",
+          { class: "heading" },
+          name,
+          own ? h("span", { class: "you" }, "you") : null,
+          elsewhere ? h("span", { class: "unlike" }, "from another connection") : null,
+          unlike(looks_like),
+          time,
+        ),
       );
     } else {
-      element.append(h("span", { class: "hidden" }, `${from}: `), time);
+      const sign = looks_like ? `, not ${looks_like}` : elsewhere ? ", from another connection" : "";
+      element.append(h("span", { class: "hidden" }, `${from}${sign}: `), time);
     }
     element.append(...this.#text(row));
     if (line) element.append(this.#fate(line));

@@ -196,7 +196,11 @@ impl Session {
             Command::Members { room } => {
                 if self.may_ask("cannot tell who is here", &room) && self.is_in(&room) {
                     match self.state.backplane.members(&room) {
-                        Ok(members) => self.answer(&Event::Members { room, members }),
+                        Ok(members) => self.answer(&Event::Members {
+                            alike: self.state.hub.alike(&room, None),
+                            room,
+                            members,
+                        }),
                         Err(error) => self.fail("cannot tell who is here", &room, &error),
                     }
                 }

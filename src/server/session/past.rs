@@ -79,6 +79,7 @@ impl Session {
         let event = Event::Room {
             room: room.clone(),
             members: Arc::clone(&list.users),
+            alike: hub.alike(room, Some(&list)),
             messages: messages(past.entries),
             recovered,
             anew,
@@ -136,6 +137,7 @@ impl Session {
                 self.answer(&Event::Message {
                     room: room.clone(),
                     message: entry.message,
+                    looks_like: None,
                     via: None,
                 });
             }

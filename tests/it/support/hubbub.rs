@@ -34,8 +34,7 @@ pub(crate) fn command() -> Command {
 
 /// The binary under test, for which the modes of files hold even if root runs it.
 pub(crate) fn bound_by_modes() -> Command {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|of_process| of_process.uid() == 0);
-    let mut command = match is_root {
+    let mut command = match is_root() {
         true => {
             let mut command = Command::new("setpriv");
             let capabilities = "--bounding-set=-dac_override,-dac_read_search";
@@ -46,6 +45,32 @@ pub(crate) fn bound_by_modes() -> Command {
     };
     command.stdin(Stdio::null());
     command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|of_process| of_process.uid() == 0)
+}
+
+/// Whose processes [`Hubbub::bound_by_processes`] counts: nobody else's if root runs the tests.
+fn limited_user() -> u32 {
+    match is_root() {
+        true => 1_000_000 + std::process::id(),
+        false => fs::metadata("/proc/self").map_or(0, |of_process| of_process.uid()),
+    }
+}
+
+/// The threads of all processes of that user.
+pub(crate) fn threads_of_limited_user() -> usize {
+    let user = limited_user().to_string();
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let threads = processes.filter_map(|process| {
+        // A process may end meanwhile.
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let is_theirs = field("Uid:")?.split_whitespace().next()? == user;
+        is_theirs.then(|| field("Threads:")?.trim().parse::<usize>().ok())?
+    });
+    threads.sum()
 }
 
 /// Runs the binary to its end.
@@ -97,6 +122,19 @@ impl Hubbub {
     /// The modes of files hold for it, even if root runs the tests.
     pub(crate) fn bound_by_modes(arguments: &[&str]) -> Self {
         Self::serving(bound_by_modes(), &[], arguments)
+    }
+
+    /// Of the user that [`limited_user`] names, who may have so many threads in all processes together.
+    pub(crate) fn bound_by_processes(most: usize, arguments: &[&str]) -> Self {
+        let mut command = Command::new("prlimit");
+        command.stdin(Stdio::null()).arg(format!("--nproc={most}"));
+        if is_root() {
+            // The kernel does not bind root, nor a process that has these capabilities.
+            let user = format!("--ruid={}", limited_user());
+            command.args(["setpriv", &user, "--bounding-set=-sys_resource,-sys_admin"]);
+        }
+        command.arg(env!("CARGO_BIN_EXE_hubbub"));
+        Self::serving(command, &[], arguments)
     }
 
     fn serving(mut command: Command, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
