@@ -161,7 +161,7 @@ fn complain(line: impl Display) {
 }
 
 /// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
-const SECRETS: [&str; 2] = ["--redis", "--token"];
+const SECRETS: [&str; 3] = ["--redis", "--token", "--admin"];
 
 /// Prints clap's error as one line. Help and version are printed as they are.
 fn explain(error: &clap::Error) -> ExitCode {

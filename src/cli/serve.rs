@@ -136,6 +136,9 @@ pub(super) struct ServeArgs {
     /// Demand a token that is signed with this secret of 32 bytes or more; `hubbub token` makes tokens
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
+    /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
+    #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
+    admin_secret: Option<Secret>,
     /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated
     #[arg(
@@ -201,6 +204,7 @@ impl ServeArgs {
             send_rate: self.send_rate,
             send_burst: self.send_burst,
             token_secret: self.token_secret,
+            admin_secret: self.admin_secret,
             allow_origin: self.allow_origin,
             retention: Retention {
                 history_length: self.history_length,

@@ -165,6 +165,13 @@ impl Hub {
         lock(&self.rooms).keys().cloned().collect()
     }
 
+    /// All rooms with a member here, and the connections in each.
+    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, UserName)>)> {
+        let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
+        let members = rooms.iter().map(|room| (room.name.clone(), room.members()));
+        members.collect()
+    }
+
     /// The fan-out: gives a delivery to every member of the room. Only one thread at a time may call
     /// it for one room, in the room's order. Joins and leaves in quick succession wait for [`Hub::flush_due`] or for
     /// the room's next message.

@@ -33,11 +33,7 @@ pub fn respond(
     resource: Option<Resource>,
 ) -> Response {
     let result = match (resource, request.method.as_str()) {
-        (None, _) => Err(error(
-            404,
-            ErrorCode::NotFound,
-            "there are /api/rooms/{room}/messages and /api/rooms/{room}/members",
-        )),
+        (None, _) => Err(not_found()),
         (Some(_), "OPTIONS") => preflight(state, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, request, room),
         (Some(Resource::Messages), "POST") => post_message(state, socket, request, room),
@@ -50,6 +46,12 @@ pub fn respond(
         "HEAD" => response.without_body(),
         _ => response,
     }
+}
+
+/// The response for an unknown path.
+pub(super) fn not_found() -> Response {
+    let sentence = "there are /api/rooms/{room}/messages and /api/rooms/{room}/members";
+    error(404, ErrorCode::NotFound, sentence)
 }
 
 fn get_messages(state: &State, request: &Request, room: Option<String>) -> ApiResult {
@@ -235,7 +237,7 @@ fn authorize_for(
     Ok(authorized.map_err(|denied| deny(&denied))?.user)
 }
 
-fn deny(denied: &Denied) -> Response {
+pub(super) fn deny(denied: &Denied) -> Response {
     let code = match denied.status {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
@@ -267,7 +269,7 @@ fn show_to_page(state: &State, request: &Request, response: Response) -> Respons
     }
 }
 
-fn wrong_method(allowed: &str) -> Response {
+pub(super) fn wrong_method(allowed: &str) -> Response {
     let message = format!("only {allowed} is possible here");
     error(405, ErrorCode::BadRequest, &message).with("Allow", allowed)
 }
@@ -297,12 +299,12 @@ fn later(response: Response) -> Response {
 }
 
 /// The response to a request that came too early by `wait`.
-fn after(wait: Duration, response: Response) -> Response {
+pub(super) fn after(wait: Duration, response: Response) -> Response {
     let seconds = wait.as_secs_f64().ceil();
     response.with("Retry-After", format!("{seconds}"))
 }
 
-fn error(status: u16, code: ErrorCode, message: &str) -> Response {
+pub(super) fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     let event = Event::Error {
         code,
         message: message.to_owned(),

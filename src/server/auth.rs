@@ -77,6 +77,23 @@ pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, boo
     Some((origin, allowed))
 }
 
+/// Refuses what another site's page may have sent. The error is the response, and the reason for the log.
+pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String)> {
+    if !host_is_served(&request.host, config) {
+        return Err((FOREIGN_HOST, format!("host {:?}", request.host)));
+    }
+    match origin(request, config) {
+        Some((origin, false)) => Err((FOREIGN_ORIGIN, format!("origin {origin:?}"))),
+        // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
+        None if !matches!(&*request.method, "GET" | "HEAD")
+            && request.header("sec-fetch-site") == Some("cross-site") =>
+        {
+            Err((CROSS_SITE, "another site's page".to_owned()))
+        }
+        Some((_, true)) | None => Ok(()),
+    }
+}
+
 /// Decides whether a request may act as `user` and in `room`, as far as it names them.
 pub fn authorize(
     request: &Request,
@@ -89,26 +106,8 @@ pub fn authorize(
         info!("{user:?} is not let in: {why}");
         Err(Denied { status, sentence })
     };
-    if !host_is_served(&request.host, config) {
-        let why = format!("host {:?}", request.host);
-        return deny(FOREIGN_HOST.status, FOREIGN_HOST.sentence, &why);
-    }
-    match origin(request, config) {
-        Some((origin, false)) => {
-            let why = format!("origin {origin:?}");
-            return deny(FOREIGN_ORIGIN.status, FOREIGN_ORIGIN.sentence, &why);
-        }
-        // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
-        None if request.method == "POST"
-            && request.header("sec-fetch-site") == Some("cross-site") =>
-        {
-            return deny(
-                CROSS_SITE.status,
-                CROSS_SITE.sentence,
-                &"another site's page",
-            );
-        }
-        Some((_, true)) | None => {}
+    if let Err((denied, why)) = sent_by(request, config) {
+        return deny(denied.status, denied.sentence, &why);
     }
     let Some(secret) = &config.token_secret else {
         return Ok(Authorized {
@@ -158,7 +157,7 @@ fn tokens(request: &Request) -> impl Iterator<Item = &str> {
 }
 
 /// The token of the `Bearer` scheme, whose name may be in any case (RFC 9110 §11.1).
-fn bearer(request: &Request) -> Option<&str> {
+pub(super) fn bearer(request: &Request) -> Option<&str> {
     let (scheme, token) = request.header("authorization")?.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

@@ -55,6 +55,8 @@ pub struct Config {
     pub send_burst: u32,
     /// The secret that signs tokens. With it, every user needs a token.
     pub token_secret: Option<Secret>,
+    /// The secret of operators. Without it there is no operators' API.
+    pub admin_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
     /// The limits for stored messages, and the expiry of users.
@@ -161,6 +163,8 @@ pub enum ConfigError {
     OutboxSmallerThanMessage,
     /// The messages cannot be in a folder and in Redis.
     DataBesideRedis,
+    /// One secret would make every issuer of tokens an operator.
+    SameSecret,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -177,6 +181,9 @@ impl fmt::Display for ConfigError {
             ),
             Self::DataBesideRedis => f.write_str(
                 "--data is for one instance alone; with --redis the messages are in Redis",
+            ),
+            Self::SameSecret => f.write_str(
+                "--admin-secret must differ from --token-secret, or whoever makes tokens is an operator",
             ),
             Self::Redis(why) => f.write_str(why),
         }
@@ -207,6 +214,11 @@ impl Config {
         }
         if self.data.is_some() && !self.redis.is_empty() {
             return Err(ConfigError::DataBesideRedis);
+        }
+        if let (Some(admin), Some(token)) = (&self.admin_secret, &self.token_secret)
+            && admin == token
+        {
+            return Err(ConfigError::SameSecret);
         }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
@@ -241,6 +253,7 @@ impl Default for Config {
             send_rate: limit::SEND_RATE.default as u32,
             send_burst: limit::SEND_BURST.default as u32,
             token_secret: None,
+            admin_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),

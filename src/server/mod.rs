@@ -6,7 +6,7 @@
 //! 1. This file starts the server, and tears it down.
 //! 2. `accept.rs` accepts connections, as many as [`capacity`] allows, and starts a thread for each.
 //! 3. [`connection`] serves one connection. It reads the request ([`http`]), checks it ([`auth`],
-//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`]) or upgrades to a chat. The read pump gives
+//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`], [`admin`]) or upgrades to a chat. The read pump gives
 //!    each message of a chat to the session.
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
@@ -26,6 +26,7 @@ pub mod page;
 pub mod http;
 pub mod auth;
 pub mod api;
+pub mod admin;
 pub mod connection;
 mod accept;
 

@@ -1,12 +1,16 @@
 //! The state that every connection of this instance shares.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::config::Config;
-use super::rate::UserBuckets;
+use super::rate::{TokenBucket, UserBuckets};
 use crate::backplane::Backplane;
 use crate::hub::Hub;
+
+/// Requests with a wrong secret of operators: so many a second, so many at once.
+const WRONG_SECRETS: (u32, u32) = (1, 10);
 
 /// The shared state of one instance. The server makes it once, and each connection holds a reference.
 pub struct State {
@@ -18,13 +22,17 @@ pub struct State {
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
     pub buckets: UserBuckets,
+    /// The rate of requests with a wrong secret of operators, all together: so many are logged.
+    pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
 }
 
 impl State {
     /// The state of an instance that has no connection yet.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
+        let (per_second, burst) = WRONG_SECRETS;
         Self {
+            wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             buckets: UserBuckets::new(config.send_rate, config.send_burst),
             config,
             hub,

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::error;
 
@@ -20,9 +20,10 @@ use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
 use crate::backplane::{ShardState, readiness};
 use crate::hub::outbox::Outbox;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, UserName};
 use crate::metrics;
 use crate::protocol::Event;
+use crate::server::admin::OpenChat;
 use crate::server::capacity::Capacity;
 use crate::server::state::State;
 use crate::threads::lock;
@@ -81,7 +82,14 @@ pub(super) enum Phase {
     /// The server responds. Then the connection ends within a bounded time, or goes on as a chat.
     Responding,
     /// The connection is upgraded.
-    Chatting(Arc<Outbox>),
+    Chatting(Chat),
+}
+
+/// A connection that is upgraded.
+pub(super) struct Chat {
+    pub(super) user: UserName,
+    pub(super) since: SystemTime,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Connections {
@@ -212,8 +220,8 @@ impl Connections {
             };
             open.phase = phase;
             match &open.phase {
-                Phase::Chatting(outbox) if self.closed_all.load(Ordering::Relaxed) => {
-                    Some(Arc::clone(outbox))
+                Phase::Chatting(chat) if self.closed_all.load(Ordering::Relaxed) => {
+                    Some(Arc::clone(&chat.outbox))
                 }
                 _ => None,
             }
@@ -226,6 +234,21 @@ impl Connections {
     /// The number of open connections.
     pub fn count(&self) -> usize {
         lock(&self.open).len()
+    }
+
+    /// The chats that are open.
+    pub(super) fn chats(&self) -> Vec<OpenChat> {
+        let open = lock(&self.open);
+        let chats = open.iter().filter_map(|(id, open)| match &open.phase {
+            Phase::AwaitingRequest | Phase::Responding => None,
+            Phase::Chatting(chat) => Some(OpenChat {
+                connection: *id,
+                user: chat.user.clone(),
+                address: open.address,
+                since: chat.since,
+            }),
+        });
+        chats.collect()
     }
 
     /// Tells every user to come back, and closes the connections, in batches: the users must not all
@@ -242,7 +265,7 @@ impl Connections {
                         None
                     }
                     Phase::Responding => None,
-                    Phase::Chatting(outbox) => Some(Arc::clone(outbox)),
+                    Phase::Chatting(chat) => Some(Arc::clone(&chat.outbox)),
                 })
                 .collect()
         };

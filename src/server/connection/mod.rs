@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 
-use self::connections::Phase;
+use self::connections::{Chat, Phase};
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
@@ -28,6 +28,7 @@ use crate::backplane::ShardState;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
+use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, HeadError, Request, Response, Route};
@@ -72,6 +73,11 @@ fn serve(
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
             api::respond(&connections.state, socket, &request, room, resource)
+        }
+        Route::Admin(path) => {
+            connections.set_phase(id, Phase::Responding);
+            let (state, chats) = (&connections.state, || connections.chats());
+            admin::respond(state, socket, &request, peer, &path, chats)
         }
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
@@ -126,7 +132,7 @@ fn respond(connections: &Connections, route: &Route, request: &Request) -> Respo
             metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
             Response::of_text(metrics::render() + &render_shards(&shards))
         }
-        Route::Chat { .. } | Route::Api { .. } | Route::Unknown => {
+        Route::Chat { .. } | Route::Api { .. } | Route::Admin(_) | Route::Unknown => {
             Response::new(404, "there is nothing here; chat is at /chat/{your name}")
         }
     }
@@ -200,7 +206,12 @@ fn chat(
         },
     );
     let outbox = Arc::clone(pumps.outbox());
-    connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
+    let chat = Chat {
+        user: user.clone(),
+        since: SystemTime::now(),
+        outbox: Arc::clone(&outbox),
+    };
+    connections.set_phase(id, Phase::Chatting(chat));
     info!("{user:?} connected from {peer} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
