@@ -4,18 +4,22 @@
 //! An operator is a program with the secret, not a user: no page of another origin can send it, and each act is
 //! one line in the log.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::warn;
+use log::{info, warn};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{after, deny, error, not_found, wrong_method};
+use super::api::{after, cannot_do, deny, error, not_found, wrong_method};
 use super::auth::{Denied, bearer, sent_by};
-use super::http::{Request, Response};
+use super::http::{Request, Response, read_body};
 use super::state::State;
 use super::token::Secret;
+use crate::backplane::Ban;
+use crate::hub::Order;
 use crate::message::{ConnectionId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::ErrorCode;
@@ -24,8 +28,28 @@ use crate::threads::lock;
 /// The denial for a request without the secret. It does not say whether there was one.
 const NO_OPERATOR: Denied = Denied {
     status: 401,
-    sentence: "the operators' secret is needed",
+    sentence: Cow::Borrowed("the operators' secret is needed"),
 };
+
+/// The largest body of a request, in bytes.
+const MAX_BODY: usize = 4096;
+
+/// The longest reason, in characters.
+const MAX_REASON: usize = 200;
+
+/// The longest ban.
+const LONGEST_BAN: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// All instances read all bans whenever one changes.
+const MOST_BANS: usize = 10_000;
+
+/// The body of a request for a ban. Other fields are ignored.
+#[derive(Deserialize)]
+struct Term {
+    seconds: u64,
+    #[serde(default)]
+    reason: String,
+}
 
 /// A chat on this instance.
 #[derive(Debug)]
@@ -111,8 +135,86 @@ impl Operator<'_> {
             (["rooms"], "GET" | "HEAD") => Ok(self.list("rooms", self.rooms())),
             (["users"], "GET" | "HEAD") => Ok(self.list("users", self.users(chats()))),
             (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD")),
+            (["users", user, "disconnect"], "POST") => self.disconnect(&name(user)?),
+            (["users", _, "disconnect"], _) => Err(wrong_method("POST")),
+            (["bans"], "GET" | "HEAD") => self.bans(),
+            (["bans"], _) => Err(wrong_method("GET, HEAD")),
+            (["bans", user], "PUT") => self.ban(&name(user)?),
+            (["bans", user], "DELETE") => self.unban(&name(user)?),
+            (["bans", _], _) => Err(wrong_method("PUT, DELETE")),
             _ => Err(not_found()),
         }
+    }
+
+    /// Notes an act in the log.
+    fn note(&self, act: &str) {
+        info!("an operator at {}: {act}", self.peer);
+    }
+
+    fn disconnect(&self, user: &UserName) -> Result<Response, Response> {
+        let told = self.state.backplane.order(&Order::Disconnect(user.clone()));
+        told.map_err(|why| cannot_do("not disconnected", &why))?;
+        self.note(&format!("disconnects {user:?}"));
+        Ok(answer(202, &json!({"user": user})))
+    }
+
+    fn bans(&self) -> Result<Response, Response> {
+        let bans = self
+            .read_bans()?
+            .into_iter()
+            .map(|(user, ban)| json!({"user": user, "until": ban.until, "reason": ban.reason}));
+        Ok(answer(200, &json!({"bans": bans.collect::<Vec<_>>()})))
+    }
+
+    /// The bans that are not over.
+    fn read_bans(&self) -> Result<BTreeMap<UserName, Ban>, Response> {
+        let bans = self.state.backplane.bans();
+        let mut bans = bans.map_err(|why| cannot_do("cannot read the bans", &why))?;
+        let now = SystemTime::now();
+        bans.retain(|_, ban| !ban.left(now).is_zero());
+        Ok(bans)
+    }
+
+    fn ban(&self, user: &UserName) -> Result<Response, Response> {
+        let due = Instant::now() + self.state.config.deadlines.head;
+        let body = read_body(self.socket, self.request, MAX_BODY, due)
+            .map_err(|why| error(why.status(), ErrorCode::BadRequest, &why.to_string()))?;
+        let bad = |why: &str| error(400, ErrorCode::BadRequest, why);
+        let term: Term = serde_json::from_str(&body)
+            .map_err(|why| bad(&format!("not a ban, such as {{\"seconds\":3600}}: {why}")))?;
+        if !(1..=LONGEST_BAN.as_secs()).contains(&term.seconds) {
+            let most = LONGEST_BAN.as_secs();
+            return Err(bad(&format!("a ban lasts 1 to {most} seconds")));
+        }
+        if term.reason.chars().count() > MAX_REASON || term.reason.contains(char::is_control) {
+            let why = format!("a reason has at most {MAX_REASON} characters, on one line");
+            return Err(bad(&why));
+        }
+        let bans = self.read_bans()?;
+        if bans.len() >= MOST_BANS && !bans.contains_key(user) {
+            return Err(bad(&format!("there are {MOST_BANS} bans already")));
+        }
+        let ban = Ban {
+            until: millis(SystemTime::now() + Duration::from_secs(term.seconds)),
+            reason: term.reason,
+        };
+        let set = self.state.backplane.set_ban(user, Some(&ban));
+        set.map_err(|why| cannot_do("not banned", &why))?;
+        let Ban { until, reason } = ban;
+        self.note(&format!("bans {user:?} for {} s: {reason:?}", term.seconds));
+        let ban = json!({"user": user, "until": until, "reason": reason});
+        Ok(answer(200, &ban))
+    }
+
+    fn unban(&self, user: &UserName) -> Result<Response, Response> {
+        if !self.read_bans()?.contains_key(user) {
+            let message = format!("{user} is not banned");
+            return Err(error(404, ErrorCode::NotFound, &message));
+        }
+        let set = self.state.backplane.set_ban(user, None);
+        set.map_err(|why| cannot_do("not unbanned", &why))?;
+        self.note(&format!("unbans {user:?}"));
+        Ok(answer(200, &json!({"user": user})))
     }
 
     /// A list of what is on this instance.
@@ -164,6 +266,11 @@ impl Operator<'_> {
             .map(|(user, connections)| json!({"user": user, "connections": connections}))
             .collect()
     }
+}
+
+fn name(text: &str) -> Result<UserName, Response> {
+    let bad = |why| error(400, ErrorCode::BadRequest, &format!("bad user name: {why}"));
+    text.parse().map_err(bad)
 }
 
 /// Milliseconds since 1970.

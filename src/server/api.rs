@@ -233,7 +233,7 @@ fn authorize_for(
     user: Option<&UserName>,
     room: &RoomName,
 ) -> Result<Option<UserName>, Response> {
-    let authorized = authorize(request, user, Some(room), &state.config);
+    let authorized = authorize(request, user, Some(room), state);
     Ok(authorized.map_err(|denied| deny(&denied))?.user)
 }
 
@@ -242,7 +242,7 @@ pub(super) fn deny(denied: &Denied) -> Response {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
     };
-    denied.challenge(error(denied.status, code, denied.sentence))
+    denied.challenge(error(denied.status, code, &denied.sentence))
 }
 
 /// The response to a preflight request, which a browser sends before a request of another origin's page.
@@ -276,6 +276,11 @@ pub(super) fn wrong_method(allowed: &str) -> Response {
 
 fn cannot(what: &str, room: &RoomName, why: &BackplaneError) -> Response {
     response_to(status_of(why), &failed(what, Some(room), None, why))
+}
+
+/// The response to a request of no room that the backplane could not carry out.
+pub(super) fn cannot_do(what: &str, why: &BackplaneError) -> Response {
+    response_to(status_of(why), &failed(what, None, None, why))
 }
 
 /// The response for an answer of the backplane. If a retry may help, it says when to retry.

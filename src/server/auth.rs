@@ -2,14 +2,17 @@
 //!
 //! The log says what is wrong with a token. The response does not.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use log::info;
 
 use super::config::Config;
 use super::grant::Grant;
 use super::http::{Request, Response};
+use super::state::State;
 use super::token::{Claims, Secret, TokenError};
 use crate::message::{RoomName, UserName};
 use crate::metrics;
@@ -32,13 +35,13 @@ pub struct Denied {
     /// 401 if a valid token is missing, 403 if another token would not help.
     pub status: u16,
     /// A sentence that does not say what is wrong with a token.
-    pub sentence: &'static str,
+    pub sentence: Cow<'static, str>,
 }
 
 impl Denied {
     /// The response, in plain text.
     pub fn response(&self) -> Response {
-        self.challenge(Response::new(self.status, self.sentence))
+        self.challenge(Response::new(self.status, self.sentence.clone()))
     }
 
     /// Adds the challenge that belongs to a 401 (RFC 9110 §11.6.1).
@@ -54,20 +57,22 @@ impl Denied {
 /// The denial for a page of an origin that is not allowed.
 pub const FOREIGN_ORIGIN: Denied = Denied {
     status: 403,
-    sentence: "pages of this origin may not connect here",
+    sentence: Cow::Borrowed("pages of this origin may not connect here"),
 };
 
 /// The denial for a name that is not this server's. A page of that name may have been sent here by its own DNS entry
 /// (DNS rebinding), and then its origin and this host look the same.
 const FOREIGN_HOST: Denied = Denied {
     status: 421,
-    sentence: "this server does not answer for that host; --host names the hosts that it answers for",
+    sentence: Cow::Borrowed(
+        "this server does not answer for that host; --host names the hosts that it answers for",
+    ),
 };
 
 /// The denial for a request that another site's page makes its reader send.
 const CROSS_SITE: Denied = Denied {
     status: 403,
-    sentence: "pages of other sites may not post here",
+    sentence: Cow::Borrowed("pages of other sites may not post here"),
 };
 
 /// The origin of the page that sent the request, and whether it is allowed. `None` if no page sent it.
@@ -99,9 +104,10 @@ pub fn authorize(
     request: &Request,
     user: Option<&UserName>,
     room: Option<&RoomName>,
-    config: &Config,
+    state: &State,
 ) -> Result<Authorized, Denied> {
-    let deny = |status, sentence, why: &dyn Display| {
+    let config = &state.config;
+    let deny = |status, sentence: Cow<'static, str>, why: &dyn Display| {
         metrics::UNAUTHORIZED.count();
         info!("{user:?} is not let in: {why}");
         Err(Denied { status, sentence })
@@ -109,29 +115,32 @@ pub fn authorize(
     if let Err((denied, why)) = sent_by(request, config) {
         return deny(denied.status, denied.sentence, &why);
     }
+    let allow =
+        |user: Option<UserName>, grant| match user.as_ref().and_then(|user| state.ban_of(user)) {
+            Some(ban) => deny(403, ban.sentence(SystemTime::now()).into(), &"banned"),
+            None => Ok(Authorized { user, grant }),
+        };
     let Some(secret) = &config.token_secret else {
-        return Ok(Authorized {
-            user: user.cloned(),
-            grant: Grant::all(),
-        });
+        return allow(user.cloned(), Grant::all());
     };
     let claims = match claims(request, secret) {
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
-            return deny(401, "a valid token is needed", &why);
+            return deny(401, "a valid token is needed".into(), &why);
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
-        return deny(403, "the token is not this user's", &"another user's token");
+        return deny(
+            403,
+            "the token is not this user's".into(),
+            &"another user's token",
+        );
     }
     if room.is_some_and(|room| !claims.allows(room)) {
-        return deny(403, "the token does not allow this room", &"room");
+        return deny(403, "the token does not allow this room".into(), &"room");
     }
-    Ok(Authorized {
-        user: Some(claims.sub.clone()),
-        grant: Grant::of(claims),
-    })
+    allow(Some(claims.sub.clone()), Grant::of(claims))
 }
 
 /// The claims of the first valid token. A request may carry several: a proxy may have added one, or the

@@ -11,7 +11,7 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`state`] is what all connections share, and [`config`] holds the options.
+//! [`moderator`] carries out what operators order. [`state`] is what all connections share, and [`config`] holds the options.
 
 pub mod token;
 pub mod grant;
@@ -29,6 +29,7 @@ pub mod api;
 pub mod admin;
 pub mod connection;
 mod accept;
+mod moderator;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -43,9 +44,10 @@ use socket2::SockRef;
 use self::accept::{accept, listen_on};
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
+use self::moderator::{Moderator, read_bans};
 use self::state::State;
 use crate::backplane::{Backplane, ConnectError, Local, LocalError, Redis};
-use crate::hub::Hub;
+use crate::hub::{Hub, Order};
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::threads;
@@ -121,6 +123,10 @@ impl Server {
             ),
         };
         let state = Arc::new(State::new(config, hub, backplane));
+        if let Err(why) = read_bans(&state) {
+            warn!("the bans cannot be read yet: {why}");
+            state.hub.order(Order::ReadBans);
+        }
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(
@@ -162,15 +168,16 @@ impl Server {
             let state = Arc::clone(&self.state);
             move || accept(&listener, &connections, &state)
         })?;
+        let moderator = Moderator::start(&self.state, &self.connections)?;
         // An error means that the sender is dropped, which ends the server as well.
         let _ = stop.recv();
-        self.tear_down(acceptor);
+        self.tear_down(acceptor, moderator);
         Ok(())
     }
 
     /// Takes nothing new, waits for the receipts of sends in flight, closes every connection, and then
     /// closes the backplane.
-    fn tear_down(&self, acceptor: JoinHandle<()>) {
+    fn tear_down(&self, acceptor: JoinHandle<()>, moderator: Moderator) {
         let begun = Instant::now();
         let drain = self.state.config.drain;
         let deadline = begun + drain.saturating_sub(BACKPLANE_SHARE).max(drain / 2);
@@ -188,6 +195,7 @@ impl Server {
             self.connections.wait_until_none(begun + drain);
         }
         self.state.backplane.close();
+        moderator.close();
         self.state.hub.close();
         info!("closed in {:.1} s", begun.elapsed().as_secs_f64());
     }

@@ -1,13 +1,16 @@
 //! The state that every connection of this instance shares.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::config::Config;
 use super::rate::{TokenBucket, UserBuckets};
-use crate::backplane::Backplane;
+use crate::backplane::{Backplane, Ban};
 use crate::hub::Hub;
+use crate::message::UserName;
+use crate::threads::lock;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
 const WRONG_SECRETS: (u32, u32) = (1, 10);
@@ -22,6 +25,8 @@ pub struct State {
     pub backplane: Box<dyn Backplane>,
     /// The rate of users without a connection, and of users who have just left one.
     pub buckets: UserBuckets,
+    /// The bans that this instance knows, perhaps some that are over.
+    pub bans: Mutex<BTreeMap<UserName, Ban>>,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
@@ -32,6 +37,7 @@ impl State {
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
         let (per_second, burst) = WRONG_SECRETS;
         Self {
+            bans: Mutex::default(),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             buckets: UserBuckets::new(config.send_rate, config.send_burst),
             config,
@@ -39,6 +45,12 @@ impl State {
             backplane,
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// The ban of this user, unless it is over.
+    pub fn ban_of(&self, user: &UserName) -> Option<Ban> {
+        let ban = lock(&self.bans).get(user).cloned();
+        ban.filter(|ban| !ban.left(SystemTime::now()).is_zero())
     }
 
     /// Begins the teardown: from now on the instance takes no connection and no message.

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
 
 use super::log::{Forgotten, Record};
-use super::store::{Store, StoreError};
+use super::store::{BanChange, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::backplane::ShardState;
 use crate::metrics;
@@ -35,6 +35,7 @@ pub(super) struct Batch {
     /// In the order of their positions.
     pub(super) records: Vec<Record>,
     pub(super) forgotten: Forgotten,
+    pub(super) bans: Vec<BanChange>,
     /// What all that is stored takes, in bytes, about.
     pub(super) needed: usize,
 }
@@ -196,7 +197,7 @@ impl Committer {
         let Some(store) = &mut self.store else {
             return Err("it is closed".to_owned());
         };
-        let committed = store.commit(&batch.records, &batch.forgotten);
+        let committed = store.commit(&batch.records, &batch.forgotten, &batch.bans);
         committed.map_err(|error| error.to_string())?;
         metrics::COMMITS.count();
         Ok(())

@@ -44,6 +44,12 @@ const RESTARTING: &str = "the server is restarting";
 /// The latest time at which a drain asks clients to come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A client that does not know [`code::PUT_OUT`] comes back after this time.
+const STAY_AWAY: Duration = Duration::from_secs(60);
+
+/// Why a connection ends that an operator closes. Its user was told more.
+pub(super) const PUT_OUT: &str = "an operator closed the connection";
+
 /// Every open connection of this instance.
 pub struct Connections {
     pub(super) state: Arc<State>,
@@ -251,6 +257,23 @@ impl Connections {
         chats.collect()
     }
 
+    /// Closes the chats of users for whom there is a reason, which they are told.
+    pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
+        let chats: Vec<_> = {
+            let open = lock(&self.open);
+            let chats = open.values().filter_map(|open| match &open.phase {
+                Phase::AwaitingRequest | Phase::Responding => None,
+                Phase::Chatting(chat) => Some((chat.user.clone(), Arc::clone(&chat.outbox))),
+            });
+            chats.collect()
+        };
+        for (user, outbox) in chats {
+            if let Some(reason) = reason(&user) {
+                put_out(&outbox, reason);
+            }
+        }
+    }
+
     /// Tells every user to come back, and closes the connections, in batches: the users must not all
     /// come to another instance at the same time. A connection whose request has not come is broken
     /// off. Takes [`DRAIN_WITHIN`] at most, for any number of connections.
@@ -313,4 +336,13 @@ fn close(outbox: &Outbox) {
         retry_after_ms: retry_after.as_millis() as u64,
     });
     outbox.close(code::RESTART, RESTARTING);
+}
+
+/// Tells one user why an operator puts them out, and closes the connection.
+pub(super) fn put_out(outbox: &Outbox, reason: String) {
+    outbox.send(&Event::Closing {
+        reason,
+        retry_after_ms: STAY_AWAY.as_millis() as u64,
+    });
+    outbox.close(code::PUT_OUT, PUT_OUT);
 }

@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 
-use self::connections::{Chat, Phase};
+use self::connections::{Chat, PUT_OUT, Phase, put_out};
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
@@ -62,7 +62,7 @@ fn serve(
         }
     };
     let response = match request.route() {
-        Route::Chat { user } => match chat_request(&request, user, config) {
+        Route::Chat { user } => match chat_request(&request, user, &connections.state) {
             Ok(chat) => {
                 let rest = request.into_rest();
                 return self::chat(connections, socket, id, peer, chat, rest);
@@ -212,6 +212,10 @@ fn chat(
         outbox: Arc::clone(&outbox),
     };
     connections.set_phase(id, Phase::Chatting(chat));
+    // The ban may have come between the check of the request and here.
+    if let Some(ban) = state.ban_of(&user) {
+        put_out(&outbox, ban.sentence(SystemTime::now()));
+    }
     info!("{user:?} connected from {peer} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
@@ -229,8 +233,8 @@ fn chat(
         // The client may still read the receipts of the messages that it sent before.
         session.settle();
     }
-    if grant.is_over(SystemTime::now()) {
-        // The user is not expected back with this token.
+    if grant.is_over(SystemTime::now()) || outbox.why() == Some(PUT_OUT) {
+        // The user is not expected back.
         session.note_goodbye();
     }
     drop(session);

@@ -4,9 +4,9 @@ use super::wrong_method;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Encoding;
 use crate::server::auth::authorize;
-use crate::server::config::Config;
 use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
+use crate::server::state::State;
 use crate::websocket;
 
 /// A request for a chat, validated.
@@ -26,7 +26,7 @@ pub(super) struct ChatRequest {
 pub(super) fn chat_request(
     request: &Request,
     user: Option<String>,
-    config: &Config,
+    state: &State,
 ) -> Result<ChatRequest, Response> {
     let bad = |sentence: String| Response::new(400, sentence);
     if request.method != "GET" {
@@ -44,7 +44,7 @@ pub(super) fn chat_request(
     };
     // In the JSON encoding, the session checks each room when the user joins it.
     let joins = request.parameter("room").is_some() || speaks_lines(request);
-    let grant = authorize(request, Some(&user), joins.then_some(&room), config)
+    let grant = authorize(request, Some(&user), joins.then_some(&room), state)
         .map_err(|denied| denied.response())?
         .grant;
     let since = request
