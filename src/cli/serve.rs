@@ -137,7 +137,7 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "HUBBUB_TOKEN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
     token_secret: Option<Secret>,
     /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
-    #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::new, hide_env_values = true, help_heading = "Who may come in")]
+    #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::of_operators, hide_env_values = true, help_heading = "Who may come in")]
     admin_secret: Option<Secret>,
     /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated

@@ -33,6 +33,14 @@ impl Secret {
         Ok(Self(secret.as_bytes().to_vec()))
     }
 
+    /// The same for a secret that is sent in a header field (RFC 9110 §5.5): on one line, with no space around it.
+    pub fn of_operators(secret: &str) -> Result<Self, String> {
+        if secret.contains(char::is_control) || secret.trim() != secret {
+            return Err("a header field cannot carry this secret".to_owned());
+        }
+        Self::new(secret)
+    }
+
     fn mac(&self, signed: &str) -> Hmac<Sha256> {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");

@@ -369,3 +369,81 @@ fn a_terminal_client_that_is_put_out_ends_with_the_reason() {
     );
     assert_eq!(watcher.hears(), "* bob left");
 }
+
+/// What `hubbub admin` prints, or its error.
+fn admin(hubbub: &Hubbub, arguments: &[&str]) -> Result<String, String> {
+    let url = hubbub.url();
+    let output = command()
+        .env("HUBBUB_ADMIN_SECRET", SECRET)
+        .args([&["admin", "--url", &url], arguments].concat())
+        .output()
+        .expect("hubbub can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    match output.status.code() {
+        Some(0) => Ok(text(output.stdout)),
+        Some(1) => Err(text(output.stderr)),
+        other => panic!("{other:?}: {}", text(output.stderr)),
+    }
+}
+
+#[test]
+fn an_operator_does_all_of_it_from_a_shell() {
+    let hubbub = Hubbub::with(&OPERATED);
+    let mut bob = hubbub.join("b%20o'b");
+    let _alice = hubbub.join("alice");
+    let lines = |arguments: &[&str]| admin(&hubbub, arguments).expect("it is done");
+    assert_eq!(lines(&["rooms"]), "lobby\talice, b o'b\n");
+    assert_eq!(lines(&["users"]), "alice\t1\nb o'b\t1\n");
+    let connections = lines(&["connections"]);
+    assert!(
+        connections.contains("\tb o'b\t127.0.0.1\t"),
+        "{connections}"
+    );
+    assert!(connections.lines().all(|line| line.ends_with("\tlobby")));
+    let json: Value = serde_json::from_str(&lines(&["users", "--json"])).expect("JSON");
+    assert_eq!(json["users"][1]["user"], "b o'b");
+    assert_eq!(
+        lines(&["ban", "b o'b", "--for", "1h", "--reason", "too loud"]),
+        ""
+    );
+    assert_eq!(bob.is_closed(), Some(4002));
+    let bans = lines(&["bans"]);
+    let fields: Vec<_> = bans.trim_end().split('\t').collect();
+    assert_eq!((fields[0], fields[2]), ("b o'b", "too loud"));
+    assert!(
+        fields[1]
+            .parse::<u64>()
+            .is_ok_and(|left| left > 3500 && left <= 3600)
+    );
+    assert_eq!(lines(&["unban", "b o'b"]), "");
+    assert_eq!(lines(&["bans"]), "");
+    assert_eq!(lines(&["disconnect", "nobody"]), "");
+    let fails = |arguments: &[&str], word: &str| {
+        let why = admin(&hubbub, arguments).expect_err("it fails");
+        assert!(why.contains(word) && why.lines().count() == 1, "{why}");
+        assert!(!why.contains(SECRET), "{why}");
+    };
+    fails(&["unban", "bob"], "bob is not banned");
+    fails(&["ban", "bob"], "--for");
+    fails(&["ban", "bob", "--for", "1x"], "30m");
+    fails(&["ban", "bob", "--for", "99999d"], "seconds");
+    fails(&["ban", "* bob", "--for", "1h"], "bob");
+    fails(&["users", "--secret", "short"], "32 bytes");
+    let wrong = "a wrong secret of at least 32 bytes !";
+    fails(&["users", "--secret", wrong], "secret is needed");
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path()).expect("a folder");
+    let file = folder.path().join("secret");
+    let file = file.to_str().expect("text");
+    fails(&["users", "--secret-file", file], "cannot read");
+    std::fs::write(file, format!("{SECRET}\n")).expect("a file");
+    let from_file = ["users", "--secret-file", file, "--secret", wrong];
+    assert_eq!(
+        lines(&from_file),
+        "alice\t1\n",
+        "a file counts before the rest"
+    );
+    let without = Hubbub::alone();
+    let why = admin(&without, &["users"]).expect_err("it has none");
+    assert!(why.contains("--admin-secret"), "{why}");
+}
