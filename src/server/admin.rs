@@ -130,10 +130,10 @@ impl Operator<'_> {
         let path: Vec<_> = path.iter().map(String::as_str).collect();
         match (&path[..], &*self.request.method) {
             (["connections"], "GET" | "HEAD") => {
-                Ok(self.list("connections", self.connections(chats())))
+                Ok(self.list("connections", &self.connections(chats())))
             }
-            (["rooms"], "GET" | "HEAD") => Ok(self.list("rooms", self.rooms())),
-            (["users"], "GET" | "HEAD") => Ok(self.list("users", self.users(chats()))),
+            (["rooms"], "GET" | "HEAD") => Ok(self.list("rooms", &self.rooms())),
+            (["users"], "GET" | "HEAD") => Ok(self.list("users", &self.users(chats()))),
             (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD")),
             (["users", user, "disconnect"], "POST") => self.disconnect(&name(user)?),
             (["users", _, "disconnect"], _) => Err(wrong_method("POST")),
@@ -218,7 +218,7 @@ impl Operator<'_> {
     }
 
     /// A list of what is on this instance.
-    fn list(&self, name: &str, list: Vec<Value>) -> Response {
+    fn list(&self, name: &str, list: &[Value]) -> Response {
         let instance = self.state.hub.instance().to_string();
         answer(200, &json!({"instance": instance, name: list}))
     }
