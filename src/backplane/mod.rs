@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use ban::Ban;
+pub use ban::{Ban, Banned};
 pub use local::{Local, LocalError, StoreError};
 pub use redis::{ConnectError, Redis, RedisAddress};
 
@@ -238,12 +238,12 @@ pub trait Backplane: Send + Sync {
     /// Gives an order to the hubs of all instances. One that is cut off now does not hear it.
     fn order(&self, order: &Order) -> Result<(), BackplaneError>;
 
-    /// Bans a user, or lifts the ban. Then all instances are ordered to read the bans, and one that is cut off now
+    /// Bans, or lifts a ban. Then all instances are ordered to read the bans, and one that is cut off now
     /// once it is not any more.
-    fn set_ban(&self, user: &UserName, ban: Option<&Ban>) -> Result<(), BackplaneError>;
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError>;
 
     /// All bans, perhaps some that are over.
-    fn bans(&self) -> Result<BTreeMap<UserName, Ban>, BackplaneError>;
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError>;
 
     /// The servers that the rooms are on, or the file; none if all is in memory.
     fn shards(&self) -> Vec<ShardState>;

@@ -77,6 +77,24 @@ enum Act {
         /// The user
         user: UserName,
     },
+    /// List the rooms that are closed: room, seconds left, reason
+    Closed,
+    /// Take everybody out of a room on all instances, and let nobody in for a while
+    Close {
+        /// The room
+        room: RoomName,
+        /// How long, such as 90s, 30m, 12h or 7d
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
+        term: Duration,
+        /// Why; the users are told
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Open a closed room before its time
+    Open {
+        /// The room
+        room: RoomName,
+    },
 }
 
 /// Reads a time such as `90s`, `30m`, `12h` or `7d`.
@@ -93,21 +111,27 @@ fn time(text: &str) -> Result<Duration, String> {
 
 pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
     let secret = secret(args)?;
-    let named = |user: &UserName| utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC).to_string();
+    let at =
+        |list: &str, name: &str| format!("{list}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
+    let until = |term: &Duration, reason: &str| {
+        json!({"seconds": term.as_secs(), "reason": reason}).to_string()
+    };
     let (method, path, body) = match &args.act {
         Act::Rooms => ("GET", "rooms".to_owned(), String::new()),
         Act::Users => ("GET", "users".to_owned(), String::new()),
         Act::Connections => ("GET", "connections".to_owned(), String::new()),
         Act::Bans => ("GET", "bans".to_owned(), String::new()),
         Act::Disconnect { user } => {
-            let path = format!("users/{}/disconnect", named(user));
+            let path = at("users", user.as_str()) + "/disconnect";
             ("POST", path, String::new())
         }
-        Act::Ban { user, term, reason } => {
-            let body = json!({"seconds": term.as_secs(), "reason": reason}).to_string();
-            ("PUT", format!("bans/{}", named(user)), body)
+        Act::Ban { user, term, reason } => ("PUT", at("bans", user.as_str()), until(term, reason)),
+        Act::Unban { user } => ("DELETE", at("bans", user.as_str()), String::new()),
+        Act::Closed => ("GET", "closed".to_owned(), String::new()),
+        Act::Close { room, term, reason } => {
+            ("PUT", at("closed", room.as_str()), until(term, reason))
         }
-        Act::Unban { user } => ("DELETE", format!("bans/{}", named(user)), String::new()),
+        Act::Open { room } => ("DELETE", at("closed", room.as_str()), String::new()),
     };
     let request = PlainRequest {
         method,
@@ -116,11 +140,15 @@ pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
         body: &body,
     };
     let response = args.url.send(&request, ANSWER_WITHIN)?;
-    let answer: Value = serde_json::from_str(&response.body).unwrap_or(Value::Null);
+    let answer: Value = match &response.body[..] {
+        "" => json!({}),
+        body => serde_json::from_str(body).unwrap_or(Value::Null),
+    };
     if response.status >= 300 {
         return Err(refusal(response.status, &answer, &response.body));
     }
     let text = match args.json {
+        true if response.body.is_empty() => String::new(),
         true => format!("{}\n", response.body),
         false => lines(answer).map_err(|why| format!("{} sent something else: {why}", args.url))?,
     };
@@ -146,7 +174,7 @@ fn secret(args: &AdminArgs) -> Result<String, String> {
 /// What the server says, or else what it is not.
 fn refusal(status: u16, answer: &Value, body: &str) -> String {
     match (status, answer["message"].as_str()) {
-        (404, Some(message)) if !message.ends_with("is not banned") => {
+        (404, Some(message)) if message.contains("/api/rooms") => {
             "this server has no operators' API; it was started without --admin-secret".to_owned()
         }
         (_, Some(message)) => message.to_owned(),
@@ -158,26 +186,27 @@ fn refusal(status: u16, answer: &Value, body: &str) -> String {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Lists {
-    rooms: Vec<Room>,
-    users: Vec<User>,
-    connections: Vec<Connection>,
-    bans: Vec<Banned>,
+    rooms: Vec<RoomRow>,
+    users: Vec<UserRow>,
+    connections: Vec<ConnectionRow>,
+    bans: Vec<BannedUser>,
+    closed: Vec<ClosedRoom>,
 }
 
 #[derive(Deserialize)]
-struct Room {
+struct RoomRow {
     room: RoomName,
     users: Vec<UserName>,
 }
 
 #[derive(Deserialize)]
-struct User {
+struct UserRow {
     user: UserName,
     connections: usize,
 }
 
 #[derive(Deserialize)]
-struct Connection {
+struct ConnectionRow {
     id: u64,
     user: UserName,
     address: String,
@@ -186,8 +215,21 @@ struct Connection {
 }
 
 #[derive(Deserialize)]
-struct Banned {
+struct BannedUser {
     user: UserName,
+    #[serde(flatten)]
+    ban: Ending,
+}
+
+#[derive(Deserialize)]
+struct ClosedRoom {
+    room: RoomName,
+    #[serde(flatten)]
+    ban: Ending,
+}
+
+#[derive(Deserialize)]
+struct Ending {
     until: u64,
     reason: String,
 }
@@ -199,28 +241,27 @@ fn lines(answer: Value) -> Result<String, serde_json::Error> {
     let now = now.as_millis() as u64;
     let lists: Lists = serde_json::from_value(answer)?;
     let mut text = String::new();
-    for Room { room, users } in lists.rooms {
+    for RoomRow { room, users } in lists.rooms {
         text += &format!("{room}\t{}\n", listed(&users));
     }
-    for User { user, connections } in lists.users {
+    for UserRow { user, connections } in lists.users {
         text += &format!("{user}\t{connections}\n");
     }
     for one in lists.connections {
-        let Connection {
+        let ConnectionRow {
             id, user, address, ..
         } = one;
         let seconds = now.saturating_sub(one.since) / 1000;
         let rooms = listed(&one.rooms);
         text += &format!("{id}\t{user}\t{address}\t{seconds}\t{rooms}\n");
     }
-    for Banned {
-        user,
-        until,
-        reason,
-    } in lists.bans
-    {
+    let users = lists.bans.into_iter();
+    let users = users.map(|one| (one.user.to_string(), one.ban));
+    let rooms = lists.closed.into_iter();
+    let rooms = rooms.map(|one| (one.room.to_string(), one.ban));
+    for (name, Ending { until, reason }) in users.chain(rooms) {
         let seconds = until.saturating_sub(now).div_ceil(1000);
-        text += &format!("{user}\t{seconds}\t{reason}\n");
+        text += &format!("{name}\t{seconds}\t{reason}\n");
     }
     Ok(text)
 }

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{info, warn};
@@ -18,7 +20,7 @@ use super::auth::{Denied, bearer, sent_by};
 use super::http::{Request, Response, read_body};
 use super::state::State;
 use super::token::Secret;
-use crate::backplane::Ban;
+use crate::backplane::{Ban, Banned};
 use crate::hub::Order;
 use crate::message::{ConnectionId, RoomName, UserName};
 use crate::metrics;
@@ -135,13 +137,21 @@ impl Operator<'_> {
             (["rooms"], "GET" | "HEAD") => Ok(self.list("rooms", &self.rooms())),
             (["users"], "GET" | "HEAD") => Ok(self.list("users", &self.users(chats()))),
             (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD")),
-            (["users", user, "disconnect"], "POST") => self.disconnect(&name(user)?),
+            (["users", user, "disconnect"], "POST") => self.disconnect(&parsed(user, "user")?),
             (["users", _, "disconnect"], _) => Err(wrong_method("POST")),
-            (["bans"], "GET" | "HEAD") => self.bans(),
-            (["bans"], _) => Err(wrong_method("GET, HEAD")),
-            (["bans", user], "PUT") => self.ban(&name(user)?),
-            (["bans", user], "DELETE") => self.unban(&name(user)?),
-            (["bans", _], _) => Err(wrong_method("PUT, DELETE")),
+            ([name @ ("bans" | "closed")], "GET" | "HEAD") => self.bans(name),
+            (["bans" | "closed"], _) => Err(wrong_method("GET, HEAD")),
+            ([list @ ("bans" | "closed"), name], method) => {
+                let banned = match *list {
+                    "bans" => Banned::User(parsed(name, "user")?),
+                    _ => Banned::Room(parsed(name, "room")?),
+                };
+                match method {
+                    "PUT" => self.ban(&banned),
+                    "DELETE" => self.lift(&banned),
+                    _ => Err(wrong_method("PUT, DELETE")),
+                }
+            }
             _ => Err(not_found()),
         }
     }
@@ -155,19 +165,25 @@ impl Operator<'_> {
         let told = self.state.backplane.order(&Order::Disconnect(user.clone()));
         told.map_err(|why| cannot_do("not disconnected", &why))?;
         self.note(&format!("disconnects {user:?}"));
-        Ok(answer(202, &json!({"user": user})))
+        Ok(Response::empty(202))
     }
 
-    fn bans(&self) -> Result<Response, Response> {
-        let bans = self
-            .read_bans()?
-            .into_iter()
-            .map(|(user, ban)| json!({"user": user, "until": ban.until, "reason": ban.reason}));
-        Ok(answer(200, &json!({"bans": bans.collect::<Vec<_>>()})))
+    /// The bans of users, or the rooms that are closed.
+    fn bans(&self, name: &str) -> Result<Response, Response> {
+        let bans = self.read_bans()?.into_iter();
+        let of_users = |banned: &Banned| match banned {
+            Banned::User(_) => true,
+            Banned::Room(_) => false,
+        };
+        let bans = bans.filter(|(banned, _)| of_users(banned) == (name == "bans"));
+        let bans: Vec<_> = bans
+            .map(|(banned, ban)| ban_object(&banned, &ban))
+            .collect();
+        Ok(answer(200, &json!({name: bans})))
     }
 
     /// The bans that are not over.
-    fn read_bans(&self) -> Result<BTreeMap<UserName, Ban>, Response> {
+    fn read_bans(&self) -> Result<BTreeMap<Banned, Ban>, Response> {
         let bans = self.state.backplane.bans();
         let mut bans = bans.map_err(|why| cannot_do("cannot read the bans", &why))?;
         let now = SystemTime::now();
@@ -175,46 +191,52 @@ impl Operator<'_> {
         Ok(bans)
     }
 
-    fn ban(&self, user: &UserName) -> Result<Response, Response> {
+    fn ban(&self, banned: &Banned) -> Result<Response, Response> {
         let due = Instant::now() + self.state.config.deadlines.head;
         let body = read_body(self.socket, self.request, MAX_BODY, due)
             .map_err(|why| error(why.status(), ErrorCode::BadRequest, &why.to_string()))?;
         let bad = |why: &str| error(400, ErrorCode::BadRequest, why);
         let term: Term = serde_json::from_str(&body)
-            .map_err(|why| bad(&format!("not a ban, such as {{\"seconds\":3600}}: {why}")))?;
+            .map_err(|why| bad(&format!("not a term, such as {{\"seconds\":3600}}: {why}")))?;
         if !(1..=LONGEST_BAN.as_secs()).contains(&term.seconds) {
             let most = LONGEST_BAN.as_secs();
-            return Err(bad(&format!("a ban lasts 1 to {most} seconds")));
+            return Err(bad(&format!("it lasts 1 to {most} seconds")));
         }
         if term.reason.chars().count() > MAX_REASON || term.reason.contains(char::is_control) {
             let why = format!("a reason has at most {MAX_REASON} characters, on one line");
             return Err(bad(&why));
         }
         let bans = self.read_bans()?;
-        if bans.len() >= MOST_BANS && !bans.contains_key(user) {
+        if bans.len() >= MOST_BANS && !bans.contains_key(banned) {
             return Err(bad(&format!("there are {MOST_BANS} bans already")));
         }
         let ban = Ban {
             until: millis(SystemTime::now() + Duration::from_secs(term.seconds)),
             reason: term.reason,
         };
-        let set = self.state.backplane.set_ban(user, Some(&ban));
-        set.map_err(|why| cannot_do("not banned", &why))?;
-        let Ban { until, reason } = ban;
-        self.note(&format!("bans {user:?} for {} s: {reason:?}", term.seconds));
-        let ban = json!({"user": user, "until": until, "reason": reason});
-        Ok(answer(200, &ban))
+        let set = self.state.backplane.set_ban(banned, Some(&ban));
+        set.map_err(|why| cannot_do("not done", &why))?;
+        let act = match banned {
+            Banned::User(user) => format!("bans {user:?}"),
+            Banned::Room(room) => format!("closes {room:?}"),
+        };
+        self.note(&format!("{act} for {} s: {:?}", term.seconds, ban.reason));
+        Ok(answer(200, &ban_object(banned, &ban)))
     }
 
-    fn unban(&self, user: &UserName) -> Result<Response, Response> {
-        if !self.read_bans()?.contains_key(user) {
-            let message = format!("{user} is not banned");
-            return Err(error(404, ErrorCode::NotFound, &message));
+    fn lift(&self, banned: &Banned) -> Result<Response, Response> {
+        let is_banned = self.read_bans()?.contains_key(banned);
+        let (act, is_not) = match banned {
+            Banned::User(user) => (format!("unbans {user:?}"), format!("{user} is not banned")),
+            Banned::Room(room) => (format!("opens {room:?}"), format!("{room} is not closed")),
+        };
+        if !is_banned {
+            return Err(error(404, ErrorCode::NotFound, &is_not));
         }
-        let set = self.state.backplane.set_ban(user, None);
-        set.map_err(|why| cannot_do("not unbanned", &why))?;
-        self.note(&format!("unbans {user:?}"));
-        Ok(answer(200, &json!({"user": user})))
+        let set = self.state.backplane.set_ban(banned, None);
+        set.map_err(|why| cannot_do("not done", &why))?;
+        self.note(&act);
+        Ok(Response::empty(204))
     }
 
     /// A list of what is on this instance.
@@ -268,9 +290,18 @@ impl Operator<'_> {
     }
 }
 
-fn name(text: &str) -> Result<UserName, Response> {
-    let bad = |why| error(400, ErrorCode::BadRequest, &format!("bad user name: {why}"));
-    text.parse().map_err(bad)
+fn parsed<T: FromStr<Err: Display>>(name: &str, what: &str) -> Result<T, Response> {
+    let bad = |why| format!("bad {what} name: {why}");
+    name.parse()
+        .map_err(|why| error(400, ErrorCode::BadRequest, &bad(why)))
+}
+
+fn ban_object(banned: &Banned, ban: &Ban) -> Value {
+    let Ban { until, reason } = ban;
+    match banned {
+        Banned::User(user) => json!({"user": user, "until": until, "reason": reason}),
+        Banned::Room(room) => json!({"room": room, "until": until, "reason": reason}),
+    }
 }
 
 /// Milliseconds since 1970.

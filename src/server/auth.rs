@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use log::info;
 
@@ -115,11 +114,13 @@ pub fn authorize(
     if let Err((denied, why)) = sent_by(request, config) {
         return deny(denied.status, denied.sentence, &why);
     }
-    let allow =
-        |user: Option<UserName>, grant| match user.as_ref().and_then(|user| state.ban_of(user)) {
-            Some(ban) => deny(403, ban.sentence(SystemTime::now()).into(), &"banned"),
+    let allow = |user: Option<UserName>, grant| {
+        let banned = user.as_ref().and_then(|user| state.why_banned(user));
+        match banned.or_else(|| state.why_closed(room?)) {
+            Some(why) => deny(403, why.into(), &"an operator's ban"),
             None => Ok(Authorized { user, grant }),
-        };
+        }
+    };
     let Some(secret) = &config.token_secret else {
         return allow(user.cloned(), Grant::all());
     };

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
 use log::warn;
@@ -83,7 +83,7 @@ fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
                 true
             }
         };
-        let now = SystemTime::now();
-        connections.put_out(|user| Some(state.ban_of(user)?.sentence(now)));
+        connections.put_out(|user| state.why_banned(user));
+        connections.part(|room| state.why_closed(room));
     }
 }

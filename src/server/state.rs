@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime};
 
 use super::config::Config;
 use super::rate::{TokenBucket, UserBuckets};
-use crate::backplane::{Backplane, Ban};
+use crate::backplane::{Backplane, Ban, Banned};
 use crate::hub::Hub;
-use crate::message::UserName;
+use crate::message::{RoomName, UserName};
 use crate::threads::lock;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
@@ -26,7 +26,7 @@ pub struct State {
     /// The rate of users without a connection, and of users who have just left one.
     pub buckets: UserBuckets,
     /// The bans that this instance knows, perhaps some that are over.
-    pub bans: Mutex<BTreeMap<UserName, Ban>>,
+    pub bans: Mutex<BTreeMap<Banned, Ban>>,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
@@ -47,10 +47,21 @@ impl State {
         }
     }
 
-    /// The ban of this user, unless it is over.
-    pub fn ban_of(&self, user: &UserName) -> Option<Ban> {
-        let ban = lock(&self.bans).get(user).cloned();
-        ban.filter(|ban| !ban.left(SystemTime::now()).is_zero())
+    /// Why this user may not come in, in a sentence, if they are banned now.
+    pub fn why_banned(&self, user: &UserName) -> Option<String> {
+        self.why_kept_out(&Banned::User(user.clone()))
+    }
+
+    /// Why nobody may be in this room, in a sentence, if it is closed now.
+    pub fn why_closed(&self, room: &RoomName) -> Option<String> {
+        self.why_kept_out(&Banned::Room(room.clone()))
+    }
+
+    fn why_kept_out(&self, banned: &Banned) -> Option<String> {
+        let now = SystemTime::now();
+        let ban = lock(&self.bans).get(banned).cloned();
+        let ban = ban.filter(|ban| !ban.left(now).is_zero())?;
+        Some(ban.sentence(banned, now))
     }
 
     /// Begins the teardown: from now on the instance takes no connection and no message.

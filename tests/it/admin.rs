@@ -254,7 +254,7 @@ fn a_banned_user_is_put_out_and_refused_on_every_instance_until_the_ban_is_lifte
         "from the first connection on"
     );
     let (status, _) = operate(&there, "DELETE", "bans/bob", "");
-    assert_eq!(status, 200);
+    assert_eq!(status, 204);
     is_let_in(&here, "bob");
     is_let_in(&there, "bob");
     let (status, answer) = operate(&there, "DELETE", "bans/bob", "");
@@ -288,7 +288,7 @@ fn a_ban_holds_while_redis_is_away_and_one_that_an_instance_missed_holds_after()
     is_refused(&there, "eve");
     // As if the order had been lost with the subscription: the bans are read anew.
     let mallory = format!("{} missed", u64::MAX);
-    let _: i64 = redis.run(&["HSET", "hubbub:bans", "mallory", &mallory]);
+    let _: i64 = redis.run(&["HSET", "hubbub:bans", "user mallory", &mallory]);
     let mut mallory = there.join("mallory");
     let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert_eq!(mallory.is_closed(), Some(4002));
@@ -313,7 +313,7 @@ fn a_ban_is_kept_in_the_folder() {
     ban(&hubbub, "bob", 3600);
     ban(&hubbub, "eve", 3600);
     assert_eq!(bob.is_closed(), Some(4002));
-    assert_eq!(operate(&hubbub, "DELETE", "bans/eve", "").0, 200);
+    assert_eq!(operate(&hubbub, "DELETE", "bans/eve", "").0, 204);
     hubbub.kill();
     let hubbub = Hubbub::with(&arguments);
     assert!(refused(&hubbub, "bob").is_some_and(|why| why.ends_with(": spam")));
@@ -446,4 +446,110 @@ fn an_operator_does_all_of_it_from_a_shell() {
     let without = Hubbub::alone();
     let why = admin(&without, &["users"]).expect_err("it has none");
     assert!(why.contains("--admin-secret"), "{why}");
+}
+
+#[test]
+fn a_closed_room_is_left_by_all_and_entered_by_nobody_until_it_is_opened() {
+    let redis = Redis::that_remembers();
+    let (here, there) = (operated(&redis), operated(&redis));
+    let mut lines = there.join_room("bob", "den");
+    let mut json = Client::json(here.address(), "alice");
+    json.joins("den");
+    json.joins("lobby");
+    assert_eq!(lines.hears(), "* alice joined");
+    let body = json!({"seconds": 3600, "reason": "a fire"}).to_string();
+    let (status, answer) = operate(&here, "PUT", "closed/den", &body);
+    assert_eq!((status, &answer["room"]), (200, &json!("den")), "{answer}");
+    let why = "an operator has closed this room for 60 more minutes: a fire";
+    let told = json.event_of("parted");
+    assert_eq!(
+        (&told["room"], &told["reason"]),
+        (&json!("den"), &json!(why))
+    );
+    // Those of the other instance may leave first.
+    let last = lines.hears_until(why);
+    assert_eq!(last.last().map(String::as_str), Some(&*format!("* {why}")));
+    assert_eq!(lines.is_closed(), Some(4002));
+    json.asks(&json!({"type": "send", "room": "den", "text": "late", "ref": "1"}));
+    let refused = json.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["ref"]),
+        (&json!("not_joined"), &json!("1"))
+    );
+    json.asks(&json!({"type": "join", "room": "den"}));
+    let refused = json.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["message"]),
+        (&json!("forbidden"), &json!(why))
+    );
+    json.asks(&json!({"type": "send", "room": "lobby", "text": "still here"}));
+    json.event_of("sent");
+    // Nobody is left there, as both instances see it.
+    let (_, rooms) = operate(&here, "GET", "rooms", "");
+    assert_eq!(
+        rooms["rooms"],
+        json!([{"room": "lobby", "users": ["alice"]}])
+    );
+    for hubbub in [&here, &there] {
+        until("the room is refused", || {
+            let entered = Client::connect(hubbub.address(), "/chat/carol?room=den", None);
+            entered
+                .is_err_and(|refused| refused == (403, why.to_owned()))
+                .then_some(())
+        });
+        let head = "GET /api/rooms/den/messages HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let answer = String::from_utf8(raw(hubbub.address(), head.as_bytes())).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
+    assert_eq!(operate(&there, "GET", "bans", "").1["bans"], json!([]));
+    let (_, closed) = operate(&there, "GET", "closed", "");
+    assert_eq!(closed["closed"][0]["room"], "den");
+    assert_eq!(operate(&there, "DELETE", "closed/den", "").0, 204);
+    until("alice is let in again", || {
+        json.asks(&json!({"type": "join", "room": "den"}));
+        (json.event()["type"] == "room").then_some(())
+    });
+    let (status, answer) = operate(&there, "DELETE", "closed/den", "");
+    assert_eq!(
+        (status, &answer["message"]),
+        (404, &json!("den is not closed"))
+    );
+    assert!(here.log().contains("closes \"den\" for 3600 s: \"a fire\""));
+    assert!(there.log().contains("opens \"den\""));
+}
+
+#[test]
+fn a_terminal_client_whose_room_is_closed_ends_with_the_reason() {
+    let hubbub = Hubbub::with(&OPERATED);
+    let mut watcher = hubbub.join("carol");
+    let url = hubbub.url();
+    let mut started = ["tail", "join"].map(|kind| {
+        let mut client = command();
+        match kind {
+            "tail" => client.args(["tail", "--as", "bob"]).stdin(Stdio::null()),
+            _ => client.args(["join", "dave"]).stdin(Stdio::piped()),
+        };
+        let client = client.args(["--url", &url]).stdout(Stdio::null());
+        let started = client.stderr(Stdio::piped()).spawn();
+        assert!(watcher.hears().ends_with(" joined"));
+        started.expect("hubbub can be started")
+    });
+    let closed = admin(&hubbub, &["close", "lobby", "--for", "90s"]);
+    assert_eq!(closed, Ok(String::new()));
+    for client in &mut started {
+        let mut said = String::new();
+        let mut stderr = client.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut said).expect("text");
+        assert_eq!(client.wait().expect("its end").code(), Some(1), "{said}");
+        let last = said.lines().last().expect("a line");
+        assert!(
+            last.starts_with("hubbub: an operator has closed this room for "),
+            "{said}"
+        );
+    }
+    assert_eq!(watcher.is_closed(), Some(4002));
+    let closed = admin(&hubbub, &["closed"]).expect("a list");
+    assert!(closed.starts_with("lobby\t"), "{closed}");
+    assert_eq!(admin(&hubbub, &["open", "lobby"]), Ok(String::new()));
+    assert_eq!(admin(&hubbub, &["closed"]), Ok(String::new()));
 }

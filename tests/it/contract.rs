@@ -3,7 +3,9 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hubbub::backplane::{Backplane, BackplaneError, Ban, Departure, Draft, Stored, continues};
+use hubbub::backplane::{
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Stored, continues,
+};
 use hubbub::hub::outbox::outbox;
 use hubbub::hub::{Hub, Order};
 use hubbub::message::{ConnectionId, Entry, Message, MessageId, RoomName, UserName};
@@ -385,9 +387,10 @@ fn orders_reach_the_hub_and_bans_are_kept(house: &House) {
         until: until(hours),
         reason: reason.to_owned(),
     };
+    let (alice, odd) = (Banned::User(alice), Banned::Room(room("}x{ :%\u{e9}")));
     let (short, long) = (ban(1, ""), ban(100, "a b\u{e9} \""));
-    for (user, ban) in [(&alice, &short), (&odd, &long), (&alice, &long)] {
-        assert_eq!(backplane.set_ban(user, Some(ban)), Ok(()));
+    for (banned, ban) in [(&alice, &short), (&odd, &long), (&alice, &long)] {
+        assert_eq!(backplane.set_ban(banned, Some(ban)), Ok(()));
         hears(&Order::ReadBans);
     }
     let both = [(alice.clone(), long.clone()), (odd.clone(), long.clone())];

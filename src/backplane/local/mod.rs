@@ -27,8 +27,8 @@ pub use self::store::StoreError;
 use super::backlog::Backlog;
 use super::roster::Roster;
 use super::{
-    ANSWER_WITHIN, Backplane, BackplaneError, Ban, Departure, Draft, Entrance, Excerpt, Receipt,
-    Retention, ShardState,
+    ANSWER_WITHIN, Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt,
+    Receipt, Retention, ShardState,
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, Notice, PresenceChange, RoomName, UserName};
@@ -61,7 +61,7 @@ struct Shared {
     hub: Arc<Hub>,
     logs: Mutex<Logs>,
     roster: Mutex<Roster>,
-    bans: Mutex<BTreeMap<UserName, Ban>>,
+    bans: Mutex<BTreeMap<Banned, Ban>>,
     in_flight: AtomicUsize,
     /// The first id that could be of this process, or of its data.
     began: MessageId,
@@ -230,14 +230,14 @@ impl Backplane for Local {
         Ok(())
     }
 
-    fn set_ban(&self, user: &UserName, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
         let (tell, told) = crossbeam_channel::bounded(1);
-        self.submit(Waiting::Ban((user.clone(), ban.cloned()), tell));
+        self.submit(Waiting::Ban((banned.clone(), ban.cloned()), tell));
         let answer = told.recv_timeout(ANSWER_WITHIN);
         answer.unwrap_or(Err(BackplaneError::DiskSilent))
     }
 
-    fn bans(&self) -> Result<BTreeMap<UserName, Ban>, BackplaneError> {
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
         Ok(lock(&self.shared.bans).clone())
     }
 

@@ -338,10 +338,10 @@ impl Shared {
             return;
         }
         let mut bans = lock(&self.bans);
-        for (user, ban) in changes {
+        for (banned, ban) in changes {
             match ban {
-                Some(ban) => bans.insert(user, ban),
-                None => bans.remove(&user),
+                Some(ban) => bans.insert(banned, ban),
+                None => bans.remove(&banned),
             };
         }
         let now = SystemTime::now();

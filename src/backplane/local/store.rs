@@ -19,7 +19,7 @@ use redb::{
 };
 
 use super::log::{Forgotten, Logs, Position, Record, now_as_id};
-use crate::backplane::Ban;
+use crate::backplane::{Ban, Banned};
 use crate::message::{Entry, Message, MessageId, UserName};
 use crate::protocol::Ref;
 
@@ -49,11 +49,11 @@ const REFS: TableDefinition<'_, Position, RefRow> = TableDefinition::new("refs")
 /// Room without messages -> its newest id.
 const TAILS: TableDefinition<'_, &str, Id> = TableDefinition::new("tails");
 
-/// User -> the end of the ban (milliseconds since 1970), and why. Made with the first ban.
+/// [`Banned::key`] -> the end of the ban (milliseconds since 1970), and why. Made with the first ban.
 const BANS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("bans");
 
-/// A user, and their ban, or `None` to lift it.
-pub(super) type BanChange = (UserName, Option<Ban>);
+/// A ban, or `None` to lift it.
+pub(super) type BanChange = (Banned, Option<Ban>);
 
 /// What is written, and removed, to see whether the disk takes writes.
 const PROOF: TableDefinition<'_, (), &[u8]> = TableDefinition::new("proof");
@@ -194,21 +194,24 @@ impl Store {
     }
 
     /// The bans that are stored.
-    pub(super) fn bans(&self) -> Result<BTreeMap<UserName, Ban>, StoreError> {
+    pub(super) fn bans(&self) -> Result<BTreeMap<Banned, Ban>, StoreError> {
         self.read_bans().map_err(|why| self.failed(why))
     }
 
-    fn read_bans(&self) -> Result<BTreeMap<UserName, Ban>, Trouble> {
+    fn read_bans(&self) -> Result<BTreeMap<Banned, Ban>, Trouble> {
         let bans = match self.database.begin_read()?.open_table(BANS) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
             bans => bans?,
         };
         let mut read = BTreeMap::new();
         for row in bans.iter()? {
-            let (user, ban) = row?;
+            let (key, ban) = row?;
+            let key = key.value();
+            let banned = Banned::parse(key)
+                .ok_or_else(|| Trouble::Damaged(format!("{key:?} is nothing to ban")))?;
             let (until, reason) = ban.value();
             let reason = reason.to_owned();
-            read.insert(name(user.value())?, Ban { until, reason });
+            read.insert(banned, Ban { until, reason });
         }
         Ok(read)
     }
@@ -312,10 +315,11 @@ impl Store {
 /// Writes changes of bans, and takes those out that are over.
 fn write_bans(changes: &WriteTransaction, bans: &[BanChange]) -> Result<(), Trouble> {
     let mut table = changes.open_table(BANS)?;
-    for (user, ban) in bans {
+    for (banned, ban) in bans {
+        let key = banned.key();
         match ban {
-            Some(ban) => table.insert(user.as_str(), (ban.until, ban.reason.as_str()))?,
-            None => table.remove(user.as_str())?,
+            Some(ban) => table.insert(&*key, (ban.until, ban.reason.as_str()))?,
+            None => table.remove(&*key)?,
         };
     }
     let now = now_as_id().millis;

@@ -1,15 +1,15 @@
--- Bans a user, or lifts a ban, and tells every instance.
+-- Bans, or lifts a ban, and tells every instance.
 --
--- KEYS[1] hash: user -> "UNTIL REASON", the end in ms since 1970
--- ARGV    the channel and the payload that tell it, the user, and the ban, or nothing to lift it
+-- KEYS[1] hash: "user NAME" or "room NAME" -> "UNTIL REASON", the end in ms since 1970
+-- ARGV    the channel and the payload that tell it, what is banned, and the ban, or nothing to lift it
 
-local bans, user, ban = KEYS[1], ARGV[3], ARGV[4]
+local bans, banned, ban = KEYS[1], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 
 if ban == '' then
-  redis.call('HDEL', bans, user)
+  redis.call('HDEL', bans, banned)
 else
-  redis.call('HSET', bans, user, ban)
+  redis.call('HSET', bans, banned, ban)
 end
 
 -- Those that are over go, an hour late: the clocks of instances may differ from this one.

@@ -65,8 +65,8 @@ use self::source::Source;
 use self::subscription::CONFIRM_WITHIN;
 use self::wire::{PubSub, Scripts};
 use super::{
-    Backplane, BackplaneError, Ban, Departure, Draft, Entrance, Excerpt, Receipt, Retention,
-    ShardState,
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt, Receipt,
+    Retention, ShardState,
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, RoomName, UserName};
@@ -299,12 +299,12 @@ impl Backplane for Redis {
         outcome
     }
 
-    fn set_ban(&self, user: &UserName, ban: Option<&Ban>) -> Result<(), BackplaneError> {
-        let command = orders::set_ban(&self.keys, user, ban);
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+        let command = orders::set_ban(&self.keys, banned, ban);
         self.call_about_bans(&command).map(drop)
     }
 
-    fn bans(&self) -> Result<BTreeMap<UserName, Ban>, BackplaneError> {
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
         orders::bans(&self.call_about_bans(&orders::read_bans(&self.keys))?)
     }
 

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use redis::{Cmd, Value, cmd};
 
 use super::keys::Keys;
-use crate::backplane::{BackplaneError, Ban};
+use crate::backplane::{BackplaneError, Ban, Banned};
 use crate::hub::Order;
-use crate::message::UserName;
 
 const BANS: &str = include_str!("bans.lua");
 
@@ -18,13 +17,13 @@ pub(super) fn publish(keys: &Keys, order: &Order) -> Cmd {
     command
 }
 
-/// Bans a user, or lifts the ban, and tells every instance.
-pub(super) fn set_ban(keys: &Keys, user: &UserName, ban: Option<&Ban>) -> Cmd {
+/// Bans, or lifts a ban, and tells every instance.
+pub(super) fn set_ban(keys: &Keys, banned: &Banned, ban: Option<&Ban>) -> Cmd {
     let ban = ban.map(|ban| format!("{} {}", ban.until, ban.reason));
     let mut command = cmd("EVAL");
     command.arg(BANS).arg(1).arg(keys.bans());
     command.arg(keys.orders()).arg(payload(&Order::ReadBans));
-    command.arg(user.as_str()).arg(ban.unwrap_or_default());
+    command.arg(banned.key()).arg(ban.unwrap_or_default());
     command
 }
 
@@ -36,17 +35,17 @@ pub(super) fn read_bans(keys: &Keys) -> Cmd {
 }
 
 /// Reads the answer to [`read_bans`].
-pub(super) fn bans(answer: &Value) -> Result<BTreeMap<UserName, Ban>, BackplaneError> {
+pub(super) fn bans(answer: &Value) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
     let parsed: Result<Vec<(String, String)>, _> = redis::from_redis_value_ref(answer);
     let rows = parsed
         .map_err(|_| BackplaneError::Refused("HGETALL was not answered as expected".to_owned()))?;
-    let bans = rows.iter().filter_map(|(user, ban)| {
+    let bans = rows.iter().filter_map(|(key, ban)| {
         let (until, reason) = ban.split_once(' ')?;
         let ban = Ban {
             until: until.parse().ok()?,
             reason: reason.to_owned(),
         };
-        Some((user.parse().ok()?, ban))
+        Some((Banned::parse(key)?, ban))
     });
     Ok(bans.collect())
 }

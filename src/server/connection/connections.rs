@@ -20,11 +20,12 @@ use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
 use crate::backplane::{ShardState, readiness};
 use crate::hub::outbox::Outbox;
-use crate::message::{ConnectionId, UserName};
+use crate::message::{ConnectionId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::Event;
 use crate::server::admin::OpenChat;
 use crate::server::capacity::Capacity;
+use crate::server::session::{Memberships, put_out, tell_parted};
 use crate::server::state::State;
 use crate::threads::lock;
 use crate::websocket::code;
@@ -43,12 +44,6 @@ const RESTARTING: &str = "the server is restarting";
 
 /// The latest time at which a drain asks clients to come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A client that does not know [`code::PUT_OUT`] comes back after this time.
-const STAY_AWAY: Duration = Duration::from_secs(60);
-
-/// Why a connection ends that an operator closes. Its user was told more.
-pub(super) const PUT_OUT: &str = "an operator closed the connection";
 
 /// Every open connection of this instance.
 pub struct Connections {
@@ -88,14 +83,15 @@ pub(super) enum Phase {
     /// The server responds. Then the connection ends within a bounded time, or goes on as a chat.
     Responding,
     /// The connection is upgraded.
-    Chatting(Chat),
+    Chatting(ChatHandle),
 }
 
-/// A connection that is upgraded.
-pub(super) struct Chat {
+/// What others may do with a chat.
+pub(super) struct ChatHandle {
     pub(super) user: UserName,
     pub(super) since: SystemTime,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) memberships: Arc<Memberships>,
 }
 
 impl Connections {
@@ -257,6 +253,26 @@ impl Connections {
         chats.collect()
     }
 
+    /// Takes everybody out of rooms for which there is a reason, which they are told. A chat in lines of text has one
+    /// room, and ends with it.
+    pub fn part(&self, reason: impl Fn(&RoomName) -> Option<String>) {
+        let chats: Vec<_> = {
+            let open = lock(&self.open);
+            let chats = open.values().filter_map(|open| match &open.phase {
+                Phase::AwaitingRequest | Phase::Responding => None,
+                Phase::Chatting(chat) => {
+                    Some((Arc::clone(&chat.memberships), Arc::clone(&chat.outbox)))
+                }
+            });
+            chats.collect()
+        };
+        for (memberships, outbox) in chats {
+            for (room, reason) in memberships.part(&reason) {
+                tell_parted(&outbox, room, reason);
+            }
+        }
+    }
+
     /// Closes the chats of users for whom there is a reason, which they are told.
     pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
         let chats: Vec<_> = {
@@ -336,13 +352,4 @@ fn close(outbox: &Outbox) {
         retry_after_ms: retry_after.as_millis() as u64,
     });
     outbox.close(code::RESTART, RESTARTING);
-}
-
-/// Tells one user why an operator puts them out, and closes the connection.
-pub(super) fn put_out(outbox: &Outbox, reason: String) {
-    outbox.send(&Event::Closing {
-        reason,
-        retry_after_ms: STAY_AWAY.as_millis() as u64,
-    });
-    outbox.close(code::PUT_OUT, PUT_OUT);
 }

@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 
-use self::connections::{Chat, PUT_OUT, Phase, put_out};
+use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
@@ -32,7 +32,7 @@ use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, HeadError, Request, Response, Route};
-use crate::server::session::{self, Session};
+use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::websocket::code;
 use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
@@ -206,16 +206,6 @@ fn chat(
         },
     );
     let outbox = Arc::clone(pumps.outbox());
-    let chat = Chat {
-        user: user.clone(),
-        since: SystemTime::now(),
-        outbox: Arc::clone(&outbox),
-    };
-    connections.set_phase(id, Phase::Chatting(chat));
-    // The ban may have come between the check of the request and here.
-    if let Some(ban) = state.ban_of(&user) {
-        put_out(&outbox, ban.sentence(SystemTime::now()));
-    }
     info!("{user:?} connected from {peer} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
@@ -225,6 +215,17 @@ fn chat(
         Arc::clone(&grant),
         Arc::clone(&outbox),
     );
+    let chat = ChatHandle {
+        user: user.clone(),
+        since: SystemTime::now(),
+        outbox: Arc::clone(&outbox),
+        memberships: Arc::clone(session.memberships()),
+    };
+    connections.set_phase(id, Phase::Chatting(chat));
+    // The ban may have come between the check of the request and here.
+    if let Some(why) = state.why_banned(&user) {
+        put_out(&outbox, why);
+    }
     if encoding == Encoding::Text {
         session.join_text_room(request.since, request.history);
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::{
-    Backplane, BackplaneError, Ban, Departure, Draft, Entrance, Excerpt, Local, Receipt,
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt, Local, Receipt,
     Redis as RedisBackplane, RedisAddress, Retention, ShardState,
 };
 use hubbub::hub::outbox::Queue;
@@ -145,10 +145,10 @@ impl Backplane for Faulty {
     fn order(&self, order: &Order) -> Result<(), BackplaneError> {
         self.backplane.order(order)
     }
-    fn set_ban(&self, user: &UserName, ban: Option<&Ban>) -> Result<(), BackplaneError> {
-        self.backplane.set_ban(user, ban)
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+        self.backplane.set_ban(banned, ban)
     }
-    fn bans(&self) -> Result<BTreeMap<UserName, Ban>, BackplaneError> {
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
         self.backplane.bans()
     }
     fn shards(&self) -> Vec<ShardState> {
