@@ -33,6 +33,10 @@ const NO_OPERATOR: Denied = Denied {
     sentence: Cow::Borrowed("the operators' secret is needed"),
 };
 
+/// What an operator is told who asks for another path.
+const NO_SUCH_PATH: &str = "below /api/admin/ there are connections, rooms, users, users/{user}/disconnect, \
+                            bans, bans/{user}, closed and closed/{room}";
+
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 4096;
 
@@ -152,7 +156,7 @@ impl Operator<'_> {
                     _ => Err(wrong_method("PUT, DELETE")),
                 }
             }
-            _ => Err(not_found()),
+            _ => Err(error(404, ErrorCode::NotFound, NO_SUCH_PATH)),
         }
     }
 

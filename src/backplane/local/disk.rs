@@ -208,9 +208,11 @@ impl Committer {
         // The file is locked while it is open.
         self.store = None;
         let store = Store::reopened(&self.condition.path)?;
-        let is_stored = match batch.records.last() {
-            Some(last) => store.has(last.position)?,
-            None => false,
+        // It is stored as a whole or not at all.
+        let is_stored = match (batch.records.last(), batch.bans.last()) {
+            (Some(last), _) => store.has(last.position)?,
+            (None, Some((banned, ban))) => store.bans()?.get(banned) == ban.as_ref(),
+            (None, None) => false,
         };
         self.store = Some(store);
         Ok(is_stored)
