@@ -352,7 +352,15 @@ fn a_terminal_client_that_is_put_out_ends_with_the_reason() {
     let hubbub = Hubbub::with(&OPERATED);
     let mut watcher = hubbub.join("carol");
     let mut tail = command()
-        .args(["tail", "--as", "bob", "--url", &hubbub.url()])
+        .args([
+            "tail",
+            "--as",
+            "bob",
+            "--timeout",
+            "20",
+            "--url",
+            &hubbub.url(),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -526,7 +534,9 @@ fn a_terminal_client_whose_room_is_closed_ends_with_the_reason() {
     let mut started = ["tail", "join"].map(|kind| {
         let mut client = command();
         match kind {
-            "tail" => client.args(["tail", "--as", "bob"]).stdin(Stdio::null()),
+            "tail" => client
+                .args(["tail", "--as", "bob", "--timeout", "20"])
+                .stdin(Stdio::null()),
             _ => client.args(["join", "dave"]).stdin(Stdio::piped()),
         };
         let client = client.args(["--url", &url]).stdout(Stdio::null());

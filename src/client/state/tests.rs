@@ -254,3 +254,22 @@ fn heard(millis: u64) -> Event {
         via: None,
     }
 }
+
+#[test]
+fn a_room_that_the_server_takes_us_out_of_is_not_joined_again() {
+    let now = Instant::now();
+    let mut state = in_the_lobby(now);
+    let (first, sent) = send(&mut state, "on its way", now);
+    write(&mut state, &sent, now);
+    let parted = Event::Parted {
+        room: RoomName::lobby(),
+        reason: Some("it is closed".to_owned()),
+    };
+    let actions = state.handle(parted, now);
+    let [Event::Parted { .. }, Event::Error { reference, .. }] = &actions.events[..] else {
+        panic!("{:?}", actions.events)
+    };
+    assert_eq!(reference.as_ref(), Some(&first));
+    state.disconnected();
+    assert!(state.connected().commands.is_empty());
+}
