@@ -123,8 +123,8 @@ impl Server {
             ),
         };
         let state = Arc::new(State::new(config, hub, backplane));
-        if let Err(why) = read_bans(&state) {
-            warn!("the bans cannot be read yet: {why}");
+        // Before the first connection. Otherwise the moderator reads them, as soon as it can.
+        if read_bans(&state).is_err() {
             state.hub.order(Order::ReadBans);
         }
         let connections = Arc::new(Connections::new(Arc::clone(&state)));

@@ -21,6 +21,9 @@ use crate::threads::lock;
 /// The pause before the bans are read again that could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
+/// What a user is told who is disconnected.
+const DISCONNECTED: &str = "an operator disconnected this user";
+
 /// The handle of the thread.
 pub(super) struct Moderator {
     stop: Sender<()>,
@@ -53,7 +56,7 @@ pub(super) fn read_bans(state: &State) -> Result<(), BackplaneError> {
 
 fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
     let orders = state.hub.orders();
-    let mut is_unread = false;
+    let (mut is_unread, mut is_told) = (false, false);
     loop {
         let pause = match is_unread {
             true => crossbeam_channel::after(READ_AGAIN),
@@ -62,27 +65,29 @@ fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
         select! {
             recv(stopped) -> _ => return,
             recv(pause) -> _ => {}
-            recv(orders) -> order => match order {
-                Ok(Order::Disconnect(user)) => {
-                    let sentence = "an operator disconnected this user";
-                    connections.put_out(|one| (*one == user).then(|| sentence.to_owned()));
-                    continue;
+            recv(orders) -> order => {
+                // All that wait: after many changes the bans are read once.
+                for order in order.into_iter().chain(orders.try_iter()) {
+                    match order {
+                        Order::Disconnect(user) => {
+                            connections.put_out(|one| (*one == user).then(|| DISCONNECTED.to_owned()));
+                        }
+                        Order::ReadBans => is_unread = true,
+                    }
                 }
-                Ok(Order::ReadBans) => {}
-                // The hub ends after this thread.
-                Err(_) => return,
-            },
-        }
-        let was_unread = is_unread;
-        is_unread = match read_bans(state) {
-            Ok(()) => false,
-            Err(why) => {
-                if !was_unread {
-                    warn!("the bans cannot be read, and the last known hold: {why}");
-                }
-                true
             }
-        };
+        }
+        if !is_unread {
+            continue;
+        }
+        match read_bans(state) {
+            Ok(()) => (is_unread, is_told) = (false, false),
+            Err(why) if !is_told => {
+                warn!("the bans cannot be read, so the last known hold: {why}");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
         connections.put_out(|user| state.why_banned(user));
         connections.part(|room| state.why_closed(room));
     }

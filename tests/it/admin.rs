@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, metric, raw};
+use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
 use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::Redis;
@@ -562,4 +563,25 @@ fn a_terminal_client_whose_room_is_closed_ends_with_the_reason() {
     assert!(closed.starts_with("lobby\t"), "{closed}");
     assert_eq!(admin(&hubbub, &["open", "lobby"]), Ok(String::new()));
     assert_eq!(admin(&hubbub, &["closed"]), Ok(String::new()));
+}
+
+#[test]
+fn a_ban_reaches_every_instance_on_several_servers_and_on_a_cluster() {
+    let servers: [Redis; 2] = std::array::from_fn(|_| Redis::start());
+    let cluster = Cluster::of(3);
+    let several = servers.each_ref().map(Redis::url).join(" ");
+    for urls in [several, cluster.url()] {
+        let start = || Hubbub::with_environment(&[("HUBBUB_REDIS", &urls)], &OPERATED);
+        let (here, there) = (start(), start());
+        let mut rooms = ["a", "b", "c"].map(|room| there.join_room("bob", room));
+        assert_eq!(operate(&here, "POST", "users/bob/disconnect", "").0, 202);
+        for bob in &mut rooms {
+            assert_eq!(bob.is_closed(), Some(4002), "{urls}");
+        }
+        ban(&here, "bob", 3600);
+        is_refused(&there, "bob");
+        assert!(refused(&start(), "bob").is_some(), "{urls}");
+        assert_eq!(operate(&there, "DELETE", "bans/bob", "").0, 204);
+        is_let_in(&here, "bob");
+    }
 }
