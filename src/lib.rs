@@ -52,6 +52,7 @@
 //! | `subscriber`, the same | [`backplane`] | Redis, the publisher while it catches up, and a worker with too much to do |
 //! | `topology`, with a cluster | [`backplane`] | news of the shards, and the cluster's nodes |
 //! | `sentinel`, with Sentinels | [`backplane`] | the clock, and the Sentinels |
+//! | `moderator` | [`server`] | an order of an operator, and the backplane while it reads the bans |
 //! | `fanout-N`, one for each core | [`hub`] | its queue, or a pause after a long fan-out |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
 //! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |

@@ -355,7 +355,7 @@ impl fmt::Display for InstanceId {
 }
 
 /// Names a connection within its instance. An id is never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
 impl fmt::Display for ConnectionId {

@@ -76,6 +76,7 @@ metrics! {
     Counter REFUSED_ADDRESS "hubbub_connections_limited_total" "Connections refused because their address had too many, or opened them too fast.";
     Counter REQUESTS_REFUSED "hubbub_requests_refused_total" "Requests answered with a status of 400 or more.";
     Counter UNAUTHORIZED "hubbub_unauthorized_total" "Requests whose token, origin or room is not allowed.";
+    Counter WRONG_ADMIN_SECRETS "hubbub_admin_unauthorized_total" "Requests to the operators' API without its secret.";
     Gauge IN_FLIGHT "hubbub_messages_in_flight" "Messages that wait for the backplane's receipt.";
     Counter STORED "hubbub_messages_stored_total" "Messages acknowledged.";
     Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages acknowledged that were stored before, under the same ref.";

@@ -10,18 +10,22 @@
 //!   each once; where one is lost for good, a gap is delivered in its place.
 //! - A room is heard from the moment [`Backplane::subscribe`] returns.
 
+mod ban;
 mod backlog;
 mod roster;
 mod local;
 mod redis;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use ban::{Ban, Banned};
 pub use local::{Local, LocalError, StoreError};
 pub use redis::{ConnectError, Redis, RedisAddress};
 
+use crate::hub::Order;
 use crate::message::{Entry, MemberList, MessageId, RoomName, UserName, Via};
 use crate::protocol::{Cursor, Ref};
 
@@ -230,6 +234,16 @@ pub trait Backplane: Send + Sync {
 
     /// Tells the room that this user is typing. Best effort; does not wait.
     fn typing(&self, room: &RoomName, user: &UserName);
+
+    /// Gives an order to the hubs of all instances. One that is cut off now does not hear it.
+    fn order(&self, order: &Order) -> Result<(), BackplaneError>;
+
+    /// Bans, or lifts a ban. Then all instances are ordered to read the bans, and one that is cut off now
+    /// once it is not any more.
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError>;
+
+    /// All bans, perhaps some that are over.
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError>;
 
     /// The servers that the rooms are on, or the file; none if all is in memory.
     fn shards(&self) -> Vec<ShardState>;

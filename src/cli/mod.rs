@@ -2,7 +2,7 @@
 //! an exit code.
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
-//! `token`, `archive` (`export` and `import`). Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
+//! `token`, `admin`, `archive` (`export` and `import`). Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
 //! have a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
 //! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
@@ -19,6 +19,7 @@ mod tail;
 mod ready;
 mod token;
 mod archive;
+mod admin;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -70,6 +71,8 @@ enum Commands {
     Ready(ready::ReadyArgs),
     /// Make a token for a server that demands one
     Token(token::TokenArgs),
+    /// See who is on a server, and put somebody out
+    Admin(admin::AdminArgs),
     /// Print all messages of all rooms, as lines of JSON
     Export(archive::ExportArgs),
     /// Put the messages of an export, from stdin, into a folder or a Redis
@@ -144,6 +147,7 @@ pub fn run() -> ExitCode {
         Some(Commands::Tail(args)) => tail::run(&args),
         Some(Commands::Ready(args)) => done(ready::run(&args)),
         Some(Commands::Token(args)) => done(token::run(args)),
+        Some(Commands::Admin(args)) => done(admin::run(&args)),
         Some(Commands::Export(args)) => done(archive::export(&args)),
         Some(Commands::Import(args)) => done(archive::import(&args)),
     };
@@ -165,7 +169,7 @@ fn complain(line: impl Display) {
 }
 
 /// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
-const SECRETS: [&str; 2] = ["--redis", "--token"];
+const SECRETS: [&str; 4] = ["--redis", "--token", "--admin", "--secret"];
 
 /// Prints clap's error as one line. Help and version are printed as they are.
 fn explain(error: &clap::Error) -> ExitCode {

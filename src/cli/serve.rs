@@ -188,6 +188,9 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     token_audience: Option<String>,
+    /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
+    #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::of_operators, hide_env_values = true, help_heading = "Who may come in")]
+    admin_secret: Option<Secret>,
     /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated
     #[arg(
@@ -273,6 +276,7 @@ impl ServeArgs {
                 issuer: self.token_issuer,
                 audience: self.token_audience,
             },
+            admin_secret: self.admin_secret,
             allow_origin: self.allow_origin,
             retention: Retention {
                 history_length: self.history_length,

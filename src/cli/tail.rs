@@ -79,6 +79,9 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
             gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),
+            Event::Parted {
+                reason: Some(why), ..
+            } => return Err(Exit::Failed(why)),
             _ => {}
         }
     }

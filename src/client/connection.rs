@@ -14,7 +14,7 @@ use super::{ClientOptions, ClientToken, ServerUrl, open};
 use crate::protocol::{Command, Encoding, Event, json};
 use crate::stream::Stream;
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
-use crate::websocket::{Ended, Incoming, ReadHalf};
+use crate::websocket::{Ended, Incoming, ReadHalf, code};
 
 /// The limit for the TCP connection, for the answer to the handshake, and for each write.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -38,6 +38,8 @@ pub(super) enum Received {
     Alive,
     /// The connection ended for this reason. Nothing follows.
     Ended(String),
+    /// An operator closed the connection for this reason, and this user is not to come back. Nothing follows.
+    PutOut(String),
 }
 
 /// One connection.
@@ -168,10 +170,16 @@ pub(super) fn connect(
 /// The reading thread: passes each frame of the socket to the queue until the connection ends.
 fn read(mut half: ReadHalf, reports: &Sender<Received>) {
     let mut closed_with = None;
+    let mut reason = None;
     loop {
         let report = match half.read() {
             Ok(Incoming::Text(text)) => match json::parse_event(&text) {
-                Ok(event) => Received::Event(event),
+                Ok(event) => {
+                    if let Event::Closing { reason: said, .. } = &event {
+                        reason = Some(said.clone());
+                    }
+                    Received::Event(event)
+                }
                 // A newer server may send events that this client does not know.
                 Err(_) => Received::Alive,
             },
@@ -179,6 +187,10 @@ fn read(mut half: ReadHalf, reports: &Sender<Received>) {
             Ok(Incoming::Close(code)) => {
                 closed_with = code;
                 Received::Alive
+            }
+            Err(_) if closed_with == Some(code::PUT_OUT) => {
+                let why = "an operator closed the connection";
+                Received::PutOut(reason.take().unwrap_or_else(|| why.to_owned()))
             }
             Err(ended) => Received::Ended(match (ended, closed_with) {
                 (_, Some(code)) => format!("the server closed the connection ({code})"),
@@ -189,7 +201,7 @@ fn read(mut half: ReadHalf, reports: &Sender<Received>) {
                 (Ended::Wrong { why, .. } | Ended::Broken(why), None) => why,
             }),
         };
-        let ended = matches!(report, Received::Ended(_));
+        let ended = matches!(report, Received::Ended(_) | Received::PutOut(_));
         if reports.send(report).is_err() || ended {
             return;
         }

@@ -6,8 +6,10 @@
 //!
 //! Read here the handle, which the user holds; then `worker`, the client's thread; then `state`, which
 //! decides what to send and what to report after a reconnect, without a socket. `connection` is one
-//! WebSocket connection with its reading thread, and `renewal` its token. `ready` is the health check of `hubbub ready`.
+//! WebSocket connection with its reading thread, and `renewal` its token. `request` is one plain HTTP request, and
+//! `ready` the health check of `hubbub ready`.
 
+mod request;
 mod ready;
 mod connection;
 mod state;
@@ -23,6 +25,7 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
+pub use self::request::{PlainRequest, PlainResponse};
 pub(crate) use self::state::{NOT_CONFIRMED, NOT_SENT};
 use self::worker::{ClientRequest, ClientThread};
 use crate::message::{MessageId, RoomName, UserName};

@@ -46,6 +46,9 @@ pub(super) enum ClientRequest {
     Close,
 }
 
+/// An operator put this user out, for this reason.
+struct PutOut(String);
+
 /// The client's thread.
 pub(super) struct ClientThread {
     options: ClientOptions,
@@ -81,10 +84,13 @@ impl ClientThread {
             let why = match connect(server, &self.options) {
                 Ok(connection) => {
                     self.tell(ClientEvent::Connected);
-                    let why = self.run_connection(&connection, &mut backoff);
+                    let end = self.run_connection(&connection, &mut backoff);
                     connection.close();
                     self.state.disconnected();
-                    why
+                    match end {
+                        Ok(why) => why,
+                        Err(PutOut(why)) => return self.tell(ClientEvent::Refused(why)),
+                    }
                 }
                 Err(OpenError::Temporary(why)) => why,
                 Err(OpenError::Permanent(why)) => return self.tell(ClientEvent::Refused(why)),
@@ -166,7 +172,11 @@ impl ClientThread {
     }
 
     /// Serves one connection until it ends. Returns the reason of its end.
-    fn run_connection(&mut self, connection: &Connection, backoff: &mut Backoff) -> String {
+    fn run_connection(
+        &mut self,
+        connection: &Connection,
+        backoff: &mut Backoff,
+    ) -> Result<String, PutOut> {
         let actions = self.state.connected();
         self.perform(connection, actions);
         let source = self.options.token.clone();
@@ -195,7 +205,7 @@ impl ClientThread {
                     let actions = self.handle(request.unwrap_or(ClientRequest::Close));
                     self.perform(connection, actions);
                     if self.closing {
-                        return say_goodbye(connection);
+                        return Ok(say_goodbye(connection));
                     }
                 }
                 recv(connection.received) -> received => match received {
@@ -213,8 +223,9 @@ impl ClientThread {
                         connection.write_all(&frames);
                     }
                     Ok(Received::Alive) => {}
-                    Ok(Received::Ended(why)) => return why,
-                    Err(_) => return "the connection ended".to_owned(),
+                    Ok(Received::Ended(why)) => return Ok(why),
+                    Ok(Received::PutOut(why)) => return Err(PutOut(why)),
+                    Err(_) => return Ok("the connection ended".to_owned()),
                 },
                 default(wake.saturating_duration_since(now)) => {}
             }
@@ -228,7 +239,7 @@ fn say_goodbye(connection: &Connection) -> String {
     connection.write(ClientFrame::Goodbye);
     let deadline = Instant::now() + GOODBYE_WITHIN;
     while let Ok(received) = connection.received.recv_deadline(deadline) {
-        if matches!(received, Received::Ended(_)) {
+        if matches!(received, Received::Ended(_) | Received::PutOut(_)) {
             break;
         }
     }

@@ -54,6 +54,10 @@ impl Member {
         self.via.connection
     }
 
+    pub(super) fn user(&self) -> UserName {
+        self.user.clone()
+    }
+
     /// The encoding that it speaks.
     pub(super) fn encoding(&self) -> Encoding {
         self.outbox.encoding()

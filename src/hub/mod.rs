@@ -10,6 +10,7 @@
 //! [`outbox`], the way from there to one socket.
 
 pub mod outbox;
+mod order;
 mod broadcast;
 mod roll;
 mod member;
@@ -22,6 +23,10 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+
+pub use self::order::Order;
 
 use self::broadcast::Broadcast;
 use self::member::Member;
@@ -75,6 +80,8 @@ pub struct Hub {
     due: Mutex<BTreeSet<(Instant, RoomName)>>,
     /// Without workers, the thread that delivers does all.
     workers: Vec<Worker>,
+    /// Orders that are not carried out yet. Only operators give any, and few.
+    orders: (Sender<Order>, Receiver<Order>),
 }
 
 impl Hub {
@@ -86,6 +93,7 @@ impl Hub {
             rooms: Mutex::default(),
             due: Mutex::default(),
             workers: workers?,
+            orders: crossbeam_channel::unbounded(),
         })
     }
 
@@ -176,6 +184,24 @@ impl Hub {
     /// All rooms with a member here.
     pub fn rooms(&self) -> Vec<RoomName> {
         lock(&self.rooms).keys().cloned().collect()
+    }
+
+    /// All rooms with a member here, and the connections in each.
+    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, UserName)>)> {
+        let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
+        let members = rooms.iter().map(|room| (room.name.clone(), room.members()));
+        members.collect()
+    }
+
+    /// Takes an order for this instance. Does not wait.
+    pub fn order(&self, order: Order) {
+        // It has the other end itself.
+        let _ = self.orders.0.send(order);
+    }
+
+    /// The orders, for the thread that carries them out.
+    pub fn orders(&self) -> &Receiver<Order> {
+        &self.orders.1
     }
 
     /// The fan-out: gives a delivery to every member of the room. Only one thread at a time may call

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::broadcast::{Broadcast, EventBatch};
 use super::member::Member;
 use super::roll::{News, Roll};
-use crate::message::{ConnectionId, MemberList, MessageId, RoomName};
+use crate::message::{ConnectionId, MemberList, MessageId, RoomName, UserName};
 use crate::protocol::{Encoding, Event};
 use crate::threads::lock;
 use crate::websocket::frame::Frame;
@@ -103,6 +103,16 @@ impl Room {
             return seats.closed;
         }
         false
+    }
+
+    /// The connections here.
+    pub(super) fn members(&self) -> Vec<(ConnectionId, UserName)> {
+        let mut all = Vec::new();
+        for members in &self.members {
+            let members = lock(members);
+            all.extend(members.iter().map(|one| (one.connection(), one.user())));
+        }
+        all
     }
 
     /// See [`super::Hub::release`].

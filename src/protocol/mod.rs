@@ -218,6 +218,9 @@ pub enum Event {
     Parted {
         /// The room.
         room: RoomName,
+        /// Why it had to, in a sentence, if it did not ask: an operator has closed the room.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<String>,
     },
     /// A message is stored, and will reach every member.
     Sent {
@@ -401,7 +404,7 @@ impl Event {
     pub const fn room(&self) -> Option<&RoomName> {
         match self {
             Self::Room { room, .. }
-            | Self::Parted { room }
+            | Self::Parted { room, .. }
             | Self::Sent { room, .. }
             | Self::History { room, .. }
             | Self::Members { room, .. }

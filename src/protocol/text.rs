@@ -177,11 +177,15 @@ pub fn lines(event: &Event) -> Vec<Line> {
         Event::Expiring { expires_in_ms } => {
             notice(format!("your token expires in {} s", expires_in_ms / 1000))
         }
-        Event::Closing { reason, .. } => notice(reason.clone()),
+        Event::Closing { reason, .. }
+        | Event::Parted {
+            reason: Some(reason),
+            ..
+        } => notice(reason.clone()),
         Event::Error { message, .. } => vec![Line::Error(message.clone())],
         Event::Help => HELP.map(|line| Line::Notice(line.to_owned())).into(),
         Event::Welcome { .. }
-        | Event::Parted { .. }
+        | Event::Parted { reason: None, .. }
         | Event::Sent { .. }
         | Event::Renewed { .. }
         | Event::Typing { .. } => Vec::new(),

@@ -42,11 +42,7 @@ pub fn respond(
     resource: Option<Resource>,
 ) -> Response {
     let result = match (resource, request.method.as_str()) {
-        (None, _) => Err(error(
-            404,
-            ErrorCode::NotFound,
-            "there are /api/rooms/{room}/messages and /api/rooms/{room}/members",
-        )),
+        (None, _) => Err(not_found()),
         (Some(_), "OPTIONS") => preflight(state, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
         (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
@@ -59,6 +55,12 @@ pub fn respond(
         "HEAD" => response.without_body(),
         _ => response,
     }
+}
+
+/// The response for an unknown path.
+pub(super) fn not_found() -> Response {
+    let sentence = "there are /api/rooms/{room}/messages and /api/rooms/{room}/members";
+    error(404, ErrorCode::NotFound, sentence)
 }
 
 fn get_messages(
@@ -292,12 +294,12 @@ fn authorize_for(
     authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))
 }
 
-fn deny(denied: &Denied) -> Response {
+pub(super) fn deny(denied: &Denied) -> Response {
     let code = match denied.status {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
     };
-    denied.challenge(error(denied.status, code, denied.sentence))
+    denied.challenge(error(denied.status, code, &denied.sentence))
 }
 
 /// The response to a preflight request, which a browser sends before a request of another origin's page.
@@ -324,13 +326,18 @@ fn show_to_page(state: &State, request: &Request, response: Response) -> Respons
     }
 }
 
-fn wrong_method(allowed: &str) -> Response {
+pub(super) fn wrong_method(allowed: &str) -> Response {
     let message = format!("only {allowed} is possible here");
     error(405, ErrorCode::BadRequest, &message).with("Allow", allowed)
 }
 
 fn cannot(what: &str, room: &RoomName, why: &BackplaneError) -> Response {
     response_to(status_of(why), &failed(what, Some(room), None, why))
+}
+
+/// The response to a request of no room that the backplane could not carry out.
+pub(super) fn cannot_do(what: &str, why: &BackplaneError) -> Response {
+    response_to(status_of(why), &failed(what, None, None, why))
 }
 
 /// The response for an answer of the backplane. If a retry may help, it says when to retry.
@@ -353,7 +360,7 @@ fn later(response: Response) -> Response {
     response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
 }
 
-fn error(status: u16, code: ErrorCode, message: &str) -> Response {
+pub(super) fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     let event = Event::Error {
         code,
         message: message.to_owned(),

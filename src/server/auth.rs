@@ -2,6 +2,7 @@
 //!
 //! The log says what is wrong with a token. The response does not.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -37,13 +38,13 @@ pub struct Denied {
     /// 401 if a valid token is missing, 403 if another token would not help.
     pub status: u16,
     /// A sentence that does not say what is wrong with a token.
-    pub sentence: &'static str,
+    pub sentence: Cow<'static, str>,
 }
 
 impl Denied {
     /// The response, in plain text.
     pub fn response(&self) -> Response {
-        self.challenge(Response::new(self.status, self.sentence))
+        self.challenge(Response::new(self.status, self.sentence.clone()))
     }
 
     /// Adds the challenge that belongs to a 401 (RFC 9110 §11.6.1).
@@ -59,20 +60,22 @@ impl Denied {
 /// The denial for a page of an origin that is not allowed.
 pub const FOREIGN_ORIGIN: Denied = Denied {
     status: 403,
-    sentence: "pages of this origin may not connect here",
+    sentence: Cow::Borrowed("pages of this origin may not connect here"),
 };
 
 /// The denial for a name that is not this server's. A page of that name may have been sent here by its own DNS entry
 /// (DNS rebinding), and then its origin and this host look the same.
 const FOREIGN_HOST: Denied = Denied {
     status: 421,
-    sentence: "this server does not answer for that host; --host names the hosts that it answers for",
+    sentence: Cow::Borrowed(
+        "this server does not answer for that host; --host names the hosts that it answers for",
+    ),
 };
 
 /// The denial for a request that another site's page makes its reader send.
 const CROSS_SITE: Denied = Denied {
     status: 403,
-    sentence: "pages of other sites may not post here",
+    sentence: Cow::Borrowed("pages of other sites may not post here"),
 };
 
 /// The origin of the page that sent the request, and whether it is allowed. `None` if no page sent it.
@@ -80,6 +83,23 @@ pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, boo
     let origin = request.header("origin")?;
     let allowed = origin_is_allowed(origin, &request.host, &config.allow_origin);
     Some((origin, allowed))
+}
+
+/// Refuses what another site's page may have sent. The error is the response, and the reason for the log.
+pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String)> {
+    if !host_is_served(&request.host, config) {
+        return Err((FOREIGN_HOST, format!("host {:?}", request.host)));
+    }
+    match origin(request, config) {
+        Some((origin, false)) => Err((FOREIGN_ORIGIN, format!("origin {origin:?}"))),
+        // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
+        None if !matches!(&*request.method, "GET" | "HEAD")
+            && request.header("sec-fetch-site") == Some("cross-site") =>
+        {
+            Err((CROSS_SITE, "another site's page".to_owned()))
+        }
+        Some((_, true)) | None => Ok(()),
+    }
 }
 
 /// Decides whether a request may act as `user` and in `room`, as far as it names them.
@@ -90,55 +110,42 @@ pub fn authorize(
     state: &State,
 ) -> Result<Authorized, Denied> {
     let config = &state.config;
-    let deny = |status, sentence, why: &dyn Display| {
+    let deny = |status, sentence: Cow<'static, str>, why: &dyn Display| {
         metrics::UNAUTHORIZED.count();
         info!("{user:?} is not let in: {why}");
         Err(Denied { status, sentence })
     };
-    if !host_is_served(&request.host, config) {
-        let why = format!("host {:?}", request.host);
-        return deny(FOREIGN_HOST.status, FOREIGN_HOST.sentence, &why);
+    if let Err((denied, why)) = sent_by(request, config) {
+        return deny(denied.status, denied.sentence, &why);
     }
-    match origin(request, config) {
-        Some((origin, false)) => {
-            let why = format!("origin {origin:?}");
-            return deny(FOREIGN_ORIGIN.status, FOREIGN_ORIGIN.sentence, &why);
+    let allow = |user: Option<UserName>, grant| {
+        let banned = user.as_ref().and_then(|user| state.why_banned(user));
+        match banned.or_else(|| state.why_closed(room?)) {
+            Some(why) => deny(403, why.into(), &"an operator's ban"),
+            None => Ok(Authorized { user, grant }),
         }
-        // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
-        None if request.method == "POST"
-            && request.header("sec-fetch-site") == Some("cross-site") =>
-        {
-            return deny(
-                CROSS_SITE.status,
-                CROSS_SITE.sentence,
-                &"another site's page",
-            );
-        }
-        Some((_, true)) | None => {}
-    }
+    };
     let Some(verifier) = &state.verifier else {
-        return Ok(Authorized {
-            user: user.cloned(),
-            grant: Grant::all(),
-        });
+        return allow(user.cloned(), Grant::all());
     };
     let claims = match claims(request, verifier) {
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
-            return deny(401, "a valid token is needed", &why);
+            return deny(401, "a valid token is needed".into(), &why);
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
-        return deny(403, "the token is not this user's", &"another user's token");
+        return deny(
+            403,
+            "the token is not this user's".into(),
+            &"another user's token",
+        );
     }
     if room.is_some_and(|room| !claims.allows(room)) {
-        return deny(403, "the token does not allow this room", &"room");
+        return deny(403, "the token does not allow this room".into(), &"room");
     }
-    Ok(Authorized {
-        user: Some(claims.sub.clone()),
-        grant: Grant::of(claims),
-    })
+    allow(Some(claims.sub.clone()), Grant::of(claims))
 }
 
 /// The claims of the first valid token. A request may carry several: a proxy may have added one, or the
@@ -164,7 +171,7 @@ fn tokens(request: &Request) -> impl Iterator<Item = &str> {
 }
 
 /// The token of the `Bearer` scheme, whose name may be in any case (RFC 9110 §11.1).
-fn bearer(request: &Request) -> Option<&str> {
+pub(super) fn bearer(request: &Request) -> Option<&str> {
     let (scheme, token) = request.header("authorization")?.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

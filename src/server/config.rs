@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::proxies::{Network, is_private, is_trusted};
-use super::token::TokenOptions;
+use super::token::{Secret, TokenOptions};
 use crate::backplane::{RedisAddress, Retention};
 use crate::stream::{Identity, TlsError};
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub command_burst: Option<u32>,
     /// Which tokens let users in; by default everybody comes in without.
     pub tokens: TokenOptions,
+    /// The secret of operators. Without it there is no operators' API.
+    pub admin_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
     /// The limits for stored messages, and the expiry of users.
@@ -188,6 +190,8 @@ pub enum ConfigError {
     DataBesideRedis,
     /// An issuer or an audience is demanded, and no token.
     NoTokens,
+    /// One secret would make every issuer of tokens an operator.
+    SameSecret,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -208,6 +212,9 @@ impl fmt::Display for ConfigError {
             Self::NoTokens => f.write_str(
                 "--token-issuer and --token-audience need --token-secret or --token-key; \
                  without those, users have no tokens",
+            ),
+            Self::SameSecret => f.write_str(
+                "--admin-secret must differ from --token-secret, or whoever makes tokens is an operator",
             ),
             Self::Redis(why) => f.write_str(why),
         }
@@ -285,6 +292,11 @@ impl Config {
         if !tokens.demand_tokens() && (tokens.issuer.is_some() || tokens.audience.is_some()) {
             return Err(ConfigError::NoTokens);
         }
+        if let (Some(admin), Some(token)) = (&self.admin_secret, &tokens.secret)
+            && admin == token
+        {
+            return Err(ConfigError::SameSecret);
+        }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
 }
@@ -323,6 +335,7 @@ impl Default for Config {
             command_rate: None,
             command_burst: None,
             tokens: TokenOptions::default(),
+            admin_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),

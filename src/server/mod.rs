@@ -6,12 +6,12 @@
 //! 1. This file starts the server, and tears it down.
 //! 2. `accept.rs` accepts connections, as many as [`capacity`] allows, and starts a thread for each.
 //! 3. [`connection`] serves one connection. It reads the request ([`http`]), checks it ([`auth`],
-//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`]) or upgrades to a chat. The read pump gives
+//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`], [`admin`]) or upgrades to a chat. The read pump gives
 //!    each message of a chat to the session.
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`state`] is what all connections share, [`config`] holds the options, and
+//! [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`] holds the options, and
 //! [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
@@ -28,8 +28,10 @@ pub mod page;
 pub mod http;
 pub mod auth;
 pub mod api;
+pub mod admin;
 pub mod connection;
 mod accept;
+mod moderator;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -44,9 +46,10 @@ use socket2::SockRef;
 use self::accept::{accept, listen_on};
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
+use self::moderator::{Moderator, read_bans};
 use self::state::State;
 use crate::backplane::{Backplane, ConnectError, Local, LocalError, Redis};
-use crate::hub::Hub;
+use crate::hub::{Hub, Order};
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::stream::TlsError;
@@ -129,6 +132,10 @@ impl Server {
         let mut state = State::new(config, hub, backplane);
         state.identity = identity;
         let state = Arc::new(state);
+        // Before the first connection. Otherwise the moderator reads them, as soon as it can.
+        if read_bans(&state).is_err() {
+            state.hub.order(Order::ReadBans);
+        }
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(
@@ -192,15 +199,16 @@ impl Server {
             let state = Arc::clone(&self.state);
             move || accept(&listener, &connections, &state)
         })?;
+        let moderator = Moderator::start(&self.state, &self.connections)?;
         // An error means that the sender is dropped, which ends the server as well.
         let _ = stop.recv();
-        self.tear_down(acceptor);
+        self.tear_down(acceptor, moderator);
         Ok(())
     }
 
     /// Takes nothing new, waits for the receipts of sends in flight, closes every connection, and then
     /// closes the backplane.
-    fn tear_down(&self, acceptor: JoinHandle<()>) {
+    fn tear_down(&self, acceptor: JoinHandle<()>, moderator: Moderator) {
         let begun = Instant::now();
         let drain = self.state.config.drain;
         let deadline = begun + drain.saturating_sub(BACKPLANE_SHARE).max(drain / 2);
@@ -218,6 +226,7 @@ impl Server {
             self.connections.wait_until_none(begun + drain);
         }
         self.state.backplane.close();
+        moderator.close();
         self.state.hub.close();
         info!("closed in {:.1} s", begun.elapsed().as_secs_f64());
     }

@@ -1,21 +1,27 @@
 //! The state that every connection of this instance shares.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
 
 use log::{error, info};
 
 use super::config::Config;
-use super::rate::Buckets;
+use super::rate::{Buckets, TokenBucket};
 use super::token::Verifier;
-use crate::backplane::Backplane;
+use crate::backplane::{Backplane, Ban, Banned};
 use crate::hub::Hub;
-use crate::message::UserName;
+use crate::message::{RoomName, UserName};
 use crate::stream::Identity;
+use crate::threads::lock;
 
 /// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
 const USERS_OF_ADDRESS: u32 = 4;
+
+/// Requests with a wrong secret of operators: so many a second, so many at once.
+const WRONG_SECRETS: (u32, u32) = (1, 10);
 
 /// The shared state of one instance. The server makes it once, and each connection holds a reference.
 pub struct State {
@@ -35,12 +41,17 @@ pub struct State {
     pub command_buckets: Buckets<UserName>,
     /// The rate of HTTP requests of one address.
     pub address_buckets: Buckets<IpAddr>,
+    /// The bans that this instance knows, perhaps some that are over.
+    pub bans: Mutex<BTreeMap<Banned, Ban>>,
+    /// The rate of requests with a wrong secret of operators, all together: so many are logged.
+    pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
 }
 
 impl State {
     /// The state of an instance that has no connection yet.
     pub fn new(config: Config, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
+        let (per_second, burst) = WRONG_SECRETS;
         Self {
             command_buckets: Buckets::new(config.command_rate(), config.command_burst()),
             address_buckets: Buckets::new(
@@ -49,6 +60,8 @@ impl State {
             ),
             buckets: Buckets::new(config.send_rate, config.send_burst),
             verifier: Verifier::new(&config.tokens),
+            bans: Mutex::default(),
+            wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,
             backplane,
@@ -74,6 +87,23 @@ impl State {
             Some(Err(why)) => error!("{why}: the keys of tokens stay as they were"),
             Some(Ok(())) | None => {}
         }
+    }
+
+    /// Why this user may not come in, in a sentence, if they are banned now.
+    pub fn why_banned(&self, user: &UserName) -> Option<String> {
+        self.why_kept_out(&Banned::User(user.clone()))
+    }
+
+    /// Why nobody may be in this room, in a sentence, if it is closed now.
+    pub fn why_closed(&self, room: &RoomName) -> Option<String> {
+        self.why_kept_out(&Banned::Room(room.clone()))
+    }
+
+    fn why_kept_out(&self, banned: &Banned) -> Option<String> {
+        let now = SystemTime::now();
+        let ban = lock(&self.bans).get(banned).cloned();
+        let ban = ban.filter(|ban| !ban.left(now).is_zero())?;
+        Some(ban.sentence(banned, now))
     }
 
     /// Begins the teardown: from now on the instance takes no connection and no message.

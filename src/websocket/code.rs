@@ -20,3 +20,5 @@ pub const RESTART: u16 = 1012;
 pub const TRY_AGAIN_LATER: u16 = 1013;
 /// Hubbub's own (RFC 6455 §7.4.2): the token has expired. The client should come back with a fresh one.
 pub const EXPIRED: u16 = 4001;
+/// Hubbub's own: an operator closed the connection. The client should not come back by itself.
+pub const PUT_OUT: u16 = 4002;

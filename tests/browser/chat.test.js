@@ -6,6 +6,8 @@ import { Crowd } from "./crowd.js";
 import { Instance, Redis, openBrowser, tearDown, until } from "./house.js";
 import { Person } from "./person.js";
 
+const OPERATORS = "an operators' secret of enough bytes";
+
 let redis;
 let one;
 let two;
@@ -14,7 +16,7 @@ let browser;
 before(async () => {
   redis = await Redis.start();
   // Short enough for a room's log to be outlived, and a token bucket that a test cannot empty.
-  const args = ["--redis", redis.url, "--send-rate", "0", "--history-length", "300"];
+  const args = ["--redis", redis.url, "--send-rate", "0", "--history-length", "300", "--admin-secret", OPERATORS];
   [one, two] = await Promise.all([Instance.start(...args), Instance.start(...args)]);
   browser = await openBrowser();
 });
@@ -385,4 +387,22 @@ people("what cannot be is said where it concerns", async (arrives) => {
   await alice.says("y".repeat(70_000));
   await alice.reads("Too long by", "#composer-problem");
   assert.equal((await alice.page.inputValue("#text")).length, 70_000);
+});
+
+people("a person that an operator puts out reads why, and comes back only by a click", async (arrives) => {
+  const alice = await arrives(one);
+  await alice.enters("put-out", "den");
+  const operate = async (method, path, body) => {
+    const headers = { Authorization: `Bearer ${OPERATORS}` };
+    const answer = await fetch(`${two.url}api/admin/${path}`, { method, headers, body });
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
+  };
+  await operate("PUT", "closed/den", JSON.stringify({ seconds: 7200, reason: "a fire" }));
+  await alice.reads("An operator has closed this room for 2 more hours: a fire.");
+  await operate("DELETE", "closed/den");
+  await alice.joins("attic");
+  await operate("POST", "users/put-out/disconnect");
+  await alice.reads("The server says: an operator disconnected this user.");
+  await alice.page.click("text=Enter");
+  await alice.isOnline();
 });

@@ -1,10 +1,13 @@
 //! What every backplane must keep, tried on all: in memory, and on Redis in each of its forms.
 
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hubbub::backplane::{Backplane, BackplaneError, Departure, Draft, Stored, continues};
-use hubbub::hub::Hub;
+use hubbub::backplane::{
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Stored, continues,
+};
 use hubbub::hub::outbox::outbox;
+use hubbub::hub::{Hub, Order};
 use hubbub::message::{ConnectionId, Entry, Message, MessageId, RoomName, UserName};
 use hubbub::protocol::{Cursor, Encoding, Event, Ref};
 
@@ -16,7 +19,7 @@ use crate::support::sentinel::Sentinels;
 use crate::support::{DEADLINE, until};
 
 /// All that must be kept.
-const CHECKS: [fn(&House); 9] = [
+const CHECKS: [fn(&House); 10] = [
     what_is_acknowledged_is_delivered_under_its_id_and_in_order,
     entries_name_their_predecessors,
     pages_meet_in_both_directions,
@@ -26,6 +29,7 @@ const CHECKS: [fn(&House); 9] = [
     presence_is_told_once_whatever_the_number_of_connections,
     a_long_log_is_trimmed_to_about_its_length,
     the_past_of_another_backplane_can_be_put_before_what_is_said_next,
+    orders_reach_the_hub_and_bans_are_kept,
 ];
 
 /// How many messages a room's log keeps.
@@ -357,4 +361,42 @@ fn the_past_of_another_backplane_can_be_put_before_what_is_said_next(house: &Hou
     let mut rooms = backplane.rooms().expect("rooms");
     rooms.retain(|room| [&past, &other].contains(&room));
     assert_eq!(rooms, [past, other]);
+}
+
+fn orders_reach_the_hub_and_bans_are_kept(house: &House) {
+    let backplane = &house.backplane;
+    let hears = |order: &Order| {
+        until("the order is heard", || {
+            let heard = house.hub.orders().recv_timeout(DEADLINE);
+            (heard.expect("an order") == *order).then_some(())
+        });
+    };
+    let (alice, odd) = (user("alice"), user("}x{ :%\u{e9}"));
+    for user in [&alice, &odd] {
+        let order = Order::Disconnect(user.clone());
+        assert_eq!(backplane.order(&order), Ok(()));
+        hears(&order);
+    }
+    assert_eq!(backplane.bans(), Ok([].into()));
+    let until = |hours: u32| {
+        let end = SystemTime::now() + hours * Duration::from_secs(3600);
+        let end = end.duration_since(UNIX_EPOCH).expect("after 1970");
+        end.as_millis() as u64
+    };
+    let ban = |hours, reason: &str| Ban {
+        until: until(hours),
+        reason: reason.to_owned(),
+    };
+    let (alice, odd) = (Banned::User(alice), Banned::Room(room("}x{ :%\u{e9}")));
+    let (short, long) = (ban(1, ""), ban(100, "a b\u{e9} \""));
+    for (banned, ban) in [(&alice, &short), (&odd, &long), (&alice, &long)] {
+        assert_eq!(backplane.set_ban(banned, Some(ban)), Ok(()));
+        hears(&Order::ReadBans);
+    }
+    let both = [(alice.clone(), long.clone()), (odd.clone(), long.clone())];
+    assert_eq!(backplane.bans(), Ok(both.into()));
+    assert_eq!(backplane.set_ban(&alice, None), Ok(()));
+    hears(&Order::ReadBans);
+    assert_eq!(backplane.set_ban(&alice, None), Ok(()), "again");
+    assert_eq!(backplane.bans(), Ok([(odd, long)].into()));
 }

@@ -239,6 +239,7 @@ fn a_thread_of_the_server_that_cannot_be_replaced_is_spawned_as_a_vital_one() {
             "backplane",
             "disk",
             "keeper",
+            "moderator",
             "publisher",
             "receipts",
             "sentinel",

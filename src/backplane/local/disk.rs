@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
 
 use super::log::{Forgotten, Record};
-use super::store::{Store, StoreError};
+use super::store::{BanChange, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::backplane::ShardState;
 use crate::metrics;
@@ -35,6 +35,7 @@ pub(super) struct Batch {
     /// In the order of their positions.
     pub(super) records: Vec<Record>,
     pub(super) forgotten: Forgotten,
+    pub(super) bans: Vec<BanChange>,
     /// What all that is stored takes, in bytes, about.
     pub(super) needed: usize,
 }
@@ -196,7 +197,7 @@ impl Committer {
         let Some(store) = &mut self.store else {
             return Err("it is closed".to_owned());
         };
-        let committed = store.commit(&batch.records, &batch.forgotten);
+        let committed = store.commit(&batch.records, &batch.forgotten, &batch.bans);
         committed.map_err(|error| error.to_string())?;
         metrics::COMMITS.count();
         Ok(())
@@ -207,9 +208,11 @@ impl Committer {
         // The file is locked while it is open.
         self.store = None;
         let store = Store::reopened(&self.condition.path)?;
-        let is_stored = match batch.records.last() {
-            Some(last) => store.has(last.position)?,
-            None => false,
+        // It is stored as a whole or not at all.
+        let is_stored = match (batch.records.last(), batch.bans.last()) {
+            (Some(last), _) => store.has(last.position)?,
+            (None, Some((banned, ban))) => store.bans()?.get(banned) == ban.as_ref(),
+            (None, None) => false,
         };
         self.store = Some(store);
         Ok(is_stored)

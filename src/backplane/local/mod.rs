@@ -8,6 +8,7 @@ mod store;
 mod disk;
 mod sequencer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -26,10 +27,10 @@ pub use self::store::StoreError;
 use super::backlog::Backlog;
 use super::roster::Roster;
 use super::{
-    ANSWER_WITHIN, Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt,
-    Retention, ShardState,
+    ANSWER_WITHIN, Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt,
+    Receipt, Retention, ShardState,
 };
-use crate::hub::Hub;
+use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, Notice, PresenceChange, RoomName, UserName};
 use crate::protocol::Cursor;
 use crate::threads;
@@ -60,6 +61,7 @@ struct Shared {
     hub: Arc<Hub>,
     logs: Mutex<Logs>,
     roster: Mutex<Roster>,
+    bans: Mutex<BTreeMap<Banned, Ban>>,
     in_flight: AtomicUsize,
     /// The first id that could be of this process, or of its data.
     began: MessageId,
@@ -92,12 +94,14 @@ impl Local {
         let roster = Roster::new(retention.presence_grace);
         let mut logs = Logs::new(retention);
         let mut began = log::now_as_id();
+        let mut bans = BTreeMap::new();
         let mut disk = None;
         if let Some(folder) = data {
             let (store, folder) = Store::open(folder).map_err(LocalError::Store)?;
             let loaded = store.load(&mut logs, Instant::now());
             loaded.map_err(LocalError::Store)?;
             began = store.began();
+            bans = store.bans().map_err(LocalError::Store)?;
             let jobs = jobs.clone();
             let on_committed = move |batch, is_stored| {
                 // The thread stops only once the disk has answered, or is given up.
@@ -110,6 +114,7 @@ impl Local {
             hub,
             logs: Mutex::new(logs),
             roster: Mutex::new(roster),
+            bans: Mutex::new(bans),
             in_flight: AtomicUsize::new(0),
             began,
             backlog: Backlog::default(),
@@ -220,6 +225,22 @@ impl Backplane for Local {
         self.submit(Waiting::Notice(room.clone(), Notice::Typing(user.clone())));
     }
 
+    fn order(&self, order: &Order) -> Result<(), BackplaneError> {
+        self.shared.hub.order(order.clone());
+        Ok(())
+    }
+
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        self.submit(Waiting::Ban((banned.clone(), ban.cloned()), tell));
+        let answer = told.recv_timeout(ANSWER_WITHIN);
+        answer.unwrap_or(Err(BackplaneError::DiskSilent))
+    }
+
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
+        Ok(lock(&self.shared.bans).clone())
+    }
+
     fn shards(&self) -> Vec<ShardState> {
         let disk = self.shared.disk.iter();
         disk.map(|disk| disk.state(self.in_flight())).collect()
@@ -292,6 +313,7 @@ mod tests {
             hub,
             roster: Mutex::new(Roster::new(Duration::ZERO)),
             logs: Mutex::new(Logs::new(retention)),
+            bans: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             began: log::now_as_id(),
             backlog: Backlog::default(),

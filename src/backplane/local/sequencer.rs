@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Shared;
 use super::disk::Batch;
 use super::log::{Plan, Record};
+use super::store::BanChange;
 use crate::backplane::backlog::Place;
 use crate::backplane::{BackplaneError, Draft, Receipt, Stored};
-use crate::hub::{Delivery, Pace};
+use crate::hub::{Delivery, Order, Pace};
 use crate::message::{Entry, Notice, RoomName};
 use crate::metrics;
 use crate::threads::lock;
@@ -60,10 +61,12 @@ pub(super) enum Waiting {
     Message(Draft, Receipt, Place, Instant),
     Notice(RoomName, Notice),
     /// Messages that have an id, and where to tell the outcome.
-    Past(RoomName, Vec<Entry>, OnRestored),
+    Past(RoomName, Vec<Entry>, Outcome),
+    /// A ban, and where to tell the outcome.
+    Ban(BanChange, Outcome),
 }
 
-type OnRestored = Sender<Result<(), BackplaneError>>;
+type Outcome = Sender<Result<(), BackplaneError>>;
 
 /// What is told once a batch is stored.
 enum AfterCommit {
@@ -71,7 +74,8 @@ enum AfterCommit {
     Message(Result<Stored, BackplaneError>, Receipt, Place),
     Notice(RoomName, Notice),
     /// The outcome for so many of the batch's next records, which nobody hears.
-    Past(usize, Result<(), BackplaneError>, OnRestored),
+    Past(usize, Result<(), BackplaneError>, Outcome),
+    Ban(Outcome),
 }
 
 /// The thread's own state.
@@ -178,6 +182,7 @@ impl Sequencer {
         let mut plan = Plan::default();
         let mut steps = Vec::with_capacity(self.waiting.len().min(BATCH_MESSAGES));
         let mut bytes = 0;
+        let mut bans = Vec::new();
         let mut logs = lock(&self.shared.logs);
         while steps.len() < BATCH_MESSAGES
             && bytes < BATCH_BYTES
@@ -194,6 +199,10 @@ impl Sequencer {
                     let outcome = logs.plan_past(&mut plan, &room, entries);
                     AfterCommit::Past(plan.records.len() - before, outcome, tell)
                 }
+                Waiting::Ban(change, tell) => {
+                    bans.push(change);
+                    AfterCommit::Ban(tell)
+                }
             });
         }
         let most = match &self.shared.disk {
@@ -207,16 +216,17 @@ impl Sequencer {
         metrics::HISTORY_BYTES.set(needed);
         let records = plan.records;
         match &self.shared.disk {
-            Some(disk) if !(records.is_empty() && forgotten.is_empty()) => {
+            Some(disk) if !(records.is_empty() && forgotten.is_empty() && bans.is_empty()) => {
                 disk.commit(Batch {
                     records,
                     forgotten,
+                    bans,
                     needed,
                 });
                 self.commit = Some(steps);
                 self.gather_until = now + GATHER;
             }
-            _ => self.shared.tell(records, steps, queue.is_empty()),
+            _ => self.shared.tell(records, bans, steps, queue.is_empty()),
         }
     }
 
@@ -227,7 +237,8 @@ impl Sequencer {
             disk.is_well();
         }
         if is_stored {
-            self.shared.tell(batch.records, steps, queue.is_empty());
+            let Batch { records, bans, .. } = batch;
+            self.shared.tell(records, bans, steps, queue.is_empty());
         } else {
             lock(&self.shared.logs).forget_again(&batch.forgotten);
             self.shared.refuse(steps, &BackplaneError::DiskUnavailable);
@@ -265,6 +276,7 @@ impl Sequencer {
             Waiting::Past(_, _, tell) => {
                 AfterCommit::Past(0, Err(BackplaneError::DiskUnavailable), tell)
             }
+            Waiting::Ban(_, tell) => AfterCommit::Ban(tell),
         });
         let late = late.collect();
         self.shared.refuse(late, &BackplaneError::DiskUnavailable);
@@ -274,7 +286,14 @@ impl Sequencer {
 impl Shared {
     /// Takes messages that are stored into the logs, delivers them, and answers their senders. `is_calm`: nothing
     /// else waits.
-    fn tell(&self, records: Vec<Record>, steps: Vec<AfterCommit>, is_calm: bool) {
+    fn tell(
+        &self,
+        records: Vec<Record>,
+        bans: Vec<BanChange>,
+        steps: Vec<AfterCommit>,
+        is_calm: bool,
+    ) {
+        self.take_in_bans(bans);
         {
             let (mut logs, now) = (lock(&self.logs), Instant::now());
             for record in &records {
@@ -304,10 +323,31 @@ impl Shared {
                     records.by_ref().take(count).for_each(drop);
                     let _ = tell.send(outcome);
                 }
+                AfterCommit::Ban(tell) => {
+                    let _ = tell.send(Ok(()));
+                }
             }
         }
         // The senders of the others were told that it is not known.
         records.for_each(|record| self.deliver(record, Pace::Busy));
+    }
+
+    /// Takes changes of bans in, and has them read.
+    fn take_in_bans(&self, changes: Vec<BanChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut bans = lock(&self.bans);
+        for (banned, ban) in changes {
+            match ban {
+                Some(ban) => bans.insert(banned, ban),
+                None => bans.remove(&banned),
+            };
+        }
+        let now = SystemTime::now();
+        bans.retain(|_, ban| !ban.left(now).is_zero());
+        drop(bans);
+        self.hub.order(Order::ReadBans);
     }
 
     fn deliver(&self, record: Record, pace: Pace) {
@@ -329,7 +369,7 @@ impl Shared {
                     self.hub
                         .deliver(&room, Delivery::Notice(notice), Pace::Busy);
                 }
-                AfterCommit::Past(_, _, tell) => {
+                AfterCommit::Past(_, _, tell) | AfterCommit::Ban(tell) => {
                     let _ = tell.send(Err(why.clone()));
                 }
             }

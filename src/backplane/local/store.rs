@@ -5,6 +5,7 @@
 //! writes at one place of the tree, however many rooms it is about. Reads are served from memory ([`Logs`]); the file
 //! is read once, at start.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -18,6 +19,7 @@ use redb::{
 };
 
 use super::log::{Forgotten, Logs, Position, Record, now_as_id};
+use crate::backplane::{Ban, Banned};
 use crate::message::{Entry, Message, MessageId, UserName};
 use crate::protocol::Ref;
 
@@ -46,6 +48,12 @@ const REFS: TableDefinition<'_, Position, RefRow> = TableDefinition::new("refs")
 
 /// Room without messages -> its newest id.
 const TAILS: TableDefinition<'_, &str, Id> = TableDefinition::new("tails");
+
+/// [`Banned::key`] -> the end of the ban (milliseconds since 1970), and why. Made with the first ban.
+const BANS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("bans");
+
+/// A ban, or `None` to lift it.
+pub(super) type BanChange = (Banned, Option<Ban>);
 
 /// What is written, and removed, to see whether the disk takes writes.
 const PROOF: TableDefinition<'_, (), &[u8]> = TableDefinition::new("proof");
@@ -185,18 +193,47 @@ impl Store {
         Ok(())
     }
 
-    /// Stores messages and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
+    /// The bans that are stored.
+    pub(super) fn bans(&self) -> Result<BTreeMap<Banned, Ban>, StoreError> {
+        self.read_bans().map_err(|why| self.failed(why))
+    }
+
+    fn read_bans(&self) -> Result<BTreeMap<Banned, Ban>, Trouble> {
+        let bans = match self.database.begin_read()?.open_table(BANS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+            bans => bans?,
+        };
+        let mut read = BTreeMap::new();
+        for row in bans.iter()? {
+            let (key, ban) = row?;
+            let key = key.value();
+            let banned = Banned::parse(key)
+                .ok_or_else(|| Trouble::Damaged(format!("{key:?} is nothing to ban")))?;
+            let (until, reason) = ban.value();
+            let reason = reason.to_owned();
+            read.insert(banned, Ban { until, reason });
+        }
+        Ok(read)
+    }
+
+    /// Stores messages and bans, and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
     /// store must be [opened again](Self::reopened).
     pub(super) fn commit(
         &self,
         records: &[Record],
         forgotten: &Forgotten,
+        bans: &[BanChange],
     ) -> Result<(), StoreError> {
-        let written = self.write(records, forgotten);
+        let written = self.write(records, forgotten, bans);
         written.map_err(|why| self.failed(why))
     }
 
-    fn write(&self, records: &[Record], forgotten: &Forgotten) -> Result<(), Trouble> {
+    fn write(
+        &self,
+        records: &[Record],
+        forgotten: &Forgotten,
+        bans: &[BanChange],
+    ) -> Result<(), Trouble> {
         let changes = self.begin()?;
         {
             let mut messages = changes.open_table(MESSAGES)?;
@@ -225,6 +262,9 @@ impl Store {
                     refs.insert(record.position, (room, from, reference.as_str(), id))?;
                 }
             }
+        }
+        if !bans.is_empty() {
+            write_bans(&changes, bans)?;
         }
         Ok(changes.commit()?)
     }
@@ -270,6 +310,20 @@ impl Store {
             .map(drop)
             .map_err(|error| self.failed(Trouble::Io(error.to_string())))
     }
+}
+
+/// Writes changes of bans, and takes those out that are over.
+fn write_bans(changes: &WriteTransaction, bans: &[BanChange]) -> Result<(), Trouble> {
+    let mut table = changes.open_table(BANS)?;
+    for (banned, ban) in bans {
+        let key = banned.key();
+        match ban {
+            Some(ban) => table.insert(&*key, (ban.until, ban.reason.as_str()))?,
+            None => table.remove(&*key)?,
+        };
+    }
+    let now = now_as_id().millis;
+    Ok(table.retain(|_, (until, _)| until > now)?)
 }
 
 /// Opens the file, which is there.
@@ -446,7 +500,9 @@ mod tests {
         let mut plan = Plan::default();
         let stored = logs.plan(&mut plan, draft, now).expect("it is planned");
         let forgotten = logs.take_forgotten(usize::MAX);
-        store.commit(&plan.records, &forgotten).expect("a commit");
+        store
+            .commit(&plan.records, &forgotten, &[])
+            .expect("a commit");
         plan.records.iter().for_each(|one| logs.take_in(one, now));
         stored.id
     }
@@ -483,7 +539,7 @@ mod tests {
         // A room whose past is forgotten knows its newest id.
         after.forget(now + Duration::from_secs(400));
         store
-            .commit(&[], &after.take_forgotten(usize::MAX))
+            .commit(&[], &after.take_forgotten(usize::MAX), &[])
             .expect("a commit");
         drop((store, _lock));
         let (store, _lock) = Store::open(&folder).expect("it is there");

@@ -104,7 +104,11 @@ impl RedisCluster {
 
     /// The shard that a room is on; `None` while no node has its slot.
     pub(super) fn shard(&self, room: &RoomName) -> Option<Arc<Shard>> {
-        let slot = slot(&tag(room));
+        self.shard_of(slot(&tag(room)))
+    }
+
+    /// The shard that has this slot.
+    pub(super) fn shard_of(&self, slot: u16) -> Option<Arc<Shard>> {
         lock(&self.owners).by_slot[usize::from(slot)].clone()
     }
 

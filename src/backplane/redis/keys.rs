@@ -125,6 +125,16 @@ impl Keys {
         format!("{}:servers", self.prefix)
     }
 
+    /// The channel on which all instances hear the orders of operators. A cluster gives it to all nodes.
+    pub(super) fn orders(&self) -> String {
+        format!("{}:orders", self.prefix)
+    }
+
+    /// The key of all bans. It is of no room: it lies on the first server, or in a slot of its own.
+    pub(super) fn bans(&self) -> String {
+        format!("{}:bans", self.prefix)
+    }
+
     pub(super) fn reference(&self, draft: &Draft) -> Option<String> {
         let reference = draft.reference.as_ref()?;
         Some(format!(

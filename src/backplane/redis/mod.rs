@@ -9,7 +9,7 @@
 //! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
 //! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap; and [`archive`], for export and import. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
+//! lists cheap; [`archive`], for export and import; and [`orders`], for operators. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
 //! [`news`], [`slot_map`] and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder
 //! knows the `redis` crate.
 
@@ -18,6 +18,7 @@ mod keys;
 mod archive;
 mod acknowledged;
 mod wire;
+mod orders;
 mod nature;
 mod address;
 mod sentinel;
@@ -39,10 +40,13 @@ mod cluster;
 mod router;
 mod keeper;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use ::redis::{Cmd, Value};
 
 pub use self::address::RedisAddress;
 
@@ -61,9 +65,10 @@ use self::source::Source;
 use self::subscription::CONFIRM_WITHIN;
 use self::wire::{PubSub, Scripts};
 use super::{
-    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Receipt, Retention, ShardState,
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt, Receipt,
+    Retention, ShardState,
 };
-use crate::hub::Hub;
+use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
 
@@ -92,6 +97,7 @@ impl std::error::Error for ConnectError {}
 
 /// Many instances, and the Redis servers that they share.
 pub struct Redis {
+    keys: Keys,
     router: Arc<Router>,
     keeper: Keeper,
     retention: Retention,
@@ -154,6 +160,7 @@ impl Redis {
             fail(&addresses[0], why)
         })?;
         Ok(Self {
+            keys,
             router,
             keeper,
             retention,
@@ -163,6 +170,12 @@ impl Redis {
 
     fn shard(&self, room: &RoomName) -> Result<Arc<Shard>, BackplaneError> {
         self.router.shard(room).ok_or(BackplaneError::Unavailable)
+    }
+
+    /// Runs a command about the bans, on the shard that has them.
+    fn call_about_bans(&self, command: &Cmd) -> Result<Value, BackplaneError> {
+        let shard = self.router.shard_of_key(&self.keys.bans());
+        shard.ok_or(BackplaneError::Unavailable)?.call(command)
     }
 }
 
@@ -271,6 +284,28 @@ impl Backplane for Redis {
         if let Some(shard) = self.router.shard(room) {
             shard.typing(room, user);
         }
+    }
+
+    fn order(&self, order: &Order) -> Result<(), BackplaneError> {
+        let command = orders::publish(&self.keys, order);
+        let mut outcome = Err(BackplaneError::Unavailable);
+        // Every instance hears all of them.
+        for shard in self.router.shards() {
+            outcome = shard.call(&command).map(drop);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+        let command = orders::set_ban(&self.keys, banned, ban);
+        self.call_about_bans(&command).map(drop)
+    }
+
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
+        orders::bans(&self.call_about_bans(&orders::read_bans(&self.keys))?)
     }
 
     fn shards(&self) -> Vec<ShardState> {

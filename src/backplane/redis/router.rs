@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cluster::RedisCluster;
-use super::placement::server_of;
+use super::placement::{server_of, slot};
 use super::shard::Shard;
 use crate::message::RoomName;
 
@@ -24,6 +24,15 @@ impl Router {
                 _ => shards.get(server_of(room, shards.len())).cloned(),
             },
             Self::Cluster(cluster) => cluster.shard(room),
+        }
+    }
+
+    /// The shard of a key that is of no room.
+    pub(super) fn shard_of_key(&self, key: &str) -> Option<Arc<Shard>> {
+        match self {
+            // The list grows at its end.
+            Self::Servers(shards) => shards.first().cloned(),
+            Self::Cluster(cluster) => cluster.shard_of(slot(key)),
         }
     }
 

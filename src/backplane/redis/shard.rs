@@ -222,6 +222,11 @@ impl Shard {
         })
     }
 
+    /// Runs a command and waits for its answer.
+    pub(super) fn call(&self, command: &Cmd) -> Result<Value, BackplaneError> {
+        self.publisher.call(command)
+    }
+
     pub(super) fn members(&self, room: &RoomName) -> Result<Arc<[UserName]>, BackplaneError> {
         // While Redis refuses writes, no instance can be renewed, so expired users are still listed.
         let step = match self.publisher.link().is_refused() {

@@ -71,6 +71,10 @@ impl Chat {
             Event::Error { message, .. } if self.connectivity != Connectivity::Online => {
                 return Err(Exit::Failed(std::mem::take(message)));
             }
+            // There is no other room to talk in.
+            Event::Parted { reason, .. } if reason.is_some() => {
+                return Err(Exit::Failed(reason.take().unwrap_or_default()));
+            }
             Event::Members { .. } | Event::History { .. } | Event::Error { .. } => {
                 self.awaited = self.awaited.saturating_sub(1);
             }

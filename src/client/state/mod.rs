@@ -278,6 +278,13 @@ impl ClientState {
                     failed = self.outgoing.remove_room(name, *code, message);
                 }
             }
+            Event::Parted {
+                room: name,
+                reason: Some(why),
+            } => {
+                self.rooms.remove(name);
+                failed = self.outgoing.remove_room(name, ErrorCode::Forbidden, why);
+            }
             Event::Welcome { limits, .. } => self.max_message = limits.max_message,
             Event::Closing { retry_after_ms, .. } => {
                 self.retry_after = Some(Duration::from_millis(*retry_after_ms));

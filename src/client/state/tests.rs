@@ -279,3 +279,22 @@ fn a_join_that_is_refused_for_its_rate_is_asked_for_again_and_not_too_early() {
     let again = state.retry(now).commands;
     assert!(matches!(again[..], [Command::Join { .. }]), "{again:?}");
 }
+
+#[test]
+fn a_room_that_the_server_takes_us_out_of_is_not_joined_again() {
+    let now = Instant::now();
+    let mut state = in_the_lobby(now);
+    let (first, sent) = send(&mut state, "on its way", now);
+    write(&mut state, &sent, now);
+    let parted = Event::Parted {
+        room: RoomName::lobby(),
+        reason: Some("it is closed".to_owned()),
+    };
+    let actions = state.handle(parted, now);
+    let [Event::Parted { .. }, Event::Error { reference, .. }] = &actions.events[..] else {
+        panic!("{:?}", actions.events)
+    };
+    assert_eq!(reference.as_ref(), Some(&first));
+    state.disconnected();
+    assert!(state.connected().commands.is_empty());
+}

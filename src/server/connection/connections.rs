@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::error;
 
@@ -21,11 +21,13 @@ use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
 use crate::backplane::{ShardState, readiness};
 use crate::hub::outbox::Outbox;
-use crate::message::ConnectionId;
+use crate::message::{ConnectionId, RoomName, UserName};
 use crate::metrics;
 use crate::protocol::Event;
+use crate::server::admin::OpenChat;
 use crate::server::capacity::Capacity;
 use crate::server::proxies::is_trusted;
+use crate::server::session::{Memberships, put_out, tell_parted};
 use crate::server::state::State;
 use crate::stream::Stream;
 use crate::threads::lock;
@@ -84,7 +86,16 @@ pub(super) enum Phase {
     /// The server responds. Then the connection ends within a bounded time, or goes on as a chat.
     Responding,
     /// The connection is upgraded.
-    Chatting(Arc<Outbox>),
+    Chatting(ChatHandle),
+}
+
+/// What others may do with a chat.
+pub(super) struct ChatHandle {
+    pub(super) user: UserName,
+    pub(super) address: IpAddr,
+    pub(super) since: SystemTime,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) memberships: Arc<Memberships>,
 }
 
 impl Connections {
@@ -215,8 +226,8 @@ impl Connections {
             };
             open.phase = phase;
             match &open.phase {
-                Phase::Chatting(outbox) if self.closed_all.load(Ordering::Relaxed) => {
-                    Some(Arc::clone(outbox))
+                Phase::Chatting(chat) if self.closed_all.load(Ordering::Relaxed) => {
+                    Some(Arc::clone(&chat.outbox))
                 }
                 _ => None,
             }
@@ -229,6 +240,58 @@ impl Connections {
     /// The number of open connections.
     pub fn count(&self) -> usize {
         lock(&self.open).len()
+    }
+
+    /// The chats that are open.
+    pub(super) fn chats(&self) -> Vec<OpenChat> {
+        let open = lock(&self.open);
+        let chats = open.iter().filter_map(|(id, open)| match &open.phase {
+            Phase::AwaitingRequest | Phase::Responding => None,
+            Phase::Chatting(chat) => Some(OpenChat {
+                connection: *id,
+                user: chat.user.clone(),
+                address: chat.address,
+                since: chat.since,
+            }),
+        });
+        chats.collect()
+    }
+
+    /// Takes everybody out of rooms for which there is a reason, which they are told. A chat in lines of text has one
+    /// room, and ends with it.
+    pub fn part(&self, reason: impl Fn(&RoomName) -> Option<String>) {
+        let chats: Vec<_> = {
+            let open = lock(&self.open);
+            let chats = open.values().filter_map(|open| match &open.phase {
+                Phase::AwaitingRequest | Phase::Responding => None,
+                Phase::Chatting(chat) => {
+                    Some((Arc::clone(&chat.memberships), Arc::clone(&chat.outbox)))
+                }
+            });
+            chats.collect()
+        };
+        for (memberships, outbox) in chats {
+            for (room, reason) in memberships.part(&reason) {
+                tell_parted(&outbox, room, reason);
+            }
+        }
+    }
+
+    /// Closes the chats of users for whom there is a reason, which they are told.
+    pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
+        let chats: Vec<_> = {
+            let open = lock(&self.open);
+            let chats = open.values().filter_map(|open| match &open.phase {
+                Phase::AwaitingRequest | Phase::Responding => None,
+                Phase::Chatting(chat) => Some((chat.user.clone(), Arc::clone(&chat.outbox))),
+            });
+            chats.collect()
+        };
+        for (user, outbox) in chats {
+            if let Some(reason) = reason(&user) {
+                put_out(&outbox, reason);
+            }
+        }
     }
 
     /// Tells every user to come back, and closes the connections, in batches: the users must not all
@@ -245,7 +308,7 @@ impl Connections {
                         None
                     }
                     Phase::Responding => None,
-                    Phase::Chatting(outbox) => Some(Arc::clone(outbox)),
+                    Phase::Chatting(chat) => Some(Arc::clone(&chat.outbox)),
                 })
                 .collect()
         };

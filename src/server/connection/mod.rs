@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime};
 use log::{debug, info, warn};
 
 use self::addresses::Place;
-use self::connections::Phase;
+use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
@@ -30,11 +30,12 @@ use crate::backplane::ShardState;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
+use crate::server::admin;
 use crate::server::api;
 use crate::server::config::{Config, Deadlines};
 use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
 use crate::server::proxies::{ClientAddress, Disagreement, client_behind, is_trusted};
-use crate::server::session::{self, Session};
+use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
 use crate::websocket::code;
 use crate::websocket::frame;
@@ -106,6 +107,11 @@ fn serve(
                 room,
                 resource,
             )
+        }
+        Route::Admin(path) => {
+            connections.set_phase(id, Phase::Responding);
+            let (state, chats) = (&connections.state, || connections.chats());
+            admin::respond(state, stream, &request, client, &path, chats)
         }
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
@@ -219,7 +225,7 @@ fn respond(connections: &Connections, route: &Route, request: &Request) -> Respo
             metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
             Response::of_text(metrics::render() + &render_shards(&shards))
         }
-        Route::Chat { .. } | Route::Api { .. } | Route::Unknown => {
+        Route::Chat { .. } | Route::Api { .. } | Route::Admin(_) | Route::Unknown => {
             Response::new(404, "there is nothing here; chat is at /chat/{your name}")
         }
     }
@@ -293,7 +299,6 @@ fn chat(
         },
     );
     let outbox = Arc::clone(pumps.outbox());
-    connections.set_phase(id, Phase::Chatting(Arc::clone(&outbox)));
     info!("{user:?} connected from {client} as connection {id}");
     let mut session = Session::begin(
         Arc::clone(state),
@@ -303,6 +308,18 @@ fn chat(
         Arc::clone(&grant),
         Arc::clone(&outbox),
     );
+    let chat = ChatHandle {
+        user: user.clone(),
+        address: client.address,
+        since: SystemTime::now(),
+        outbox: Arc::clone(&outbox),
+        memberships: Arc::clone(session.memberships()),
+    };
+    connections.set_phase(id, Phase::Chatting(chat));
+    // The ban may have come between the check of the request and here.
+    if let Some(why) = state.why_banned(&user) {
+        put_out(&outbox, why);
+    }
     if encoding == Encoding::Text {
         session.join_text_room(request.since, request.history);
     }
@@ -311,8 +328,8 @@ fn chat(
         // The client may still read the receipts of the messages that it sent before.
         session.settle();
     }
-    if grant.is_over(SystemTime::now()) {
-        // The user is not expected back with this token.
+    if grant.is_over(SystemTime::now()) || outbox.why() == Some(PUT_OUT) {
+        // The user is not expected back.
         session.note_goodbye();
     }
     drop(session);

@@ -97,6 +97,11 @@ impl Request {
                     resource,
                 }
             }
+            (Some("api"), Some("admin"), first) => {
+                let path: Option<Vec<_>> = first.into_iter().chain(segments).map(decode).collect();
+                // No path of ours is empty.
+                Route::Admin(path.unwrap_or_default())
+            }
             (Some("api"), _, _) => Route::Api {
                 room: None,
                 resource: None,
@@ -134,6 +139,8 @@ pub enum Route {
         /// `None` if there is no such resource.
         resource: Option<Resource>,
     },
+    /// The segments behind `/api/admin/`, decoded; none if one is not UTF-8.
+    Admin(Vec<String>),
     /// Any other path.
     Unknown,
 }
@@ -173,6 +180,7 @@ mod tests {
             room: room.map(str::to_owned),
             resource,
         };
+        let admin = |path: &[&str]| Route::Admin(path.iter().map(|&one| one.to_owned()).collect());
         for (target, expected) in [
             ("/", Route::Page(page::asset("/").expect("the document"))),
             ("/page/../", Route::Unknown),
@@ -202,6 +210,12 @@ mod tests {
             ),
             ("/api/rooms", api(None, None)),
             ("/api", api(None, None)),
+            (
+                "/api/admin/users/a%2Fb/disconnect",
+                admin(&["users", "a/b", "disconnect"]),
+            ),
+            ("/api/admin/%ff", admin(&[])),
+            ("/api/admin", admin(&[])),
             ("/nowhere", Route::Unknown),
             ("//metrics", Route::Unknown),
             ("/metrics/", Route::Unknown),

@@ -99,6 +99,7 @@ impl Response {
         let reason = match self.status {
             200 => "OK",
             201 => "Created",
+            202 => "Accepted",
             204 => "No Content",
             304 => "Not Modified",
             400 => "Bad Request",

@@ -283,7 +283,10 @@ export class Chat {
         this.#entered(answers("join"), event);
         break;
       case "parted":
-        answers("leave");
+        if (room && event.reason) {
+          room.state = "refused";
+          room.why = sentence(event.reason);
+        } else answers("leave");
         break;
       case "history":
         answers("history")?.before(event);

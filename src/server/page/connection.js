@@ -34,6 +34,9 @@ const CLOSED = {
   4001: "Your token has expired.",
 };
 
+/** The close code of an operator. This page does not come back by itself. */
+const PUT_OUT = 4002;
+
 /** A random time between half and the whole of the wait that the server asked for. */
 const spread = (wait) => wait * (0.5 + Math.random() / 2);
 
@@ -43,6 +46,7 @@ export class Connection {
   #failures = 0;
   #comeBackIn = null;
   #heard = 0;
+  #goodbye = "";
   #asked = null;
   #who = null;
   #hooks;
@@ -151,7 +155,10 @@ export class Connection {
       this.#failures = 0;
       this.#become({ kind: "online", why: "" });
     }
-    if (event.type === "closing") this.#comeBackIn = event.retry_after_ms;
+    if (event.type === "closing") {
+      this.#comeBackIn = event.retry_after_ms;
+      this.#goodbye = event.reason;
+    }
     this.#hooks.event(event);
   }
 
@@ -162,6 +169,10 @@ export class Connection {
     if (wasOnline) {
       this.state = { kind: "connecting", why: "" };
       this.#hooks.lost(code);
+      if (code === PUT_OUT) {
+        this.#become({ kind: "refused", why: `The server says: ${this.#goodbye}.` });
+        return;
+      }
       this.#retry(CLOSED[code] ?? "The connection is lost.");
     } else {
       this.#explain();

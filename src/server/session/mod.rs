@@ -7,10 +7,11 @@
 
 mod in_flight;
 mod membership;
+mod memberships;
 mod past;
+mod put_out;
 mod rate_limiter;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +20,9 @@ use log::info;
 
 use self::in_flight::InFlight;
 use self::membership::Membership;
+pub use self::memberships::Memberships;
 use self::past::first_page;
+pub use self::put_out::{PUT_OUT, put_out, tell_parted};
 use self::rate_limiter::{Decision, PAUSE, RateLimiter};
 use crate::backplane::{BackplaneError, Departure, Draft};
 use crate::hub::outbox::Outbox;
@@ -52,7 +55,7 @@ pub struct Session {
     connection: ConnectionId,
     user: UserName,
     outbox: Arc<Outbox>,
-    rooms: HashMap<RoomName, Membership>,
+    rooms: Arc<Memberships>,
     /// The one room of a connection in the text encoding.
     text_room: RoomName,
     in_flight: Arc<InFlight>,
@@ -80,13 +83,18 @@ impl Session {
             connection,
             user,
             outbox,
-            rooms: HashMap::new(),
+            rooms: Arc::default(),
             text_room,
             in_flight: Arc::default(),
             limiter,
             grant,
             departure: Departure::Dropped,
         }
+    }
+
+    /// The rooms that it is in.
+    pub fn memberships(&self) -> &Arc<Memberships> {
+        &self.rooms
     }
 
     /// Joins the one room of the text encoding, or closes the connection.
@@ -180,7 +188,7 @@ impl Session {
             Command::Leave { room } => {
                 if self.is_in(&room) {
                     self.rooms.remove(&room);
-                    self.answer(&Event::Parted { room });
+                    self.answer(&Event::Parted { room, reason: None });
                 }
             }
             Command::Send {
@@ -271,7 +279,7 @@ impl Session {
 
     /// Whether the user is in this room. If not, the answer says so.
     fn is_in(&self, room: &RoomName) -> bool {
-        let is_in = self.rooms.contains_key(room);
+        let is_in = self.rooms.contains(room);
         if !is_in {
             self.refuse(
                 ErrorCode::NotJoined,
@@ -325,7 +333,7 @@ impl Session {
         if text.is_empty() {
             return Some((ErrorCode::Empty, "there is nothing to say".to_owned()));
         }
-        if !self.rooms.contains_key(room) {
+        if !self.rooms.contains(room) {
             return Some((ErrorCode::NotJoined, not_joined(room)));
         }
         if self.state.is_closing() {
@@ -343,7 +351,7 @@ impl Session {
             metrics::UNAUTHORIZED.count();
             let room = Some(room.clone());
             self.refuse(ErrorCode::Forbidden, READ_ONLY.to_owned(), room, None);
-        } else if self.rooms.contains_key(room) {
+        } else if self.rooms.contains(room) {
             self.state.backplane.typing(room, &self.user);
         }
     }
@@ -367,7 +375,8 @@ impl Session {
         if claims.sub != self.user {
             return refuse(ErrorCode::Forbidden, "the token is not this user's");
         }
-        if let Some(room) = self.rooms.keys().find(|room| !claims.allows(room)) {
+        let mut rooms = self.rooms.rooms().into_iter();
+        if let Some(room) = rooms.find(|room| !claims.allows(room)) {
             let why = format!("the token does not allow the room {room}; leave it first");
             return refuse(ErrorCode::Forbidden, &why);
         }
@@ -399,7 +408,13 @@ impl Session {
         let entrance = membership.enter(page.map(|(cursor, limit)| (cursor, limit.min(PIECE))))?;
         self.send_past(&room, since, page, entrance)?;
         info!("{:?} joined {room:?}", self.user);
-        self.rooms.insert(room, membership);
+        self.rooms.insert(room.clone(), membership);
+        // It may have been closed meanwhile.
+        if let Some(why) = self.state.why_closed(&room)
+            && self.rooms.remove(&room)
+        {
+            tell_parted(&self.outbox, room, why);
+        }
         Ok(())
     }
 
@@ -409,7 +424,10 @@ impl Session {
             let why = format!("the token does not allow the room {room}");
             return Some((ErrorCode::Forbidden, why));
         }
-        if self.rooms.contains_key(room) {
+        if let Some(why) = self.state.why_closed(room) {
+            return Some((ErrorCode::Forbidden, why));
+        }
+        if self.rooms.contains(room) {
             let why = format!("in the room {room} already");
             return Some((ErrorCode::AlreadyJoined, why));
         }
@@ -432,7 +450,7 @@ impl Drop for Session {
         let now = Instant::now();
         self.state.buckets.keep(&self.user, sends, now);
         self.state.command_buckets.keep(&self.user, commands, now);
-        for (room, mut membership) in std::mem::take(&mut self.rooms) {
+        for (room, mut membership) in self.rooms.take_all() {
             membership.departure = self.departure;
             drop(membership);
             info!("{:?} left {room:?}", self.user);

@@ -7,7 +7,7 @@ use ring::hmac;
 /// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
 const MIN_SECRET: usize = 32;
 
-/// The secret that signs tokens. Its debug output hides it.
+/// A secret: the one that signs tokens, or the operators'. Its debug output hides it.
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 
@@ -20,6 +20,14 @@ impl Secret {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
     }
 
+    /// The same for a secret that is sent in a header field (RFC 9110 §5.5): on one line, with no space around it.
+    pub fn of_operators(secret: &str) -> Result<Self, String> {
+        if secret.contains(char::is_control) || secret.trim() != secret {
+            return Err("a header field cannot carry this secret".to_owned());
+        }
+        Self::new(secret)
+    }
+
     /// The MAC of a token's first two parts.
     pub(super) fn sign(&self, signed: &str) -> hmac::Tag {
         hmac::sign(&self.0, signed.as_bytes())
@@ -28,6 +36,14 @@ impl Secret {
     /// Whether this is the MAC of a token's first two parts. It is compared in constant time.
     pub(super) fn verifies(&self, signed: &str, mac: &[u8]) -> bool {
         hmac::verify(&self.0, signed.as_bytes(), mac).is_ok()
+    }
+}
+
+/// Compares MACs, so the time does not tell how much of a secret is right.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        const SIGNED: &str = "the same secret signs alike";
+        self.verifies(SIGNED, other.sign(SIGNED).as_ref())
     }
 }
 

@@ -1,16 +1,17 @@
 //! Parts of the house in this process: a hub, a backplane (also one with a bug) and sessions, without
 //! sockets.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::{
-    Backplane, BackplaneError, Departure, Draft, Entrance, Excerpt, Local, Receipt,
+    Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt, Local, Receipt,
     Redis as RedisBackplane, RedisAddress, Retention, ShardState,
 };
-use hubbub::hub::Hub;
 use hubbub::hub::outbox::Queue;
+use hubbub::hub::{Hub, Order};
 use hubbub::message::{Entry, InstanceId, MemberList, MessageId, Revision, RoomName, UserName};
 use hubbub::protocol::{Cursor, Event, json};
 use hubbub::server::config::Config;
@@ -140,6 +141,15 @@ impl Backplane for Faulty {
     }
     fn typing(&self, room: &RoomName, user: &UserName) {
         self.backplane.typing(room, user);
+    }
+    fn order(&self, order: &Order) -> Result<(), BackplaneError> {
+        self.backplane.order(order)
+    }
+    fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
+        self.backplane.set_ban(banned, ban)
+    }
+    fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
+        self.backplane.bans()
     }
     fn shards(&self) -> Vec<ShardState> {
         self.backplane.shards()

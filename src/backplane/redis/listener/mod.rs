@@ -18,6 +18,7 @@ use redis::{Connection, PushKind, RedisError, Value};
 use self::probe::{Due, Probe};
 use super::address::describe;
 use super::chain::{Chain, Heard, follow, tell_loss};
+use super::orders;
 use super::placement::Share;
 use super::publisher::{Connecting, Publisher};
 use super::source::ANOTHER_MASTER;
@@ -26,7 +27,7 @@ use super::wire::{self, Payload, PubSub};
 use super::{RETRY_CAP, RETRY_FIRST};
 use crate::backoff::Backoff;
 use crate::backplane::ANSWER_WITHIN;
-use crate::hub::{Delivery, Hub, Pace};
+use crate::hub::{Delivery, Hub, Order, Pace};
 use crate::message::RoomName;
 use crate::metrics;
 use crate::threads::lock;
@@ -263,7 +264,9 @@ impl Listener {
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, Cut> {
         self.forget_unhosted();
-        connection.subscribe_resp3(self.to.keys.control())?;
+        // In this order: once the subscription stands, no order is missed.
+        let keys = &self.to.keys;
+        connection.subscribe_resp3(&[keys.orders(), keys.control()])?;
         self.probe = Probe::Sent(Instant::now());
         self.wanted = self.rooms.keys().cloned().collect();
         self.unconfirmed = 0;
@@ -432,6 +435,11 @@ impl Listener {
                         }
                         None => warn!("{channel}: something that is not Hubbub's was published"),
                     }
+                } else if channel == self.to.keys.orders() {
+                    match orders::parse(payload) {
+                        Some(order) => self.hub.order(order),
+                        None => warn!("{channel}: something that is no order was published"),
+                    }
                 }
                 false
             }
@@ -479,6 +487,7 @@ impl Listener {
     /// The control channel is confirmed: the subscription stands.
     fn stands(&mut self) {
         *lock(&self.subscription.lost_at) = None;
+        self.hub.order(Order::ReadBans);
         self.subscription.epoch.fetch_add(1, Ordering::AcqRel);
         self.subscription.alive.store(true, Ordering::Release);
         if let Some(started) = self.started.take() {
