@@ -83,9 +83,8 @@ impl State {
             Some(Err(why)) => error!("{why}: the certificate stays as it was"),
             None => {}
         }
-        match self.verifier.as_ref().map(Verifier::read_keys_again) {
-            Some(Err(why)) => error!("{why}: the keys of tokens stay as they were"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(why)) = self.verifier.as_ref().map(Verifier::read_keys_again) {
+            error!("{why}: the keys of tokens stay as they were");
         }
     }
 
