@@ -81,7 +81,7 @@ metrics! {
     Counter STORED "hubbub_messages_stored_total" "Messages acknowledged.";
     Counter DUPLICATES "hubbub_messages_duplicate_total" "Messages acknowledged that were stored before, under the same ref.";
     Counter NOT_STORED "hubbub_messages_refused_total" "Messages that the backplane refused.";
-    Counter TOO_FAST "hubbub_messages_limited_total" "Messages refused because they came too fast.";
+    Counter TOO_FAST "hubbub_messages_limited_total" "Messages and requests refused because they came too fast.";
     Counter HEARD "hubbub_messages_heard_total" "Messages that the backplane delivered to rooms of this instance.";
     Counter DELIVERED "hubbub_deliveries_total" "Events that rooms pushed to members.";
     Counter SHED "hubbub_notices_shed_total" "Notices dropped for members that fell behind.";

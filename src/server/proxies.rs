@@ -11,7 +11,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// The number of bits that count.
+    /// The number of bits that count, at least one.
     length: u32,
 }
 
@@ -27,9 +27,7 @@ impl Network {
     /// Whether the address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         let ((ours, width), (theirs, other)) = (bits(self.address), bits(address));
-        // A shift by all 128 bits is none in Rust.
-        let differ = (ours ^ theirs).checked_shr(width - self.length);
-        width == other && differ.unwrap_or(0) == 0
+        width == other && (ours ^ theirs) >> (width - self.length) == 0
     }
 }
 
@@ -47,6 +45,11 @@ impl FromStr for Network {
         let length = length.map_or(Ok(width), str::parse).map_err(|_| wrong())?;
         if length > width || address.to_canonical() != address {
             return Err(wrong());
+        }
+        if length == 0 {
+            return Err(
+                "it would trust everybody, and so anybody could give any address".to_owned(),
+            );
         }
         Ok(Self { address, length })
     }
@@ -195,10 +198,10 @@ mod tests {
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
             ("10.0.0.7", "10.0.0.7", "10.0.0.6"),
-            ("0.0.0.0/0", "255.1.2.3", "::1"),
+            ("128.0.0.0/1", "255.1.2.3", "127.0.0.1"),
             ("192.168.1.0/31", "192.168.1.1", "192.168.1.2"),
             ("fd00::/8", "fdff::1", "fe00::1"),
-            ("::/0", "fdff::1", "10.0.0.7"),
+            ("8000::/1", "fdff::1", "10.0.0.7"),
             ("::1", "::1", "::2"),
         ] {
             let [network] = networks(&[network])[..] else {
@@ -213,6 +216,8 @@ mod tests {
             "10.0.0.0/33",
             "10.0.0.0/",
             "10.0.0.0/-1",
+            "0.0.0.0/0",
+            "::/0",
             "::/129",
             "10.0/8",
             "::ffff:10.0.0.1",

@@ -7,19 +7,21 @@
 
 mod thread_budget;
 mod addresses;
+mod client_address;
 mod connections;
 mod heartbeat;
 mod pumps;
 mod upgrade;
 
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Once};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use log::{debug, info, warn};
+use log::{debug, info};
 
 use self::addresses::Place;
+use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
 pub use self::pumps::{Pumps, Upgrade};
@@ -32,9 +34,9 @@ use crate::metrics;
 use crate::protocol::Encoding;
 use crate::server::admin;
 use crate::server::api;
-use crate::server::config::{Config, Deadlines};
-use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
-use crate::server::proxies::{ClientAddress, Disagreement, client_behind, is_trusted};
+use crate::server::config::Deadlines;
+use crate::server::http::{self, HeadError, Request, Response, Route};
+use crate::server::proxies::ClientAddress;
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
 use crate::websocket::code;
@@ -53,13 +55,12 @@ fn serve(
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
-    let read = read_proxy_header(stream.socket(), peer, config, head_due).and_then(|header| {
-        Ok((
-            header,
-            http::read_request(stream, config.max_head, head_due)?,
-        ))
+    let header = read_proxy_header(stream.socket(), peer, config, head_due);
+    let read = header.and_then(|header| {
+        let request = http::read_request(stream, config.max_head, head_due)?;
+        Ok((client_of(peer, &header, &request, config)?, request))
     });
-    let (header, request) = match read {
+    let (client, request) = match read {
         Ok(read) => read,
         Err(error) => {
             debug!("{peer}: {error}");
@@ -71,14 +72,6 @@ fn serve(
                 write_response(stream, &response, deadlines);
             }
             return;
-        }
-    };
-    let client = match client_of(peer, &header, &request, config) {
-        Ok(client) => client,
-        Err(response) => {
-            metrics::REQUESTS_REFUSED.count();
-            warn!("{peer}: X-Forwarded-For and Forwarded name different clients");
-            return write_response(stream, &response, deadlines);
         }
     };
     let _place = match place.map_or_else(|| connections.enter(client.address), Ok) {
@@ -127,64 +120,6 @@ fn serve(
         request.method, request.path, response.status
     );
     write_response(stream, &response, deadlines);
-}
-
-/// Reads the PROXY header, if the peer is a trusted proxy and sends one.
-fn read_proxy_header(
-    socket: &TcpStream,
-    peer: SocketAddr,
-    config: &Config,
-    due: Instant,
-) -> Result<ProxyHeader, HeadError> {
-    match is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
-        true => http::read_proxy_header(socket, due),
-        false => Ok(ProxyHeader::Absent),
-    }
-}
-
-/// Finds the address of the client: the peer's, unless a trusted proxy names another.
-fn client_of(
-    peer: SocketAddr,
-    header: &ProxyHeader,
-    request: &Request,
-    config: &Config,
-) -> Result<ClientAddress, Response> {
-    warn_of_proxy(peer, request, config);
-    let hop = match header {
-        ProxyHeader::Absent => peer.ip().to_canonical(),
-        ProxyHeader::Client(address) => *address,
-        // The fields may be the client's own, whom this proxy does not know.
-        ProxyHeader::Itself => {
-            return Ok(ClientAddress::new(peer.ip().to_canonical(), peer));
-        }
-    };
-    let address = client_behind(
-        hop,
-        &config.trusted_proxies,
-        request.header_values("x-forwarded-for"),
-        request.header_values("forwarded"),
-    );
-    address
-        .map(|address| ClientAddress::new(address, peer))
-        .map_err(|Disagreement| {
-            Response::new(
-                400,
-                "X-Forwarded-For and Forwarded name different clients; the proxy has to set or delete both",
-            )
-        })
-}
-
-/// Warns, once, of a proxy that the operator may have forgotten to declare.
-fn warn_of_proxy(peer: SocketAddr, request: &Request, config: &Config) {
-    static WARNED: Once = Once::new();
-    let names_client = ["x-forwarded-for", "forwarded"]
-        .iter()
-        .any(|name| request.header(name).is_some());
-    if names_client && !is_trusted(peer.ip().to_canonical(), &config.trusted_proxies) {
-        WARNED.call_once(|| {
-            warn!("{peer} says for whom it comes, but is no --trusted-proxy: it is taken for one client");
-        });
-    }
 }
 
 fn wrong_method(allowed: &str) -> Response {

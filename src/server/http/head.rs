@@ -36,6 +36,8 @@ pub enum HeadError {
     TooLarge(usize),
     /// The head is not proper HTTP/1.1.
     NotHttp(String),
+    /// A trusted proxy sent two fields that name different clients. Its operator acts next.
+    TwoClients,
     /// A trusted proxy sent a PROXY header that is malformed. Its operator acts next.
     BadProxyHeader,
 }
@@ -48,6 +50,9 @@ impl fmt::Display for HeadError {
             Self::TooLarge(most) => write!(
                 f,
                 "the request's head is over {most} bytes or {MAX_HEADERS} fields"
+            ),
+            Self::TwoClients => f.write_str(
+                "X-Forwarded-For and Forwarded name different clients; the proxy has to set or delete both",
             ),
             Self::BadProxyHeader => {
                 f.write_str("the PROXY header is neither of version 1 nor of version 2")
@@ -64,7 +69,7 @@ impl HeadError {
             Self::Gone => return None,
             Self::Late => 408,
             Self::TooLarge(_) => 431,
-            Self::NotHttp(_) | Self::BadProxyHeader => 400,
+            Self::NotHttp(_) | Self::TwoClients | Self::BadProxyHeader => 400,
         };
         Some(Response::new(status, self.to_string()))
     }

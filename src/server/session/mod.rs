@@ -125,7 +125,7 @@ impl Session {
                 | Command::Members { .. }
                 | Command::Typing { .. },
             ) => false,
-            // There are no more leaves than joins.
+            // A leave costs others no more than its join, which had a token.
             Ok(Command::Leave { .. } | Command::Renew { .. } | Command::Help) | Err(_) => true,
         };
         if waits && !self.waits_for(RateLimiter::take) {
