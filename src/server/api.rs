@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::answers::{failed, receipt, too_fast};
-use super::auth::{Denied, FOREIGN_ORIGIN, authorize, origin};
+use super::auth::{Denied, FOREIGN_ORIGIN, authorize, is_admitted, origin};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::state::State;
@@ -233,8 +233,11 @@ fn authorize_for(
     user: Option<&UserName>,
     room: &RoomName,
 ) -> Result<Option<UserName>, Response> {
-    let authorized = authorize(request, user, Some(room), state);
-    Ok(authorized.map_err(|denied| deny(&denied))?.user)
+    let authorized = authorize(request, user, Some(room), &state.config);
+    let user = authorized.map_err(|denied| deny(&denied))?.user;
+    is_admitted(state, user.as_ref(), Some(room))
+        .map_err(|why| error(403, ErrorCode::Forbidden, &why))?;
+    Ok(user)
 }
 
 pub(super) fn deny(denied: &Denied) -> Response {
@@ -242,7 +245,7 @@ pub(super) fn deny(denied: &Denied) -> Response {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
     };
-    denied.challenge(error(denied.status, code, &denied.sentence))
+    denied.challenge(error(denied.status, code, denied.sentence))
 }
 
 /// The response to a preflight request, which a browser sends before a request of another origin's page.
