@@ -36,6 +36,8 @@
 //! | term | the part of an instance's life in which all of its arrivals and departures reached Redis |
 //! | session | one user's conversation: commands in, events out |
 //! | grant | what a connection may do, and until when: the claims of its token |
+//! | ban | a user, or everybody from one room, is kept out until its end |
+//! | order | what an operator tells all instances to do |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
 //!
 //! # Threads

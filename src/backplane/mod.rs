@@ -2,8 +2,8 @@
 //! knows which users are present.
 //!
 //! Read the contract here, [`Backplane`]; then its two implementations, [`Local`] (one instance, in memory or on its
-//! own disk) and [`Redis`]. The other files serve both: the [`backlog`] on the way in, and the [`roster`] of this
-//! instance's users. `tests/it/contract.rs` holds both to the contract:
+//! own disk) and [`Redis`]. The other files serve both: the [`backlog`] on the way in, the [`roster`] of this
+//! instance's users, and the [`ban`]s. `tests/it/contract.rs` holds both to the contract:
 //!
 //! - A message is acknowledged only once the log holds it, under the id it has from then on.
 //! - A room's entries form a chain: each names its predecessor. They reach the hub in that order,

@@ -6,8 +6,8 @@
 //! quick succession are told together ([`Hub::flush_due`]).
 //!
 //! Read this file first; then [`room`] and [`member`], the heart of it; [`worker`], the threads that write
-//! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; and the
-//! [`outbox`], the way from there to one socket.
+//! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; the
+//! [`outbox`], the way from there to one socket; and [`order`], what operators order.
 
 pub mod outbox;
 mod order;

@@ -4,7 +4,6 @@
 //! An operator is a program with the secret, not a user: no page of another origin can send it, and each act is
 //! one line in the log.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -32,7 +31,7 @@ use crate::threads::lock;
 /// The denial for a request without the secret. It does not say whether there was one.
 const NO_OPERATOR: Denied = Denied {
     status: 401,
-    sentence: Cow::Borrowed("the operators' secret is needed"),
+    sentence: "the operators' secret is needed",
 };
 
 /// What an operator is told who asks for another path.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::answers::{failed, receipt, too_fast};
-use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, authorize, origin};
+use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, authorize, is_admitted, origin};
 use super::grant::READ_ONLY;
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
@@ -291,7 +291,10 @@ fn authorize_for(
     user: Option<&UserName>,
     room: &RoomName,
 ) -> Result<Authorized, Response> {
-    authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))
+    let authorized = authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))?;
+    is_admitted(state, authorized.user.as_ref(), Some(room))
+        .map_err(|why| error(403, ErrorCode::Forbidden, &why))?;
+    Ok(authorized)
 }
 
 pub(super) fn deny(denied: &Denied) -> Response {
@@ -299,7 +302,7 @@ pub(super) fn deny(denied: &Denied) -> Response {
         401 => ErrorCode::Unauthorized,
         _ => ErrorCode::Forbidden,
     };
-    denied.challenge(error(denied.status, code, &denied.sentence))
+    denied.challenge(error(denied.status, code, denied.sentence))
 }
 
 /// The response to a preflight request, which a browser sends before a request of another origin's page.

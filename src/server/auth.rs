@@ -2,7 +2,6 @@
 //!
 //! The log says what is wrong with a token. The response does not.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -38,13 +37,13 @@ pub struct Denied {
     /// 401 if a valid token is missing, 403 if another token would not help.
     pub status: u16,
     /// A sentence that does not say what is wrong with a token.
-    pub sentence: Cow<'static, str>,
+    pub sentence: &'static str,
 }
 
 impl Denied {
     /// The response, in plain text.
     pub fn response(&self) -> Response {
-        self.challenge(Response::new(self.status, self.sentence.clone()))
+        self.challenge(Response::new(self.status, self.sentence))
     }
 
     /// Adds the challenge that belongs to a 401 (RFC 9110 §11.6.1).
@@ -60,22 +59,20 @@ impl Denied {
 /// The denial for a page of an origin that is not allowed.
 pub const FOREIGN_ORIGIN: Denied = Denied {
     status: 403,
-    sentence: Cow::Borrowed("pages of this origin may not connect here"),
+    sentence: "pages of this origin may not connect here",
 };
 
 /// The denial for a name that is not this server's. A page of that name may have been sent here by its own DNS entry
 /// (DNS rebinding), and then its origin and this host look the same.
 const FOREIGN_HOST: Denied = Denied {
     status: 421,
-    sentence: Cow::Borrowed(
-        "this server does not answer for that host; --host names the hosts that it answers for",
-    ),
+    sentence: "this server does not answer for that host; --host names the hosts that it answers for",
 };
 
 /// The denial for a request that another site's page makes its reader send.
 const CROSS_SITE: Denied = Denied {
     status: 403,
-    sentence: Cow::Borrowed("pages of other sites may not post here"),
+    sentence: "pages of other sites may not post here",
 };
 
 /// The origin of the page that sent the request, and whether it is allowed. `None` if no page sent it.
@@ -85,7 +82,7 @@ pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, boo
     Some((origin, allowed))
 }
 
-/// Refuses what another site's page may have sent. The error is the response, and the reason for the log.
+/// Refuses what another site's page may have sent. The error is the denial, and the reason for the log.
 pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String)> {
     if !host_is_served(&request.host, config) {
         return Err((FOREIGN_HOST, format!("host {:?}", request.host)));
@@ -102,6 +99,23 @@ pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String
     }
 }
 
+/// Refuses a banned user, and everybody in a closed room. The error is a sentence, for a 403.
+pub fn is_admitted(
+    state: &State,
+    user: Option<&UserName>,
+    room: Option<&RoomName>,
+) -> Result<(), String> {
+    let banned = user.and_then(|user| state.why_banned(user));
+    match banned.or_else(|| state.why_closed(room?)) {
+        None => Ok(()),
+        Some(why) => {
+            metrics::UNAUTHORIZED.count();
+            info!("{user:?} is not let in: {why:?}");
+            Err(why)
+        }
+    }
+}
+
 /// Decides whether a request may act as `user` and in `room`, as far as it names them.
 pub fn authorize(
     request: &Request,
@@ -110,7 +124,7 @@ pub fn authorize(
     state: &State,
 ) -> Result<Authorized, Denied> {
     let config = &state.config;
-    let deny = |status, sentence: Cow<'static, str>, why: &dyn Display| {
+    let deny = |status, sentence, why: &dyn Display| {
         metrics::UNAUTHORIZED.count();
         info!("{user:?} is not let in: {why}");
         Err(Denied { status, sentence })
@@ -118,34 +132,29 @@ pub fn authorize(
     if let Err((denied, why)) = sent_by(request, config) {
         return deny(denied.status, denied.sentence, &why);
     }
-    let allow = |user: Option<UserName>, grant| {
-        let banned = user.as_ref().and_then(|user| state.why_banned(user));
-        match banned.or_else(|| state.why_closed(room?)) {
-            Some(why) => deny(403, why.into(), &"an operator's ban"),
-            None => Ok(Authorized { user, grant }),
-        }
-    };
     let Some(verifier) = &state.verifier else {
-        return allow(user.cloned(), Grant::all());
+        return Ok(Authorized {
+            user: user.cloned(),
+            grant: Grant::all(),
+        });
     };
     let claims = match claims(request, verifier) {
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
-            return deny(401, "a valid token is needed".into(), &why);
+            return deny(401, "a valid token is needed", &why);
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
-        return deny(
-            403,
-            "the token is not this user's".into(),
-            &"another user's token",
-        );
+        return deny(403, "the token is not this user's", &"another user's token");
     }
     if room.is_some_and(|room| !claims.allows(room)) {
-        return deny(403, "the token does not allow this room".into(), &"room");
+        return deny(403, "the token does not allow this room", &"room");
     }
-    allow(Some(claims.sub.clone()), Grant::of(claims))
+    Ok(Authorized {
+        user: Some(claims.sub.clone()),
+        grant: Grant::of(claims),
+    })
 }
 
 /// The claims of the first valid token. A request may carry several: a proxy may have added one, or the

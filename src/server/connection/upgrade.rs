@@ -3,7 +3,7 @@
 use super::wrong_method;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Encoding;
-use crate::server::auth::authorize;
+use crate::server::auth::{authorize, is_admitted};
 use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
 use crate::server::state::State;
@@ -44,9 +44,11 @@ pub(super) fn chat_request(
     };
     // In the JSON encoding, the session checks each room when the user joins it.
     let joins = request.parameter("room").is_some() || speaks_lines(request);
-    let grant = authorize(request, Some(&user), joins.then_some(&room), state)
+    let joined = joins.then_some(&room);
+    let grant = authorize(request, Some(&user), joined, state)
         .map_err(|denied| denied.response())?
         .grant;
+    is_admitted(state, Some(&user), joined).map_err(|why| Response::new(403, why))?;
     let since = request
         .parameter("since")
         .map(|since| {

@@ -3,7 +3,7 @@
 //!
 //! A session runs on its connection's reader thread, and on no other. It may wait for the backplane and
 //! for its own user, but never for another user. When it ends, also by a panic, its user leaves every
-//! room ([`membership`]).
+//! room ([`membership`]). The moderator alone may take it out of one before ([`memberships`]).
 
 mod in_flight;
 mod membership;
