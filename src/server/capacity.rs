@@ -25,6 +25,9 @@ const OTHER_MAPPINGS: u64 = 1000;
 const OTHER_THREADS: u64 = 128;
 const OTHER_FILES: u64 = 64;
 
+/// The bits of `CAP_SYS_ADMIN` and `CAP_SYS_RESOURCE` (linux/capability.h).
+const LIFTS_LIMITS: u64 = 1 << 21 | 1 << 24;
+
 /// One in so many threads is kept for writers. The others are readers, or writers as well.
 const KEPT_FOR_WRITERS: u64 = 8;
 
@@ -140,12 +143,27 @@ pub fn most_files() -> Option<u64> {
     }
 }
 
-/// The limit of processes. The kernel does not apply it to root.
+/// The limit of processes, which counts the threads of all processes of a user.
 fn processes() -> Option<u64> {
-    if nix::unistd::geteuid().is_root() {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if may_exceed_processes(&status, &uid_map) {
         return None;
     }
     getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft)
+}
+
+/// Whether the kernel does not apply the limit of processes (getrlimit(2), `RLIMIT_NPROC`): to root, and to
+/// the capabilities that lift limits. The root of a user namespace is another user to the kernel.
+fn may_exceed_processes(status: &str, uid_map: &str) -> bool {
+    let field = |name| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_whitespace().next()
+    };
+    let capabilities = field("CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let lifts_limits = capabilities.is_some_and(|all| all & LIFTS_LIMITS != 0);
+    let is_outermost = uid_map.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_outermost && (field("Uid:") == Some("0") || lifts_limits)
 }
 
 /// The tightest limit of tasks, in this process's control group and in those above it. A container
@@ -232,5 +250,24 @@ mod tests {
         };
         let capacity = tiny.capacity(&config);
         assert_eq!((capacity.connections, capacity.reserve), (1, 1));
+    }
+
+    #[test]
+    fn the_limit_of_processes_binds_all_but_the_outermost_root_and_those_that_may_exceed_it() {
+        const OUTERMOST: &str = "         0          0 4294967295\n";
+        let status = |user: u32, capabilities: u64| {
+            format!("Name:\thubbub\nUid:\t{user}\t0\t0\t0\nCapEff:\t{capabilities:016x}\n")
+        };
+        for (user, capabilities, uid_map, exceeds) in [
+            (0, 0, OUTERMOST, true),
+            (1000, 1 << 24, OUTERMOST, true),
+            (1000, 1 << 21, OUTERMOST, true),
+            (1000, 1 << 10, OUTERMOST, false),
+            (0, u64::MAX, "0 100000 65536\n", false),
+        ] {
+            let found = may_exceed_processes(&status(user, capabilities), uid_map);
+            assert_eq!(found, exceeds, "{user} {capabilities:x} {uid_map}");
+        }
+        assert!(!may_exceed_processes("", ""));
     }
 }

@@ -166,6 +166,7 @@ fn when_the_system_gives_no_more_threads_newcomers_are_refused_and_all_others_ar
     assert_eq!(refused, 503);
     assert!(members.len() >= 10, "{} are in", members.len());
     let log = hubbub.log();
+    assert!(log.contains("(ulimit -u)"), "{log}");
     assert!(
         log.contains("cannot take a connection: Resource temporarily"),
         "{log}"
