@@ -141,10 +141,10 @@ impl Hub {
             return Vec::new();
         };
         let mut roll = lock(&room.roll);
-        if let Some(list) = list {
-            roll.show(list);
+        match list {
+            Some(list) => roll.show_alike(list),
+            None => roll.alike(),
         }
-        roll.alike()
     }
 
     /// Ends the holding back. First `first` is pushed, which tells of the past and of the members. Then

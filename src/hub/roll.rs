@@ -183,6 +183,20 @@ impl Roll {
         self.lookalikes.groups()
     }
 
+    /// Shows `list` to a member. Returns the groups of names that look alike in it or here: a list may be ahead of
+    /// the notices, and the member is not told by them what it was shown already.
+    pub(super) fn show_alike(&mut self, list: &MemberList) -> Vec<Vec<UserName>> {
+        self.show(list);
+        let present = self.present.get_or_insert_default();
+        let is_ahead = list.revision > self.revision;
+        let users = list.users.iter().filter(|_| is_ahead);
+        let ahead: Vec<_> = users.filter(|user| !present.contains_key(user)).collect();
+        ahead.iter().for_each(|name| self.lookalikes.add(name));
+        let groups = self.alike();
+        ahead.iter().for_each(|name| self.lookalikes.remove(name));
+        groups
+    }
+
     /// Applies a change if it is newer than `present`. `first` is the revision of the first change that
     /// it stands for.
     fn take_in(&mut self, change: PresenceChange, first: Revision) -> Option<News> {

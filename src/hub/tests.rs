@@ -386,6 +386,20 @@ fn names_that_look_alike_are_those_of_a_crowds_newest_list_and_of_each_change_si
 }
 
 #[test]
+fn names_that_look_alike_are_also_those_of_a_list_whose_notices_are_on_their_way() {
+    let test = TestHub::new();
+    let _alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    let mut ahead = test.list(&["Alice", "alice"]);
+    ahead.revision.number += 1;
+    let alike = [[user("Alice"), user("alice")]];
+    assert_eq!(test.hub.alike(&test.room, Some(&ahead)), alike);
+    assert!(test.hub.alike(&test.room, None).is_empty());
+    test.notice(joined("Alice"));
+    assert_eq!(test.hub.alike(&test.room, None), alike);
+}
+
+#[test]
 fn a_difference_is_announced_when_it_is_seen_twice() {
     let test = TestHub::new();
     let alice = test.admit(1, "alice");

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::folder::Folder;
 use crate::support::hubbub::Hubbub;
+use crate::support::until;
 
 /// Days that the clock is off, one after the other.
 const JUMPS: [i64; 6] = [0, -1, 1, 10, -400, 0];
@@ -143,6 +144,14 @@ fn hold_while_the_clock_jumps(arguments: &[&str], lasts: bool) {
             ids.push(sent["id"].clone());
             assert_eq!(all_of(&hubbub, "carol"), texts);
         }
+        // Only the clock knows how long it was down: two days after the last message, which has ten days.
+        hubbub.signal(Signal::SIGTERM);
+        assert!(hubbub.ends().success());
+        clock.jumps(12);
+        let hubbub = clock.starts(arguments);
+        until("what is older than a day is forgotten", || {
+            all_of(&hubbub, "carol").is_empty().then_some(())
+        });
     }
     let order = |id: &Value| {
         id.as_str()

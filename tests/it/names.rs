@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::client::{Client, get, request};
 use crate::support::hubbub::Hubbub;
 use crate::support::redis::Redis;
+use crate::support::terminal::Terminal;
 use crate::support::until;
 
 /// `аlice`, whose first letter is Cyrillic.
@@ -130,4 +131,31 @@ fn in_a_crowd_lines_and_lists_have_their_sign_although_nobody_is_announced() {
         let few = members["members"].as_array().expect("a list").len() == 2;
         few.then(|| assert_eq!(members["alike"], json!([["alice", FALSE]])))
     });
+}
+
+#[test]
+fn the_commands_show_the_sign() {
+    let hubbub = Hubbub::alone();
+    let mut alice = hubbub.join("alice");
+    let mut join = Terminal::start(&["join", FALSE, "--url", &hubbub.url(), "--color", "always"]);
+    for line in [
+        format!("* {FALSE} joined"),
+        format!("* these names look alike: alice, {FALSE} with U+0430"),
+    ] {
+        assert_eq!(alice.hears(), line);
+    }
+    shows(&mut join, "online: alice, ");
+    shows(&mut join, "these names look alike: ");
+    let mut tail = Terminal::start(&["tail", "--url", &hubbub.url(), "--count", "1"]);
+    assert_eq!(alice.hears(), "* tail joined");
+    shows(&mut join, "tail joined");
+    alice.says("that is somebody else");
+    let said = format!("alice, not {FALSE}:");
+    shows(&mut join, &said);
+    assert_eq!(tail.prints(), format!("{said} that is somebody else"));
+}
+
+fn shows(terminal: &mut Terminal, words: &str) {
+    let line = terminal.prints();
+    assert!(line.contains(words), "{line:?}");
 }
