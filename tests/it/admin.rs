@@ -2,12 +2,21 @@
 
 use std::io::Read;
 use std::process::Stdio;
+use std::sync::Arc;
+
+use hubbub::backplane::{Ban, Banned};
+use hubbub::hub::outbox::outbox;
+use hubbub::message::{ConnectionId, RoomName};
+use hubbub::protocol::Encoding;
+use hubbub::server::grant::Grant;
+use hubbub::server::session::{PUT_OUT, Session};
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, metric, raw};
 use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
+use crate::support::house;
 use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -584,4 +593,29 @@ fn a_ban_reaches_every_instance_on_several_servers_and_on_a_cluster() {
         assert_eq!(operate(&there, "DELETE", "bans/bob", "").0, 204);
         is_let_in(&here, "bob");
     }
+}
+
+#[test]
+fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
+    let state = house::state(house::local(10));
+    let ban = Ban {
+        until: u64::MAX,
+        reason: String::new(),
+    };
+    let closed = Banned::Room(RoomName::lobby());
+    state.bans.lock().expect("a lock").insert(closed, ban);
+    let (outbox, _queue) = outbox(Encoding::Text, 1 << 20, None);
+    let mut session = Session::begin(
+        Arc::clone(&state),
+        ConnectionId(1),
+        "bob".parse().expect("a name"),
+        RoomName::lobby(),
+        Arc::new(Grant::all()),
+        Arc::clone(&outbox),
+    );
+    session.join_text_room(None, None);
+    assert_eq!(outbox.why(), Some(PUT_OUT));
+    assert!(!state.hub.hosts(&RoomName::lobby()));
+    drop(session);
+    state.backplane.close();
 }

@@ -107,6 +107,9 @@ impl Session {
             self.fail("cannot enter the room", &self.text_room, &error);
             self.outbox
                 .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
+        } else if self.rooms.len() == 0 {
+            // It was closed since the request was checked, and there is no other.
+            self.outbox.close(code::PUT_OUT, PUT_OUT);
         }
     }
 
