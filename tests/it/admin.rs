@@ -106,7 +106,9 @@ fn an_operator_sees_who_is_on_an_instance() {
         json!([{"room": "lobby", "users": ["alice", "bob"]}, {"room": "ops", "users": ["alice"]}])
     );
     assert!(rooms["instance"].is_string());
-    let _second = Client::json(hubbub.address(), "alice");
+    let mut second = Client::json(hubbub.address(), "alice");
+    // The welcome is sent before the connection is listed.
+    second.joins("lobby");
     let (_, users) = operate(&hubbub, "GET", "users", "");
     assert_eq!(
         users["users"],
@@ -203,6 +205,7 @@ fn a_disconnected_user_leaves_every_instance_and_may_come_back() {
     let mut carol = there.join("carol");
     let mut lines = there.join("bob");
     let mut json = Client::json(here.address(), "bob");
+    json.joins("attic");
     let (status, _) = operate(&here, "POST", "users/bob/disconnect", "");
     assert_eq!(status, 202);
     assert_eq!(
