@@ -67,10 +67,11 @@
 //!
 //! No lock is held across I/O that can block, but for a line in the log, and but for the start of a writer's
 //! thread, for which others that push to the same outbox have to wait anyway. Nearly all are taken alone.
-//! These may be held together, in this order: the roster and the owners of a cluster's slots; a worker's members of a room; a member's outbox (its lane); its
-//! writer's handle; the thread of a connection that ended last; the outbox's flag that its reader waits; what TLS knows of a connection. Commands and jobs are queued under the roster's
-//! lock, so that they keep its order; to queue never
-//! blocks. A debug build checks this order at each lock (`threads.rs`), so every test run holds it.
+//! These may be held together, in this order: the roster and the owners of a cluster's slots; a worker's members of
+//! a room; a member's outbox (its lane); its writer's handle; the thread of a connection that ended last; the
+//! outbox's flag that its reader waits; what TLS knows of a connection. Commands and jobs are queued under the
+//! roster's lock, so that they keep its order; to queue never blocks. A debug build checks this order at each lock
+//! (`threads.rs`), so every test run holds it.
 
 // Tools.
 mod backoff;

@@ -312,6 +312,11 @@ mod tests {
             let parsed = ServerUrl::parse(url).map(|url| url.to_string());
             assert_eq!(parsed.as_deref(), Ok(shown), "{url}");
         }
+        let secure = ServerUrl::parse("wss://[::1]/").map(|url| url.to_string());
+        match cfg!(feature = "tls") {
+            true => assert_eq!(secure.as_deref(), Ok("https://[::1]:443")),
+            false => assert!(secure.is_err_and(|why| why.contains("--features tls"))),
+        }
         for bad in ["ftp://x", "http://", "http://x/chat", "http://a@b"] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }
