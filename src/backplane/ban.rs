@@ -31,6 +31,9 @@ impl Banned {
     }
 }
 
+/// A ban that is over is kept so much longer, in milliseconds: a clock that jumped may jump back.
+pub(super) const KEPT_LONGER: u64 = 60 * 60 * 1000;
+
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {

@@ -230,7 +230,9 @@ impl Connection {
         // What is decrypted already is not announced by the socket.
         while end == begun || (self.stream.is_encrypted() && end < buffer.len()) {
             match self.stream.read(&mut buffer[end..]) {
-                Ok(0) => return Err("the server closed the connection".to_owned()),
+                Ok(0) if end == begun => return Err("the server closed the connection".to_owned()),
+                // What came before tells more. The next read is at the end again.
+                Ok(0) => break,
                 Ok(count) => end += count,
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
@@ -177,6 +177,7 @@ pub(super) struct ServeArgs {
         long,
         env = "HUBBUB_TOKEN_ISSUER",
         value_name = "ISSUER",
+        value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Who may come in"
     )]
     token_issuer: Option<String>,
@@ -185,6 +186,7 @@ pub(super) struct ServeArgs {
         long,
         env = "HUBBUB_TOKEN_AUDIENCE",
         value_name = "AUDIENCE",
+        value_parser = NonEmptyStringValueParser::new(),
         help_heading = "Who may come in"
     )]
     token_audience: Option<String>,

@@ -53,6 +53,9 @@ impl ServerUrl {
         if length.is_some_and(|length| body.len() < length) {
             return Err(format!("{self} broke off its answer"));
         }
+        if answer.is_empty() {
+            return Err(format!("{self} closed without an answer"));
+        }
         let status = status.ok_or_else(|| format!("{self} is not an HTTP server"))?;
         Ok(PlainResponse {
             status,

@@ -245,11 +245,17 @@ fn online(members: &[UserName], alike: &[Vec<UserName>]) -> Vec<Line> {
     lines
 }
 
+/// The letters of so many names are compared with each other.
+const SPELLED: usize = 8;
+
 /// Names that look alike, each with the first foreign letter that not all of them have: nobody could tell them
 /// apart otherwise.
 fn look_alike(names: &[UserName]) -> Line {
     if names.len() > NAMED_MEMBERS {
         return Line::Notice(format!("{} look alike", named(names)));
+    }
+    if names.len() > SPELLED {
+        return Line::Notice(format!("these names look alike: {}", named(names)));
     }
     let spelled = names.iter().map(|name| {
         let is_odd = |c: &char| !names.iter().all(|other| other.as_str().contains(*c));

@@ -159,6 +159,8 @@ fn post_message(
     let room = room_of(room)?;
     let from = author(state, request, &room)?;
     let body = read_message(state, stream, request)?;
+    // A body may take a while.
+    let from = author(state, request, &room).map(|_| from)?;
     if body.text.is_empty() {
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));

@@ -48,8 +48,8 @@ use self::config::{Config, ConfigError};
 use self::connection::Connections;
 use self::moderator::{Moderator, read_bans};
 use self::state::State;
-use crate::backplane::{Backplane, ConnectError, Local, LocalError, Redis};
-use crate::hub::{Hub, Order};
+use crate::backplane::{Backplane, BackplaneError, ConnectError, Local, LocalError, Redis};
+use crate::hub::Hub;
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::stream::TlsError;
@@ -72,6 +72,8 @@ pub enum StartError {
     Redis(ConnectError),
     /// The server cannot listen on the address.
     Listen(SocketAddr, io::Error),
+    /// The bans cannot be read.
+    Bans(BackplaneError),
     /// The certificate cannot be used.
     Tls(TlsError),
     /// The system gives no thread.
@@ -88,6 +90,7 @@ impl fmt::Display for StartError {
                 write!(f, "cannot listen on {address}: something else does already")
             }
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Bans(error) => write!(f, "cannot read the operators' bans: {error}"),
             Self::Tls(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -132,10 +135,8 @@ impl Server {
         let mut state = State::new(config, hub, backplane);
         state.identity = identity;
         let state = Arc::new(state);
-        // Before the first connection. Otherwise the moderator reads them, as soon as it can.
-        if read_bans(&state).is_err() {
-            state.hub.order(Order::ReadBans);
-        }
+        // Before the first connection: nobody comes in whom an operator put out.
+        read_bans(&state).map_err(StartError::Bans)?;
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(

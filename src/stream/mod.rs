@@ -104,7 +104,8 @@ impl Stream {
         }
     }
 
-    /// What has to be written to the socket last (RFC 8446 §6.1): nothing in the clear.
+    /// What has to be written to the socket last (RFC 8446 §6.1): nothing in the clear. Nothing may be read
+    /// afterwards. A WebSocket does without: its close frame is such an end, and the answer to it is read.
     pub fn farewell(&self) -> Vec<u8> {
         self.session
             .as_ref()

@@ -106,10 +106,15 @@ impl SessionState {
     fn decrypt_left(&mut self) -> io::Result<()> {
         while !self.left.is_empty() {
             let count = self.connection.read_tls(&mut &*self.left)?;
+            if count == 0 {
+                // What follows the peer's farewell is no part of the stream (RFC 8446 §6.1).
+                self.left.clear();
+            }
             self.left.drain(..count);
-            let taken = self.connection.process_new_packets();
-            let state = taken
-                .map_err(|why| io::Error::new(ErrorKind::InvalidData, format!("TLS: {why}")))?;
+            let state = self
+                .connection
+                .process_new_packets()
+                .map_err(|why| fault(&why))?;
             if state.plaintext_bytes_to_read() > 0 {
                 break;
             }
@@ -131,6 +136,15 @@ impl SessionState {
         {}
         wire
     }
+}
+
+/// A certificate that is not trusted is [`ErrorKind::InvalidData`], and nothing else is.
+fn fault(why: &rustls::Error) -> io::Error {
+    let kind = match why {
+        rustls::Error::InvalidCertificate(_) => ErrorKind::InvalidData,
+        _ => ErrorKind::Other,
+    };
+    io::Error::new(kind, format!("TLS: {why}"))
 }
 
 impl fmt::Debug for Session {

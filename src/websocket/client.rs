@@ -30,7 +30,7 @@ pub enum UpgradeError {
     },
     /// There is no WebSocket server at that address.
     NotWebSocket,
-    /// What answers is no TLS, or its certificate is not trusted. The user acts next.
+    /// The server's certificate is not trusted. The user acts next.
     Untrusted(String),
     /// The connection failed. The caller may try again.
     Broken(String),

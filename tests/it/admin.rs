@@ -1,6 +1,7 @@
 //! Operators: who is here, and putting somebody out, on all instances.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::support::folder::Folder;
 use crate::support::house;
 use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::Redis;
-use crate::support::until;
+use crate::support::{DEADLINE, until};
 
 const SECRET: &str = "an operators' secret of enough bytes";
 const TOKENS: &str = "an example of a secret of enough bytes";
@@ -621,4 +622,34 @@ fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
     assert!(!state.hub.hosts(&RoomName::lobby()));
     drop(session);
     state.backplane.close();
+}
+
+#[test]
+fn a_post_that_began_before_a_ban_is_refused_after_it() {
+    let redis = Redis::start();
+    let hubbub = operated(&redis);
+    let mut socket = TcpStream::connect(hubbub.address()).expect("a connection");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    let head = "POST /api/rooms/lobby/messages?user=eve HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    socket.write_all(head.as_bytes()).expect("it is taken");
+    let mut goes_on = [0; 25];
+    socket.read_exact(&mut goes_on).expect("it may go on");
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    ban(&hubbub, "eve", 60);
+    is_refused(&hubbub, "eve");
+    socket.write_all(b"hello").expect("it is taken");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[test]
+fn a_server_that_cannot_read_the_bans_does_not_start() {
+    let redis = Redis::start();
+    let _: String = redis.run(&["SET", "hubbub:bans", "something else"]);
+    refuses(
+        &["--redis", &redis.url(), "--listen", "127.0.0.1:0"],
+        &["cannot read the operators' bans"],
+    );
 }

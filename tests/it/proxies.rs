@@ -306,3 +306,29 @@ fn requests_of_one_address_are_bounded_whatever_users_they_name() {
         assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     }
 }
+
+#[test]
+fn a_client_that_the_proxy_names_is_counted_before_it_asks_for_anything() {
+    let few = [&TRUSTED[..], &["--max-per-address", "3"]].concat();
+    let hubbub = Hubbub::with(&few);
+    let says = |text: &str| {
+        let mut socket = TcpStream::connect(hubbub.address()).expect("a connection");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        socket.write_all(text.as_bytes()).expect("it is taken");
+        socket
+    };
+    let silent: Vec<_> = (0..3)
+        .map(|port| says(&format!("PROXY TCP4 192.0.2.1 10.0.0.7 {port} 443\r\n")))
+        .collect();
+    until("all are there", || {
+        (crate::support::client::metric(&hubbub, "hubbub_connections") >= 4).then_some(())
+    });
+    let mut answer = String::new();
+    let mut fourth = says("PROXY TCP4 192.0.2.1 10.0.0.7 9 443\r\n");
+    let read = fourth.read_to_string(&mut answer);
+    read.expect("it is refused before it asks");
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    let other = asks(&hubbub, b"PROXY TCP4 192.0.2.2 10.0.0.7 1 443\r\n", "");
+    assert!(other.starts_with("HTTP/1.1 200 "), "{other}");
+    drop(silent);
+}

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 
-use hubbub::stream::Stream;
+use hubbub::stream::{Identity, Stream};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -330,4 +330,40 @@ fn many_write_to_one_at_the_same_time_and_every_record_is_in_its_place() {
             next[room] += 1;
         }
     });
+}
+
+/// What rustls takes at once is less than what comes here.
+#[test]
+fn what_follows_a_farewell_is_the_end_whatever_it_is() {
+    let authority = Authority::new("farewell");
+    let files = ["server.pem", "server.key"].map(|name| authority.file(name));
+    let identity = Identity::read(files[0].as_ref(), files[1].as_ref()).expect("a certificate");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let socket = TcpStream::connect(listener.local_addr().expect("its address"));
+    let socket = socket.expect("a connection");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    let client = Stream::client(socket, &authority.authorities(), "127.0.0.1").expect("a client");
+    let (accepted, _) = listener.accept().expect("the other end");
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let server = Stream::server(accepted, &identity).expect("a server");
+        let mut buffer = vec![0; 64 * 1024];
+        let mut next = || {
+            loop {
+                match server.read(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    count => return count.expect("no fault"),
+                }
+            }
+        };
+        assert_eq!(next(), 5);
+        let hello = server.sealed(b"hello").into_owned();
+        server.socket().write_all(&hello).expect("it is read");
+        done.send(next())
+    });
+    let write = |bytes: &[u8]| client.socket().write_all(bytes).expect("it is read");
+    write(&client.sealed(b"hello"));
+    while client.read(&mut [0; 16]).is_err() {}
+    write(&[&client.farewell()[..], &[0; 32 * 1024]].concat());
+    assert_eq!(ended.recv_timeout(DEADLINE), Ok(0));
 }

@@ -7,15 +7,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Shared;
 use super::disk::Batch;
-use super::log::{Plan, Record};
+use super::log::{Plan, Record, now_as_id};
 use super::store::BanChange;
 use crate::backplane::backlog::Place;
+use crate::backplane::ban::KEPT_LONGER;
 use crate::backplane::{BackplaneError, Draft, Receipt, Stored};
 use crate::hub::{Delivery, Order, Pace};
 use crate::message::{Entry, Notice, RoomName};
@@ -344,8 +345,8 @@ impl Shared {
                 None => bans.remove(&banned),
             };
         }
-        let now = SystemTime::now();
-        bans.retain(|_, ban| !ban.left(now).is_zero());
+        let now = now_as_id().millis;
+        bans.retain(|_, ban| ban.until.saturating_add(KEPT_LONGER) > now);
         drop(bans);
         self.hub.order(Order::ReadBans);
     }

@@ -19,6 +19,7 @@ use redb::{
 };
 
 use super::log::{Forgotten, Logs, Position, Record, now_as_id};
+use crate::backplane::ban::KEPT_LONGER;
 use crate::backplane::{Ban, Banned};
 use crate::message::{Entry, Message, MessageId, UserName};
 use crate::protocol::Ref;
@@ -323,7 +324,7 @@ fn write_bans(changes: &WriteTransaction, bans: &[BanChange]) -> Result<(), Trou
         };
     }
     let now = now_as_id().millis;
-    Ok(table.retain(|_, (until, _)| until > now)?)
+    Ok(table.retain(|_, (until, _)| until.saturating_add(KEPT_LONGER) > now)?)
 }
 
 /// Opens the file, which is there.

@@ -154,7 +154,6 @@ impl Queue {
             match outgoing {
                 Unsent::Last(frame) => {
                     bytes.extend_from_slice(&self.outbox.sealed(&frame));
-                    bytes.extend_from_slice(&self.outbox.farewell());
                     return Collected::Last;
                 }
                 Unsent::Rest(rest) => bytes.extend_from_slice(&rest),

@@ -234,30 +234,15 @@ impl Outbox {
         }
     }
 
-    /// What is written behind the last frame.
-    fn farewell(&self) -> Vec<u8> {
-        let stream = self.stream.as_ref();
-        stream.map(|stream| stream.farewell()).unwrap_or_default()
-    }
-
     /// Writes a frame without blocking. False if nothing was written, and the frame still has to be
     /// queued. True if it was written, if its rest is queued, or if the peer is gone.
     fn write_at_once(&self, frame: &[u8], lane: &mut Lane) -> bool {
-        self.write_sealed(&self.sealed(frame), lane)
-    }
-
-    /// The same for the last frame, and what is written behind it.
-    fn write_last(&self, frame: &[u8], lane: &mut Lane) -> bool {
-        let bytes = [&*self.sealed(frame), &self.farewell()].concat();
-        self.write_sealed(&bytes, lane)
-    }
-
-    fn write_sealed(&self, bytes: &[u8], lane: &mut Lane) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
+        let bytes = stream.sealed(frame);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let written = match SockRef::from(stream.socket()).send_with_flags(bytes, flags) {
+        let written = match SockRef::from(stream.socket()).send_with_flags(&bytes, flags) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
@@ -391,7 +376,7 @@ impl Outbox {
         let _ = self.why.set(why.to_owned());
         self.wake_reader();
         // The last frame is written at once if no writer runs. Then none is needed any more.
-        if lane.start.is_some() && (last.is_empty() || self.write_last(&last, &mut lane)) {
+        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
             last = [].into();
             // A frame that was written in part has started the writer, which then closes.
             if lane.start.take().is_some() {

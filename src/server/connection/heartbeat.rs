@@ -130,12 +130,11 @@ impl Read for Heartbeat {
                 }
                 Err(error) => match error.kind() {
                     // Checked only after a read: a pong may have been waiting in the kernel.
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
                         if self.silent_at().is_some_and(|at| Instant::now() >= at) {
                             return Err(ErrorKind::TimedOut.into());
                         }
                     }
-                    ErrorKind::Interrupted => {}
                     _ => return Err(error),
                 },
             }

@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 
-use self::addresses::Place;
+use self::addresses::{AddressRefusal, Place};
 use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
@@ -35,8 +35,8 @@ use crate::protocol::Encoding;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::http::{self, HeadError, Request, Response, Route};
-use crate::server::proxies::ClientAddress;
+use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
+use crate::server::proxies::{ClientAddress, is_trusted};
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
 use crate::websocket::code;
@@ -56,6 +56,14 @@ fn serve(
     let deadlines = &config.deadlines;
     let head_due = Instant::now() + deadlines.head;
     let header = read_proxy_header(stream.socket(), peer, config, head_due);
+    let refuse = |refusal: AddressRefusal| {
+        debug!("{peer}: {refusal}");
+        write_response(stream, &refusal.response(), deadlines);
+    };
+    let place = match place.map_or_else(|| enter_early(connections, &header), |own| Ok(Some(own))) {
+        Ok(place) => place,
+        Err(refusal) => return refuse(refusal),
+    };
     let read = header.and_then(|header| {
         let request = http::read_request(stream, config.max_head, head_due)?;
         Ok((client_of(peer, &header, &request, config)?, request))
@@ -76,10 +84,7 @@ fn serve(
     };
     let _place = match place.map_or_else(|| connections.enter(client.address), Ok) {
         Ok(place) => place,
-        Err(refusal) => {
-            debug!("{client}: {refusal}");
-            return write_response(stream, &refusal.response(), deadlines);
-        }
+        Err(refusal) => return refuse(refusal),
     };
     let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, &connections.state) {
@@ -120,6 +125,21 @@ fn serve(
         request.method, request.path, response.status
     );
     write_response(stream, &response, deadlines);
+}
+
+/// Takes a place for a client that the PROXY protocol names: before a handshake, and before it may ask for anything.
+fn enter_early(
+    connections: &Arc<Connections>,
+    header: &Result<ProxyHeader, HeadError>,
+) -> Result<Option<Place>, AddressRefusal> {
+    let trusted = &connections.state.config.trusted_proxies;
+    match header {
+        Ok(ProxyHeader::Client(address)) if !is_trusted(*address, trusted) => {
+            connections.enter(*address).map(Some)
+        }
+        // Another proxy may name its client in the request.
+        Ok(ProxyHeader::Client(_) | ProxyHeader::Itself | ProxyHeader::Absent) | Err(_) => Ok(None),
+    }
 }
 
 fn wrong_method(allowed: &str) -> Response {
@@ -255,7 +275,7 @@ fn chat(
     if let Some(why) = state.why_banned(&user) {
         put_out(&outbox, why);
     }
-    if encoding == Encoding::Text {
+    if encoding == Encoding::Text && outbox.is_open() {
         session.join_text_room(request.since, request.history);
     }
     let ended = read_pump(&mut pumps, &mut session);

@@ -25,7 +25,11 @@ pub struct Claims {
     )]
     pub nbf: Option<u64>,
     /// The rooms that the user may join; `None` for all.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "listed"
+    )]
     pub rooms: Option<Vec<RoomPattern>>,
     /// Whether the user may join and read, and say nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -80,6 +84,11 @@ impl Audience {
             Self::Several(names) => names.iter().any(|one| one == name),
         }
     }
+}
+
+/// A list. `null` is none: an issuer that has no rooms for a user must not open all of them.
+fn listed<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Vec<RoomPattern>>, D::Error> {
+    Vec::deserialize(json).map(Some)
 }
 
 /// A time in seconds, perhaps with a fraction (RFC 7519 §2), rounded up.
