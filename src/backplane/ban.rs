@@ -1,8 +1,9 @@
-//! Bans: who or what is kept out, and until when.
+//! Bans: who or what is kept out, and until when; and what operators have deleted, which is kept from all.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::message::{RoomName, UserName};
+use crate::message::{Message, MessageId, RoomName, UserName};
 
 /// Who or what a ban keeps out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,6 +12,10 @@ pub enum Banned {
     User(UserName),
     /// Everybody, from this room: it is closed.
     Room(RoomName),
+    /// This message of the room, from everybody: it is deleted.
+    Message(RoomName, MessageId),
+    /// The room's messages up to this one, from everybody: they are deleted.
+    Past(RoomName, MessageId),
 }
 
 impl Banned {
@@ -19,6 +24,8 @@ impl Banned {
         match self {
             Self::User(user) => format!("user {user}"),
             Self::Room(room) => format!("room {room}"),
+            Self::Message(room, id) => format!("message {id} {room}"),
+            Self::Past(room, id) => format!("past {id} {room}"),
         }
     }
 
@@ -26,6 +33,14 @@ impl Banned {
         match key.split_once(' ')? {
             ("user", user) => Some(Self::User(user.parse().ok()?)),
             ("room", room) => Some(Self::Room(room.parse().ok()?)),
+            (kind @ ("message" | "past"), place) => {
+                let (id, room) = place.split_once(' ')?;
+                let (room, id) = (room.parse().ok()?, id.parse().ok()?);
+                Some(match kind {
+                    "past" => Self::Past(room, id),
+                    _ => Self::Message(room, id),
+                })
+            }
             _ => None,
         }
     }
@@ -55,6 +70,7 @@ impl Ban {
         let done = match banned {
             Banned::User(_) => "banned this user",
             Banned::Room(_) => "closed this room",
+            Banned::Message(..) | Banned::Past(..) => "deleted this",
         };
         let seconds = self.left(now).as_secs_f64().ceil();
         let units = [(86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")];
@@ -66,6 +82,53 @@ impl Ban {
             reason => format!(": {reason}"),
         };
         format!("an operator has {done} for {count} more {name}{why}")
+    }
+}
+
+/// What everybody reads in place of a deleted message. Its place in the log stays, and so does the chain.
+const DELETED: &str = "(deleted by an operator)";
+
+/// What operators have deleted in one room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Deletions {
+    /// Single messages.
+    pub ids: BTreeSet<MessageId>,
+    /// All messages up to this one.
+    pub up_to: Option<MessageId>,
+}
+
+impl Deletions {
+    /// Those of a room.
+    pub fn of(bans: &BTreeMap<Banned, Ban>, room: &RoomName) -> Self {
+        let ends = [MessageId::ZERO, MessageId::GREATEST];
+        let [first, last] = ends.map(|id| Banned::Message(room.clone(), id));
+        let ids = bans
+            .range(first..=last)
+            .filter_map(|(banned, _)| match banned {
+                Banned::Message(_, id) => Some(*id),
+                Banned::User(_) | Banned::Room(_) | Banned::Past(..) => None,
+            });
+        let [first, last] = ends.map(|id| Banned::Past(room.clone(), id));
+        let up_to = match bans.range(first..=last).next_back() {
+            Some((Banned::Past(_, id), _)) => Some(*id),
+            _ => None,
+        };
+        Self {
+            ids: ids.collect(),
+            up_to,
+        }
+    }
+
+    /// Whether nothing is deleted.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.up_to.is_none()
+    }
+
+    /// Takes the text out of a message that is deleted.
+    pub fn apply(&self, message: &mut Message) {
+        if self.up_to >= Some(message.id) || self.ids.contains(&message.id) {
+            DELETED.clone_into(&mut message.text);
+        }
     }
 }
 
@@ -93,10 +156,24 @@ mod tests {
     #[test]
     fn a_key_is_read_as_it_was_written() {
         let user = Banned::User("room }x{ :%".parse().expect("a name"));
-        for banned in [user, Banned::Room(RoomName::lobby())] {
+        let id = MessageId {
+            millis: 7,
+            number: 1,
+        };
+        let room: RoomName = "room }x{ :%".parse().expect("a name");
+        let (message, past) = (Banned::Message(room.clone(), id), Banned::Past(room, id));
+        for banned in [user, Banned::Room(RoomName::lobby()), message, past] {
             assert_eq!(Banned::parse(&banned.key()), Some(banned));
         }
-        for foreign in ["", "user", "user ", "alice", "x y"] {
+        for foreign in [
+            "",
+            "message 7-1",
+            "past x lobby",
+            "user",
+            "user ",
+            "alice",
+            "x y",
+        ] {
             assert_eq!(Banned::parse(foreign), None, "{foreign}");
         }
     }

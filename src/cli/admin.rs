@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{RoomName, UserName};
 use crate::client::{PlainRequest, ServerUrl};
+use crate::message::MessageId;
 use crate::server::token::Secret;
 
 /// The time within which the server has to answer. It waits for its Redis for a while.
@@ -93,6 +94,18 @@ enum Act {
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
+    /// Delete one message of a room; all members are told
+    Delete {
+        /// The room
+        room: RoomName,
+        /// The id, as the room's messages have it in JSON
+        id: MessageId,
+    },
+    /// Delete all that was said in a room until now; all members are told
+    Purge {
+        /// The room
+        room: RoomName,
+    },
     /// Open a closed room before its time
     Open {
         /// The room
@@ -133,6 +146,14 @@ pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
         Act::Closed => ("GET", "closed".to_owned(), String::new()),
         Act::Close { room, term, reason } => {
             ("PUT", at("closed", room.as_str()), until(term, reason))
+        }
+        Act::Delete { room, id } => {
+            let path = format!("{}/messages/{id}", at("rooms", room.as_str()));
+            ("DELETE", path, String::new())
+        }
+        Act::Purge { room } => {
+            let path = at("rooms", room.as_str()) + "/messages";
+            ("DELETE", path, String::new())
         }
         Act::Open { room } => ("DELETE", at("closed", room.as_str()), String::new()),
     };

@@ -76,7 +76,7 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
                 }
             }
             message @ Event::Message { .. } => print_message(&message)?,
-            gap @ Event::Gap { .. } => print_lines(&text::lines(&gap))?,
+            told @ (Event::Gap { .. } | Event::Deleted { .. }) => print_lines(&text::lines(&told))?,
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),
             Event::Parted {

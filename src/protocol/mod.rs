@@ -222,6 +222,17 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<String>,
     },
+    /// An operator has deleted messages: their text is not to be shown any more.
+    Deleted {
+        /// The room.
+        room: RoomName,
+        /// Single messages.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        ids: Vec<MessageId>,
+        /// All messages up to this one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        up_to: Option<MessageId>,
+    },
     /// A message is stored, and will reach every member.
     Sent {
         /// The ref that the sender gave it.
@@ -405,6 +416,7 @@ impl Event {
         match self {
             Self::Room { room, .. }
             | Self::Parted { room, .. }
+            | Self::Deleted { room, .. }
             | Self::Sent { room, .. }
             | Self::History { room, .. }
             | Self::Members { room, .. }
@@ -429,6 +441,7 @@ impl Event {
             Self::Welcome { .. }
             | Self::Room { .. }
             | Self::Parted { .. }
+            | Self::Deleted { .. }
             | Self::Sent { .. }
             | Self::History { .. }
             | Self::Members { .. }

@@ -177,6 +177,15 @@ pub fn lines(event: &Event) -> Vec<Line> {
         Event::Expiring { expires_in_ms } => {
             notice(format!("your token expires in {} s", expires_in_ms / 1000))
         }
+        Event::Deleted { ids, up_to, .. } => {
+            let all = up_to.map(|_| "an operator deleted what was said here before".to_owned());
+            let some = match ids.len() {
+                0 => None,
+                1 => Some("an operator deleted a message".to_owned()),
+                count => Some(format!("an operator deleted {} messages", grouped(count))),
+            };
+            all.into_iter().chain(some).map(Line::Notice).collect()
+        }
         Event::Closing { reason, .. }
         | Event::Parted {
             reason: Some(reason),

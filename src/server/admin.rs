@@ -22,9 +22,9 @@ use super::state::State;
 use super::token::Secret;
 use crate::backplane::{Ban, Banned};
 use crate::hub::Order;
-use crate::message::{ConnectionId, RoomName, UserName};
+use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::metrics;
-use crate::protocol::ErrorCode;
+use crate::protocol::{Cursor, ErrorCode};
 use crate::stream::Stream;
 use crate::threads::lock;
 
@@ -35,8 +35,9 @@ const NO_OPERATOR: Denied = Denied {
 };
 
 /// What an operator is told who asks for another path.
-const NO_SUCH_PATH: &str = "below /api/admin/ there are connections, rooms, users, users/{user}/disconnect, \
-                            bans, bans/{user}, closed and closed/{room}";
+const NO_SUCH_PATH: &str = "below /api/admin/ there are connections, rooms, rooms/{room}/messages, \
+                            rooms/{room}/messages/{id}, users, users/{user}/disconnect, bans, bans/{user}, closed and \
+                            closed/{room}";
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 4096;
@@ -144,6 +145,20 @@ impl Operator<'_> {
             (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD")),
             (["users", user, "disconnect"], "POST") => self.disconnect(&parsed(user, "user")?),
             (["users", _, "disconnect"], _) => Err(wrong_method("POST")),
+            (["rooms", room, "messages"], "DELETE") => self.delete_past(&parsed(room, "room")?),
+            (["rooms", room, "messages", id], "DELETE") => {
+                let bad = |_| {
+                    error(
+                        400,
+                        ErrorCode::BadRequest,
+                        "bad id: it should look like 7-0",
+                    )
+                };
+                self.delete(&parsed(room, "room")?, id.parse().map_err(bad)?)
+            }
+            (["rooms", _, "messages"] | ["rooms", _, "messages", _], _) => {
+                Err(wrong_method("DELETE"))
+            }
             ([name @ ("bans" | "closed")], "GET" | "HEAD") => self.bans(name),
             (["bans" | "closed"], _) => Err(wrong_method("GET, HEAD")),
             ([list @ ("bans" | "closed"), name], method) => {
@@ -176,11 +191,11 @@ impl Operator<'_> {
     /// The bans of users, or the rooms that are closed.
     fn bans(&self, name: &str) -> Result<Response, Response> {
         let bans = self.read_bans()?.into_iter();
-        let of_users = |banned: &Banned| match banned {
-            Banned::User(_) => true,
-            Banned::Room(_) => false,
-        };
-        let bans = bans.filter(|(banned, _)| of_users(banned) == (name == "bans"));
+        let bans = bans.filter(|(banned, _)| match banned {
+            Banned::User(_) => name == "bans",
+            Banned::Room(_) => name == "closed",
+            Banned::Message(..) | Banned::Past(..) => false,
+        });
         let bans: Vec<_> = bans
             .map(|(banned, ban)| ban_object(&banned, &ban))
             .collect();
@@ -211,22 +226,54 @@ impl Operator<'_> {
             let why = format!("a reason has at most {MAX_REASON} characters, on one line");
             return Err(bad(&why));
         }
-        let bans = self.read_bans()?;
-        if bans.len() >= MOST_BANS && !bans.contains_key(banned) {
-            return Err(bad(&format!("there are {MOST_BANS} bans already")));
-        }
-        let ban = Ban {
-            until: millis(SystemTime::now() + Duration::from_secs(term.seconds)),
-            reason: term.reason,
-        };
-        let set = self.state.backplane.set_ban(banned, Some(&ban));
-        set.map_err(|why| cannot_do("not done", &why))?;
-        let act = match banned {
-            Banned::User(user) => format!("bans {user:?}"),
-            Banned::Room(room) => format!("closes {room:?}"),
-        };
+        let ban = self.set(banned, Duration::from_secs(term.seconds), term.reason)?;
+        let act = act(banned);
         self.note(&format!("{act} for {} s: {:?}", term.seconds, ban.reason));
         Ok(answer(200, &ban_object(banned, &ban)))
+    }
+
+    fn set(&self, banned: &Banned, term: Duration, reason: String) -> Result<Ban, Response> {
+        let bans = self.read_bans()?;
+        if bans.len() >= MOST_BANS && !bans.contains_key(banned) {
+            let why = format!("there are {MOST_BANS} bans and deletions already");
+            return Err(error(400, ErrorCode::BadRequest, &why));
+        }
+        let until = millis(SystemTime::now() + term);
+        let ban = Ban { until, reason };
+        let set = self.state.backplane.set_ban(banned, Some(&ban));
+        set.map_err(|why| cannot_do("not done", &why))?;
+        Ok(ban)
+    }
+
+    /// Deletes one message.
+    fn delete(&self, room: &RoomName, id: MessageId) -> Result<Response, Response> {
+        let before = id.previous().unwrap_or(MessageId::ZERO);
+        let found = self.first_of(room, Cursor::After(before))?;
+        if found != Some(id) {
+            let why = format!("there is no message {id} in {room}");
+            return Err(error(404, ErrorCode::NotFound, &why));
+        }
+        self.keep_from_all(&Banned::Message(room.clone(), id))
+    }
+
+    /// Deletes all that was said in a room until now.
+    fn delete_past(&self, room: &RoomName) -> Result<Response, Response> {
+        let newest = self.first_of(room, Cursor::Newest)?;
+        let why = format!("nothing is kept of {room}");
+        let newest = newest.ok_or_else(|| error(404, ErrorCode::NotFound, &why))?;
+        self.keep_from_all(&Banned::Past(room.clone(), newest))
+    }
+
+    fn first_of(&self, room: &RoomName, page: Cursor) -> Result<Option<MessageId>, Response> {
+        let read = self.state.backplane.read(room, page, 1);
+        let read = read.map_err(|why| cannot_do("cannot read the room", &why))?;
+        Ok(read.entries.first().map(|entry| entry.message.id))
+    }
+
+    fn keep_from_all(&self, banned: &Banned) -> Result<Response, Response> {
+        self.set(banned, LONGEST_BAN, String::new())?;
+        self.note(&act(banned));
+        Ok(Response::empty(204))
     }
 
     fn lift(&self, banned: &Banned) -> Result<Response, Response> {
@@ -234,6 +281,7 @@ impl Operator<'_> {
         let (act, is_not) = match banned {
             Banned::User(user) => (format!("unbans {user:?}"), format!("{user} is not banned")),
             Banned::Room(room) => (format!("opens {room:?}"), format!("{room} is not closed")),
+            Banned::Message(..) | Banned::Past(..) => (act(banned), "it is not deleted".to_owned()),
         };
         if !is_banned {
             return Err(error(404, ErrorCode::NotFound, &is_not));
@@ -301,11 +349,22 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, what: &str) -> Result<T, Respons
         .map_err(|why| error(400, ErrorCode::BadRequest, &bad(why)))
 }
 
+/// What an operator does, for the log.
+fn act(banned: &Banned) -> String {
+    match banned {
+        Banned::User(user) => format!("bans {user:?}"),
+        Banned::Room(room) => format!("closes {room:?}"),
+        Banned::Message(room, id) => format!("deletes {id} in {room:?}"),
+        Banned::Past(room, id) => format!("deletes what was said in {room:?} up to {id}"),
+    }
+}
+
 fn ban_object(banned: &Banned, ban: &Ban) -> Value {
     let Ban { until, reason } = ban;
     match banned {
         Banned::User(user) => json!({"user": user, "until": until, "reason": reason}),
         Banned::Room(room) => json!({"room": room, "until": until, "reason": reason}),
+        Banned::Message(room, id) | Banned::Past(room, id) => json!({"room": room, "id": id}),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backplane::{BackplaneError, Stored};
+use crate::backplane::{BackplaneError, Deletions, Stored};
 use crate::message::RoomName;
 use crate::metrics;
 use crate::protocol::{ErrorCode, Event, Ref};
@@ -77,4 +77,11 @@ pub fn failed(
         retry,
         retry_after_ms: None,
     }
+}
+
+/// Tells what operators have deleted.
+pub fn deleted(room: RoomName, deletions: Deletions) -> Event {
+    let Deletions { ids, up_to } = deletions;
+    let ids = ids.into_iter().collect();
+    Event::Deleted { room, ids, up_to }
 }

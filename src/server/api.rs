@@ -106,8 +106,8 @@ fn get_messages(
     Ok(object(
         200,
         &Event::History {
+            messages: messages(excerpt.entries, &state.deletions(&room)),
             room,
-            messages: messages(excerpt.entries),
             more: excerpt.more,
         },
     ))

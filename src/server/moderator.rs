@@ -3,6 +3,7 @@
 //! It reads the bans whenever they may have changed, also after each cut of the subscription, since an order may
 //! have been missed meanwhile. Until they can be read, those that are known hold.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, select};
 use log::warn;
 
+use super::answers::deleted;
 use super::connection::Connections;
 use super::state::State;
-use crate::backplane::BackplaneError;
+use crate::backplane::{BackplaneError, Banned};
 use crate::hub::Order;
+use crate::message::MessageId;
 use crate::threads;
 use crate::threads::lock;
 
@@ -47,11 +50,32 @@ impl Moderator {
     }
 }
 
-/// Reads the bans into the state.
-pub(super) fn read_bans(state: &State) -> Result<(), BackplaneError> {
+/// Reads the bans into the state. Returns those that were not known.
+pub(super) fn read_bans(state: &State) -> Result<Vec<Banned>, BackplaneError> {
     let bans = state.backplane.bans()?;
-    *lock(&state.bans) = bans;
-    Ok(())
+    let mut known = lock(&state.bans);
+    let news = bans.keys().filter(|banned| !known.contains_key(banned));
+    let news = news.cloned().collect();
+    *known = bans;
+    Ok(news)
+}
+
+/// Tells the members of rooms what was deleted there.
+fn tell_deletions(state: &State, connections: &Connections, news: &[Banned]) {
+    let rooms = news.iter().filter_map(|banned| match banned {
+        Banned::Message(room, _) | Banned::Past(room, _) => Some(room),
+        Banned::User(_) | Banned::Room(_) => None,
+    });
+    for room in rooms.collect::<BTreeSet<_>>() {
+        let mut deletions = state.deletions(room);
+        let is_new = |id: &MessageId| news.contains(&Banned::Message(room.clone(), *id));
+        deletions.ids.retain(is_new);
+        let past = deletions.up_to.map(|id| Banned::Past(room.clone(), id));
+        deletions.up_to = deletions
+            .up_to
+            .filter(|_| past.is_some_and(|past| news.contains(&past)));
+        connections.tell(room, &deleted(room.clone(), deletions));
+    }
 }
 
 fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
@@ -81,7 +105,10 @@ fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
             continue;
         }
         match read_bans(state) {
-            Ok(()) => (is_unread, is_told) = (false, false),
+            Ok(news) => {
+                (is_unread, is_told) = (false, false);
+                tell_deletions(state, connections, &news);
+            }
             Err(why) if !is_told => {
                 warn!("the bans cannot be read, so the last known hold: {why}");
                 is_told = true;

@@ -11,7 +11,7 @@ use log::{error, info};
 use super::config::Config;
 use super::rate::{Buckets, TokenBucket};
 use super::token::Verifier;
-use crate::backplane::{Backplane, Ban, Banned};
+use crate::backplane::{Backplane, Ban, Banned, Deletions};
 use crate::hub::Hub;
 use crate::message::{RoomName, UserName};
 use crate::stream::Identity;
@@ -96,6 +96,11 @@ impl State {
     /// Why nobody may be in this room, in a sentence, if it is closed now.
     pub fn why_closed(&self, room: &RoomName) -> Option<String> {
         self.why_kept_out(&Banned::Room(room.clone()))
+    }
+
+    /// What operators have deleted in this room.
+    pub fn deletions(&self, room: &RoomName) -> Deletions {
+        Deletions::of(&lock(&self.bans), room)
     }
 
     fn why_kept_out(&self, banned: &Banned) -> Option<String> {

@@ -389,6 +389,27 @@ people("what cannot be is said where it concerns", async (arrives) => {
   assert.equal((await alice.page.inputValue("#text")).length, 70_000);
 });
 
+people("what an operator deletes is read by nobody any more", async (arrives) => {
+  const alice = await arrives(one);
+  const bob = await arrives(two);
+  await alice.enters("alice", "shelf");
+  await bob.enters("bob", "shelf");
+  await alice.says("a slip of the tongue");
+  await bob.reads("a slip of the tongue");
+  await alice.says("something else");
+  await bob.reads("something else");
+  const headers = { Authorization: `Bearer ${OPERATORS}` };
+  const past = await (await fetch(`${one.url}api/rooms/shelf/messages`)).json();
+  const slip = past.messages.find(({ text }) => text === "a slip of the tongue");
+  const path = `${one.url}api/admin/rooms/shelf/messages`;
+  assert.equal((await fetch(`${path}/${slip.id}`, { method: "DELETE", headers })).status, 204);
+  for (const person of [alice, bob]) {
+    await person.reads("(deleted by an operator)");
+    const log = await person.page.textContent("#log");
+    assert.ok(log.includes("something else") && !log.includes("a slip"), log);
+  }
+});
+
 people("a person that an operator puts out reads why, and comes back only by a click", async (arrives) => {
   const alice = await arrives(one);
   await alice.enters("put-out", "den");

@@ -14,7 +14,7 @@ use hubbub::server::session::{PUT_OUT, Session};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Client, metric, raw};
+use crate::support::client::{Client, get, metric, raw};
 use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
 use crate::support::house;
@@ -652,4 +652,109 @@ fn a_server_that_cannot_read_the_bans_does_not_start() {
         &["--redis", &redis.url(), "--listen", "127.0.0.1:0"],
         &["cannot read the operators' bans"],
     );
+}
+
+#[test]
+fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
+    let (redis, folder) = (Redis::start(), Folder::new());
+    let on_redis = [operated(&redis), operated(&redis)];
+    let alone = Hubbub::with(&[&OPERATED[..], &["--data", folder.text()]].concat());
+    for (here, there) in [(&on_redis[0], &on_redis[1]), (&alone, &alone)] {
+        let mut alice = Client::json(here.address(), "alice");
+        let mut bob = Client::json(there.address(), "bob");
+        let mut lines = there.join("carol");
+        alice.joins("lobby");
+        bob.joins("lobby");
+        let ids = ["one", "a secret", "three"].map(|text| {
+            alice.asks(&json!({"type": "send", "room": "lobby", "text": text}));
+            let id = alice.event_of("sent")["id"].clone();
+            lines.hears_until(&format!("alice: {text}"));
+            id
+        });
+        let path = |id: &Value| format!("rooms/lobby/messages/{}", id.as_str().expect("an id"));
+        assert_eq!(operate(here, "DELETE", &path(&ids[1]), "").0, 204);
+        for client in [&mut alice, &mut bob] {
+            let told = client.event_of("deleted");
+            assert_eq!(
+                told,
+                json!({"type": "deleted", "room": "lobby", "ids": [ids[1]]})
+            );
+        }
+        assert_eq!(lines.hears(), "* an operator deleted a message");
+        // Nobody reads it any more, and nothing is missing.
+        let mut dave = Client::json(there.address(), "dave");
+        dave.asks(&json!({"type": "join", "room": "lobby", "since": ids[0]}));
+        let room = dave.event_of("room");
+        assert_eq!(room["recovered"], true, "{room}");
+        let texts = |room: &Value| {
+            let messages = room["messages"].as_array().expect("messages");
+            let texts = messages
+                .iter()
+                .map(|one| one["text"].as_str().expect("text").to_owned());
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&room), ["(deleted by an operator)", "three"]);
+        assert_eq!(dave.event_of("deleted")["ids"], json!([ids[1]]));
+        dave.asks(&json!({"type": "history", "room": "lobby"}));
+        let page = dave.event_of("history");
+        assert_eq!(texts(&page), ["one", "(deleted by an operator)", "three"]);
+        let (_, page) = get(there.address(), "/api/rooms/lobby/messages");
+        assert!(!page.contains("a secret"), "{page}");
+        // The room goes on.
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "four"}));
+        let four = alice.event_of("sent")["id"].clone();
+        assert_eq!(
+            lines.hears_until("alice: four").last().expect("it"),
+            "alice: four"
+        );
+        // All of it.
+        assert_eq!(operate(there, "DELETE", "rooms/lobby/messages", "").0, 204);
+        for client in [&mut alice, &mut bob] {
+            assert_eq!(client.event_of("deleted")["up_to"], four);
+        }
+        assert_eq!(
+            lines.hears_until("before").last().expect("it"),
+            "* an operator deleted what was said here before"
+        );
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "five"}));
+        alice.event_of("sent");
+        let (_, page) = get(here.address(), "/api/rooms/lobby/messages");
+        assert_eq!(
+            page.matches("(deleted by an operator)").count(),
+            4,
+            "{page}"
+        );
+        assert!(page.contains("five"), "{page}");
+        let missing = operate(here, "DELETE", "rooms/lobby/messages/7-0", "");
+        assert_eq!(missing.0, 404, "{missing:?}");
+        assert_eq!(operate(here, "DELETE", "rooms/lobby/messages/x", "").0, 400);
+        assert_eq!(operate(here, "DELETE", "rooms/empty/messages", "").0, 404);
+        assert!(!here.log().contains("a secret"));
+    }
+    // It holds over a restart.
+    drop(alone);
+    let alone = Hubbub::with(&["--data", folder.text()]);
+    let (_, page) = get(alone.address(), "/api/rooms/lobby/messages");
+    assert!(page.contains("five") && !page.contains("three"), "{page}");
+    // From a shell.
+    alice_says(&on_redis[0], "in error");
+    let (_, page) = get(on_redis[0].address(), "/api/rooms/lobby/messages");
+    let page: Value = serde_json::from_str(&page).expect("JSON");
+    let last = page["messages"]
+        .as_array()
+        .and_then(|all| all.last())
+        .expect("it");
+    let id = last["id"].as_str().expect("an id");
+    assert_eq!(
+        admin(&on_redis[1], &["delete", "lobby", id]).as_deref(),
+        Ok("")
+    );
+    assert_eq!(admin(&on_redis[1], &["purge", "lobby"]).as_deref(), Ok(""));
+    let (_, page) = get(on_redis[1].address(), "/api/rooms/lobby/messages");
+    assert!(!page.contains("in error"), "{page}");
+}
+
+fn alice_says(hubbub: &Hubbub, text: &str) {
+    let said = run(&["say", "--url", &hubbub.url(), "alice", text]);
+    assert!(said.status.success());
 }

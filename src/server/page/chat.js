@@ -303,6 +303,9 @@ export class Chat {
           if (room.heard(message)) this.#heard(room, message);
         }
         break;
+      case "deleted":
+        room?.deleted(event);
+        break;
       case "joined":
       case "left":
         if (room?.state === "joined" && event.user !== this.user) room.came(event);

@@ -21,6 +21,9 @@ const TOLD = 20;
 const MISSING = "Some messages are missing here: the server could not recover them.";
 const STARTED_ANEW = "The server started anew; earlier messages are gone.";
 
+/** What the server has in place of a deleted message. */
+const DELETED = "(deleted by an operator)";
+
 /** The time for which a user is shown as typing after a typing notice. */
 export const TYPING_LASTS = 5_000;
 
@@ -127,6 +130,13 @@ export class Room {
   /** The server has lost the messages that are here. */
   startedAnew() {
     this.#gap(STARTED_ANEW);
+  }
+
+  /** An operator has deleted these messages, or all up to one. */
+  deleted({ ids = [], up_to }) {
+    const isDeleted = ({ kind, id }) =>
+      kind === "message" && (ids.includes(id) || (up_to !== undefined && compare(id, up_to) <= 0));
+    this.entries = this.entries.map((one) => (isDeleted(one) ? { ...one, text: DELETED } : one));
   }
 
   /** Somebody `joined` or `left`. */

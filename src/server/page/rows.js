@@ -50,7 +50,7 @@ export function rows(room, lines, me) {
 /** The content of a row as text: rows with the same text look the same. */
 export function looks(row) {
   const { kind, text, from, head, line } = row;
-  if (kind === "message") return `${from}|${head}`;
+  if (kind === "message") return `${from}|${head}|${text}`;
   if (kind === "line") return `${head}|${line.state}|${line.why}`;
   return text ?? "";
 }

@@ -29,7 +29,7 @@ use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
-use crate::server::answers::{failed, receipt, too_fast};
+use crate::server::answers::{deleted, failed, receipt, too_fast};
 use crate::server::grant::{Grant, READ_ONLY};
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
@@ -403,6 +403,7 @@ impl Session {
             self.refuse(code, why, Some(room), None);
             return Ok(());
         }
+        let deleted_before = self.state.deletions(&room);
         // A user who reads slowly joins slowly.
         self.outbox.wait_for_space(|| self.ends_with_token());
         let (state, outbox) = (&self.state, &self.outbox);
@@ -412,6 +413,12 @@ impl Session {
         self.send_past(&room, since, page, entrance)?;
         info!("{:?} joined {room:?}", self.user);
         self.rooms.insert(room.clone(), membership);
+        // What it has from before may be deleted, and more may have been meanwhile.
+        let deletions = self.state.deletions(&room);
+        let resumes = since.is_some() && self.outbox.encoding() == Encoding::Json;
+        if deletions != deleted_before || (resumes && !deletions.is_empty()) {
+            self.answer(&deleted(room.clone(), deletions));
+        }
         // It may have been closed meanwhile.
         if let Some(why) = self.state.why_closed(&room)
             && self.rooms.remove(&room)

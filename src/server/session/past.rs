@@ -22,7 +22,7 @@ impl Session {
         match self.read_page(room, (page, limit.min(PAGE_MOST)), bytes, None) {
             Ok(excerpt) => self.answer(&Event::History {
                 room: room.clone(),
-                messages: messages(excerpt.entries),
+                messages: messages(excerpt.entries, &self.state.deletions(room)),
                 more: excerpt.more,
             }),
             Err(error) => self.fail("cannot read the history", room, &error),
@@ -80,7 +80,7 @@ impl Session {
             room: room.clone(),
             members: Arc::clone(&list.users),
             alike: hub.alike(room, Some(&list)),
-            messages: messages(past.entries),
+            messages: messages(past.entries, &self.state.deletions(room)),
             recovered,
             anew,
             last,
@@ -123,7 +123,9 @@ impl Session {
         while self.outbox.is_open() && !self.ends_with_token() {
             let page = Cursor::After(cursor);
             let piece = self.state.backplane.read(room, page, PIECE)?;
-            for entry in piece.entries {
+            let deletions = self.state.deletions(room);
+            for mut entry in piece.entries {
+                deletions.apply(&mut entry.message);
                 let id = entry.message.id;
                 if entry.prev != Some(last) {
                     // The log was trimmed in between.
