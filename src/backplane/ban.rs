@@ -19,6 +19,14 @@ pub enum Banned {
 }
 
 impl Banned {
+    /// Whether it is a deletion, which keeps nobody out.
+    pub fn is_deletion(&self) -> bool {
+        match self {
+            Self::User(_) | Self::Room(_) => false,
+            Self::Message(..) | Self::Past(..) => true,
+        }
+    }
+
     /// Its name in the store and in Redis; [`Banned::parse`] reads it.
     pub(super) fn key(&self) -> String {
         match self {
@@ -129,6 +137,22 @@ impl Deletions {
         if self.up_to >= Some(message.id) || self.ids.contains(&message.id) {
             DELETED.clone_into(&mut message.text);
         }
+    }
+
+    /// Those of these two that are not in `before`.
+    #[must_use]
+    pub fn since(mut self, before: &Self) -> Self {
+        self.ids.retain(|id| !before.ids.contains(id));
+        self.up_to = self.up_to.filter(|_| self.up_to > before.up_to);
+        self
+    }
+
+    /// Those that concern a client that has the messages up to `last`.
+    #[must_use]
+    pub fn up_to(mut self, last: MessageId) -> Self {
+        let up_to = self.up_to;
+        self.ids.retain(|&id| Some(id) > up_to && id <= last);
+        self
     }
 }
 

@@ -21,7 +21,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -35,7 +35,8 @@ use self::room::Room;
 use self::worker::Worker;
 use crate::hub::outbox::Outbox;
 use crate::message::{
-    ConnectionId, Entry, InstanceId, MemberList, MessageId, Notice, RoomName, UserName, Via,
+    ConnectionId, Entry, InstanceId, MemberList, Message, MessageId, Notice, RoomName, UserName,
+    Via,
 };
 use crate::metrics;
 use crate::protocol::Event;
@@ -70,6 +71,9 @@ pub enum Pace {
     Busy,
 }
 
+/// Takes the text out of a message that was deleted.
+pub type Conceal = Box<dyn Fn(&RoomName, &mut Message) + Send + Sync>;
+
 /// The rooms of this instance.
 pub struct Hub {
     instance: InstanceId,
@@ -80,6 +84,7 @@ pub struct Hub {
     due: Mutex<BTreeSet<(Instant, RoomName)>>,
     /// Without workers, the thread that delivers does all.
     workers: Vec<Worker>,
+    conceal: OnceLock<Conceal>,
     /// Orders that are not carried out yet. Only operators give any, and few.
     orders: (Sender<Order>, Receiver<Order>),
 }
@@ -93,6 +98,7 @@ impl Hub {
             rooms: Mutex::default(),
             due: Mutex::default(),
             workers: workers?,
+            conceal: OnceLock::new(),
             orders: crossbeam_channel::unbounded(),
         })
     }
@@ -193,6 +199,19 @@ impl Hub {
         members.collect()
     }
 
+    /// Sets, once, what looks at each message before it is delivered. It takes no lock for long.
+    pub fn conceal_with(&self, conceal: Conceal) {
+        let _ = self.conceal.set(conceal);
+    }
+
+    /// Tells a room's members what was deleted, behind all messages that the workers have.
+    pub fn tell_deleted(&self, event: Event) {
+        let room = event.room().and_then(|name| self.room(name));
+        if let Some(room) = room {
+            self.fan_out(&room, [Broadcast::new(event)], Pace::Busy);
+        }
+    }
+
     /// Takes an order for this instance. Does not wait.
     pub fn order(&self, order: Order) {
         // It has the other end itself.
@@ -214,8 +233,13 @@ impl Hub {
     fn deliver_at(&self, name: &RoomName, delivery: Delivery, pace: Pace, now: Instant) {
         let Some(room) = self.room(name) else { return };
         match delivery {
-            Delivery::Messages(entries) => {
+            Delivery::Messages(mut entries) => {
                 metrics::HEARD.add(entries.len());
+                if let Some(conceal) = self.conceal.get() {
+                    entries
+                        .iter_mut()
+                        .for_each(|entry| conceal(name, &mut entry.message));
+                }
                 self.tell_pending(&room, pace, now);
                 let roll = lock(&room.roll);
                 let events = entries.into_iter().map(|entry| Event::Message {

@@ -232,6 +232,9 @@ pub enum Event {
         /// All messages up to this one.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         up_to: Option<MessageId>,
+        /// Whether the client may know it: it is told to all that resume.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        again: bool,
     },
     /// A message is stored, and will reach every member.
     Sent {

@@ -177,6 +177,7 @@ pub fn lines(event: &Event) -> Vec<Line> {
         Event::Expiring { expires_in_ms } => {
             notice(format!("your token expires in {} s", expires_in_ms / 1000))
         }
+        Event::Deleted { again: true, .. } => Vec::new(),
         Event::Deleted { ids, up_to, .. } => {
             let all = up_to.map(|_| "an operator deleted what was said here before".to_owned());
             let some = match ids.len() {

@@ -234,14 +234,21 @@ impl Operator<'_> {
 
     fn set(&self, banned: &Banned, term: Duration, reason: String) -> Result<Ban, Response> {
         let bans = self.read_bans()?;
-        if bans.len() >= MOST_BANS && !bans.contains_key(banned) {
-            let why = format!("there are {MOST_BANS} bans and deletions already");
+        let is_deletion = banned.is_deletion();
+        let of_kind = bans.keys().filter(|one| one.is_deletion() == is_deletion);
+        if of_kind.count() >= MOST_BANS && !bans.contains_key(banned) {
+            let why = match is_deletion {
+                true => format!("{MOST_BANS} messages are deleted already; purge a room"),
+                false => format!("there are {MOST_BANS} bans already"),
+            };
             return Err(error(400, ErrorCode::BadRequest, &why));
         }
         let until = millis(SystemTime::now() + term);
         let ban = Ban { until, reason };
         let set = self.state.backplane.set_ban(banned, Some(&ban));
         set.map_err(|why| cannot_do("not done", &why))?;
+        // Here it holds at once. The moderator tells of it.
+        lock(&self.state.bans).insert(banned.clone(), ban.clone());
         Ok(ban)
     }
 
@@ -261,13 +268,26 @@ impl Operator<'_> {
         let newest = self.first_of(room, Cursor::Newest)?;
         let why = format!("nothing is kept of {room}");
         let newest = newest.ok_or_else(|| error(404, ErrorCode::NotFound, &why))?;
-        self.keep_from_all(&Banned::Past(room.clone(), newest))
+        let done = self.keep_from_all(&Banned::Past(room.clone(), newest))?;
+        // It has the earlier ones in it.
+        for earlier in self.read_bans()?.into_keys() {
+            let is_within = match &earlier {
+                Banned::User(_) | Banned::Room(_) => false,
+                Banned::Message(of, id) => of == room && *id <= newest,
+                Banned::Past(of, id) => of == room && *id < newest,
+            };
+            if is_within {
+                let lifted = self.state.backplane.set_ban(&earlier, None);
+                lifted.map_err(|why| cannot_do("an earlier deletion stays", &why))?;
+            }
+        }
+        Ok(done)
     }
 
     fn first_of(&self, room: &RoomName, page: Cursor) -> Result<Option<MessageId>, Response> {
         let read = self.state.backplane.read(room, page, 1);
         let read = read.map_err(|why| cannot_do("cannot read the room", &why))?;
-        Ok(read.entries.first().map(|entry| entry.message.id))
+        Ok(read.reach)
     }
 
     fn keep_from_all(&self, banned: &Banned) -> Result<Response, Response> {

@@ -79,9 +79,13 @@ pub fn failed(
     }
 }
 
-/// Tells what operators have deleted.
-pub fn deleted(room: RoomName, deletions: Deletions) -> Event {
+/// Tells what operators have deleted; `again` if it may be known.
+pub fn deleted(room: RoomName, deletions: Deletions, again: bool) -> Event {
     let Deletions { ids, up_to } = deletions;
-    let ids = ids.into_iter().collect();
-    Event::Deleted { room, ids, up_to }
+    Event::Deleted {
+        room,
+        ids: ids.into_iter().collect(),
+        up_to,
+        again,
+    }
 }

@@ -48,12 +48,15 @@ use self::config::{Config, ConfigError};
 use self::connection::Connections;
 use self::moderator::{Moderator, read_bans};
 use self::state::State;
-use crate::backplane::{Backplane, BackplaneError, ConnectError, Local, LocalError, Redis};
+use crate::backplane::{
+    Backplane, BackplaneError, ConnectError, Deletions, Local, LocalError, Redis,
+};
 use crate::hub::Hub;
 use crate::message::InstanceId;
 use crate::metrics;
 use crate::stream::TlsError;
 use crate::threads;
+use crate::threads::lock;
 
 /// The pause between two checks of a teardown whether sends are still in flight.
 const IN_FLIGHT_CHECK: Duration = Duration::from_millis(2);
@@ -137,6 +140,13 @@ impl Server {
         let state = Arc::new(state);
         // Before the first connection: nobody comes in whom an operator put out.
         read_bans(&state).map_err(StartError::Bans)?;
+        let bans = Arc::clone(&state.bans);
+        state.hub.conceal_with(Box::new(move |room, message| {
+            let bans = lock(&bans);
+            if !bans.is_empty() {
+                Deletions::of(&bans, room).apply(message);
+            }
+        }));
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(

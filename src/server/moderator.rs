@@ -3,7 +3,7 @@
 //! It reads the bans whenever they may have changed, also after each cut of the subscription, since an order may
 //! have been missed meanwhile. Until they can be read, those that are known hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,9 +15,9 @@ use log::warn;
 use super::answers::deleted;
 use super::connection::Connections;
 use super::state::State;
-use crate::backplane::{BackplaneError, Banned};
+use crate::backplane::{BackplaneError, Banned, Deletions};
 use crate::hub::Order;
-use crate::message::MessageId;
+use crate::message::RoomName;
 use crate::threads;
 use crate::threads::lock;
 
@@ -50,37 +50,43 @@ impl Moderator {
     }
 }
 
-/// Reads the bans into the state. Returns those that were not known.
-pub(super) fn read_bans(state: &State) -> Result<Vec<Banned>, BackplaneError> {
+/// Reads the bans into the state.
+pub(super) fn read_bans(state: &State) -> Result<(), BackplaneError> {
     let bans = state.backplane.bans()?;
-    let mut known = lock(&state.bans);
-    let news = bans.keys().filter(|banned| !known.contains_key(banned));
-    let news = news.cloned().collect();
-    *known = bans;
-    Ok(news)
+    *lock(&state.bans) = bans;
+    Ok(())
 }
 
-/// Tells the members of rooms what was deleted there.
-fn tell_deletions(state: &State, connections: &Connections, news: &[Banned]) {
-    let rooms = news.iter().filter_map(|banned| match banned {
-        Banned::Message(room, _) | Banned::Past(room, _) => Some(room),
-        Banned::User(_) | Banned::Room(_) => None,
-    });
-    for room in rooms.collect::<BTreeSet<_>>() {
-        let mut deletions = state.deletions(room);
-        let is_new = |id: &MessageId| news.contains(&Banned::Message(room.clone(), *id));
-        deletions.ids.retain(is_new);
-        let past = deletions.up_to.map(|id| Banned::Past(room.clone(), id));
-        deletions.up_to = deletions
-            .up_to
-            .filter(|_| past.is_some_and(|past| news.contains(&past)));
-        connections.tell(room, &deleted(room.clone(), deletions));
+/// The deletions that this instance knows.
+fn deletions(state: &State) -> BTreeSet<Banned> {
+    let bans = lock(&state.bans);
+    let deletions = bans.keys().filter(|banned| banned.is_deletion());
+    deletions.cloned().collect()
+}
+
+/// Tells the members of rooms here what was deleted since `told`.
+fn tell_deletions(state: &State, told: &mut BTreeSet<Banned>) {
+    let now = deletions(state);
+    let mut news: BTreeMap<RoomName, Deletions> = BTreeMap::new();
+    for banned in now.difference(told) {
+        match banned {
+            Banned::User(_) | Banned::Room(_) => {}
+            Banned::Message(room, id) => {
+                news.entry(room.clone()).or_default().ids.insert(*id);
+            }
+            Banned::Past(room, id) => news.entry(room.clone()).or_default().up_to = Some(*id),
+        }
     }
+    for (room, deletions) in news {
+        state.hub.tell_deleted(deleted(room, deletions, false));
+    }
+    *told = now;
 }
 
 fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
     let orders = state.hub.orders();
     let (mut is_unread, mut is_told) = (false, false);
+    let mut told = deletions(state);
     loop {
         let pause = match is_unread {
             true => crossbeam_channel::after(READ_AGAIN),
@@ -105,9 +111,9 @@ fn run(state: &State, connections: &Connections, stopped: &Receiver<()>) {
             continue;
         }
         match read_bans(state) {
-            Ok(news) => {
+            Ok(()) => {
                 (is_unread, is_told) = (false, false);
-                tell_deletions(state, connections, &news);
+                tell_deletions(state, &mut told);
             }
             Err(why) if !is_told => {
                 warn!("the bans cannot be read, so the last known hold: {why}");

@@ -42,7 +42,7 @@ pub struct State {
     /// The rate of HTTP requests of one address.
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
-    pub bans: Mutex<BTreeMap<Banned, Ban>>,
+    pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
@@ -60,7 +60,7 @@ impl State {
             ),
             buckets: Buckets::new(config.send_rate, config.send_burst),
             verifier: Verifier::new(&config.tokens),
-            bans: Mutex::default(),
+            bans: Arc::default(),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,

@@ -19,6 +19,7 @@ use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
 use crate::support::house;
 use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::Redis;
 use crate::support::{DEADLINE, until};
 
@@ -694,7 +695,15 @@ fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
             texts.collect::<Vec<_>>()
         };
         assert_eq!(texts(&room), ["(deleted by an operator)", "three"]);
-        assert_eq!(dave.event_of("deleted")["ids"], json!([ids[1]]));
+        // A client that has it from before is told.
+        let mut erin = Client::json(there.address(), "erin");
+        erin.asks(&json!({"type": "join", "room": "lobby", "since": ids[2]}));
+        assert_eq!(erin.event_of("room")["messages"], json!([]));
+        let told = erin.event_of("deleted");
+        assert_eq!(
+            (&told["ids"], &told["again"]),
+            (&json!([ids[1]]), &json!(true))
+        );
         dave.asks(&json!({"type": "history", "room": "lobby"}));
         let page = dave.event_of("history");
         assert_eq!(texts(&page), ["one", "(deleted by an operator)", "three"]);
@@ -731,8 +740,14 @@ fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
         assert_eq!(operate(here, "DELETE", "rooms/empty/messages", "").0, 404);
         assert!(!here.log().contains("a secret"));
     }
-    // It holds over a restart.
+    // It holds over a restart, and in an export.
     drop(alone);
+    let exported = run(&["export", "--data", folder.text()]);
+    let exported = String::from_utf8(exported.stdout).expect("text");
+    assert!(
+        exported.contains("five") && !exported.contains("three"),
+        "{exported}"
+    );
     let alone = Hubbub::with(&["--data", folder.text()]);
     let (_, page) = get(alone.address(), "/api/rooms/lobby/messages");
     assert!(page.contains("five") && !page.contains("three"), "{page}");
@@ -757,4 +772,45 @@ fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
 fn alice_says(hubbub: &Hubbub, text: &str) {
     let said = run(&["say", "--url", &hubbub.url(), "alice", text]);
     assert!(said.status.success());
+}
+
+/// Whether the instance reads the log or the deletions first, after the cut.
+#[test]
+fn an_instance_that_was_cut_off_tells_its_members_what_was_deleted_meanwhile() {
+    let redis = Redis::start();
+    let proxy = Proxy::before(redis.port());
+    let (here, there) = (
+        operated(&redis),
+        Hubbub::with(&[&OPERATED[..], &["--redis", &proxy.url()]].concat()),
+    );
+    let mut bob = Client::json(there.address(), "bob");
+    bob.joins("lobby");
+    proxy.set(Link::Swallowed);
+    let mut alice = Client::json(here.address(), "alice");
+    alice.joins("lobby");
+    for text in ["a secret", "something else"] {
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": text}));
+        alice.event_of("sent");
+    }
+    let (_, page) = get(here.address(), "/api/rooms/lobby/messages");
+    let page: Value = serde_json::from_str(&page).expect("JSON");
+    let id = page["messages"][0]["id"].as_str().expect("an id");
+    assert_eq!(
+        operate(&here, "DELETE", &format!("rooms/lobby/messages/{id}"), "").0,
+        204
+    );
+    until("the cut is noticed", || {
+        (get(there.address(), "/readyz").0 == 503).then_some(())
+    });
+    proxy.set(Link::Open);
+    let (mut texts, mut is_told) = (Vec::new(), false);
+    while texts.len() < 2 || !is_told {
+        let event = bob.event();
+        match event["type"].as_str() {
+            Some("message") => texts.push(event["text"].clone()),
+            Some("deleted") => is_told = event["ids"] == json!([id]),
+            _ => {}
+        }
+    }
+    assert_eq!(texts[1], "something else");
 }

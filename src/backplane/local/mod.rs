@@ -292,7 +292,8 @@ mod tests {
         let hub = Arc::new(Hub::start(InstanceId::random(), 1).expect("a thread"));
         let retention = Retention {
             history_length: 10,
-            history_ttl: Duration::from_secs(60),
+            // Longer than any real disk takes for a commit.
+            history_ttl: Duration::from_secs(86_400),
             history_bytes: 1 << 20,
             presence_ttl: Duration::from_secs(30),
             presence_grace: Duration::ZERO,

@@ -1,6 +1,6 @@
 -- Bans, or lifts a ban, and tells every instance.
 --
--- KEYS[1] hash: "user NAME" or "room NAME" -> "UNTIL REASON", the end in ms since 1970
+-- KEYS[1] hash: "user NAME", "room NAME", "message ID ROOM" or "past ID ROOM" -> "UNTIL REASON", the end in ms since 1970
 -- ARGV    the channel and the payload that tell it, what is banned, and the ban, or nothing to lift it
 
 local bans, banned, ban = KEYS[1], ARGV[3], ARGV[4]

@@ -277,22 +277,6 @@ impl Connections {
         }
     }
 
-    /// Sends an event to all chats that are in a room.
-    pub fn tell(&self, room: &RoomName, event: &Event) {
-        let chats: Vec<_> = {
-            let open = lock(&self.open);
-            let chats = open.values().filter_map(|open| match &open.phase {
-                Phase::AwaitingRequest | Phase::Responding => None,
-                Phase::Chatting(chat) => {
-                    Some((Arc::clone(&chat.memberships), Arc::clone(&chat.outbox)))
-                }
-            });
-            chats.collect()
-        };
-        let members = chats.iter().filter(|(rooms, _)| rooms.contains(room));
-        members.for_each(|(_, outbox)| outbox.send(event));
-    }
-
     /// Closes the chats of users for whom there is a reason, which they are told.
     pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
         let chats: Vec<_> = {

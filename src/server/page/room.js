@@ -56,6 +56,8 @@ export class Room {
   /** Whether the user is at the end of the room, so that its oldest entries may be dropped. */
   atEnd = true;
   #ids = new Set();
+  #deleted = new Set();
+  #deletedTo = null;
   #serial = 0;
 
   constructor(name, { read = null, draft = "" } = {}) {
@@ -106,7 +108,8 @@ export class Room {
   before({ messages, more }) {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
-    this.entries.unshift(...fresh.map((message) => ({ kind: "message", key: message.id, ...message })));
+    const shown = fresh.map((message) => this.#concealed(message));
+    this.entries.unshift(...shown.map((message) => ({ kind: "message", key: message.id, ...message })));
     // Without a new message, the same page would be requested without end.
     this.older = more && fresh.length > 0;
     this.olderState = "";
@@ -134,9 +137,16 @@ export class Room {
 
   /** An operator has deleted these messages, or all up to one. */
   deleted({ ids = [], up_to }) {
-    const isDeleted = ({ kind, id }) =>
-      kind === "message" && (ids.includes(id) || (up_to !== undefined && compare(id, up_to) <= 0));
-    this.entries = this.entries.map((one) => (isDeleted(one) ? { ...one, text: DELETED } : one));
+    for (const id of ids) this.#deleted.add(id);
+    this.#deletedTo = up_to ?? this.#deletedTo;
+    this.entries = this.entries.map((one) => (one.kind === "message" ? this.#concealed(one) : one));
+  }
+
+  /** The message without its text, if it is deleted: a message may come after the word of it. */
+  #concealed(message) {
+    const { id } = message;
+    const isOld = this.#deletedTo !== null && compare(id, this.#deletedTo) <= 0;
+    return isOld || this.#deleted.has(id) ? { ...message, text: DELETED } : message;
   }
 
   /** Somebody `joined` or `left`. */
@@ -177,7 +187,7 @@ export class Room {
   #append(message) {
     if (this.#ids.has(message.id)) return false;
     this.#ids.add(message.id);
-    this.entries.push({ kind: "message", key: message.id, ...message });
+    this.entries.push({ kind: "message", key: message.id, ...this.#concealed(message) });
     this.#trim();
     return true;
   }

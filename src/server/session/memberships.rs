@@ -13,8 +13,7 @@ use crate::threads::lock;
 pub struct Memberships(Mutex<HashMap<RoomName, Membership>>);
 
 impl Memberships {
-    /// Whether the connection is in this room.
-    pub fn contains(&self, room: &RoomName) -> bool {
+    pub(super) fn contains(&self, room: &RoomName) -> bool {
         lock(&self.0).contains_key(room)
     }
 

@@ -24,7 +24,7 @@ pub use self::memberships::Memberships;
 use self::past::first_page;
 pub use self::put_out::{PUT_OUT, put_out, tell_parted};
 use self::rate_limiter::{Decision, PAUSE, RateLimiter};
-use crate::backplane::{BackplaneError, Departure, Draft};
+use crate::backplane::{BackplaneError, Deletions, Departure, Draft};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
@@ -392,6 +392,14 @@ impl Session {
         });
     }
 
+    /// Tells what was deleted since `before` was read, which the client may have been sent meanwhile.
+    fn tell_deleted_since(&self, room: &RoomName, before: &Deletions) {
+        let news = self.state.deletions(room).since(before);
+        if !news.is_empty() {
+            self.answer(&deleted(room.clone(), news, false));
+        }
+    }
+
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
     fn join(
         &mut self,
@@ -413,12 +421,14 @@ impl Session {
         self.send_past(&room, since, page, entrance)?;
         info!("{:?} joined {room:?}", self.user);
         self.rooms.insert(room.clone(), membership);
-        // What it has from before may be deleted, and more may have been meanwhile.
-        let deletions = self.state.deletions(&room);
-        let resumes = since.is_some() && self.outbox.encoding() == Encoding::Json;
-        if deletions != deleted_before || (resumes && !deletions.is_empty()) {
-            self.answer(&deleted(room.clone(), deletions));
+        // What the client has from before may be deleted.
+        let known = deleted_before
+            .clone()
+            .up_to(since.unwrap_or(MessageId::ZERO));
+        if since.is_some() && !known.is_empty() {
+            self.answer(&deleted(room.clone(), known, true));
         }
+        self.tell_deleted_since(&room, &deleted_before);
         // It may have been closed meanwhile.
         if let Some(why) = self.state.why_closed(&room)
             && self.rooms.remove(&room)

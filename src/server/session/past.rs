@@ -20,11 +20,16 @@ impl Session {
     pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
         let bytes = self.outbox.budget() / 2;
         match self.read_page(room, (page, limit.min(PAGE_MOST)), bytes, None) {
-            Ok(excerpt) => self.answer(&Event::History {
-                room: room.clone(),
-                messages: messages(excerpt.entries, &self.state.deletions(room)),
-                more: excerpt.more,
-            }),
+            Ok(excerpt) => {
+                let deletions = self.state.deletions(room);
+                self.answer(&Event::History {
+                    room: room.clone(),
+                    messages: messages(excerpt.entries, &deletions),
+                    more: excerpt.more,
+                });
+                // A slow reader waited for it.
+                self.tell_deleted_since(room, &deletions);
+            }
             Err(error) => self.fail("cannot read the history", room, &error),
         }
     }
