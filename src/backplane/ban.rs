@@ -105,6 +105,17 @@ pub struct Deletions {
     pub up_to: Option<MessageId>,
 }
 
+/// Takes the text out of one message of a room, if it is deleted.
+pub fn conceal(bans: &BTreeMap<Banned, Ban>, room: &RoomName, message: &mut Message) {
+    let pasts = [message.id, MessageId::GREATEST].map(|id| Banned::Past(room.clone(), id));
+    let [first, last] = pasts;
+    let is_deleted = bans.contains_key(&Banned::Message(room.clone(), message.id))
+        || bans.range(first..=last).next().is_some();
+    if is_deleted {
+        DELETED.clone_into(&mut message.text);
+    }
+}
+
 impl Deletions {
     /// Those of a room.
     pub fn of(bans: &BTreeMap<Banned, Ban>, room: &RoomName) -> Self {

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use ban::{Ban, Banned, Deletions};
+pub use ban::{Ban, Banned, Deletions, conceal};
 pub use local::{Local, LocalError, StoreError};
 pub use redis::{ConnectError, Redis, RedisAddress};
 

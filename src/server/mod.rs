@@ -49,7 +49,7 @@ use self::connection::Connections;
 use self::moderator::{Moderator, read_bans};
 use self::state::State;
 use crate::backplane::{
-    Backplane, BackplaneError, ConnectError, Deletions, Local, LocalError, Redis,
+    Backplane, BackplaneError, ConnectError, Local, LocalError, Redis, conceal,
 };
 use crate::hub::Hub;
 use crate::message::InstanceId;
@@ -143,8 +143,9 @@ impl Server {
         let bans = Arc::clone(&state.bans);
         state.hub.conceal_with(Box::new(move |room, message| {
             let bans = lock(&bans);
+            // Nearly always there are none.
             if !bans.is_empty() {
-                Deletions::of(&bans, room).apply(message);
+                conceal(&bans, room, message);
             }
         }));
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
