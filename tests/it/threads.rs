@@ -167,10 +167,12 @@ fn when_the_system_gives_no_more_threads_newcomers_are_refused_and_all_others_ar
     assert!(members.len() >= 10, "{} are in", members.len());
     let log = hubbub.log();
     assert!(log.contains("(ulimit -u)"), "{log}");
-    assert!(
-        log.contains("cannot take a connection: Resource temporarily"),
-        "{log}"
-    );
+    // It is logged after the refusal.
+    until("the reason is logged", || {
+        let log = hubbub.log();
+        log.contains("cannot take a connection: Resource temporarily")
+            .then_some(())
+    });
     members[0].says("still here");
     for member in &mut members[1..] {
         member.hears_until("u0: still here");
