@@ -27,12 +27,12 @@ command -v "$server" >/dev/null || {
   echo "soak: $server is missing; install it with: apt-get install redis-server" >&2
   exit 1
 }
-cargo bench --locked --quiet --bench soak --no-run
+cargo bench --locked --quiet --features tls --bench soak --no-run
 
 # `timeout` has a process group of its own, and what it is told it tells the whole group; so nothing
 # is left behind when the soak is stuck or this script is interrupted.
 timeout --kill-after 2 "$((seconds + 118))" \
-  cargo bench --locked --quiet --bench soak -- "$seconds" "$seed" "$mode" ${faults:+"$faults"} &
+  cargo bench --locked --quiet --features tls --bench soak -- "$seconds" "$seed" "$mode" ${faults:+"$faults"} &
 soak=$!
 trap 'kill "$soak" 2>/dev/null || true' EXIT
 status=0
