@@ -276,6 +276,8 @@ impl Instance {
                     .args(["--listen", &format!("127.0.0.1:{port}")])
                     .args(redis.iter().flat_map(|url| ["--redis", url]))
                     .args(["--history-length", "10000"])
+                    // The auditors ask who is in every room, three times a second.
+                    .args(["--command-rate", "0"])
                     .args(["--presence-ttl", &PRESENCE_TTL.as_secs().to_string()])
                     .args(["--presence-grace", "2"])
                     .stdout(Stdio::piped())
