@@ -143,13 +143,6 @@ impl Deletions {
         self.ids.is_empty() && self.up_to.is_none()
     }
 
-    /// Takes the text out of a message that is deleted.
-    pub fn apply(&self, message: &mut Message) {
-        if self.up_to >= Some(message.id) || self.ids.contains(&message.id) {
-            DELETED.clone_into(&mut message.text);
-        }
-    }
-
     /// Those of these two that are not in `before`.
     #[must_use]
     pub fn since(mut self, before: &Self) -> Self {

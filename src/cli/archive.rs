@@ -11,9 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::complain;
-use crate::backplane::{
-    Backplane, BackplaneError, Deletions, Local, Redis, RedisAddress, Retention,
-};
+use crate::backplane::{Backplane, BackplaneError, Local, Redis, RedisAddress, Retention, conceal};
 use crate::hub::Hub;
 use crate::message::{Entry, InstanceId, Message, MessageId, RoomName, UserName};
 use crate::protocol::Cursor;
@@ -173,9 +171,8 @@ fn print_rooms(backplane: &dyn Backplane, only: &[RoomName]) -> Result<usize, St
     let bans = backplane.bans();
     let bans = bans.map_err(|error| format!("cannot read what is deleted: {error}"))?;
     for room in rooms {
-        let deletions = Deletions::of(&bans, &room);
         each_entry(backplane, &room, |mut entry| {
-            deletions.apply(&mut entry.message);
+            conceal(&bans, &room, &mut entry.message);
             let Message { id, from, text, .. } = entry.message;
             let line = ArchivedMessage {
                 room: room.clone(),

@@ -106,7 +106,7 @@ fn get_messages(
     Ok(object(
         200,
         &Event::History {
-            messages: messages(excerpt.entries, &state.deletions(&room)),
+            messages: messages(state, &room, excerpt.entries),
             room,
             more: excerpt.more,
         },

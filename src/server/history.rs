@@ -3,7 +3,8 @@
 //! Messages may be large, and many clients may ask at the same time. So a read fetches a few entries
 //! first, learns their average size, and then fetches as many as should still fit.
 
-use crate::backplane::{Backplane, BackplaneError, Deletions, Excerpt};
+use super::state::State;
+use crate::backplane::{Backplane, BackplaneError, Excerpt};
 use crate::message::{Entry, Message, RoomName};
 use crate::protocol::{Cursor, Encoding};
 
@@ -89,9 +90,9 @@ pub fn read_page(
 }
 
 /// The messages of some entries, without their chain, and without the text of those that are deleted.
-pub fn messages(entries: Vec<Entry>, deletions: &Deletions) -> Vec<Message> {
+pub fn messages(state: &State, room: &RoomName, entries: Vec<Entry>) -> Vec<Message> {
     let messages = entries.into_iter().map(|mut entry| {
-        deletions.apply(&mut entry.message);
+        state.conceal(room, &mut entry.message);
         entry.message
     });
     messages.collect()

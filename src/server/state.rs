@@ -11,9 +11,9 @@ use log::{error, info};
 use super::config::Config;
 use super::rate::{Buckets, TokenBucket};
 use super::token::Verifier;
-use crate::backplane::{Backplane, Ban, Banned, Deletions};
+use crate::backplane::{Backplane, Ban, Banned, Deletions, conceal};
 use crate::hub::Hub;
-use crate::message::{RoomName, UserName};
+use crate::message::{Message, RoomName, UserName};
 use crate::stream::Identity;
 use crate::threads::lock;
 
@@ -101,6 +101,11 @@ impl State {
     /// What operators have deleted in this room.
     pub fn deletions(&self, room: &RoomName) -> Deletions {
         Deletions::of(&lock(&self.bans), room)
+    }
+
+    /// Takes the text out of a message of this room, if it is deleted.
+    pub fn conceal(&self, room: &RoomName, message: &mut Message) {
+        conceal(&lock(&self.bans), room, message);
     }
 
     fn why_kept_out(&self, banned: &Banned) -> Option<String> {

@@ -24,7 +24,7 @@ impl Session {
                 let deletions = self.state.deletions(room);
                 self.answer(&Event::History {
                     room: room.clone(),
-                    messages: messages(excerpt.entries, &deletions),
+                    messages: messages(&self.state, room, excerpt.entries),
                     more: excerpt.more,
                 });
                 // A slow reader waited for it.
@@ -85,7 +85,7 @@ impl Session {
             room: room.clone(),
             members: Arc::clone(&list.users),
             alike: hub.alike(room, Some(&list)),
-            messages: messages(past.entries, &self.state.deletions(room)),
+            messages: messages(&self.state, room, past.entries),
             recovered,
             anew,
             last,
@@ -128,9 +128,8 @@ impl Session {
         while self.outbox.is_open() && !self.ends_with_token() {
             let page = Cursor::After(cursor);
             let piece = self.state.backplane.read(room, page, PIECE)?;
-            let deletions = self.state.deletions(room);
             for mut entry in piece.entries {
-                deletions.apply(&mut entry.message);
+                self.state.conceal(room, &mut entry.message);
                 let id = entry.message.id;
                 if entry.prev != Some(last) {
                     // The log was trimmed in between.
