@@ -49,7 +49,7 @@ const NESTED: [&str; 8] = [
     "Option<hubbub::server::connection::pumps::Running>",
     "Option<std::thread::join_handle::JoinHandle<()>>",
     "bool",
-    "stream::tls::SessionState",
+    "stream::tls::TlsState",
 ];
 
 /// A lock that is held.

@@ -19,14 +19,14 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use self::tls::Session;
+use self::tls::TlsSession;
 pub use self::tls::{Authorities, Identity};
 
 /// The two ends' bytes, and how they are written on the wire.
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
-    session: Option<Session>,
+    session: Option<TlsSession>,
 }
 
 /// The reason why TLS cannot be used. The operator acts next.
@@ -109,7 +109,7 @@ impl Stream {
     pub fn farewell(&self) -> Vec<u8> {
         self.session
             .as_ref()
-            .map(Session::farewell)
+            .map(TlsSession::farewell)
             .unwrap_or_default()
     }
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use super::TlsError;
 
 #[derive(Debug)]
-pub(super) struct Session(Infallible);
+pub(super) struct TlsSession(Infallible);
 
-impl Session {
+impl TlsSession {
     pub(super) fn read(&self, _: &TcpStream, _: &mut [u8]) -> io::Result<usize> {
         match self.0 {}
     }
@@ -39,7 +39,7 @@ impl Identity {
         match self.0 {}
     }
 
-    pub(super) fn session(&self) -> io::Result<Session> {
+    pub(super) fn session(&self) -> io::Result<TlsSession> {
         match self.0 {}
     }
 }
@@ -54,7 +54,7 @@ impl Authorities {
         Err(TlsError::NotBuilt)
     }
 
-    pub(super) fn session(&self, _: &str) -> io::Result<Session> {
+    pub(super) fn session(&self, _: &str) -> io::Result<TlsSession> {
         match self.0 {}
     }
 }

@@ -24,19 +24,19 @@ use crate::threads::lock;
 const HTTP: &[u8] = b"http/1.1";
 
 /// One connection.
-pub(super) struct Session(Mutex<SessionState>);
+pub(super) struct TlsSession(Mutex<TlsState>);
 
-struct SessionState {
+struct TlsState {
     connection: Connection,
     /// What came and is not decrypted yet: rustls takes no more while there is something to read.
     left: Vec<u8>,
 }
 
-impl Session {
+impl TlsSession {
     fn new(mut connection: Connection) -> Self {
         // What is sealed leaves the connection at once.
         connection.set_buffer_limit(None);
-        Self(Mutex::new(SessionState {
+        Self(Mutex::new(TlsState {
             connection,
             left: Vec::new(),
         }))
@@ -69,7 +69,7 @@ impl Session {
     }
 }
 
-impl SessionState {
+impl TlsState {
     /// What was decrypted, if anything was. The end is no bytes, whether the peer took leave or not: WebSocket and
     /// HTTP have ends of their own.
     fn decrypted(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
@@ -147,9 +147,9 @@ fn fault(why: &rustls::Error) -> io::Error {
     io::Error::new(kind, format!("TLS: {why}"))
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Session")
+        f.write_str("TlsSession")
     }
 }
 
@@ -178,10 +178,10 @@ impl Identity {
         Ok(())
     }
 
-    pub(super) fn session(&self) -> io::Result<Session> {
+    pub(super) fn session(&self) -> io::Result<TlsSession> {
         let config = Arc::clone(&lock(&self.config));
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Session::new(connection.into()))
+        Ok(TlsSession::new(connection.into()))
     }
 }
 
@@ -246,9 +246,11 @@ impl Authorities {
         Ok(Self(config.into()))
     }
 
-    pub(super) fn session(&self, host: &str) -> io::Result<Session> {
+    pub(super) fn session(&self, host: &str) -> io::Result<TlsSession> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connection = ClientConnection::new(Arc::clone(&self.0), name);
-        Ok(Session::new(connection.map_err(io::Error::other)?.into()))
+        Ok(TlsSession::new(
+            connection.map_err(io::Error::other)?.into(),
+        ))
     }
 }

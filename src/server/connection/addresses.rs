@@ -23,7 +23,7 @@ pub(super) struct Addresses {
 }
 
 /// One connection in the count of its address. It ends when it is dropped.
-pub(super) struct Place {
+pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
@@ -74,7 +74,7 @@ impl Addresses {
         client: IpAddr,
         config: &Config,
         now: Instant,
-    ) -> Result<Place, AddressRefusal> {
+    ) -> Result<AddressPlace, AddressRefusal> {
         let place = self.try_enter(client, config, now);
         if place.is_err() {
             metrics::REFUSED_ADDRESS.count();
@@ -87,7 +87,7 @@ impl Addresses {
         client: IpAddr,
         config: &Config,
         now: Instant,
-    ) -> Result<Place, AddressRefusal> {
+    ) -> Result<AddressPlace, AddressRefusal> {
         let address = counted_as(client);
         let is_exempt = config.is_exempt(client);
         if !is_exempt || config.connect_rate.is_some() {
@@ -106,14 +106,14 @@ impl Addresses {
             return Err(AddressRefusal::TooMany);
         }
         *count += 1;
-        Ok(Place {
+        Ok(AddressPlace {
             addresses: Arc::clone(self),
             address,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressPlace {
     fn drop(&mut self) {
         let mut open = lock(&self.addresses.open);
         if let Some(count) = open.get_mut(&self.address) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::error;
 
-use super::addresses::{AddressRefusal, Addresses, Place};
+use super::addresses::{AddressPlace, AddressRefusal, Addresses};
 use super::serve;
 use super::thread_budget::ThreadBudget;
 use crate::backoff::spread;
@@ -163,7 +163,7 @@ impl Connections {
     }
 
     /// Takes a place in the count of this client's address.
-    pub(super) fn enter(&self, client: IpAddr) -> Result<Place, AddressRefusal> {
+    pub(super) fn enter(&self, client: IpAddr) -> Result<AddressPlace, AddressRefusal> {
         let config = &self.state.config;
         self.addresses.enter(client, config, Instant::now())
     }
@@ -242,34 +242,31 @@ impl Connections {
         lock(&self.open).len()
     }
 
+    /// What `pick` takes of each chat that is open. It is called under the lock, and only copies.
+    fn of_each_chat<T>(&self, pick: impl Fn(ConnectionId, &ChatHandle) -> T) -> Vec<T> {
+        let open = lock(&self.open);
+        let picked = open.iter().filter_map(|(id, open)| match &open.phase {
+            Phase::AwaitingRequest | Phase::Responding => None,
+            Phase::Chatting(chat) => Some(pick(*id, chat)),
+        });
+        picked.collect()
+    }
+
     /// The chats that are open.
     pub(super) fn chats(&self) -> Vec<OpenChat> {
-        let open = lock(&self.open);
-        let chats = open.iter().filter_map(|(id, open)| match &open.phase {
-            Phase::AwaitingRequest | Phase::Responding => None,
-            Phase::Chatting(chat) => Some(OpenChat {
-                connection: *id,
-                user: chat.user.clone(),
-                address: chat.address,
-                since: chat.since,
-            }),
-        });
-        chats.collect()
+        self.of_each_chat(|connection, chat| OpenChat {
+            connection,
+            user: chat.user.clone(),
+            address: chat.address,
+            since: chat.since,
+        })
     }
 
     /// Takes everybody out of rooms for which there is a reason, which they are told. A chat in lines of text has one
     /// room, and ends with it.
     pub fn part(&self, reason: impl Fn(&RoomName) -> Option<String>) {
-        let chats: Vec<_> = {
-            let open = lock(&self.open);
-            let chats = open.values().filter_map(|open| match &open.phase {
-                Phase::AwaitingRequest | Phase::Responding => None,
-                Phase::Chatting(chat) => {
-                    Some((Arc::clone(&chat.memberships), Arc::clone(&chat.outbox)))
-                }
-            });
-            chats.collect()
-        };
+        let chats =
+            self.of_each_chat(|_, chat| (Arc::clone(&chat.memberships), Arc::clone(&chat.outbox)));
         for (memberships, outbox) in chats {
             for (room, reason) in memberships.part(&reason) {
                 tell_parted(&outbox, room, reason);
@@ -279,14 +276,7 @@ impl Connections {
 
     /// Closes the chats of users for whom there is a reason, which they are told.
     pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
-        let chats: Vec<_> = {
-            let open = lock(&self.open);
-            let chats = open.values().filter_map(|open| match &open.phase {
-                Phase::AwaitingRequest | Phase::Responding => None,
-                Phase::Chatting(chat) => Some((chat.user.clone(), Arc::clone(&chat.outbox))),
-            });
-            chats.collect()
-        };
+        let chats = self.of_each_chat(|_, chat| (chat.user.clone(), Arc::clone(&chat.outbox)));
         for (user, outbox) in chats {
             if let Some(reason) = reason(&user) {
                 put_out(&outbox, reason);

@@ -20,7 +20,7 @@ use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 
-use self::addresses::{AddressRefusal, Place};
+use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
@@ -50,7 +50,7 @@ fn serve(
     stream: &Arc<Stream>,
     id: ConnectionId,
     peer: SocketAddr,
-    place: Option<Place>,
+    place: Option<AddressPlace>,
 ) {
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
@@ -131,7 +131,7 @@ fn serve(
 fn enter_early(
     connections: &Arc<Connections>,
     header: &Result<ProxyHeader, HeadError>,
-) -> Result<Option<Place>, AddressRefusal> {
+) -> Result<Option<AddressPlace>, AddressRefusal> {
     let trusted = &connections.state.config.trusted_proxies;
     match header {
         Ok(ProxyHeader::Client(address)) if !is_trusted(*address, trusted) => {
