@@ -4,13 +4,13 @@
 //! that fits it, so a client can read both with the same code. A request makes nobody present.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
 use super::answers::{failed, receipt, too_fast};
-use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, authorize, is_admitted, origin};
-use super::grant::READ_ONLY;
+use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
+use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
@@ -157,10 +157,14 @@ fn post_message(
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let from = author(state, request, &room)?;
+    let (from, grant) = author(state, request, &room)?;
     let body = read_message(state, stream, request)?;
     // A body may take a while.
-    let from = author(state, request, &room).map(|_| from)?;
+    if grant.is_over(SystemTime::now()) {
+        metrics::UNAUTHORIZED.count();
+        return Err(deny(&NO_TOKEN));
+    }
+    admit(state, Some(&from), &room)?;
     if body.text.is_empty() {
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
@@ -199,8 +203,13 @@ fn post_message(
     Ok(response_to(status, &event))
 }
 
-/// The author of a message: the user that the request names, or else the user of the token.
-fn author(state: &State, request: &Request, room: &RoomName) -> Result<UserName, Response> {
+/// The author of a message, which is the user that the request names, or else the user of the token; and what the token
+/// allows.
+fn author(
+    state: &State,
+    request: &Request,
+    room: &RoomName,
+) -> Result<(UserName, Grant), Response> {
     let named = match request.parameter("user").map(str::parse::<UserName>) {
         None => None,
         Some(Ok(user)) => Some(user),
@@ -215,10 +224,11 @@ fn author(state: &State, request: &Request, room: &RoomName) -> Result<UserName,
         let message = format!("not sent: {READ_ONLY}");
         return Err(error(403, ErrorCode::Forbidden, &message));
     }
-    user.ok_or_else(|| {
+    let user = user.ok_or_else(|| {
         let message = "who says it? add ?user=NAME, or a token";
         error(400, ErrorCode::BadRequest, message)
-    })
+    })?;
+    Ok((user, grant))
 }
 
 /// Reads the message, and its ref, from the request's body and header.
@@ -294,9 +304,13 @@ fn authorize_for(
     room: &RoomName,
 ) -> Result<Authorized, Response> {
     let authorized = authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))?;
-    is_admitted(state, authorized.user.as_ref(), Some(room))
-        .map_err(|why| error(403, ErrorCode::Forbidden, &why))?;
+    admit(state, authorized.user.as_ref(), room)?;
     Ok(authorized)
+}
+
+/// Refuses a banned user, and everybody in a closed room.
+fn admit(state: &State, user: Option<&UserName>, room: &RoomName) -> Result<(), Response> {
+    is_admitted(state, user, Some(room)).map_err(|why| error(403, ErrorCode::Forbidden, &why))
 }
 
 pub(super) fn deny(denied: &Denied) -> Response {

@@ -62,6 +62,12 @@ pub const FOREIGN_ORIGIN: Denied = Denied {
     sentence: "pages of this origin may not connect here",
 };
 
+/// The denial without a token that is valid now.
+pub const NO_TOKEN: Denied = Denied {
+    status: 401,
+    sentence: "a valid token is needed",
+};
+
 /// The denial for a name that is not this server's. A page of that name may have been sent here by its own DNS entry
 /// (DNS rebinding), and then its origin and this host look the same.
 const FOREIGN_HOST: Denied = Denied {
@@ -142,7 +148,7 @@ pub fn authorize(
         Ok(claims) => claims,
         Err(why) => {
             let why = why.map_or("no token".to_owned(), |why| why.to_string());
-            return deny(401, "a valid token is needed", &why);
+            return deny(NO_TOKEN.status, NO_TOKEN.sentence, &why);
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
