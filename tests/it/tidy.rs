@@ -166,6 +166,7 @@ fn a_foreign_crate_has_one_room() {
         ("unicode_security", &["lookalikes.rs"]),
         ("clap", &["cli/", "bench/"]),
         ("simplelog", &["cli/"]),
+        ("time", &["cli/"]),
         ("ctrlc", &["cli/"]),
         ("rustix", &["cli/", "server/http/proxy_header.rs"]),
         ("unicode_width", &["cli/"]),
@@ -285,6 +286,8 @@ fn the_lesson_is_short_and_stands_on_the_given_crates_alone() {
         "Cargo.toml could not be read: {others:?}"
     );
     others.push("hubbub".to_owned());
+    // A part of `std` has this name as well.
+    others.retain(|name| name != "time");
     for other in others {
         assert!(!begins_paths_with(&lesson, &other), "{other}");
     }
