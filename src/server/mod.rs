@@ -36,7 +36,7 @@ mod moderator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
 use crossbeam_channel::Receiver;
@@ -116,6 +116,8 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let identity = config.identity().map_err(StartError::Tls)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        metrics::STARTED.set(now.map_or(0, |now| now.as_secs() as usize));
         let listen = config.listen;
         let listener = listen_on(listen, config.deadlines.write)
             .map_err(|error| StartError::Listen(listen, error))?;
