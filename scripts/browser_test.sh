@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Drives the chat page in a real Chromium: two people, two instances, one Redis, and what befalls
+# Drives the chat page in real browsers: two people, two instances, one Redis, and what befalls
 # them. Installs what it needs. HUBBUB names the binary (default: it builds target/debug/hubbub).
 #
-#   scripts/browser_test.sh              the tests (tests/browser/*.test.js), within four minutes
+#   scripts/browser_test.sh              the tests (tests/browser/*.test.js) and the pictures in Chromium, within
+#                                        four minutes, and then the heart of them in Firefox, within three
+#   scripts/browser_test.sh firefox      the tests in Firefox; a few need what WebDriver BiDi does not have yet
 #   scripts/browser_test.sh pictures     pictures of the page, into target/browser/pictures; one of
 #                                        them becomes the README's, src/server/page/screenshot.png
 set -euo pipefail
@@ -14,6 +16,8 @@ command -v redis-server >/dev/null || install redis-server
 # The fonts, so that the pictures have all their characters.
 export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
 [ -x "$CHROMIUM" ] || install chromium fonts-dejavu-core fonts-noto-color-emoji
+export FIREFOX=${FIREFOX:-/usr/bin/firefox-esr}
+[ "$what" = pictures ] || [ -x "$FIREFOX" ] || install firefox-esr
 command -v node >/dev/null || install nodejs
 command -v npm >/dev/null || install npm
 
@@ -35,27 +39,38 @@ if ! cmp -s tests/browser/package-lock.json "$home/node_modules/installed-lock.j
   cp "$home/package-lock.json" "$home/node_modules/installed-lock.json"
 fi
 
+# Runs a command there for so many seconds. `timeout` has a process group of its own, and what it is told it
+# tells the whole group; what the tests start they end themselves when they are ended.
+run() {
+  (cd "$home" && exec timeout --kill-after 5 "$@") &
+  running=$!
+  trap 'kill "$running" 2>/dev/null || true' EXIT
+  wait "$running"
+  trap - EXIT
+}
+
+tests=(tests/browser/*.test.js)
+tests=("${tests[@]##*/}")
+test=(node --test --test-reporter=spec --test-concurrency=2)
+# What people do most: they come in, speak and hear, change rooms, come back, and use nothing but keys.
+heart='^(two people|a name in use|the keyboard|a reload|unread|two tabs|on a phone|a server that is killed|a line on its way|a drain|a token that is wanted)'
+
 case $what in
 tests)
-  tests=(tests/browser/*.test.js)
-  command=(node --test --test-reporter=spec --test-concurrency=2 "${tests[@]##*/}")
+  run 240 "${test[@]}" "${tests[@]}" pictures.js
+  export BROWSER=firefox
+  run 180 "${test[@]}" --test-name-pattern="/$heart/" chat.test.js faults.test.js
   ;;
-pictures) command=(node pictures.js pictures) ;;
+firefox)
+  export BROWSER=firefox
+  run 600 "${test[@]}" "${tests[@]}"
+  ;;
+pictures)
+  run 240 node pictures.js pictures
+  cp "$home/pictures/busy-1280-light.png" src/server/page/screenshot.png
+  ;;
 *)
   echo "browser_test: what is '$what'?" >&2
   exit 2
   ;;
 esac
-
-# `timeout` has a process group of its own, and what it is told it tells the whole group; what the
-# tests start they end themselves when they are ended.
-(cd "$home" && exec timeout --kill-after 5 240 "${command[@]}") &
-running=$!
-trap 'kill "$running" 2>/dev/null || true' EXIT
-status=0
-wait "$running" || status=$?
-trap - EXIT
-if [ "$what" = pictures ] && [ "$status" -eq 0 ]; then
-  cp "$home/pictures/busy-1280-light.png" src/server/page/screenshot.png
-fi
-exit "$status"

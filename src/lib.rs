@@ -76,6 +76,7 @@
 // Tools.
 mod backoff;
 mod threads;
+pub mod process;
 pub mod metrics;
 pub mod stream;
 // What is said, and the frames it is said in.

@@ -3,8 +3,11 @@
 //!
 //! They are statics: a process is one instance, and code that counts should not need a handle.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::process;
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,29 @@ enum Kind {
     Counter,
     /// The value goes up and down.
     Gauge,
+    /// The values, by how many are at most so large.
+    Histogram,
+}
+
+impl Kind {
+    /// A name that ends in `_total` is a counter's.
+    fn of(name: &str) -> Self {
+        match name.ends_with("_total") {
+            true => Self::Counter,
+            false => Self::Gauge,
+        }
+    }
+
+    /// Appends the lines that stand before a metric's values.
+    fn describe(self, text: &mut String, name: &str, help: &str) {
+        let kind = match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        };
+        // Writing to a string does not fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
 }
 
 /// One number with its name and description.
@@ -55,6 +81,68 @@ impl Metric {
     }
 }
 
+/// The buckets of [`DELIVERY`], by the longest time in each.
+const BOUNDS: [Duration; 10] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// How long something takes.
+#[derive(Debug)]
+pub struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    /// The times in each bucket, and at last those above all bounds.
+    counts: [AtomicU64; BOUNDS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+impl Histogram {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            counts: [const { AtomicU64::new(0) }; BOUNDS.len() + 1],
+            microseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes note of one time.
+    pub fn observe(&self, took: Duration) {
+        let bucket = BOUNDS.partition_point(|bound| *bound < took);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.microseconds.fetch_add(took, Ordering::Relaxed);
+    }
+
+    fn render(&self, text: &mut String) {
+        let Self { name, help, .. } = self;
+        Kind::Histogram.describe(text, name, help);
+        let mut so_far = 0;
+        let bounds = BOUNDS.iter().map(|bound| bound.as_secs_f64().to_string());
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&self.counts) {
+            so_far += count.load(Ordering::Relaxed);
+            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {so_far}");
+        }
+        let sum = Duration::from_micros(self.microseconds.load(Ordering::Relaxed)).as_secs_f64();
+        let _ = write!(text, "{name}_sum {sum}\n{name}_count {so_far}\n");
+    }
+}
+
+/// The time from a send to the end of its fan-out. See [`Stopwatch`](crate::hub::Stopwatch).
+pub static DELIVERY: Histogram = Histogram::new(
+    "hubbub_delivery_seconds",
+    "Time from a send on this instance until its members here have the message, of one message at a time.",
+);
+
 macro_rules! metrics {
     ($($kind:ident $metric:ident $name:literal $help:literal;)*) => {
         $(
@@ -67,6 +155,7 @@ macro_rules! metrics {
 }
 
 metrics! {
+    Gauge STARTED "process_start_time_seconds" "When the process began, in seconds since 1970.";
     Gauge CONNECTIONS "hubbub_connections" "Connections that are open.";
     Gauge MAX_CONNECTIONS "hubbub_max_connections" "The most connections that may be open.";
     Gauge ROOMS "hubbub_rooms" "Rooms with a member on this instance.";
@@ -105,23 +194,34 @@ metrics! {
 /// All metrics, in Prometheus's text format.
 pub fn render() -> String {
     let mut text = String::new();
+    let mut line = |kind: Kind, name, help, value: &dyn Display| {
+        kind.describe(&mut text, name, help);
+        let _ = writeln!(text, "{name} {value}");
+    };
     for metric in ALL {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let Metric { name, help, .. } = metric;
         let value = metric.value.load(Ordering::Relaxed);
-        // Writing to a string does not fail.
-        let _ = write!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
-        );
+        line(metric.kind, metric.name, metric.help, &value);
     }
+    for (name, help, value) in process::own() {
+        line(Kind::of(name), name, help, &value);
+    }
+    DELIVERY.render(&mut text);
+    let build = "hubbub_build_info";
+    Kind::Gauge.describe(
+        &mut text,
+        build,
+        "The version, and the features that it was built with.",
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    let features = if cfg!(feature = "tls") { "tls" } else { "" };
+    let _ = writeln!(
+        text,
+        "{build}{{version=\"{version}\",features=\"{features}\"}} 1"
+    );
     text
 }
 
-/// Appends a metric that has a value for each of some labels. One whose name ends in `_total` is a counter.
+/// Appends a metric that has a value for each of some labels.
 pub fn render_labelled<'a>(
     text: &mut String,
     name: &str,
@@ -129,13 +229,7 @@ pub fn render_labelled<'a>(
     label: &str,
     values: impl Iterator<Item = (&'a str, u64)>,
 ) {
-    let kind = if name.ends_with("_total") {
-        "counter"
-    } else {
-        "gauge"
-    };
-    // Writing to a string does not fail.
-    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    Kind::of(name).describe(text, name, help);
     for (of, value) in values {
         let of = of.replace('\\', "\\\\").replace('"', "\\\"");
         let _ = writeln!(text, "{name}{{{label}=\"{of}\"}} {value}");
@@ -149,22 +243,67 @@ mod tests {
     #[test]
     fn every_metric_has_our_prefix_a_sentence_and_the_ending_of_its_kind() {
         for metric in ALL {
-            assert!(metric.name.starts_with("hubbub_"), "{}", metric.name);
+            let name = metric.name;
+            assert!(
+                name.starts_with("hubbub_") || name == STARTED.name,
+                "{name}"
+            );
             assert!(metric.help.ends_with('.') || metric.help.ends_with('0'));
-            let total = metric.name.ends_with("_total");
-            assert_eq!(total, metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(Kind::of(name), metric.kind, "{name}");
         }
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|m| m.name).collect();
         assert_eq!(names.len(), ALL.len());
     }
 
     #[test]
-    fn a_metric_is_three_lines() {
+    fn each_metric_is_described_once_and_its_values_follow() {
         SHED.add(2);
         let text = render();
         assert!(
             text.contains("# TYPE hubbub_notices_shed_total counter\nhubbub_notices_shed_total ")
         );
-        assert_eq!(text.lines().count(), ALL.len() * 3);
+        let mut names = std::collections::BTreeSet::new();
+        for of_one in text.split("# HELP ").skip(1) {
+            let mut lines = of_one.lines();
+            let (name, _) = lines
+                .next()
+                .and_then(|help| help.split_once(' '))
+                .expect("help");
+            assert!(names.insert(name), "{name} is there twice");
+            let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE "));
+            assert!(kind.is_some_and(|kind| kind.starts_with(name)), "{of_one}");
+            let values: Vec<_> = lines.collect();
+            assert!(!values.is_empty(), "{name} has no value");
+            for line in values {
+                let (key, value) = line.rsplit_once(' ').expect("a value");
+                assert!(
+                    key.starts_with(name) && value.parse::<f64>().is_ok(),
+                    "{line}"
+                );
+            }
+        }
+        assert!(names.contains("process_threads") && names.contains("hubbub_build_info"));
+    }
+
+    #[test]
+    fn a_time_counts_in_its_bucket_and_in_all_above() {
+        let times = Histogram::new("took_seconds", "Times.");
+        for millis in [0, 1, 2, 700, 5000] {
+            times.observe(Duration::from_millis(millis));
+        }
+        let mut text = String::new();
+        times.render(&mut text);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], "# TYPE took_seconds histogram");
+        let counts = [1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5];
+        let bounds = "0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.5 2 +Inf";
+        for (at, (bound, count)) in bounds.split(' ').zip(counts).enumerate() {
+            let bucket = format!("took_seconds_bucket{{le=\"{bound}\"}} {count}");
+            assert_eq!(lines[2 + at], bucket);
+        }
+        assert_eq!(
+            lines[13..],
+            ["took_seconds_sum 5.703", "took_seconds_count 5"]
+        );
     }
 }

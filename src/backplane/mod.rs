@@ -38,7 +38,8 @@ pub struct Draft {
     pub from: UserName,
     /// The text.
     pub text: String,
-    /// The sender's ref. A repetition under it is the same message for [`Ref::LASTS`].
+    /// The sender's ref. A repetition under it is the same message for [`Ref::LASTS`], and another text is refused
+    /// as long as the log has the first.
     pub reference: Option<Ref>,
     /// The connection that it was sent on.
     pub via: Option<Via>,
@@ -69,6 +70,8 @@ pub enum BackplaneError {
     /// The disk did not answer in time: whether it was done is unknown. The asker may try again, and a
     /// message's ref makes that safe.
     DiskSilent,
+    /// The ref is that of a message with another text, which the log has. The sender takes another ref.
+    RefReused,
     /// It refuses, and says why; an operator acts next.
     Refused(String),
 }
@@ -82,7 +85,7 @@ impl BackplaneError {
     /// Whether the asker may try again.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::RefReused | Self::Refused(_) => false,
             Self::Unavailable
             | Self::NoAnswer
             | Self::Overloaded
@@ -106,6 +109,9 @@ impl fmt::Display for BackplaneError {
                 "the server's disk stopped answering, so it may be done or not; try again",
             ),
             Self::Overloaded => f.write_str("the server is overloaded, try again"),
+            Self::RefReused => f.write_str(
+                "another text was sent under this ref less than five minutes ago; take a new one",
+            ),
             Self::Refused(why) => write!(f, "Redis refuses: {why}"),
         }
     }

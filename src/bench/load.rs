@@ -7,9 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use hubbub::process::memory_kib;
+
 use crate::crowd::Crowd;
 use crate::options::Options;
-use crate::process::memory_kib;
 use crate::report::{Kind, Report, Times};
 use crate::tally::{Histogram, Room, Track};
 use crate::wire::{Stamp, Stamps};

@@ -8,7 +8,6 @@
 //! Read from here down: `options` (the command line), `crowd` (the sockets), `load` (sending and
 //! checking), `tally` (the counters), `wire` (frames and stamps), `report` (the result).
 
-mod process;
 mod wire;
 mod options;
 mod tally;
@@ -20,12 +19,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hubbub::process::{cpu_s, memory_kib};
 use hubbub::server::capacity::most_files;
 
 use self::crowd::Crowd;
 use self::load::{Load, everybody_hears};
 use self::options::Options;
-use self::process::{cpu_s, memory_kib};
 use self::report::{Memory, Report};
 
 fn main() -> ExitCode {

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use hubbub::client::ServerUrl;
+use hubbub::process::memory_kib;
 
-use crate::process::memory_kib;
 use crate::wire::Stamp;
 
 /// Measures a running server as its clients do: deliveries, order, latency, and what they cost it.

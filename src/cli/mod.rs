@@ -12,6 +12,7 @@
 mod exit;
 mod timed_client;
 mod screen;
+mod log_format;
 mod serve;
 mod join;
 mod say;

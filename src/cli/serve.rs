@@ -1,4 +1,4 @@
-//! `hubbub serve`: its arguments, the signals, the log, and the start line.
+//! `hubbub serve`: its arguments, the signals, and the start line.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -12,9 +12,9 @@ use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
-use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 
 use super::LevelFilter;
+use super::log_format::{LogFormat, log_to_stderr};
 use crate::backplane::{RedisAddress, Retention};
 use crate::server::Server;
 use crate::server::capacity::Capacity;
@@ -93,6 +93,14 @@ pub(super) struct ServeArgs {
         default_value = "info"
     )]
     log_level: LevelFilter,
+    /// The format of the log: lines of text, or a JSON object a line
+    #[arg(
+        long,
+        env = "HUBBUB_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
     /// The largest message
     #[arg(long, env = "HUBBUB_MAX_MESSAGE", value_name = "BYTES", default_value_t = limit::MAX_MESSAGE.default as usize, value_parser = within::<usize>(limit::MAX_MESSAGE), help_heading = "Limits")]
     max_message: usize,
@@ -296,7 +304,6 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     if args.check {
         return check(args, given);
     }
-    let level = args.log_level;
     // The handler's thread starts before the mask is set. So that thread alone gets signals, and no
     // signal interrupts the reads of another.
     let (request_stop, stop) = crossbeam_channel::bounded(1);
@@ -319,7 +326,7 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     // SIGXFSZ would end the process when a file may not become longer; the write fails instead.
     mask(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGXFSZ])?;
 
-    log_to_stderr(level);
+    log_to_stderr(args.log_level, args.log_format);
     let server = Server::bind(args.config()).map_err(|error| error.to_string())?;
     let read_files = server.files_reader();
     threads::spawn_vital("hangup", move || {
@@ -387,30 +394,14 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
 
 /// Prints the start line on stdout. Scripts wait for it and read the address from it.
 fn announce(server: &Server) {
-    let address = server.address();
-    let url = server.url();
-    let option = match address.port() {
-        8080 if url.starts_with("http:") => String::new(),
-        _ => format!(" --url {url}"),
+    let (url, here, runs_on) = (server.url(), server.url_here(), server.runs_on());
+    let messages = format!("{here}/api/rooms/lobby/messages");
+    let next = match server.needs_tokens() {
+        false => format!("open {here}, or: curl -d hello '{messages}?user=me'"),
+        true => format!(
+            "with a token, open {here}/#token=TOKEN, or: \
+             curl -H 'Authorization: Bearer TOKEN' -d hello '{messages}'"
+        ),
     };
-    let runs_on = server.runs_on();
-    let _ = writeln!(
-        io::stdout(),
-        "listening on {url} with {runs_on}; join with: hubbub join YOUR_NAME{option}",
-    );
-    log::info!("listening on {url} with {runs_on}");
-}
-
-fn log_to_stderr(level: LevelFilter) {
-    let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_mode(ThreadLogMode::Names)
-        .set_thread_level(LevelFilter::Error)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        // At debug and trace, other crates would log the texts of users.
-        .add_filter_allow_str("hubbub")
-        .build();
-    // This fails only if the process has a logger already.
-    let _ = WriteLogger::init(level, config, io::stderr());
+    let _ = writeln!(io::stdout(), "listening on {url} with {runs_on}; {next}");
 }

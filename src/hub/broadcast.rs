@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use super::stopwatch::Lap;
 use crate::message::{Revision, UserName};
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::{self, Frame};
@@ -35,6 +36,8 @@ pub(super) struct Broadcast {
     /// A join or leave goes to the members whose list has a revision in this range.
     pub(super) listed: Range<Revision>,
     frames: Frames,
+    /// Stops with the last worker that has this.
+    _lap: Option<Lap>,
 }
 
 impl Broadcast {
@@ -43,12 +46,23 @@ impl Broadcast {
         Self::for_listed(event, Revision::ZERO..Revision::ZERO)
     }
 
+    /// A message, which may be timed.
+    pub(super) fn timed(event: Event, lap: Option<Lap>) -> Arc<Self> {
+        Arc::new(Self {
+            event,
+            listed: Revision::ZERO..Revision::ZERO,
+            frames: Frames::default(),
+            _lap: lap,
+        })
+    }
+
     /// A join or leave.
     pub(super) fn for_listed(event: Event, listed: Range<Revision>) -> Arc<Self> {
         Arc::new(Self {
             event,
             listed,
             frames: Frames::default(),
+            _lap: None,
         })
     }
 

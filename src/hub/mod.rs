@@ -7,10 +7,11 @@
 //!
 //! Read this file first; then [`room`] and [`member`], the heart of it; [`worker`], the threads that write
 //! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; the
-//! [`outbox`], the way from there to one socket; and [`order`], what operators order.
+//! [`outbox`], the way from there to one socket; [`order`], what operators order; and the [`stopwatch`].
 
 pub mod outbox;
 mod order;
+mod stopwatch;
 mod broadcast;
 mod roll;
 mod member;
@@ -27,6 +28,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 
 pub use self::order::Order;
+pub use self::stopwatch::Stopwatch;
 
 use self::broadcast::Broadcast;
 use self::member::Member;
@@ -87,6 +89,8 @@ pub struct Hub {
     conceal: OnceLock<Conceal>,
     /// Orders that are not carried out yet. Only operators give any, and few.
     orders: (Sender<Order>, Receiver<Order>),
+    /// Times the messages that this instance's connections send.
+    pub stopwatch: Stopwatch,
 }
 
 impl Hub {
@@ -100,6 +104,7 @@ impl Hub {
             workers: workers?,
             conceal: OnceLock::new(),
             orders: crossbeam_channel::unbounded(),
+            stopwatch: Stopwatch::default(),
         })
     }
 
@@ -235,6 +240,7 @@ impl Hub {
         match delivery {
             Delivery::Messages(mut entries) => {
                 metrics::HEARD.add(entries.len());
+                let mut lap = self.stopwatch.lap(name, &entries);
                 if let Some(conceal) = self.conceal.get() {
                     entries
                         .iter_mut()
@@ -242,13 +248,17 @@ impl Hub {
                 }
                 self.tell_pending(&room, pace, now);
                 let roll = lock(&room.roll);
-                let events = entries.into_iter().map(|entry| Event::Message {
-                    room: name.clone(),
-                    looks_like: roll.looks_like(&entry.message.from),
-                    message: entry.message,
-                    via: entry.via,
+                let events = entries.into_iter().map(|entry| {
+                    let lap = lap.take_if(|lap| lap.of == entry.message.id);
+                    let event = Event::Message {
+                        room: name.clone(),
+                        looks_like: roll.looks_like(&entry.message.from),
+                        message: entry.message,
+                        via: entry.via,
+                    };
+                    Broadcast::timed(event, lap)
                 });
-                let events: Vec<_> = events.map(Broadcast::new).collect();
+                let events: Vec<_> = events.collect();
                 drop(roll);
                 self.fan_out(&room, events, pace);
             }

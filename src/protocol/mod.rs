@@ -396,6 +396,8 @@ pub enum ErrorCode {
     NotFound,
     /// A message over the limit (HTTP API only; a WebSocket is closed with 1009).
     TooLarge,
+    /// The ref, or `Idempotency-Key`, is that of a message with another text.
+    RefReused,
     /// The backplane does not answer.
     Unavailable,
     /// The backplane refuses the request, and will refuse it again.

@@ -65,16 +65,21 @@ pub fn failed(
     reference: Option<Ref>,
     error: &BackplaneError,
 ) -> Event {
-    let (code, retry) = match error.is_passing() {
-        true => (ErrorCode::Unavailable, true),
-        false => (ErrorCode::Refused, false),
+    let code = match error {
+        BackplaneError::Unavailable
+        | BackplaneError::NoAnswer
+        | BackplaneError::Overloaded
+        | BackplaneError::DiskUnavailable
+        | BackplaneError::DiskSilent => ErrorCode::Unavailable,
+        BackplaneError::RefReused => ErrorCode::RefReused,
+        BackplaneError::Refused(_) => ErrorCode::Refused,
     };
     Event::Error {
         code,
         message: format!("{what}: {error}"),
         reference,
         room: room.cloned(),
-        retry,
+        retry: error.is_passing(),
         retry_after_ms: None,
     }
 }

@@ -369,9 +369,14 @@ fn response_to(status: u16, event: &Event) -> Response {
 }
 
 fn status_of(why: &BackplaneError) -> u16 {
-    match why.is_passing() {
-        true => 503,
-        false => 500,
+    match why {
+        BackplaneError::Unavailable
+        | BackplaneError::NoAnswer
+        | BackplaneError::Overloaded
+        | BackplaneError::DiskUnavailable
+        | BackplaneError::DiskSilent => 503,
+        BackplaneError::RefReused => 422,
+        BackplaneError::Refused(_) => 500,
     }
 }
 

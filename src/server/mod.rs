@@ -33,10 +33,10 @@ pub mod connection;
 mod accept;
 mod moderator;
 
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
 use crossbeam_channel::Receiver;
@@ -116,6 +116,8 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let identity = config.identity().map_err(StartError::Tls)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        metrics::STARTED.set(now.map_or(0, |now| now.as_secs() as usize));
         let listen = config.listen;
         let listener = listen_on(listen, config.deadlines.write)
             .map_err(|error| StartError::Listen(listen, error))?;
@@ -173,13 +175,37 @@ impl Server {
         self.address
     }
 
-    /// The address for a browser.
+    /// The same, as a URL.
     pub fn url(&self) -> String {
+        self.url_at(self.address)
+    }
+
+    /// The address for a browser on this machine.
+    pub fn url_here(&self) -> String {
+        self.url_at(self.address_here())
+    }
+
+    fn url_at(&self, address: SocketAddr) -> String {
         let scheme = match self.state.identity {
             Some(_) => "https",
             None => "http",
         };
-        format!("{scheme}://{}", self.address)
+        format!("{scheme}://{address}")
+    }
+
+    fn address_here(&self) -> SocketAddr {
+        let mut address = self.address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        address
+    }
+
+    /// Whether users need tokens.
+    pub fn needs_tokens(&self) -> bool {
+        self.state.verifier.is_some()
     }
 
     /// What reads the files again that options name; `None` if none does.
@@ -190,12 +216,12 @@ impl Server {
             .then_some(move || state.read_files_again())
     }
 
-    /// The name of the backplane, for the log.
+    /// The name of the backplane, for the start line.
     pub fn runs_on(&self) -> String {
         let config = &self.state.config;
         match (&config.redis[..], &config.data) {
             ([], Some(folder)) => format!("its messages in {}", folder.display()),
-            ([], None) => "its messages in memory, where they end with the process".to_owned(),
+            ([], None) => "its messages in memory, until it ends".to_owned(),
             (redis, _) => {
                 let redis: Vec<_> = redis.iter().map(ToString::to_string).collect();
                 format!("Redis at {}", redis.join(" and "))
@@ -249,11 +275,7 @@ impl Server {
             .shutdown(Shutdown::Both)
             .is_err()
         {
-            let mut address = self.address;
-            if address.ip().is_unspecified() {
-                address.set_ip([127, 0, 0, 1].into());
-            }
-            let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+            let _ = TcpStream::connect_timeout(&self.address_here(), Duration::from_secs(1));
         }
         let _ = acceptor.join();
     }

@@ -187,6 +187,7 @@ people("unread messages are counted per room and in the title, until they are se
   await bob.says("two");
   await alice.title("(2) elsewhere · Hubbub");
   await alice.reads("2", "#room-list .unread");
+  await alice.looks();
   await alice.page.click("#room-list >> text=quiet");
   await alice.title("quiet · Hubbub");
   await alice.reads("New", "#log");
@@ -226,6 +227,7 @@ people("hostile text is text: nothing runs, nothing is loaded, nothing leaks out
     ["https://example.org/a_(b)?c=d&e#f", rel],
     ["https://exa/", rel],
   ]);
+  await alice.looks();
   await alice.title("gallery · Hubbub");
   await alice.reads("<b>bob", "#member-list");
   const wide = ({ scrollWidth, clientWidth }) => scrollWidth > clientWidth;

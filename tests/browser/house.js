@@ -8,13 +8,14 @@ import { mkdtempSync, rmSync, readFileSync, openSync, closeSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
 
 /** How long a fact may take to come true on a busy machine. */
 export const DEADLINE = 20_000;
 
 const BINARY = process.env.HUBBUB ?? "target/debug/hubbub";
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const FIREFOX = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
 
 const folder = mkdtempSync(join(tmpdir(), "hubbub-browser-"));
 const children = new Set();
@@ -158,8 +159,16 @@ export function mint(user, secret, ...options) {
   return execFileSync(BINARY, ["token", user, "--secret", secret, ...options], { encoding: "utf8" }).trim();
 }
 
-/** Chromium, once for all tests. */
+/** Which browser the tests are in: `chromium` or `firefox`. */
+export const BROWSER = process.env.BROWSER ?? "chromium";
+
+/** The browser, once for all tests. */
 export function openBrowser() {
+  if (BROWSER === "firefox") {
+    // The channel means a Firefox as its makers ship it, driven by WebDriver BiDi.
+    const firefoxUserPrefs = { "ui.prefersReducedMotion": 1 };
+    return firefox.launch({ channel: "moz-firefox", executablePath: FIREFOX, firefoxUserPrefs });
+  }
   return chromium.launch({
     executablePath: CHROMIUM,
     args: [

@@ -3,10 +3,10 @@
  * never do (break its policy, throw, ask elsewhere) is noted, and `complaints` tells of it.
  */
 
-import { DEADLINE, until } from "./house.js";
+import { BROWSER, DEADLINE, until } from "./house.js";
 
 // What a browser logs about an answer that is no success; the page expects those.
-const EXPECTED = /Failed to load resource|WebSocket connection to .* failed/;
+const EXPECTED = /Failed to load resource|WebSocket connection to .* failed|can.t establish a connection to the server/;
 
 export class Person {
   complaints = [];
@@ -31,7 +31,9 @@ export class Person {
 
   async #watch() {
     const { page, complaints } = this;
-    page.on("pageerror", (error) => complaints.push(`threw ${error.stack ?? error}`));
+    page.on("pageerror", (error) => {
+      if (!EXPECTED.test(error.message)) complaints.push(`threw ${error.stack ?? error}`);
+    });
     page.on("console", (message) => {
       const bad = ["error", "warning"].includes(message.type()) && !EXPECTED.test(message.text());
       if (bad) complaints.push(`said ${message.text()}`);
@@ -44,11 +46,14 @@ export class Person {
       const { host, protocol } = new URL(request.url());
       if (host !== this.instance.address && protocol !== "data:") complaints.push(`asked ${request.url()}`);
     });
-    page.on("websocket", (socket) =>
-      socket.on("framesent", ({ payload }) => this.sent.push(JSON.parse(payload))),
-    );
     await page.exposeFunction("hubbubTestViolated", (what) => complaints.push(`violated ${what}`));
+    await page.exposeFunction("hubbubTestSent", (frame) => this.sent.push(JSON.parse(frame)));
     await page.addInitScript(() => {
+      const { send } = WebSocket.prototype;
+      WebSocket.prototype.send = function (frame) {
+        window.hubbubTestSent(frame);
+        send.call(this, frame);
+      };
       document.addEventListener("securitypolicyviolation", (event) =>
         window.hubbubTestViolated(`${event.violatedDirective}: ${event.blockedURI}`),
       );
@@ -92,7 +97,18 @@ export class Person {
   }
 
   async types(text) {
-    await this.page.fill("#text", text);
+    if (BROWSER === "chromium") return this.page.fill("#text", text);
+    // Firefox is given each character as a key, which sends a text of several lines too early: it is pasted.
+    await this.page.locator("#text").evaluate((field, pasted) => {
+      field.focus();
+      field.select();
+      document.execCommand("insertText", false, pasted);
+    }, text);
+  }
+
+  /** Has their window before all others: no other has the focus. */
+  async looks() {
+    await this.page.bringToFront();
   }
 
   async says(text) {

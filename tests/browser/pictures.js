@@ -1,10 +1,12 @@
 /**
  * Takes pictures of the page in the states worth looking at, narrow and wide, light and dark, into
- * the folder that is named. `busy-1280-light.png` is the README's.
+ * the folder that is named. `busy-1280-light.png` is the README's. In each of them nothing may keep
+ * anybody from using the page.
  */
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { barriers } from "./accessible.js";
 import { Instance, Redis, openBrowser, tearDown } from "./house.js";
 import { Crowd } from "./crowd.js";
 import { Person } from "./person.js";
@@ -34,6 +36,13 @@ const OTHERS = ["aaliyah", "Björn", "chen", "dmitri", "eleni", "farid", "Νίκ
 const redis = await Redis.start();
 const instance = await Instance.start("--redis", redis.url, "--send-rate", "0");
 const browser = await openBrowser();
+const found = [];
+
+/** Takes a picture, and asks what keeps people from using what is on it. */
+async function shootOne({ page }, name) {
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+  for (const barrier of await barriers(page)) found.push(`${name}: ${barrier}`);
+}
 
 async function shoot(person, name) {
   await person.page.mouse.move(640, 400);
@@ -43,7 +52,7 @@ async function shoot(person, name) {
       await person.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
       // Two frames: one for the layout, one for what follows from it.
       await person.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
-      await person.page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
+      await shootOne(person, `${name}-${width}-${colorScheme}`);
     }
   }
 }
@@ -81,14 +90,14 @@ await me.reads("is typing");
 await shoot(me, "busy");
 await me.page.setViewportSize({ width: 900, height: 700 });
 await me.page.click("#members-button");
-await me.page.screenshot({ path: join(folder, "members-900-dark.png") });
+await shootOne(me, "members-900-dark");
 await me.page.click(".members .close-pane");
 await me.page.setViewportSize({ width: 390, height: 844 });
 await me.page.click("#rooms-button");
-await me.page.screenshot({ path: join(folder, "rooms-390-dark.png") });
+await shootOne(me, "rooms-390-dark");
 await me.page.click(".sidebar .close-pane");
 await me.page.click("#members-button");
-await me.page.screenshot({ path: join(folder, "members-390-dark.png") });
+await shootOne(me, "members-390-dark");
 await me.page.click(".members .close-pane");
 
 await me.page.setViewportSize({ width: 1280, height: 800 });
@@ -122,6 +131,10 @@ await me.page.waitForSelector(".bar.busy");
 await me.page.waitForFunction(() => /in [2-9] s/.test(document.getElementById("countdown")?.textContent));
 await shoot(me, "disconnected");
 await tearDown(browser);
+if (found.length > 0) {
+  console.error(found.join("\n"));
+  process.exitCode = 1;
+}
 
 async function untilSeen(text) {
   const plain = text.replaceAll("`", "").slice(0, 20);

@@ -97,8 +97,28 @@ fn a_repeated_post_under_one_key_is_one_message() {
     assert_eq!((first.status, again.status), (201, 201));
     assert_eq!(first.body["id"], again.body["id"]);
     assert_eq!(again.body["duplicate"], true);
+    let other = ask(&there, "POST", OPS, &key, "broken");
+    assert_eq!(
+        (other.status, &other.body["code"]),
+        (422, &json!("ref_reused"))
+    );
+    assert_eq!(
+        (&other.body["ref"], &other.body["retry"]),
+        (&json!("build-17"), &json!(false))
+    );
+    let sentence = other.body["message"].as_str().expect("a sentence");
+    assert!(sentence.contains("another text"), "{sentence}");
+    // Another author's key is another key.
+    let dave = ask(
+        &there,
+        "POST",
+        "/api/rooms/ops/messages?user=dave",
+        &key,
+        "broken",
+    );
+    assert_eq!((dave.status, &dave.body["duplicate"]), (201, &json!(false)));
     let past = get(&here, "/api/rooms/ops/messages");
-    assert_eq!(past.body["messages"].as_array().map(Vec::len), Some(1));
+    assert_eq!(past.body["messages"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]

@@ -120,6 +120,17 @@ impl House {
         text: &str,
         reference: Option<&str>,
     ) -> Result<Stored, BackplaneError> {
+        let told = self.send(room, text, reference);
+        told.recv_timeout(DEADLINE).expect("a receipt")
+    }
+
+    /// Says it, and does not wait.
+    fn send(
+        &self,
+        room: &RoomName,
+        text: &str,
+        reference: Option<&str>,
+    ) -> mpsc::Receiver<Result<Stored, BackplaneError>> {
         let (tell, told) = mpsc::channel();
         let draft = Draft {
             room: room.clone(),
@@ -134,7 +145,7 @@ impl House {
                 let _ = tell.send(outcome);
             }),
         );
-        told.recv_timeout(DEADLINE).expect("a receipt")
+        told
     }
 
     fn ids(&self, room: &RoomName, page: Cursor, limit: usize) -> (Vec<MessageId>, bool) {
@@ -260,11 +271,24 @@ fn a_repeated_ref_stores_nothing_new(house: &House) {
             duplicate: true
         }
     );
-    let elsewhere = house.say(&other, "once", Some("r")).expect("it is stored");
+    let another = house.say(&lobby, "twice", Some("r"));
+    assert_eq!(another, Err(BackplaneError::RefReused));
+    let elsewhere = house.say(&other, "twice", Some("r")).expect("it is stored");
     assert!(!elsewhere.duplicate, "a ref is of one room");
     let marker = house.say(&lobby, "marker", None).expect("it is stored");
     assert_eq!(hears_message(&mut listener).0, first.id);
     assert_eq!(hears_message(&mut listener).0, marker.id);
+    // Two at once, which may be in one batch: the first that is stored is the message.
+    let at_once = ["this", "that"].map(|text| house.send(&lobby, text, Some("s")));
+    let [this, that] = at_once.map(|told| told.recv_timeout(DEADLINE).expect("a receipt"));
+    assert!(this.is_ok_and(|this| !this.duplicate));
+    assert_eq!(that, Err(BackplaneError::RefReused));
+    // Once the log has forgotten it, nobody can tell.
+    for n in 0..2 * KEPT + 10 {
+        house.say(&lobby, &n.to_string(), None).expect("stored");
+    }
+    let forgotten = house.say(&lobby, "twice", Some("r"));
+    assert_eq!(forgotten, Ok(again));
 }
 
 fn only_hosted_rooms_are_delivered_and_a_room_can_come_back(house: &House) {

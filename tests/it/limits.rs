@@ -645,6 +645,13 @@ fn what_happens_is_counted() {
     assert!(metric(&hubbub, "hubbub_connections_accepted_total") >= 7);
     assert!(metric(&hubbub, "hubbub_connections") >= 2);
     assert!(metric(&hubbub, "hubbub_max_connections") > 100);
+    // The next one is timed once the one before has arrived.
+    let timed = metric(&hubbub, "hubbub_delivery_seconds_count");
+    assert!((1..=3).contains(&timed), "{timed}");
+    let open = metric(&hubbub, "process_open_fds");
+    assert!((5..200).contains(&open), "{open}");
+    assert!(metric(&hubbub, "process_threads") >= 5);
+    assert!(metric(&hubbub, "process_start_time_seconds") > 1_700_000_000);
     let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     until("the cut is counted", || {
         (metric(&hubbub, "hubbub_subscription_cuts_total") == 1).then_some(())

@@ -44,6 +44,13 @@ fn one_connection_is_in_several_rooms_and_hears_itself() {
     assert_eq!(sent["duplicate"], false);
     assert_eq!(sent["id"], heard["id"]);
     assert_eq!(message, heard);
+    // A ref is of one text.
+    alice.asks(&json!({"type": "send", "room": "blue", "text": "ho", "ref": "r1"}));
+    let refused = alice.event_of("error");
+    assert_eq!(
+        (&refused["code"], &refused["ref"], &refused["retry"]),
+        (&json!("ref_reused"), &json!("r1"), &json!(false))
+    );
     alice.asks(&json!({"type": "leave", "room": "blue"}));
     assert_eq!(alice.event_of("parted")["room"], "blue");
     assert_eq!(bob.event_of("left")["user"], "alice");

@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::client::{Client, raw};
 use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::{Redis, free_port};
@@ -243,10 +245,87 @@ fn the_log_tells_who_came_and_went_and_why_with_a_date_and_a_thread() {
         "\"alice\" left \"lobby\"",
         "the client said goodbye",
         "(reader-1)",
-        "T",
     ] {
         assert!(log.contains(words), "{words}: {log}");
     }
-    assert!(log.starts_with("20"), "no date: {log}");
+    let time = log.split(' ').next().expect("a time");
+    is_a_time(time);
     assert!(!log.contains("secret text"), "{log}");
+    // The names of threads help only those who debug.
+    let log = Hubbub::with(&["--log-level", "info"]).log();
+    assert!(log.contains("[INFO] capacity: "), "{log}");
+}
+
+/// Such as 2026-01-31T23:59:59.999Z.
+fn is_a_time(text: &str) {
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
+}
+
+#[test]
+fn a_log_of_json_has_an_object_on_each_line() {
+    let hubbub = Hubbub::with(&["--log-format", "json"]);
+    let mut alice = hubbub.join("al%22ice");
+    alice.says("a secret text");
+    alice.leaves();
+    let log = until("the goodbye is logged", || {
+        let log = hubbub.log();
+        log.contains("disconnected").then_some(log)
+    });
+    let lines = log.lines().map(serde_json::from_str::<Value>);
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().expect("JSON");
+    lines
+        .iter()
+        .for_each(|line| is_a_time(line["time"].as_str().expect("a time")));
+    let joined = lines
+        .iter()
+        .find(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("joined"))
+        })
+        .expect("a join");
+    assert_eq!(joined["message"], r#""al\"ice" joined "lobby""#);
+    assert_eq!(joined["level"], "INFO");
+    assert_eq!(joined["thread"], "reader-1");
+    assert_eq!(joined["target"], "hubbub::server::session");
+    assert!(!log.contains("secret text"), "{log}");
+    refuses(&["--log-format", "xml"], &["--log-format", "text, json"]);
+}
+
+#[test]
+fn the_start_line_says_where_it_listens_and_what_to_do_next() {
+    let start_line = |arguments: &[&str]| {
+        let hubbub = Hubbub::with(arguments);
+        let address = hubbub.address();
+        assert!(!hubbub.log().contains("listening"), "once is enough");
+        (hubbub.start_line().to_owned(), address)
+    };
+    let (line, address) = start_line(&[]);
+    let curl = format!("curl -d hello 'http://{address}/api/rooms/lobby/messages?user=me'");
+    let expected = format!(
+        "listening on http://{address} with its messages in memory, until it ends; open \
+         http://{address}, or: {curl}\n"
+    );
+    assert_eq!(line, expected);
+    // Nobody can open the address of all interfaces.
+    for (all, here) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "[::1]")] {
+        let (line, address) = start_line(&["--listen", all]);
+        let url = format!("http://{here}:{}", address.port());
+        assert!(
+            line.starts_with(&format!("listening on http://{address} ")),
+            "{line}"
+        );
+        assert!(line.contains(&format!("; open {url}, or: ")), "{line}");
+        assert!(line.contains(&format!("'{url}/api/")), "{line}");
+    }
+    let (line, _) = start_line(&["--token-secret", "a secret of the tests, 32 bytes long"]);
+    assert!(
+        line.contains("/#token=TOKEN, or: curl -H 'Authorization: "),
+        "{line}"
+    );
+    assert!(!line.contains("a secret of the tests"), "{line}");
 }

@@ -166,12 +166,16 @@ fn a_foreign_crate_has_one_room() {
         ("unicode_security", &["lookalikes.rs"]),
         ("clap", &["cli/", "bench/"]),
         ("simplelog", &["cli/"]),
+        ("time", &["cli/"]),
         ("ctrlc", &["cli/"]),
         ("rustix", &["cli/", "server/http/proxy_header.rs"]),
         ("unicode_width", &["cli/"]),
         ("ring", &["server/token/"]),
         // The system's own interface: signals, the machine's limits, and the meter.
-        ("nix", &["cli/", "server/capacity.rs", "bench/"]),
+        (
+            "nix",
+            &["cli/", "server/capacity.rs", "process.rs", "bench/"],
+        ),
         // Sockets are made in one place, and written to in another.
         ("socket2", &["hub/outbox/", "server/"]),
     ];
@@ -285,6 +289,8 @@ fn the_lesson_is_short_and_stands_on_the_given_crates_alone() {
         "Cargo.toml could not be read: {others:?}"
     );
     others.push("hubbub".to_owned());
+    // A part of `std` has this name as well.
+    others.retain(|name| name != "time");
     for other in others {
         assert!(!begins_paths_with(&lesson, &other), "{other}");
     }

@@ -145,8 +145,15 @@ impl Logs {
             let planned = plan.refs.get(&key).copied();
             let known = planned.or_else(|| log?.known_by(&from, reference, now));
             if let Some(id) = known {
-                let duplicate = true;
-                return Ok(Stored { id, duplicate });
+                let is_it = |record: &&Record| record.room == room && record.entry.message.id == id;
+                let planned = plan.records.iter().find(is_it).map(|one| &one.entry);
+                return match planned.or_else(|| log?.entry(id)) {
+                    Some(entry) if entry.message.text != text => Err(BackplaneError::RefReused),
+                    Some(_) | None => Ok(Stored {
+                        id,
+                        duplicate: true,
+                    }),
+                };
             }
             let planned = plan.refs.len() * REF_BYTES;
             if self.totals.ref_bytes + planned >= self.retention.history_bytes {
@@ -438,6 +445,13 @@ impl Log {
     fn known_by(&self, from: &UserName, reference: &Ref, now: Instant) -> Option<MessageId> {
         let noted = self.refs.get(&(from.clone(), reference.clone()))?;
         (now.duration_since(noted.at) < Ref::LASTS).then_some(noted.id)
+    }
+
+    /// The message with this id, unless it is forgotten.
+    fn entry(&self, id: MessageId) -> Option<&Entry> {
+        let by_id = |(_, entry): &(Position, Entry)| entry.message.id;
+        let index = self.entries.binary_search_by_key(&id, by_id).ok()?;
+        Some(&self.entries[index].1)
     }
 
     /// Forgets its oldest messages.

@@ -10,7 +10,8 @@
 -- The leap is 0, but for a while after Sentinel made another server the master. The old one may go on giving ids
 -- away, so the new one's lie that much ahead of the clock: two messages never have one id.
 --
--- returns {id, duplicate as 0 or 1}
+-- returns {id, 0} for a new message, {id, 1} if the ref is that of this message, {id, 2} if it is that of another
+-- text, as long as the log has that.
 
 local log, newest, ref = KEYS[1], KEYS[2], KEYS[3]
 local publish, channel, from, text, via, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -18,7 +19,9 @@ local publish, channel, from, text, via, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[
 if ref then
   local id = redis.call('GET', ref)
   if id then
-    return {id, 1}
+    -- A log that is something else, or has no such id, tells nothing.
+    local said = redis.pcall('XRANGE', log, id, id)[1]
+    return {id, said and said[2][4] ~= text and 2 or 1}
   end
 end
 

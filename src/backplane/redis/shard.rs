@@ -20,9 +20,7 @@ use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, PresenceStep};
 use crate::backplane::backlog::Backlog;
-use crate::backplane::{
-    BackplaneError, Draft, Entrance, Excerpt, Receipt, Retention, ShardState, Stored,
-};
+use crate::backplane::{BackplaneError, Draft, Entrance, Excerpt, Receipt, Retention, ShardState};
 use crate::message::{Entry, RoomName, UserName};
 use crate::protocol::Cursor;
 
@@ -110,11 +108,11 @@ impl Shard {
             Box::new(move |answer| {
                 drop(place);
                 receipt(answer.and_then(|value| {
-                    let (id, duplicate) = wire::publish_answer(&value)?;
+                    let stored = wire::publish_answer(&value)?;
                     if let Some((acknowledged, room)) = acknowledged {
-                        acknowledged.note(&room, id);
+                        acknowledged.note(&room, stored.id);
                     }
-                    Ok(Stored { id, duplicate })
+                    Ok(stored)
                 }));
                 in_flight.fetch_sub(1, Ordering::AcqRel);
             }),

@@ -7,7 +7,7 @@ use log::debug;
 use redis::{Cmd, Script, Value, cmd};
 
 use super::keys::Keys;
-use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention};
+use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
 use crate::message::{
     Entry, MemberList, Message, MessageId, Notice, PresenceChange, Revision, RoomName, UserName,
     Via,
@@ -353,15 +353,21 @@ pub(super) fn text(value: &Value) -> Option<&str> {
 }
 
 /// Reads what `publish.lua` returns.
-pub(super) fn publish_answer(value: &Value) -> Result<(MessageId, bool), BackplaneError> {
+pub(super) fn publish_answer(value: &Value) -> Result<Stored, BackplaneError> {
     let parts = || match value {
         Value::Array(parts) => match &parts[..] {
-            [id, Value::Int(duplicate)] => Some((text(id)?.parse().ok()?, *duplicate == 1)),
+            [id, Value::Int(known)] => Some((text(id)?.parse().ok()?, *known)),
             _ => None,
         },
         _ => None,
     };
-    parts().ok_or_else(|| unexpected("publish.lua"))
+    match parts().ok_or_else(|| unexpected("publish.lua"))? {
+        (_, 2) => Err(BackplaneError::RefReused),
+        (id, known) => Ok(Stored {
+            id,
+            duplicate: known == 1,
+        }),
+    }
 }
 
 /// Whether a renewal found that Redis does not know this instance.

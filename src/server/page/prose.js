@@ -31,7 +31,11 @@ function split(text, pattern, make, others) {
   return nodes;
 }
 
-const fence = ([all, inside]) => ({ node: h("pre", {}, h("code", {}, inside.replace(/\n$/, ""))), length: all.length });
+// The keyboard scrolls what has the focus, and code may be wider than its place.
+const fence = ([all, inside]) => ({
+  node: h("pre", { tabindex: "0" }, h("code", {}, inside.replace(/\n$/, ""))),
+  length: all.length,
+});
 const code = ([all, inside]) => ({ node: h("code", {}, inside), length: all.length });
 
 function link([all]) {

@@ -307,21 +307,31 @@ impl Session {
         }
         let bytes = text.len();
         self.in_flight.add(bytes);
+        let hub = &self.state.hub;
+        let via = Via {
+            instance: hub.instance(),
+            connection: self.connection,
+        };
+        let is_timed = hub.stopwatch.start(&room, via, &text);
+        let timed_by = is_timed.then(|| Arc::clone(hub));
         let draft = Draft {
             room: room.clone(),
             from: self.user.clone(),
             text,
             reference: reference.clone(),
-            via: Some(Via {
-                instance: self.state.hub.instance(),
-                connection: self.connection,
-            }),
+            via: Some(via),
         };
         let outbox = Arc::clone(&self.outbox);
         let in_flight = Arc::clone(&self.in_flight);
         self.state.backplane.publish(
             draft,
             Box::new(move |stored| {
+                let arrives = stored.as_ref().is_ok_and(|stored| !stored.duplicate);
+                if let Some(hub) = timed_by
+                    && !arrives
+                {
+                    hub.stopwatch.give_up();
+                }
                 outbox.send(&receipt(stored, room, reference));
                 in_flight.remove(bytes);
             }),

@@ -22,6 +22,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Hubbub {
     child: Child,
     address: SocketAddr,
+    start_line: String,
     log: PathBuf,
 }
 
@@ -142,8 +143,8 @@ impl Hubbub {
             // Through the environment, so that a test may say otherwise.
             .env("HUBBUB_LISTEN", "127.0.0.1:0")
             .env("HUBBUB_SEND_RATE", "0")
+            .env("HUBBUB_LOG_LEVEL", "debug")
             .envs(variables.iter().copied())
-            .args(["--log-level", "debug"])
             .args(arguments);
         Self::started(command)
     }
@@ -180,12 +181,18 @@ impl Hubbub {
         Self {
             child,
             address,
+            start_line: line,
             log,
         }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it printed at its start.
+    pub(crate) fn start_line(&self) -> &str {
+        &self.start_line
     }
 
     /// Its process.
