@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args};
+use clap::{ArgAction, ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
 use simplelog::{ConfigBuilder, ThreadLogMode, WriteLogger};
 
@@ -190,6 +190,17 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     token_audience: Option<String>,
+    /// Whether users may list the rooms that they may enter: on or off
+    #[arg(
+        long,
+        env = "HUBBUB_ROOM_LIST",
+        value_name = "ON|OFF",
+        default_value = "on",
+        action = ArgAction::Set,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Who may come in"
+    )]
+    room_list: bool,
     /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
     #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::of_operators, hide_env_values = true, help_heading = "Who may come in")]
     admin_secret: Option<Secret>,
@@ -278,6 +289,7 @@ impl ServeArgs {
                 issuer: self.token_issuer,
                 audience: self.token_audience,
             },
+            room_list: self.room_list,
             admin_secret: self.admin_secret,
             allow_origin: self.allow_origin,
             retention: Retention {

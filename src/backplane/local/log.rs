@@ -211,6 +211,12 @@ impl Logs {
         rooms
     }
 
+    /// Whether the room has messages.
+    pub(super) fn remembers(&self, room: &RoomName) -> bool {
+        let log = self.rooms.get(room);
+        log.is_some_and(|log| !log.entries.is_empty())
+    }
+
     /// Takes in a message that was stored.
     pub(super) fn take_in(&mut self, record: &Record, now: Instant) {
         self.add(record, now);

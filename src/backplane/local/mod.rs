@@ -8,7 +8,8 @@ mod store;
 mod disk;
 mod sequencer;
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -28,11 +29,11 @@ use super::backlog::Backlog;
 use super::roster::Roster;
 use super::{
     ANSWER_WITHIN, Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt,
-    Receipt, Retention, ShardState,
+    MOST_LISTED, Receipt, Retention, ShardState,
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, Notice, PresenceChange, RoomName, UserName};
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, ListedRoom};
 use crate::threads;
 use crate::threads::lock;
 
@@ -173,6 +174,35 @@ impl Backplane for Local {
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         Ok(lock(&self.shared.logs).excerpt(room, page, limit))
+    }
+
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        let mut names: HashSet<RoomName> = lock(&self.shared.roster).rooms().cloned().collect();
+        let mut rooms: Vec<_> = {
+            let logs = lock(&self.shared.logs);
+            names.extend(logs.rooms());
+            let with_tail = |room| (Reverse(logs.tail(&room)), room);
+            names.into_iter().map(with_tail).collect()
+        };
+        rooms.sort_unstable();
+        rooms.truncate(MOST_LISTED);
+        Ok(rooms.into_iter().map(|(_, room)| room).collect())
+    }
+
+    fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError> {
+        let members: Vec<_> = {
+            let roster = lock(&self.shared.roster);
+            rooms.iter().map(|room| roster.count(room)).collect()
+        };
+        let logs = lock(&self.shared.logs);
+        let described = rooms.iter().zip(members).filter_map(|(room, members)| {
+            (members > 0 || logs.remembers(room)).then(|| ListedRoom {
+                room: room.clone(),
+                members,
+                at: logs.tail(room).map(|id| id.millis),
+            })
+        });
+        Ok(described.collect())
     }
 
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {

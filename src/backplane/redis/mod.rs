@@ -70,7 +70,7 @@ use super::{
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, RoomName, UserName};
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, ListedRoom};
 
 /// The time-out of a batch of commands. With the time for an attempt to connect it stays below
 /// [`super::ANSWER_WITHIN`]: a command may wait for one of each.
@@ -243,6 +243,14 @@ impl Backplane for Redis {
 
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.shard(room)?.read(room, page, limit)
+    }
+
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        Err(BackplaneError::Unavailable)
+    }
+
+    fn describe(&self, _rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError> {
+        Err(BackplaneError::Unavailable)
     }
 
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
