@@ -66,6 +66,7 @@ impl RoomList {
         limit: usize,
         shown: impl Fn(&RoomName) -> bool,
     ) -> Result<Event, BackplaneError> {
+        let begun = Instant::now();
         let (enter, leave) = &self.turn;
         if enter.send_timeout((), ANSWER_WITHIN).is_err() {
             return Err(BackplaneError::Unavailable);
@@ -73,11 +74,22 @@ impl RoomList {
         let _turn = Turn(leave);
         let all = self.names(backplane)?;
         let mut left = all.iter().filter(|room| shown(room)).peekable();
-        let (mut rooms, mut described) = (Vec::new(), 0);
-        while rooms.len() < limit && described < MOST_DESCRIBED && left.peek().is_some() {
+        let (mut rooms, mut described, mut failed) = (Vec::new(), 0, None);
+        while rooms.len() < limit
+            && described < MOST_DESCRIBED
+            && failed.is_none()
+            && begun.elapsed() < ANSWER_WITHIN
+            && left.peek().is_some()
+        {
             let some: Vec<_> = left.by_ref().take(limit - rooms.len()).cloned().collect();
             described += some.len();
-            rooms.extend(self.describe(backplane, &some)?);
+            match self.describe(backplane, &some) {
+                Ok(some) => rooms.extend(some),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed.filter(|_| rooms.is_empty()) {
+            return Err(error);
         }
         let more = left.peek().is_some();
         rooms.sort_by_cached_key(|one| (Reverse(one.at), one.room.clone()));
