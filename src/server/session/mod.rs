@@ -56,8 +56,8 @@ pub struct Session {
     user: UserName,
     outbox: Arc<Outbox>,
     rooms: Arc<Memberships>,
-    /// The one room of a connection in the text encoding.
-    text_room: RoomName,
+    /// The room that the request named, or the lobby: the one room of a connection in the text encoding.
+    first_room: RoomName,
     in_flight: Arc<InFlight>,
     limiter: RateLimiter,
     /// What the token allows.
@@ -66,12 +66,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a session, after the [`welcome`]. `text_room` is the one room of the text encoding.
+    /// Begins a session, after the [`welcome`]. `first_room` is the room that the request names, or the lobby.
     pub fn begin(
         state: Arc<State>,
         connection: ConnectionId,
         user: UserName,
-        text_room: RoomName,
+        first_room: RoomName,
         grant: Arc<Grant>,
         outbox: Arc<Outbox>,
     ) -> Self {
@@ -84,7 +84,7 @@ impl Session {
             user,
             outbox,
             rooms: Arc::default(),
-            text_room,
+            first_room,
             in_flight: Arc::default(),
             limiter,
             grant,
@@ -97,17 +97,20 @@ impl Session {
         &self.rooms
     }
 
-    /// Joins the one room of the text encoding, or closes the connection.
-    pub fn join_text_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
+    /// Joins the room that the request names. In the text encoding there is no other: if it cannot be entered, the
+    /// connection is closed.
+    pub fn join_first_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
         if !self.waits_for(RateLimiter::take_command) {
             return;
         }
-        let room = self.text_room.clone();
-        if let Err(error) = self.join(room, since, history) {
-            self.fail("cannot enter the room", &self.text_room, &error);
-            self.outbox
-                .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
-        } else if self.rooms.len() == 0 {
+        let is_only = self.outbox.encoding() == Encoding::Text;
+        if let Err(error) = self.join(self.first_room.clone(), since, history) {
+            self.fail("cannot enter the room", &self.first_room, &error);
+            if is_only {
+                self.outbox
+                    .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
+            }
+        } else if is_only && self.rooms.len() == 0 {
             // It was closed since the request was checked, and there is no other.
             self.outbox.close(code::PUT_OUT, PUT_OUT);
         }
@@ -116,7 +119,7 @@ impl Session {
     /// Handles one message of the client.
     pub fn handle(&mut self, message: &str) {
         let parsed = match self.outbox.encoding() {
-            Encoding::Text => text::parse(message, &self.text_room),
+            Encoding::Text => text::parse(message, &self.first_room),
             Encoding::Json => json::parse(message),
         };
         let waits = match &parsed {
