@@ -126,8 +126,8 @@ pub(super) struct ServeArgs {
     /// The messages and requests that a connection may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
-    /// The joins, and requests for history and members, that a connection may send per second, on average; 0 for no
-    /// limit [default: 10; no limit with --send-rate 0]
+    /// The joins, and requests for history, members and rooms, that a connection may send per second, on average; 0 for
+    /// no limit [default: 10; no limit with --send-rate 0]
     #[arg(long, env = "HUBBUB_COMMAND_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_RATE), help_heading = "Limits")]
     command_rate: Option<u32>,
     /// The same at once [default: 64, or twice the rooms that a connection may join]

@@ -62,7 +62,7 @@ pub struct Config {
     pub send_burst: u32,
     /// The files of the server's certificate and its key, in PEM; without them it speaks in the clear.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The same two for joins, and for requests for history and members; `None` for [`Config::command_rate`] and
+    /// The same two for joins, and for requests for history, members and rooms; `None` for [`Config::command_rate`] and
     /// [`Config::command_burst`].
     pub command_rate: Option<u32>,
     /// See above.
