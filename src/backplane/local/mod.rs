@@ -9,7 +9,7 @@ mod disk;
 mod sequencer;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -177,14 +177,16 @@ impl Backplane for Local {
     }
 
     fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
-        let mut names: HashSet<RoomName> = lock(&self.shared.roster).rooms().cloned().collect();
+        let here: Vec<_> = lock(&self.shared.roster).rooms().cloned().collect();
         let mut rooms: Vec<_> = {
             let logs = lock(&self.shared.logs);
-            names.extend(logs.rooms());
-            let with_tail = |room| (Reverse(logs.tail(&room)), room);
-            names.into_iter().map(with_tail).collect()
+            let all = here.iter().chain(logs.with_messages());
+            all.map(|room| (Reverse(logs.tail(room)), room.clone()))
+                .collect()
         };
+        // Without the lock, for there may be many.
         rooms.sort_unstable();
+        rooms.dedup();
         rooms.truncate(MOST_LISTED);
         Ok(rooms.into_iter().map(|(_, room)| room).collect())
     }
@@ -195,18 +197,20 @@ impl Backplane for Local {
             rooms.iter().map(|room| roster.count(room)).collect()
         };
         let logs = lock(&self.shared.logs);
-        let described = rooms.iter().zip(members).filter_map(|(room, members)| {
-            (members > 0 || logs.remembers(room)).then(|| ListedRoom {
-                room: room.clone(),
-                members,
-                at: logs.tail(room).map(|id| id.millis),
-            })
+        let there = rooms.iter().zip(members);
+        let there = there.filter(|(room, members)| *members > 0 || logs.has_messages(room));
+        let described = there.map(|(room, members)| ListedRoom {
+            room: room.clone(),
+            members,
+            at: logs.tail(room).map(|id| id.millis),
         });
         Ok(described.collect())
     }
 
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
-        Ok(lock(&self.shared.logs).rooms())
+        let mut rooms: Vec<_> = lock(&self.shared.logs).with_messages().cloned().collect();
+        rooms.sort_unstable();
+        Ok(rooms)
     }
 
     fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {
