@@ -1,5 +1,7 @@
 //! The list of rooms: which there are, how many users are in each, and when something was said last.
 
+use std::thread;
+
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, get};
@@ -336,4 +338,26 @@ fn a_cluster_lists_the_rooms_of_the_nodes_that_answer() {
         let (status, _) = get(hubbub.address(), "/api/rooms");
         (status == 503).then_some(())
     });
+}
+
+#[test]
+fn a_crowd_that_asks_at_once_costs_redis_a_few_questions() {
+    const CROWD: usize = 50;
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("ops");
+    shows(&hubbub, "", &[("ops", 1)]);
+    let _: String = redis.run(&["CONFIG", "RESETSTAT"]);
+    thread::scope(|scope| {
+        for _ in 0..CROWD {
+            scope.spawn(|| assert_eq!(rooms(&list(&hubbub, "")), [("ops".to_owned(), 1)]));
+        }
+    });
+    let stats: String = redis.run(&["INFO", "commandstats"]);
+    let asked = stats.lines().find_map(|line| {
+        let calls = line.strip_prefix("cmdstat_zrevrange:calls=")?.split(',');
+        calls.into_iter().next()?.parse::<usize>().ok()
+    });
+    assert!(asked.unwrap_or_default() < CROWD / 5, "{asked:?}");
 }
