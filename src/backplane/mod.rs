@@ -27,7 +27,7 @@ pub use redis::{ConnectError, Redis, RedisAddress};
 
 use crate::hub::Order;
 use crate::message::{Entry, MemberList, MessageId, RoomName, UserName, Via};
-use crate::protocol::{Cursor, Ref};
+use crate::protocol::{Cursor, ListedRoom, Ref};
 
 /// A message before it has an id.
 #[derive(Debug, Clone)]
@@ -211,7 +211,15 @@ pub trait Backplane: Send + Sync {
     /// Reads up to `limit` entries of the room's log.
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError>;
 
-    /// The rooms that remember messages.
+    /// The rooms that somebody is in, or that remember messages: the one with the newest message first, those without
+    /// one last and by name, at most [`MOST_LISTED`]. It may be some seconds old, and have rooms that are gone.
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError>;
+
+    /// What is to be told of these rooms, in any order. Rooms that nobody is in and that remember nothing are left out,
+    /// and so are those on a server that is away.
+    fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError>;
+
+    /// The rooms that remember messages, for an export. It may take long.
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError>;
 
     /// Puts messages of another backplane into a room, with their ids and their chain, oldest first. They must come
@@ -261,6 +269,9 @@ pub trait Backplane: Send + Sync {
     /// the others, subscriptions and connections are closed and the threads joined.
     fn close(&self);
 }
+
+/// The most rooms that are listed: those with the newest messages.
+pub const MOST_LISTED: usize = 10_000;
 
 /// Within this time every call is answered, also when the other side is frozen.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);

@@ -109,6 +109,11 @@ impl Roster {
             .unwrap_or_default()
     }
 
+    /// The number of users in `room`.
+    pub(super) fn count(&self, room: &RoomName) -> usize {
+        self.rooms.get(room).map_or(0, BTreeMap::len)
+    }
+
     /// Whether anybody is in `room`.
     pub(super) fn has_users_in(&self, room: &RoomName) -> bool {
         self.rooms.contains_key(room)

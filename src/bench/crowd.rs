@@ -87,7 +87,11 @@ impl Crowd {
                 let due = Duration::try_from_secs_f64(number as f64 / options.ramp);
                 thread::sleep(due.unwrap_or_default().saturating_sub(begin.elapsed()));
                 let room = format!("bench-{run:x}-{}", options.room(number));
-                let path = options.url.path.replace("{room}", &room);
+                let path = match options.outside {
+                    // A user of Hubbub enters the room that the request names.
+                    true => options.url.path.replace("?room={room}", ""),
+                    false => options.url.path.replace("{room}", &room),
+                };
                 let path = path.replace("{user}", &format!("bench-{number}"));
                 let connection = Connection::ask(to, authorities.as_ref(), &path, options);
                 let connection = connection.map_err(unreachable)?;
@@ -167,7 +171,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let host = options.url.server.authority();
         let subprotocol = match options.outside {
-            // With it, a user of Hubbub enters a room only when asking for it.
+            // With it, a user of Hubbub enters no room unasked.
             true => "Sec-WebSocket-Protocol: hubbub.v1\r\n",
             false => "",
         };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args};
+use clap::{ArgAction, ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::LevelFilter;
@@ -134,8 +134,8 @@ pub(super) struct ServeArgs {
     /// The messages and requests that a connection may send at once
     #[arg(long, env = "HUBBUB_SEND_BURST", value_name = "COUNT", default_value_t = limit::SEND_BURST.default as u32, value_parser = within::<u32>(limit::SEND_BURST), help_heading = "Limits")]
     send_burst: u32,
-    /// The joins, and requests for history and members, that a connection may send per second, on average; 0 for no
-    /// limit [default: 10; no limit with --send-rate 0]
+    /// The joins, and requests for history, members and rooms, that a connection may send per second, on average; 0 for
+    /// no limit [default: 10; no limit with --send-rate 0]
     #[arg(long, env = "HUBBUB_COMMAND_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::COMMAND_RATE), help_heading = "Limits")]
     command_rate: Option<u32>,
     /// The same at once [default: 64, or twice the rooms that a connection may join]
@@ -198,6 +198,17 @@ pub(super) struct ServeArgs {
         help_heading = "Who may come in"
     )]
     token_audience: Option<String>,
+    /// Whether users may list the rooms that they may enter: on or off
+    #[arg(
+        long,
+        env = "HUBBUB_ROOM_LIST",
+        value_name = "ON|OFF",
+        default_value = "on",
+        action = ArgAction::Set,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Who may come in"
+    )]
+    room_list: bool,
     /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
     #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::of_operators, hide_env_values = true, help_heading = "Who may come in")]
     admin_secret: Option<Secret>,
@@ -286,6 +297,7 @@ impl ServeArgs {
                 issuer: self.token_issuer,
                 audience: self.token_audience,
             },
+            room_list: self.room_list,
             admin_secret: self.admin_secret,
             allow_origin: self.allow_origin,
             retention: Retention {

@@ -26,6 +26,7 @@ struct Fields {
     after: Option<String>,
     history: Option<usize>,
     limit: Option<usize>,
+    prefix: Option<String>,
 }
 
 /// Reads one frame that a client sent.
@@ -74,13 +75,17 @@ fn command(fields: Fields, reference: Option<Ref>) -> Result<Command, Rejection>
         },
         "members" => Command::Members { room: room()? },
         "typing" => Command::Typing { room: room()? },
+        "rooms" => Command::Rooms {
+            prefix: fields.prefix.unwrap_or_default(),
+            limit: fields.limit,
+        },
         "renew" => Command::Renew {
             token: fields.token.ok_or_else(|| missing("token"))?,
         },
         _ => {
             return Err(Rejection::new(
                 ErrorCode::UnknownType,
-                "unknown type; this server knows join, leave, send, history, members, typing and renew",
+                "unknown type; this server knows join, leave, send, history, members, rooms, typing and renew",
             ));
         }
     })
@@ -174,6 +179,10 @@ mod tests {
             },
             Command::Members { room: room() },
             Command::Typing { room: room() },
+            Command::Rooms {
+                prefix: "te".to_owned(),
+                limit: Some(5),
+            },
             Command::Renew {
                 token: "a.b.c".to_owned(),
             },
@@ -190,6 +199,12 @@ mod tests {
             encode_command(&newest).as_deref(),
             Some(r#"{"type":"history","room":"lobby"}"#)
         );
+        let all = Command::Rooms {
+            prefix: String::new(),
+            limit: None,
+        };
+        assert_eq!(encode_command(&all).as_deref(), Some(r#"{"type":"rooms"}"#));
+        assert_eq!(parse(r#"{"type":"rooms"}"#), Ok(all));
         assert_eq!(encode_command(&Command::Help), None);
     }
 

@@ -18,6 +18,12 @@ use crate::message::{Message, MessageId, RoomName, UserName, Via};
 /// would cause half a million notices.
 pub const ANNOUNCED_MEMBERS: usize = 256;
 
+/// The number of rooms in a list when the request names no limit.
+pub const ROOMS_DEFAULT: usize = 100;
+
+/// The most rooms in one list.
+pub const ROOMS_MOST: usize = 1000;
+
 /// The encoding that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -148,6 +154,15 @@ pub enum Command {
         /// The room.
         room: RoomName,
     },
+    /// Ask for the rooms that there are.
+    Rooms {
+        /// Only rooms whose names begin so, in the same case. Empty for all.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        prefix: String,
+        /// The most rooms that the answer may hold: [`ROOMS_DEFAULT`] without it, and at most [`ROOMS_MOST`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+    },
     /// Go on with a fresh token in place of the one that the connection came with.
     Renew {
         /// The token.
@@ -267,6 +282,14 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         alike: Vec<Vec<UserName>>,
     },
+    /// The rooms that somebody is in or that remember messages, as far as this client may enter them. The one with
+    /// the newest message comes first; rooms without a known message come last, by name. It may be some seconds old.
+    Rooms {
+        /// The rooms.
+        rooms: Vec<ListedRoom>,
+        /// Whether there are others. They may be gone by now.
+        more: bool,
+    },
     /// A user said something.
     Message {
         /// The room.
@@ -357,6 +380,18 @@ pub enum Event {
     Help,
 }
 
+/// A room in [`Event::Rooms`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedRoom {
+    /// The room.
+    pub room: RoomName,
+    /// The number of users that are present, on all instances.
+    pub members: usize,
+    /// The time of its newest message, in milliseconds since the Unix epoch, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<u64>,
+}
+
 /// The limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -432,6 +467,7 @@ impl Event {
             | Self::Gap { room, .. } => Some(room),
             Self::Error { room, .. } => room.as_ref(),
             Self::Welcome { .. }
+            | Self::Rooms { .. }
             | Self::Expiring { .. }
             | Self::Renewed { .. }
             | Self::Closing { .. }
@@ -450,6 +486,7 @@ impl Event {
             | Self::Sent { .. }
             | Self::History { .. }
             | Self::Members { .. }
+            | Self::Rooms { .. }
             | Self::Message { .. }
             | Self::Gap { .. }
             | Self::Expiring { .. }

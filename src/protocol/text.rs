@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Command, Cursor, ErrorCode, Event, Rejection};
+use super::{Command, Cursor, ErrorCode, Event, ListedRoom, Rejection};
 use crate::message::{Message, RoomName, UserName, disturbs_a_line};
 
 /// A list of more users than this is shown as a number.
@@ -22,13 +22,21 @@ const SHOWN_LINES: usize = 100;
 /// The number of messages that `/history` without a number asks for.
 const HISTORY_LINES: usize = 20;
 
+/// The number of rooms that `/rooms` asks for, and that it names; it counts the others.
+const COUNTED_ROOMS: usize = 200;
+const NAMED_ROOMS: usize = 20;
+
+/// The notice for an empty list of rooms.
+pub(crate) const NO_ROOMS: &str = "there are no such rooms";
+
 /// The notice for an [`Event::Room`] whose log began anew.
 pub const STARTED_ANEW: &str = "the server started anew; earlier messages are gone";
 
-const HELP: [&str; 5] = [
+const HELP: [&str; 6] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
     "/history 20   the last 20 lines",
+    "/rooms te     the rooms whose names begin so, or all",
     "/help         this text",
     "//text        says a line that begins with a slash: /text",
 ];
@@ -94,6 +102,10 @@ pub fn parse(line: &str, room: &RoomName) -> Result<Command, Rejection> {
     match (word, argument) {
         ("who", "") => Ok(Command::Members { room }),
         ("help", "") => Ok(Command::Help),
+        ("rooms", prefix) => Ok(Command::Rooms {
+            prefix: prefix.to_owned(),
+            limit: Some(COUNTED_ROOMS),
+        }),
         ("history", lines) => {
             let limit = if lines.is_empty() {
                 HISTORY_LINES
@@ -147,6 +159,7 @@ pub fn lines(event: &Event) -> Vec<Line> {
             lines
         }
         Event::Members { members, alike, .. } => online(members, alike),
+        Event::Rooms { rooms, more } => notice(listed(rooms, *more)),
         Event::Message {
             message,
             looks_like,
@@ -287,6 +300,32 @@ fn named(users: &[UserName]) -> String {
     names.join(", ")
 }
 
+/// `rooms: ops (3), lobby (1) and 4 others`, with the number of users in each.
+fn listed(rooms: &[ListedRoom], more: bool) -> String {
+    let named = rooms.iter().take(NAMED_ROOMS);
+    let named: Vec<_> = named
+        .map(|one| format!("{} ({})", one.room, grouped(one.members)))
+        .collect();
+    if named.is_empty() && !more {
+        return NO_ROOMS.to_owned();
+    }
+    let others = and_others(rooms.len() - named.len(), more);
+    let others = others.map_or(String::new(), |others| format!(" {others}"));
+    format!("rooms: {}{others}", named.join(", "))
+}
+
+/// `and 4 others` behind some of a list, or `and more than 4 others` if there are `more` that nobody counted; `None`
+/// if all are listed.
+pub(crate) fn and_others(others: usize, more: bool) -> Option<String> {
+    match (others, more) {
+        (0, false) => None,
+        (0, true) => Some("and others".to_owned()),
+        (1, false) => Some("and 1 other".to_owned()),
+        (others, false) => Some(format!("and {} others", grouped(others))),
+        (others, true) => Some(format!("and more than {} others", grouped(others))),
+    }
+}
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -348,6 +387,13 @@ mod tests {
             };
             assert_eq!(found, Some(limit));
         }
+        assert_eq!(
+            parse("/rooms te", &lobby),
+            Ok(Command::Rooms {
+                prefix: "te".to_owned(),
+                limit: Some(200)
+            })
+        );
         for bad in ["/history x", "/history -1", "/whom", "/who x", "/"] {
             assert!(parse(bad, &lobby).is_err(), "{bad}");
         }
@@ -412,6 +458,24 @@ mod tests {
             alike(vec![vec![user("a"); 51]; 12])[9..],
             ["* 51 users look alike", "* more names look alike: 2 groups"]
         );
+    }
+
+    #[test]
+    fn twenty_rooms_are_named_and_the_others_counted() {
+        let rooms = |count: usize, more| {
+            let room = |n: usize| ListedRoom {
+                room: format!("r{n}").parse().expect("a name"),
+                members: n,
+                at: None,
+            };
+            let rooms = (0..count).map(room).collect();
+            encode(&Event::Rooms { rooms, more }).remove(0)
+        };
+        assert_eq!(rooms(0, false), "* there are no such rooms");
+        assert_eq!(rooms(2, false), "* rooms: r0 (0), r1 (1)");
+        assert!(rooms(20, false).ends_with(", r19 (19)"));
+        assert!(rooms(21, false).ends_with(", r19 (19) and 1 other"));
+        assert!(rooms(23, true).ends_with(", r19 (19) and more than 3 others"));
     }
 
     #[test]

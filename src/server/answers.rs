@@ -13,7 +13,7 @@ pub fn too_fast(
     what: &str,
     rate: u32,
     wait: Duration,
-    room: RoomName,
+    room: Option<RoomName>,
     reference: Option<Ref>,
 ) -> Event {
     metrics::TOO_FAST.count();
@@ -28,7 +28,7 @@ pub fn too_fast(
         ),
         retry_after_ms: Some(wait.as_micros().div_ceil(1000) as u64),
         reference,
-        room: Some(room),
+        room,
         retry: true,
     }
 }
@@ -83,6 +83,9 @@ pub fn failed(
         retry_after_ms: None,
     }
 }
+
+/// Why a request for the list of rooms is refused.
+pub const NOT_LISTED: &str = "this server does not list its rooms";
 
 /// Tells what operators have deleted; `again` if it may be known.
 pub fn deleted(room: RoomName, deletions: Deletions, again: bool) -> Event {

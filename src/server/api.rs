@@ -1,4 +1,4 @@
-//! The HTTP API: send a message, read the history, list the members. One request, one response.
+//! The HTTP API: send a message, read the history, list the members and the rooms. One request, one response.
 //!
 //! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
 //! that fits it, so a client can read both with the same code. A request makes nobody present.
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
-use super::answers::{failed, receipt, too_fast};
+use super::answers::{NOT_LISTED, failed, receipt, too_fast};
 use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
 use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
@@ -44,11 +44,12 @@ pub fn respond(
     let result = match (resource, request.method.as_str()) {
         (None, _) => Err(not_found()),
         (Some(_), "OPTIONS") => preflight(state, request),
+        (Some(Resource::Rooms), "GET" | "HEAD") => get_rooms(state, client, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
         (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
         (Some(Resource::Members), "GET" | "HEAD") => get_members(state, client, request, room),
         (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
-        (Some(Resource::Members), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
+        (Some(Resource::Members | Resource::Rooms), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
     };
     let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
     match request.method.as_str() {
@@ -59,7 +60,7 @@ pub fn respond(
 
 /// The response for an unknown path.
 pub(super) fn not_found() -> Response {
-    let sentence = "there are /api/rooms/{room}/messages and /api/rooms/{room}/members";
+    let sentence = "there are /api/rooms, /api/rooms/{room}/messages and /api/rooms/{room}/members";
     error(404, ErrorCode::NotFound, sentence)
 }
 
@@ -86,12 +87,9 @@ fn get_messages(
         (None, Some(after)) => Cursor::After(after),
         (Some(_), Some(_)) => return Err(bad("before or after, not both")),
     };
-    let limit = match request.parameter("limit").map(str::parse) {
-        None => PAGE_DEFAULT,
-        Some(Ok(limit)) => PAGE_MOST.min(limit),
-        Some(Err(_)) => return Err(bad("bad limit: it is a number of messages")),
-    };
-    pace(state, client, &room, user.as_ref())?;
+    let limit = limit(request, "messages")?.unwrap_or(PAGE_DEFAULT);
+    let limit = limit.min(PAGE_MOST);
+    pace(state, client, Some(&room), user.as_ref())?;
     let bytes = state.config.outbox_bytes / 2;
     let excerpt = read_page(
         &*state.backplane,
@@ -121,7 +119,7 @@ fn get_members(
 ) -> ApiResult {
     let room = room_of(room)?;
     let user = authorize_for(state, request, None, &room)?.user;
-    pace(state, client, &room, user.as_ref())?;
+    pace(state, client, Some(&room), user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", &room, &why))?;
     let alike = match state.hub.hosts(&room) {
@@ -139,6 +137,31 @@ fn get_members(
             alike,
         },
     ))
+}
+
+fn get_rooms(state: &State, client: IpAddr, request: &Request) -> ApiResult {
+    let Authorized { user, grant } =
+        authorize(request, None, None, state).map_err(|denied| deny(&denied))?;
+    let admitted = is_admitted(state, user.as_ref(), None);
+    admitted.map_err(|why| error(403, ErrorCode::Forbidden, &why))?;
+    if !state.config.room_list {
+        return Err(error(403, ErrorCode::Forbidden, NOT_LISTED));
+    }
+    let limit = limit(request, "rooms")?;
+    pace(state, client, None, user.as_ref())?;
+    let prefix = request.parameter("prefix").unwrap_or_default();
+    let listed = state.list_rooms(&grant, prefix, limit);
+    let listed = listed.map_err(|why| cannot_do("cannot list the rooms", &why))?;
+    Ok(object(200, &listed))
+}
+
+/// The most messages, or rooms, that a request asks for.
+fn limit(request: &Request, what: &str) -> Result<Option<usize>, Response> {
+    let limit = request.parameter("limit").map(str::parse).transpose();
+    limit.map_err(|_| {
+        let message = format!("bad limit: it is a number of {what}");
+        error(400, ErrorCode::BadRequest, &message)
+    })
 }
 
 /// The message in a request's body. Other JSON fields are ignored.
@@ -174,7 +197,7 @@ fn post_message(
             "not sent",
             state.config.send_rate,
             wait,
-            room,
+            Some(room),
             body.reference,
         );
         return Err(object(429, &event).retry_after(wait));
@@ -270,12 +293,12 @@ fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Bod
 fn pace(
     state: &State,
     client: IpAddr,
-    room: &RoomName,
+    room: Option<&RoomName>,
     user: Option<&UserName>,
 ) -> Result<(), Response> {
     take_token(state, client, user).map_err(|wait| {
         let rate = state.config.send_rate;
-        let event = too_fast("cannot read", rate, wait, room.clone(), None);
+        let event = too_fast("cannot read", rate, wait, room.cloned(), None);
         object(429, &event).retry_after(wait)
     })
 }

@@ -62,13 +62,16 @@ pub struct Config {
     pub send_burst: u32,
     /// The files of the server's certificate and its key, in PEM; without them it speaks in the clear.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The same two for joins, and for requests for history and members; `None` for [`Config::command_rate`] and
+    /// The same two for joins, and for requests for history, members and rooms; `None` for [`Config::command_rate`] and
     /// [`Config::command_burst`].
     pub command_rate: Option<u32>,
     /// See above.
     pub command_burst: Option<u32>,
     /// Which tokens let users in; by default everybody comes in without.
     pub tokens: TokenOptions,
+    /// Whether everybody who comes in may list the rooms. Otherwise nobody may, and a name is known only to those who
+    /// were told it.
+    pub room_list: bool,
     /// The secret of operators. Without it there is no operators' API.
     pub admin_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
@@ -335,6 +338,7 @@ impl Default for Config {
             command_rate: None,
             command_burst: None,
             tokens: TokenOptions::default(),
+            room_list: true,
             admin_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {

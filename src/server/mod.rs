@@ -11,7 +11,7 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`] holds the
+//! [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what all connections share, [`config`] holds the
 //! options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
@@ -20,6 +20,7 @@ pub mod proxies;
 pub mod config;
 pub mod rate;
 pub mod capacity;
+pub mod room_list;
 pub mod state;
 pub mod answers;
 pub mod history;

@@ -9,11 +9,14 @@ use std::time::{Instant, SystemTime};
 use log::{error, info};
 
 use super::config::Config;
+use super::grant::Grant;
 use super::rate::{Buckets, TokenBucket};
+use super::room_list::RoomList;
 use super::token::Verifier;
-use crate::backplane::{Backplane, Ban, Banned, Deletions, conceal};
+use crate::backplane::{Backplane, BackplaneError, Ban, Banned, Deletions, conceal};
 use crate::hub::Hub;
 use crate::message::{Message, RoomName, UserName};
+use crate::protocol::{Event, ROOMS_DEFAULT, ROOMS_MOST};
 use crate::stream::Identity;
 use crate::threads::lock;
 
@@ -45,6 +48,8 @@ pub struct State {
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
+    /// The list of rooms.
+    room_list: RoomList,
     closing: AtomicBool,
 }
 
@@ -66,6 +71,7 @@ impl State {
             hub,
             backplane,
             identity: None,
+            room_list: RoomList::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -101,6 +107,22 @@ impl State {
     /// What operators have deleted in this room.
     pub fn deletions(&self, room: &RoomName) -> Deletions {
         Deletions::of(&lock(&self.bans), room)
+    }
+
+    /// Lists the rooms whose names begin with `prefix`, as far as the grant allows them and nobody closed them. `limit`
+    /// is the asker's.
+    pub fn list_rooms(
+        &self,
+        grant: &Grant,
+        prefix: &str,
+        limit: Option<usize>,
+    ) -> Result<Event, BackplaneError> {
+        let limit = limit.unwrap_or(ROOMS_DEFAULT).min(ROOMS_MOST);
+        self.room_list.page(&*self.backplane, limit, |room| {
+            room.as_str().starts_with(prefix)
+                && grant.allows(room)
+                && self.why_closed(room).is_none()
+        })
     }
 
     /// Takes the text out of a message of this room, if it is deleted.

@@ -618,7 +618,7 @@ fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
         Arc::new(Grant::all()),
         Arc::clone(&outbox),
     );
-    session.join_text_room(None, None);
+    session.join_first_room(None, None);
     assert_eq!(outbox.why(), Some(PUT_OUT));
     assert!(!state.hub.hosts(&RoomName::lobby()));
     drop(session);

@@ -19,7 +19,7 @@ use crate::support::sentinel::Sentinels;
 use crate::support::{DEADLINE, until};
 
 /// All that must be kept.
-const CHECKS: [fn(&House); 10] = [
+const CHECKS: [fn(&House); 11] = [
     what_is_acknowledged_is_delivered_under_its_id_and_in_order,
     entries_name_their_predecessors,
     pages_meet_in_both_directions,
@@ -30,6 +30,7 @@ const CHECKS: [fn(&House); 10] = [
     a_long_log_is_trimmed_to_about_its_length,
     the_past_of_another_backplane_can_be_put_before_what_is_said_next,
     orders_reach_the_hub_and_bans_are_kept,
+    rooms_are_listed_while_somebody_is_there_or_something_is_remembered,
 ];
 
 /// How many messages a room's log keeps.
@@ -385,6 +386,58 @@ fn the_past_of_another_backplane_can_be_put_before_what_is_said_next(house: &Hou
     let mut rooms = backplane.rooms().expect("rooms");
     rooms.retain(|room| [&past, &other].contains(&room));
     assert_eq!(rooms, [past, other]);
+}
+
+fn rooms_are_listed_while_somebody_is_there_or_something_is_remembered(house: &House) {
+    let backplane = &house.backplane;
+    assert_eq!(backplane.listed(), Ok(vec![]));
+    let (old, new, odd) = (room("an old one"), room("new"), room("}x{ :%\u{e9}"));
+    let (silent, nowhere) = (room("silent"), room("nowhere"));
+    let at = |room| house.say(room, "hello", None).expect("it is stored").id;
+    let first = at(&old);
+    let last = until("the clock goes on", || {
+        let id = at(&new);
+        (id.millis > first.millis).then_some(id)
+    });
+    for room in [&odd, &silent] {
+        for user in [user("alice"), user("bob")] {
+            backplane.enter(room, &user, None).expect("an entrance");
+        }
+    }
+    let is_listed = |expected: &[&RoomName]| {
+        until("these are listed", || {
+            let listed = backplane.listed().expect("a list");
+            listed.iter().eq(expected.iter().copied()).then_some(())
+        });
+    };
+    is_listed(&[&new, &old, &silent, &odd]);
+    let all = [&nowhere, &odd, &new, &silent, &old].map(RoomName::clone);
+    let described = || {
+        let mut described = backplane.describe(&all).expect("what they are");
+        described.sort_by(|one, next| one.room.cmp(&next.room));
+        let told = described
+            .iter()
+            .map(|one| (one.room.clone(), one.members, one.at));
+        told.collect::<Vec<_>>()
+    };
+    let said = [
+        (old.clone(), 0, Some(first.millis)),
+        (new.clone(), 0, Some(last.millis)),
+    ];
+    let with = |more: &[(&RoomName, usize)]| {
+        let more = more
+            .iter()
+            .map(|&(room, members)| (room.clone(), members, None));
+        [said.to_vec(), more.collect()].concat()
+    };
+    assert_eq!(described(), with(&[(&silent, 2), (&odd, 2)]));
+    let leaves = |room, name: &str| backplane.depart(room, &user(name), Departure::Clean);
+    leaves(&odd, "alice");
+    assert_eq!(described(), with(&[(&silent, 2), (&odd, 1)]));
+    leaves(&odd, "bob");
+    leaves(&silent, "bob");
+    assert_eq!(described(), with(&[(&silent, 1)]));
+    is_listed(&[&new, &old, &silent]);
 }
 
 fn orders_reach_the_hub_and_bans_are_kept(house: &House) {

@@ -33,6 +33,7 @@ mod proxies;
 mod publisher;
 mod puppet;
 mod recovery;
+mod room_list;
 mod rooms;
 mod sentinel;
 mod servers;

@@ -59,6 +59,49 @@ fn one_connection_is_in_several_rooms_and_hears_itself() {
 }
 
 #[test]
+fn a_connection_enters_the_room_that_its_request_names_and_resumes_there() {
+    let hubbub = Hubbub::alone();
+    let connect = |query: &str| {
+        let target = format!("/chat/alice?{query}");
+        let mut alice = Client::connect(hubbub.address(), &target, Some("hubbub.v1"))
+            .unwrap_or_else(|refused| panic!("{refused:?}"));
+        assert_eq!(alice.event()["type"], "welcome");
+        alice
+    };
+    let texts = |room: &serde_json::Value| {
+        let messages = room["messages"].as_array().expect("messages");
+        let texts = messages.iter().map(|one| one["text"].clone());
+        texts.collect::<Vec<_>>()
+    };
+    let mut alice = connect("room=ops&history=5");
+    let entered = alice.event();
+    assert_eq!(entered["type"], "room");
+    assert_eq!(entered["room"], "ops");
+    assert_eq!(texts(&entered), [json!(null); 0]);
+    let mut ids = ["one", "two", "three"].map(|text| {
+        alice.asks(&json!({"type": "send", "room": "ops", "text": text}));
+        alice.event_of("message")["id"].clone()
+    });
+    alice.asks(&json!({"type": "join", "room": "ops"}));
+    assert_eq!(alice.event_of("error")["code"], "already_joined");
+    // It may join others.
+    alice.joins("lobby");
+    alice.leaves();
+    let mut alice = connect("room=ops&history=2");
+    assert_eq!(texts(&alice.event()), ["two", "three"]);
+    let since = ids[0].take();
+    let since = since.as_str().expect("an id");
+    let mut alice = connect(&format!("room=ops&since={since}"));
+    let resumed = alice.event();
+    assert_eq!(texts(&resumed), ["two", "three"]);
+    assert_eq!(resumed["recovered"], true);
+    // A request that names none enters none.
+    let mut alice = connect("history=2");
+    alice.asks(&json!({"type": "members", "room": "lobby"}));
+    assert_eq!(alice.event()["code"], "not_joined");
+}
+
+#[test]
 fn what_cannot_be_done_is_an_error_and_the_connection_stays() {
     let hubbub = Hubbub::with(&["--rooms-per-connection", "2"]);
     let mut alice = Client::json(hubbub.address(), "alice");

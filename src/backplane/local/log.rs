@@ -211,11 +211,15 @@ impl Logs {
     }
 
     /// The rooms that have messages.
-    pub(super) fn rooms(&self) -> Vec<RoomName> {
+    pub(super) fn with_messages(&self) -> impl Iterator<Item = &RoomName> {
         let with_messages = self.rooms.iter().filter(|(_, log)| !log.entries.is_empty());
-        let mut rooms: Vec<_> = with_messages.map(|(room, _)| room.clone()).collect();
-        rooms.sort();
-        rooms
+        with_messages.map(|(room, _)| room)
+    }
+
+    /// Whether the room has messages.
+    pub(super) fn has_messages(&self, room: &RoomName) -> bool {
+        let log = self.rooms.get(room);
+        log.is_some_and(|log| !log.entries.is_empty())
     }
 
     /// Takes in a message that was stored.

@@ -8,6 +8,7 @@ mod store;
 mod disk;
 mod sequencer;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -28,11 +29,11 @@ use super::backlog::Backlog;
 use super::roster::Roster;
 use super::{
     ANSWER_WITHIN, Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt,
-    Receipt, Retention, ShardState,
+    MOST_LISTED, Receipt, Retention, ShardState,
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, Notice, PresenceChange, RoomName, UserName};
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, ListedRoom};
 use crate::threads;
 use crate::threads::lock;
 
@@ -175,8 +176,41 @@ impl Backplane for Local {
         Ok(lock(&self.shared.logs).excerpt(room, page, limit))
     }
 
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        let here: Vec<_> = lock(&self.shared.roster).rooms().cloned().collect();
+        let mut rooms: Vec<_> = {
+            let logs = lock(&self.shared.logs);
+            let all = here.iter().chain(logs.with_messages());
+            all.map(|room| (Reverse(logs.tail(room)), room.clone()))
+                .collect()
+        };
+        // Without the lock, for there may be many.
+        rooms.sort_unstable();
+        rooms.dedup();
+        rooms.truncate(MOST_LISTED);
+        Ok(rooms.into_iter().map(|(_, room)| room).collect())
+    }
+
+    fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError> {
+        let members: Vec<_> = {
+            let roster = lock(&self.shared.roster);
+            rooms.iter().map(|room| roster.count(room)).collect()
+        };
+        let logs = lock(&self.shared.logs);
+        let there = rooms.iter().zip(members);
+        let there = there.filter(|(room, members)| *members > 0 || logs.has_messages(room));
+        let described = there.map(|(room, members)| ListedRoom {
+            room: room.clone(),
+            members,
+            at: logs.tail(room).map(|id| id.millis),
+        });
+        Ok(described.collect())
+    }
+
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
-        Ok(lock(&self.shared.logs).rooms())
+        let mut rooms: Vec<_> = lock(&self.shared.logs).with_messages().cloned().collect();
+        rooms.sort_unstable();
+        Ok(rooms)
     }
 
     fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {

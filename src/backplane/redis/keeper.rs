@@ -1,5 +1,5 @@
-//! The keeper: the thread that ends graces, renews this instance on every server, and announces the users that
-//! a killed instance left behind.
+//! The keeper: the thread that ends graces, renews this instance on every server, announces the users that
+//! a killed instance left behind, and tells the index of rooms what is new.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::index::RoomIndex;
 use super::presence::{Rounds, Users};
 use super::router::Router;
-use crate::backplane::Departure;
+use crate::backplane::{BackplaneError, Departure};
 use crate::message::{RoomName, UserName};
 use crate::threads;
 use crate::threads::lock;
@@ -28,11 +29,11 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(router: &Arc<Router>, users: &Users) -> io::Result<Self> {
+    pub(super) fn start(router: &Arc<Router>, users: &Users, index: RoomIndex) -> io::Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let thread = threads::spawn_vital("keeper", {
             let (router, users) = (Arc::clone(router), users.clone());
-            move || run(&router, &users, &stopped)
+            move || run(&router, &users, index, &stopped)
         })?;
         Ok(Self {
             users: users.clone(),
@@ -68,7 +69,7 @@ fn tell_gone(router: &Router, room: &RoomName, user: &UserName) {
     }
 }
 
-fn run(router: &Router, users: &Users, stopped: &Receiver<()>) {
+fn run(router: &Router, users: &Users, mut index: RoomIndex, stopped: &Receiver<()>) {
     let mut all: Vec<Rounds> = Vec::new();
     let mut tick = TICK;
     while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
@@ -94,6 +95,22 @@ fn run(router: &Router, users: &Users, stopped: &Receiver<()>) {
             if stopped.is_empty() {
                 rounds.tick(Instant::now());
             }
+        }
+        tell(&mut index, router, users);
+    }
+    // What was said last is told as well.
+    tell(&mut index, router, users);
+}
+
+/// Tells the index of rooms what is new. Does not wait.
+fn tell(index: &mut RoomIndex, router: &Router, users: &Users) {
+    let hosted = || lock(&users.roster).rooms().cloned().collect();
+    let news = index.news(hosted, Instant::now());
+    let shard = router.shard_of_key(index.key());
+    for (command, on_answer) in news {
+        match &shard {
+            Some(shard) => shard.submit(&command, on_answer),
+            None => on_answer(Err(BackplaneError::Unavailable)),
         }
     }
 }

@@ -109,6 +109,10 @@ impl Keys {
         format!("{}:newest", self.channel(room))
     }
 
+    pub(super) fn members(&self, room: &RoomName) -> String {
+        format!("{}:members", self.channel(room))
+    }
+
     /// A channel of this instance's own, with which the keys begin that prove that Redis takes messages.
     pub(super) fn proof(&self) -> String {
         match &self.node {
@@ -133,6 +137,11 @@ impl Keys {
     /// The key of all bans. It is of no room: it lies on the first server, or in a slot of its own.
     pub(super) fn bans(&self) -> String {
         format!("{}:bans", self.prefix)
+    }
+
+    /// The key of the index of rooms. It lies as [`Keys::bans`] does.
+    pub(super) fn index(&self) -> String {
+        format!("{}:rooms", self.prefix)
     }
 
     pub(super) fn reference(&self, draft: &Draft) -> Option<String> {

@@ -9,7 +9,7 @@
 //! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
 //! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap; [`archive`], for export and import; and [`orders`], for operators. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
+//! lists cheap; [`index`], for the list of rooms; [`archive`], for export and import; and [`orders`], for operators. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
 //! [`news`], [`slot_map`] and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder
 //! knows the `redis` crate.
 
@@ -34,6 +34,7 @@ mod listener;
 mod subscriber;
 mod presence;
 mod single_flight;
+mod index;
 mod shard;
 mod slot_map;
 mod cluster;
@@ -52,6 +53,7 @@ pub use self::address::RedisAddress;
 
 use self::address::Form;
 use self::cluster::RedisCluster;
+use self::index::{RoomIndex, RoomNews};
 use self::keeper::Keeper;
 use self::keys::Keys;
 use self::news::NewsSender;
@@ -70,7 +72,7 @@ use super::{
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, RoomName, UserName};
-use crate::protocol::Cursor;
+use crate::protocol::{Cursor, ListedRoom};
 
 /// The time-out of a batch of commands. With the time for an attempt to connect it stays below
 /// [`super::ANSWER_WITHIN`]: a command may wait for one of each.
@@ -100,6 +102,7 @@ pub struct Redis {
     keys: Keys,
     router: Arc<Router>,
     keeper: Keeper,
+    room_news: Arc<RoomNews>,
     retention: Retention,
     in_flight: Arc<AtomicUsize>,
 }
@@ -155,7 +158,9 @@ impl Redis {
             }
         };
         let router = Arc::new(router);
-        let keeper = Keeper::start(&router, &users).map_err(|error| {
+        let room_news = Arc::<RoomNews>::default();
+        let index = RoomIndex::new(&keys, &room_news, &retention);
+        let keeper = Keeper::start(&router, &users, index).map_err(|error| {
             let why = format!("no thread for it: {error}");
             fail(&addresses[0], why)
         })?;
@@ -163,6 +168,7 @@ impl Redis {
             keys,
             router,
             keeper,
+            room_news,
             retention,
             in_flight: Arc::default(),
         })
@@ -172,9 +178,9 @@ impl Redis {
         self.router.shard(room).ok_or(BackplaneError::Unavailable)
     }
 
-    /// Runs a command about the bans, on the shard that has them.
-    fn call_about_bans(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        let shard = self.router.shard_of_key(&self.keys.bans());
+    /// Runs a command about a key that is of no room.
+    fn call_on(&self, key: &str, command: &Cmd) -> Result<Value, BackplaneError> {
+        let shard = self.router.shard_of_key(key);
         shard.ok_or(BackplaneError::Unavailable)?.call(command)
     }
 }
@@ -225,6 +231,13 @@ fn start_server(
 
 impl Backplane for Redis {
     fn publish(&self, draft: Draft, receipt: Receipt) {
+        let (news, room) = (Arc::clone(&self.room_news), draft.room.clone());
+        let receipt: Receipt = Box::new(move |stored| {
+            if let Ok(stored) = &stored {
+                news.note(&room, Some(stored.id));
+            }
+            receipt(stored);
+        });
         match self.router.shard(&draft.room) {
             Some(shard) => shard.publish(&draft, &self.retention, &self.in_flight, receipt),
             None => receipt(Err(BackplaneError::Unavailable)),
@@ -245,6 +258,48 @@ impl Backplane for Redis {
         self.shard(room)?.read(room, page, limit)
     }
 
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        index::rooms(&self.call_on(&self.keys.index(), &index::read(&self.keys))?)
+    }
+
+    fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError> {
+        let mut by_shard: Vec<(Arc<Shard>, Vec<RoomName>)> = Vec::new();
+        for room in rooms {
+            let Some(shard) = self.router.shard(room) else {
+                continue;
+            };
+            let known = by_shard.iter_mut();
+            match known.into_iter().find(|(one, _)| Arc::ptr_eq(one, &shard)) {
+                Some((_, its)) => its.push(room.clone()),
+                None => by_shard.push((shard, vec![room.clone()])),
+            }
+        }
+        // All are asked before the first answers.
+        let asked = by_shard.iter().map(|(shard, its)| shard.ask_about(its));
+        let asked: Vec<_> = asked.collect();
+        let (mut there, mut gone, mut failed) = (Vec::new(), Vec::new(), None);
+        for (questions, (_, its)) in asked.into_iter().zip(&by_shard) {
+            let answers = questions.wait();
+            for (room, answers) in its.iter().zip(answers.chunks(index::QUESTIONS)) {
+                match index::facts(room, answers) {
+                    Ok(Some(listed)) => there.push(listed),
+                    Ok(None) => gone.push(room.clone()),
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        if !gone.is_empty()
+            && let Some(shard) = self.router.shard_of_key(&self.keys.index())
+        {
+            let forget = index::forget(&self.keys, &gone);
+            shard.submit(&forget, Box::new(|_| {}));
+        }
+        match failed {
+            Some(error) if there.is_empty() && gone.is_empty() => Err(error),
+            Some(_) | None => Ok(there),
+        }
+    }
+
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
         let shards = self.router.shards();
         let rooms: Result<Vec<_>, _> = shards.iter().map(|shard| shard.rooms()).collect();
@@ -255,7 +310,10 @@ impl Backplane for Redis {
     }
 
     fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {
-        self.shard(room)?.restore(room, entries, &self.retention)
+        self.shard(room)?.restore(room, entries, &self.retention)?;
+        let newest = entries.last().map(|entry| entry.message.id);
+        self.room_news.note(room, newest);
+        Ok(())
     }
 
     fn began_after(&self, _id: MessageId) -> bool {
@@ -269,7 +327,9 @@ impl Backplane for Redis {
         user: &UserName,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
-        self.shard(room)?.enter(room, user, past)
+        let entrance = self.shard(room)?.enter(room, user, past)?;
+        self.room_news.note(room, entrance.tail);
+        Ok(entrance)
     }
 
     fn depart(&self, room: &RoomName, user: &UserName, departure: Departure) {
@@ -301,11 +361,11 @@ impl Backplane for Redis {
 
     fn set_ban(&self, banned: &Banned, ban: Option<&Ban>) -> Result<(), BackplaneError> {
         let command = orders::set_ban(&self.keys, banned, ban);
-        self.call_about_bans(&command).map(drop)
+        self.call_on(&self.keys.bans(), &command).map(drop)
     }
 
     fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
-        orders::bans(&self.call_about_bans(&orders::read_bans(&self.keys))?)
+        orders::bans(&self.call_on(&self.keys.bans(), &orders::read_bans(&self.keys))?)
     }
 
     fn shards(&self) -> Vec<ShardState> {

@@ -26,6 +26,7 @@
 --   roll     returns the revision and the users that were announced and have not left, on lines of
 --            their own: one string is cheaper than a thousand
 --   members  the same without the users of instances that were not renewed in time
+--   count    the number of these
 
 local users, instances, revision = KEYS[1], KEYS[2], KEYS[3]
 local operation, publish, channel, instance, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -98,13 +99,16 @@ if operation == 'arrive' or operation == 'anew' or operation == 'depart' then
   return
 end
 
-if operation == 'roll' or operation == 'members' then
+if operation == 'roll' or operation == 'members' or operation == 'count' then
   local is_expired = {}
-  for _, name in ipairs(operation == 'members' and expired() or {}) do
+  for _, name in ipairs(operation ~= 'roll' and expired() or {}) do
     is_expired[name] = true
   end
   local list = {string.format('%s-%d', began, number)}
   if not next(is_expired) then
+    if operation == 'count' then
+      return redis.call('HLEN', users)
+    end
     list[2] = table.concat(redis.call('HKEYS', users), '\n')
     return table.concat(list, '\n')
   end
@@ -117,7 +121,7 @@ if operation == 'roll' or operation == 'members' then
       end
     end
   end
-  return table.concat(list, '\n')
+  return operation == 'count' and #list - 1 or table.concat(list, '\n')
 end
 
 local is_known = redis.call('ZSCORE', instances, instance) and 1 or 0

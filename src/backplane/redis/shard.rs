@@ -10,10 +10,12 @@ use crossbeam_channel::{Receiver, Sender};
 use redis::{Cmd, Value};
 
 use super::archive;
+use super::index;
 use super::pipeline::{PendingCommand, Pipeline};
 use super::placement::Share;
 use super::presence::{Presence, Rounds, Users};
-use super::publisher::{Connecting, Publisher, QUEUED_WITHIN};
+use super::publisher::{Connecting, Publisher, QUEUED_WITHIN, Questions};
+use super::receipts::OnAnswer;
 use super::single_flight::SingleFlight;
 use super::source::Source;
 use super::subscriber::Subscriber;
@@ -233,6 +235,27 @@ impl Shard {
         };
         let question = self.presence.question(room, step);
         Ok(wire::member_list(&self.publisher.call(&question)?)?.users)
+    }
+
+    /// Asks for what [`index::facts`] reads of each room.
+    pub(super) fn ask_about(&self, rooms: &[RoomName]) -> Questions<'_> {
+        let mut questions = self.publisher.questions(index::QUESTIONS * rooms.len());
+        let (keys, is_refused) = (&self.to.keys, self.publisher.link().is_refused());
+        for room in rooms {
+            // As in `members`.
+            questions.ask(&match is_refused {
+                true => index::count_all(keys, room),
+                false => self.presence.question(room, PresenceStep::Count),
+            });
+            let others = index::questions(keys, room);
+            others.iter().for_each(|other| questions.ask(other));
+        }
+        questions
+    }
+
+    /// Queues a command. `on_answer` must not wait.
+    pub(super) fn submit(&self, command: &Cmd, on_answer: OnAnswer) {
+        self.publisher.submit(command, on_answer);
     }
 
     pub(super) fn typing(&self, room: &RoomName, user: &UserName) {

@@ -184,6 +184,7 @@ impl Scripts {
             PresenceStep::Retire { grace } => ("retire", grace.as_millis()),
             PresenceStep::Sweep { until } => ("sweep", until.into()),
             PresenceStep::Members => ("members", 0),
+            PresenceStep::Count => ("count", 0),
             PresenceStep::Roll => ("roll", 0),
         };
         let channel = keys.channel(room);
@@ -191,7 +192,7 @@ impl Scripts {
         command
             .arg(self.presence.get_hash())
             .arg(3)
-            .arg(format!("{channel}:members"))
+            .arg(keys.members(room))
             .arg(format!("{channel}:instances"))
             .arg(format!("{channel}:revision"))
             .arg(operation)
@@ -227,6 +228,7 @@ pub(super) enum PresenceStep {
         until: u64,
     },
     Members,
+    Count,
     Roll,
 }
 
@@ -340,7 +342,7 @@ pub(super) fn is_of_another_kind(refusal: &str) -> bool {
     refusal.starts_with("WRONGTYPE")
 }
 
-fn unexpected(what: &str) -> BackplaneError {
+pub(super) fn unexpected(what: &str) -> BackplaneError {
     BackplaneError::Refused(format!("{what} was not answered as expected"))
 }
 

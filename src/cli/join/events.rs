@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::room_lines::{now_ms, room_lines};
 use super::{ANSWERED_WITHIN, Chat, Connectivity, Exit};
 use crate::client::ClientEvent;
 use crate::message::{Message, RoomName};
@@ -77,6 +78,10 @@ impl Chat {
             }
             Event::Members { .. } | Event::History { .. } | Event::Error { .. } => {
                 self.awaited = self.awaited.saturating_sub(1);
+            }
+            Event::Rooms { rooms, more } => {
+                self.awaited = self.awaited.saturating_sub(1);
+                return Ok(self.screen.print(&room_lines(rooms, *more, now_ms()))?);
             }
             _ => {}
         }

@@ -4,10 +4,11 @@ use crate::message::RoomName;
 use crate::protocol::{Command, text};
 
 /// The answer to `/help`.
-pub(super) const HELP: [&str; 7] = [
+pub(super) const HELP: [&str; 8] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
     "/history 20   the last 20 lines",
+    "/rooms te     the rooms whose names begin so, or all",
     "/join ROOM    leave this room and enter another",
     "/quit         leave; Ctrl-D does the same",
     "/help         this text",
@@ -40,8 +41,8 @@ impl UserCommand {
             ("/quit", "") => Ok(Self::Quit),
             ("/quit", _) => Err("/quit takes no argument".to_owned()),
             (word, _) if is_unknown(word) => Err(format!(
-                "there is no {word}; there are /who, /history, /join, /quit and /help, and //text \
-                 says a line that begins with a slash"
+                "there is no {word}; there are /who, /history, /rooms, /join, /quit and /help, and \
+                 //text says a line that begins with a slash"
             )),
             _ => match text::parse(line, room) {
                 Ok(Command::Send { text, .. }) => Ok(Self::Say(text)),
@@ -54,7 +55,7 @@ impl UserCommand {
 }
 
 fn is_unknown(word: &str) -> bool {
-    let known = ["/who", "/history", "/help"];
+    let known = ["/who", "/history", "/rooms", "/help"];
     word.starts_with('/') && !word.starts_with("//") && !known.contains(&word)
 }
 
@@ -83,7 +84,9 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let why = parse("/exit").expect_err("no command");
-        for command in ["/exit", "/who", "/history", "/join", "/quit", "/help", "//"] {
+        for command in [
+            "/exit", "/who", "/history", "/rooms", "/join", "/quit", "/help", "//",
+        ] {
             assert!(why.contains(command), "{why}");
         }
     }

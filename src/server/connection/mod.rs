@@ -31,7 +31,6 @@ use self::upgrade::{ChatRequest, chat_request};
 use crate::backplane::ShardState;
 use crate::message::ConnectionId;
 use crate::metrics;
-use crate::protocol::Encoding;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
@@ -275,8 +274,8 @@ fn chat(
     if let Some(why) = state.why_banned(&user) {
         put_out(&outbox, why);
     }
-    if encoding == Encoding::Text && outbox.is_open() {
-        session.join_text_room(request.since, request.history);
+    if request.joins && outbox.is_open() {
+        session.join_first_room(request.since, request.history);
     }
     let ended = read_pump(&mut pumps, &mut session);
     if outbox.is_open() && matches!(ended, Ended::Vanished | Ended::Wrong { .. }) {

@@ -12,7 +12,10 @@ use crate::websocket;
 /// A request for a chat, validated.
 pub(super) struct ChatRequest {
     pub(super) user: UserName,
+    /// The room that it names, or else the lobby.
     pub(super) room: RoomName,
+    /// Whether it enters the room at once: if it names one, or has no other way to enter one.
+    pub(super) joins: bool,
     /// What the token allows.
     pub(super) grant: Grant,
     pub(super) since: Option<MessageId>,
@@ -42,7 +45,7 @@ pub(super) fn chat_request(
             .parse()
             .map_err(|why| bad(format!("bad room name: {why}")))?,
     };
-    // In the JSON encoding, the session checks each room when the user joins it.
+    // In the JSON encoding, the session checks each other room when the user joins it.
     let joins = request.parameter("room").is_some() || speaks_lines(request);
     let joined = joins.then_some(&room);
     let grant = authorize(request, Some(&user), joined, state)
@@ -90,6 +93,7 @@ pub(super) fn chat_request(
     Ok(ChatRequest {
         user,
         room,
+        joins,
         grant,
         since,
         history,

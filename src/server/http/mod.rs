@@ -86,6 +86,10 @@ impl Request {
             (Some("chat"), user, None) => Route::Chat {
                 user: user.and_then(decode),
             },
+            (Some("api"), Some("rooms"), None) => Route::Api {
+                room: None,
+                resource: Some(Resource::Rooms),
+            },
             (Some("api"), Some("rooms"), room) => {
                 let resource = match (segments.next(), segments.next()) {
                     (Some("messages"), None) => Some(Resource::Messages),
@@ -145,9 +149,11 @@ pub enum Route {
     Unknown,
 }
 
-/// A resource of a room in the API.
+/// A resource of a room in the API, or the list of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
+    /// `/api/rooms`
+    Rooms,
     /// `/api/rooms/{room}/messages`
     Messages,
     /// `/api/rooms/{room}/members`
@@ -208,7 +214,8 @@ mod tests {
                 "/api/rooms/%ff/messages",
                 api(None, Some(Resource::Messages)),
             ),
-            ("/api/rooms", api(None, None)),
+            ("/api/rooms", api(None, Some(Resource::Rooms))),
+            ("/api/rooms/", api(Some(""), None)),
             ("/api", api(None, None)),
             (
                 "/api/admin/users/a%2Fb/disconnect",

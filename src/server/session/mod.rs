@@ -29,7 +29,7 @@ use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
-use crate::server::answers::{deleted, failed, receipt, too_fast};
+use crate::server::answers::{NOT_LISTED, deleted, failed, receipt, too_fast};
 use crate::server::grant::{Grant, READ_ONLY};
 use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
 use crate::server::state::State;
@@ -56,8 +56,8 @@ pub struct Session {
     user: UserName,
     outbox: Arc<Outbox>,
     rooms: Arc<Memberships>,
-    /// The one room of a connection in the text encoding.
-    text_room: RoomName,
+    /// The room that the request named, or the lobby: the one room of a connection in the text encoding.
+    first_room: RoomName,
     in_flight: Arc<InFlight>,
     limiter: RateLimiter,
     /// What the token allows.
@@ -66,12 +66,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a session, after the [`welcome`]. `text_room` is the one room of the text encoding.
+    /// Begins a session, after the [`welcome`]. `first_room` is the room that the request names, or the lobby.
     pub fn begin(
         state: Arc<State>,
         connection: ConnectionId,
         user: UserName,
-        text_room: RoomName,
+        first_room: RoomName,
         grant: Arc<Grant>,
         outbox: Arc<Outbox>,
     ) -> Self {
@@ -84,7 +84,7 @@ impl Session {
             user,
             outbox,
             rooms: Arc::default(),
-            text_room,
+            first_room,
             in_flight: Arc::default(),
             limiter,
             grant,
@@ -97,17 +97,20 @@ impl Session {
         &self.rooms
     }
 
-    /// Joins the one room of the text encoding, or closes the connection.
-    pub fn join_text_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
+    /// Joins the room that the request names. In the text encoding there is no other: if it cannot be entered, the
+    /// connection is closed.
+    pub fn join_first_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
         if !self.waits_for(RateLimiter::take_command) {
             return;
         }
-        let room = self.text_room.clone();
-        if let Err(error) = self.join(room, since, history) {
-            self.fail("cannot enter the room", &self.text_room, &error);
-            self.outbox
-                .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
-        } else if self.rooms.len() == 0 {
+        let is_only = self.outbox.encoding() == Encoding::Text;
+        if let Err(error) = self.join(self.first_room.clone(), since, history) {
+            self.fail("cannot enter the room", &self.first_room, &error);
+            if is_only {
+                self.outbox
+                    .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
+            }
+        } else if is_only && self.rooms.len() == 0 {
             // It was closed since the request was checked, and there is no other.
             self.outbox.close(code::PUT_OUT, PUT_OUT);
         }
@@ -116,7 +119,7 @@ impl Session {
     /// Handles one message of the client.
     pub fn handle(&mut self, message: &str) {
         let parsed = match self.outbox.encoding() {
-            Encoding::Text => text::parse(message, &self.text_room),
+            Encoding::Text => text::parse(message, &self.first_room),
             Encoding::Json => json::parse(message),
         };
         let waits = match &parsed {
@@ -126,6 +129,7 @@ impl Session {
                 | Command::Join { .. }
                 | Command::History { .. }
                 | Command::Members { .. }
+                | Command::Rooms { .. }
                 | Command::Typing { .. },
             ) => false,
             // A leave costs others no more than its join, which had a token.
@@ -181,7 +185,7 @@ impl Session {
                 since,
                 history,
             } => {
-                if !self.may_ask(&format!("cannot join {room}"), &room) {
+                if !self.may_ask(&format!("cannot join {room}"), Some(&room)) {
                     return;
                 }
                 if let Err(error) = self.join(room.clone(), since, history) {
@@ -200,12 +204,12 @@ impl Session {
                 reference,
             } => self.send(room, text, reference),
             Command::History { room, page, limit } => {
-                if self.may_ask("cannot read the history", &room) && self.is_in(&room) {
+                if self.may_ask("cannot read the history", Some(&room)) && self.is_in(&room) {
                     self.history(&room, page, limit.unwrap_or(PAGE_DEFAULT));
                 }
             }
             Command::Members { room } => {
-                if self.may_ask("cannot tell who is here", &room) && self.is_in(&room) {
+                if self.may_ask("cannot tell who is here", Some(&room)) && self.is_in(&room) {
                     match self.state.backplane.members(&room) {
                         Ok(members) => self.answer(&Event::Members {
                             alike: self.state.hub.alike(&room, None),
@@ -216,6 +220,7 @@ impl Session {
                     }
                 }
             }
+            Command::Rooms { prefix, limit } => self.list_rooms(&prefix, limit),
             Command::Typing { room } => self.typing(&room),
             Command::Renew { token } => self.renew(&token),
             Command::Help => self.answer(&Event::Help),
@@ -253,11 +258,11 @@ impl Session {
     }
 
     /// Whether a command that costs others may be done now. If not, the answer says so. `what` begins it.
-    fn may_ask(&mut self, what: &str, room: &RoomName) -> bool {
+    fn may_ask(&mut self, what: &str, room: Option<&RoomName>) -> bool {
         let decision = self.limiter.command(Instant::now());
         let rate = self.state.config.command_rate();
         self.obeys(decision, |wait| {
-            too_fast(what, rate, wait, room.clone(), None)
+            too_fast(what, rate, wait, room.cloned(), None)
         })
     }
 
@@ -298,7 +303,15 @@ impl Session {
     fn send(&mut self, room: RoomName, text: String, reference: Option<Ref>) {
         let decision = self.limiter.send(Instant::now());
         let rate = self.state.config.send_rate;
-        let refusal = |wait| too_fast("not sent", rate, wait, room.clone(), reference.clone());
+        let refusal = |wait| {
+            too_fast(
+                "not sent",
+                rate,
+                wait,
+                Some(room.clone()),
+                reference.clone(),
+            )
+        };
         if !self.obeys(decision, refusal) {
             return;
         }
@@ -354,6 +367,19 @@ impl Session {
             return Some((ErrorCode::Closing, why));
         }
         None
+    }
+
+    /// Answers with the rooms that the user may enter.
+    fn list_rooms(&mut self, prefix: &str, limit: Option<usize>) {
+        const WHAT: &str = "cannot list the rooms";
+        if !self.may_ask(WHAT, None) {
+            return;
+        }
+        if !self.state.config.room_list {
+            return self.refuse(ErrorCode::Forbidden, NOT_LISTED.to_owned(), None, None);
+        }
+        let listed = self.state.list_rooms(&self.grant, prefix, limit);
+        self.answer(&listed.unwrap_or_else(|error| failed(WHAT, None, None, &error)));
     }
 
     /// Tells the room that the user is typing. A notice that comes too fast is dropped: nobody needs it.

@@ -13,7 +13,7 @@ use hubbub::backplane::{
 use hubbub::hub::outbox::Queue;
 use hubbub::hub::{Hub, Order};
 use hubbub::message::{Entry, InstanceId, MemberList, MessageId, Revision, RoomName, UserName};
-use hubbub::protocol::{Cursor, Event, json};
+use hubbub::protocol::{Cursor, Event, ListedRoom, json};
 use hubbub::server::config::Config;
 use hubbub::server::state::State;
 
@@ -112,6 +112,12 @@ impl Backplane for Faulty {
     }
     fn read(&self, room: &RoomName, page: Cursor, limit: usize) -> Result<Excerpt, BackplaneError> {
         self.backplane.read(room, page, limit)
+    }
+    fn listed(&self) -> Result<Vec<RoomName>, BackplaneError> {
+        self.backplane.listed()
+    }
+    fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError> {
+        self.backplane.describe(rooms)
     }
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError> {
         self.backplane.rooms()
