@@ -1,11 +1,10 @@
 //! `hubbub tail`: prints the messages of a room.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use clap::Args;
 
-use super::exit::{Exit, exit_code};
+use super::exit::Exit;
 use super::timed_client::TimedClient;
 use super::{ConnectArgs, UserName, complain};
 use crate::message::MessageId;
@@ -33,11 +32,7 @@ pub(super) struct TailArgs {
     timeout: Option<u64>,
 }
 
-pub(super) fn run(args: &TailArgs) -> Result<ExitCode, String> {
-    exit_code(tail(args))
-}
-
-fn tail(args: &TailArgs) -> Result<(), Exit> {
+pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
     if args.count == Some(0) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! A client with a deadline, for `hubbub say` and `tail`.
+//! A client with a deadline, for `hubbub tail`.
 
 use std::time::{Duration, Instant};
 
@@ -73,8 +73,6 @@ impl TimedClient {
     pub(super) fn timed_out(self, what: &str) -> Exit {
         self.client.close_within(LATE_GOODBYE_WITHIN);
         let why = self.last_trouble.as_deref().unwrap_or("the time is up");
-        // The server's sentence is about one of several attempts; `what` is about all.
-        let why = why.strip_prefix("not sent: ").unwrap_or(why);
         Exit::Failed(format!("{what}: {why}"))
     }
 }

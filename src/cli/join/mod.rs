@@ -16,10 +16,10 @@ use crossbeam_channel::{at, never, select};
 
 use self::echoes::Echoes;
 use self::user_command::UserCommand;
-use super::exit::{Exit, exit_code};
+use super::exit::Exit;
 use super::screen::{BadLine, ColorChoice, Input, Screen};
 use super::timed_client::client_ended;
-use super::{ConnectArgs, ExitCode, RoomName, UserName};
+use super::{ConnectArgs, RoomName, UserName};
 use crate::client::Client;
 use crate::protocol::Ref;
 use crate::protocol::text::Line;
@@ -53,8 +53,8 @@ pub(super) struct JoinArgs {
     color: ColorChoice,
 }
 
-pub(super) fn run(args: JoinArgs) -> Result<ExitCode, String> {
-    exit_code(Chat::begin(args).and_then(Chat::run))
+pub(super) fn run(args: JoinArgs) -> Result<(), Exit> {
+    Chat::begin(args)?.run()
 }
 
 fn not_sent(lines: usize) -> String {
