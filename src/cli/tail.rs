@@ -39,7 +39,13 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
     let client = args.connect.start(&args.name)?;
     let history = (args.history > 0).then_some(args.history);
     client.join(args.connect.room.clone(), args.since, history);
-    let mut client = TimedClient::new(client, args.timeout);
+    let mut client = TimedClient::new(client, args.timeout)?;
+    let outcome = print(args, &mut client);
+    client.close();
+    outcome
+}
+
+fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
     let mut printed = 0;
     let mut print_message = |event: &Event| {
         print_lines(&text::lines(event))?;
@@ -71,7 +77,9 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
                 }
             }
             message @ Event::Message { .. } => print_message(&message)?,
-            told @ (Event::Gap { .. } | Event::Deleted { .. }) => print_lines(&text::lines(&told))?,
+            told @ (Event::Gap { .. } | Event::Deleted { .. }) => {
+                print_lines(&text::lines(&told))?;
+            }
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),
             Event::Parted {
