@@ -3,7 +3,7 @@
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
 //! `token`, `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the
-//! arguments, and `environment` which variables are unknown. Three are clients: `join`, `say` and `tail` share
+//! arguments, and `environment` which variables are unknown; `times` shows when a message was said. Three are clients: `join`, `say` and `tail` share
 //! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
 //! Exit codes: 0 done, 1 an error, 2 wrong arguments, 101 a panic, which is a bug (in the
@@ -13,6 +13,7 @@
 mod exit;
 mod environment;
 mod usage;
+mod times;
 mod timed_client;
 mod screen;
 mod serve;

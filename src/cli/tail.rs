@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::timed_client::TimedClient;
-use super::{ConnectArgs, UserName, complain};
+use super::{ConnectArgs, UserName, complain, times};
 use crate::message::MessageId;
 use crate::protocol::Event;
 use crate::protocol::text::{self, Line, STARTED_ANEW};
@@ -30,6 +30,9 @@ pub(super) struct TailArgs {
     /// End after this time, with an error if --count was not reached
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Print the time of each message before it, in UTC, as 2026-11-29T14:05:09.123Z
+    #[arg(long)]
+    times: bool,
 }
 
 pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
@@ -48,7 +51,7 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
 fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
     let mut printed = 0;
     let mut print_message = |event: &Event| {
-        print_lines(&text::lines(event))?;
+        print_lines(&text::lines(event), args.times)?;
         printed += 1;
         if args.count == Some(printed) {
             return Err(Exit::Done);
@@ -65,7 +68,7 @@ fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
             } => {
                 complain(format_args!("* listening to {room}"));
                 if anew {
-                    print_lines(&[Line::Notice(STARTED_ANEW.to_owned())])?;
+                    print_lines(&[Line::Notice(STARTED_ANEW.to_owned())], false)?;
                 }
                 for message in messages {
                     print_message(&Event::Message {
@@ -78,7 +81,7 @@ fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
             }
             message @ Event::Message { .. } => print_message(&message)?,
             told @ (Event::Gap { .. } | Event::Deleted { .. }) => {
-                print_lines(&text::lines(&told))?;
+                print_lines(&text::lines(&told), false)?;
             }
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),
@@ -94,8 +97,15 @@ fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
     }
 }
 
-fn print_lines(lines: &[Line]) -> Result<(), Exit> {
-    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+fn print_lines(lines: &[Line], with_times: bool) -> Result<(), Exit> {
+    let time = |line: &Line| match line {
+        Line::Said { at: Some(at), .. } if with_times => format!("{} ", times::timestamp(*at)),
+        Line::Said { .. } | Line::Notice(_) | Line::Error(_) => String::new(),
+    };
+    let lines: String = lines
+        .iter()
+        .map(|line| format!("{}{line}\n", time(line)))
+        .collect();
     let mut out = io::stdout().lock();
     out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)

@@ -19,6 +19,7 @@ use self::user_command::UserCommand;
 use super::exit::Exit;
 use super::screen::{BadLine, ColorChoice, Input, Screen};
 use super::timed_client::client_ended;
+use super::times::Calendar;
 use super::{ConnectArgs, RoomName, UserName};
 use crate::client::Client;
 use crate::protocol::Ref;
@@ -34,7 +35,8 @@ const MAX_UNANSWERED: usize = 16;
 
 /// The end of `hubbub join --help`.
 pub(super) const ABOUT: &str = "\
-On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves, Ctrl-C too.
+On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves; Ctrl-C clears the
+line that is begun, or leaves.
 
 In a pipe, each line of stdin is sent and each message is printed. After the end of the input, the
 command ends once every line is stored. The exit code is 0 if all of them were.";
@@ -86,6 +88,9 @@ struct Chat {
     overdue: Option<Instant>,
     /// The lines sent that the server has not sent back yet.
     echoes: Echoes,
+    /// Whether live messages are shown with their times, too.
+    times: bool,
+    calendar: Calendar,
     /// The number of other commands without an answer.
     awaited: usize,
     /// The number of lines that failed; with any, the exit code is 1. On a terminal the user sees each
@@ -124,6 +129,8 @@ impl Chat {
             unanswered: HashSet::new(),
             overdue: None,
             echoes: Echoes::default(),
+            times: false,
+            calendar: Calendar::default(),
             awaited: 0,
             failed: 0,
         })
@@ -239,6 +246,13 @@ impl Chat {
                 self.client.join(room.clone(), None, None);
                 self.entering = Some(room);
                 self.tell_if_away("it will be entered once the server is back")
+            }
+            Ok(UserCommand::Times) => {
+                self.times = !self.times;
+                let which = if self.times { "with" } else { "without" };
+                self.screen
+                    .aside(format!("messages are shown {which} their times"))?;
+                Ok(())
             }
             Ok(UserCommand::Quit) => {
                 self.typed.clear();
