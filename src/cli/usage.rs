@@ -86,7 +86,7 @@ pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
     {
         sentence += &format!("; did you mean {similar}?");
     }
-    if error.source().is_some_and(|why| why.is::<Unusable>()) {
+    if error.source().is_some_and(<dyn Error>::is::<Unusable>) {
         return Exit::Failed(sentence);
     }
     let subcommand = std::env::args().nth(1);

@@ -87,12 +87,16 @@ impl ServerUrl {
         let stream = open(self, authorities.as_ref(), time_left)
             .map_err(|why| RequestError::NotSent(cannot_reach(why)))?;
         let answer = self.exchange(&stream, request, deadline);
+        let lost = |why| match stream.is_handshaking() {
+            true => RequestError::NotSent(why),
+            false => RequestError::NotAnswered(why),
+        };
         let answer = answer.map_err(|why| match why.kind() {
-            // The certificate: nothing is sent before it is trusted.
+            // The certificate is not trusted.
             io::ErrorKind::InvalidData => RequestError::Permanent(cannot_reach(why)),
-            _ => RequestError::NotAnswered(cannot_reach(why)),
+            _ => lost(cannot_reach(why)),
         })?;
-        let unanswered = |what: &str| RequestError::NotAnswered(format!("{self} {what}"));
+        let unanswered = |what: &str| lost(format!("{self} {what}"));
         if answer.is_empty() {
             return Err(unanswered("closed without an answer"));
         }

@@ -131,6 +131,7 @@ fn a_client_refuses_what_it_cannot_trust_and_says_why() {
     let url = format!("https://{}", plain.address());
     let why = error_of(&server.run(&["say", "--url", &url, "alice", "hello"]));
     assert!(why.contains("TLS"), "{why}");
+    assert!(why.starts_with("hubbub: not sent: "), "{why}");
     let gone = error_of(&run(&[
         "say", "--url", &url, "--ca", "/gone", "alice", "hello",
     ]));

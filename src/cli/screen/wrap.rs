@@ -79,7 +79,7 @@ fn clusters(word: &str) -> Vec<(String, usize)> {
     for (at, &c) in characters.iter().enumerate() {
         match clusters.last_mut() {
             Some((colour, 0)) if colour.starts_with('\x1b') && !colour.ends_with('m') => {
-                colour.push(c)
+                colour.push(c);
             }
             Some((cluster, width)) if *width > 0 && belongs_to_the_one_before(&characters, at) => {
                 cluster.push(c);
