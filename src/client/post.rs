@@ -48,7 +48,7 @@ impl ClientOptions {
                 end = within.min(REF_IS_SAFE);
             }
             let wait = failure.retry_after.map(|least| backoff.next().max(least));
-            match wait.filter(|wait| begun.elapsed() + *wait < end) {
+            match wait.filter(|wait| begun.elapsed().saturating_add(*wait) < end) {
                 Some(wait) => thread::sleep(wait),
                 None => return Err(format!("{outcome}: {}", failure.why)),
             }

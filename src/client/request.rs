@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -126,12 +127,15 @@ impl ServerUrl {
         request: &PlainRequest<'_>,
         deadline: Instant,
     ) -> io::Result<Vec<u8>> {
-        let mut socket = stream.socket();
-        socket.set_write_timeout(Some(time_left(deadline)))?;
-        let written = socket.write_all(&stream.sealed(self.head_and_body(request).as_bytes()));
+        let socket = stream.socket();
+        let bytes = self.head_and_body(request).into_bytes();
+        let written = write_by(socket, &stream.sealed(&bytes), deadline);
         let mut response = Vec::new();
         let mut buffer = [0; 4096];
         while response.len() < MAX_RESPONSE && !is_whole(&response) {
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             socket.set_read_timeout(Some(time_left(deadline)))?;
             match stream.read(&mut buffer) {
                 Ok(0) => break,
@@ -163,6 +167,19 @@ impl ServerUrl {
              Content-Length: {length}\r\n\r\n{body}"
         )
     }
+}
+
+/// Writes all bytes. A server that takes a few of them now and then does not extend the deadline.
+fn write_by(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_write_timeout(Some(time_left(deadline)))?;
+        let count = socket.write(bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
 }
 
 /// The socket API rejects a timeout of zero.
