@@ -36,7 +36,6 @@ pub(super) struct ArchiveArgs {
         long,
         env = "HUBBUB_DATA",
         value_name = "FOLDER",
-        required_unless_present = "redis",
         conflicts_with = "redis"
     )]
     data: Option<PathBuf>,
@@ -86,6 +85,10 @@ struct ArchivedMessage {
 impl ArchiveArgs {
     /// Opens the backplane. It forgets nothing by itself.
     fn open(&self, history_ttl: Duration) -> Result<Box<dyn Backplane>, Exit> {
+        if self.data.is_none() && self.redis.is_empty() {
+            let why = "--data or --redis has to say where the messages are";
+            return Err(Exit::Usage(why.to_owned()));
+        }
         let hub = Hub::start(InstanceId::random(), 1)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         let hub = Arc::new(hub);

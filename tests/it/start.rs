@@ -93,6 +93,8 @@ fn a_taken_port_and_bad_options_end_the_start() {
     assert!(!stderr.contains("a-password"), "{stderr}");
     misuses(&["--redis", "redis://"], &["--redis"]);
     misuses(&["dance"], &["dance"]);
+    let unit = include_str!("../../scripts/deploy/hubbub.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=2\n"), "{unit}");
 }
 
 #[test]
@@ -135,6 +137,7 @@ fn a_wrong_value_of_any_option_is_one_sentence_that_tells_what_is_allowed() {
     );
     misuses(&["join", "a/b"], &["NAME", "'a/b'", "slash"]);
     misuses(&["say"], &["NAME"]);
+    misuses(&["export"], &["--data or --redis"]);
     misuses(&["admin"], &["a command is missing", "hubbub admin --help"]);
     let admin = ["admin", "rooms", "--secret", "too short"];
     ends_with_a_sentence(2, &admin, &["at least 32 bytes"]);
