@@ -83,10 +83,13 @@ start_instance two && two=$url
 tail=$!
 wait_for "$folder/tail.err" 'listening to lobby'
 "$hubbub" say carol 'one two' --url "$one"
-echo 'from a pipe' | "$hubbub" say carol --url "$two"
+echo 'from a pipe' | "$hubbub" say carol - --url "$two"
 "$hubbub" say carol three words unquoted --url "$one"
 wait "$tail" || fail 'tail did not end well'
 expect_said "$folder/tail.out" 'carol: one two' 'carol: from a pipe' 'carol: three words unquoted'
+grep -q 'carol joined' "$folder/tail.out" && fail 'say joined the room'
+first=$(timeout 20 "$hubbub" tail --url "$two" --history 1 2>/dev/null | head -1) || fail 'tail outlived its reader'
+[ "$first" = 'carol: three words unquoted' ] || fail 'tail | head printed something else'
 pass 'say and tail, across instances'
 
 # --- history
@@ -121,7 +124,9 @@ pass 'the HTTP API'
 grep -q 'count was not reached' "$folder/late.err" || fail 'tail does not say why'
 "$hubbub" say eve hi --url http://127.0.0.1:9 --timeout 1 2>"$folder/gone.err" && fail 'say succeeded without a server'
 grep -q 'not sent: cannot reach' "$folder/gone.err" || fail 'say does not say why'
-"$hubbub" join 'a/b' --url "$one" </dev/null 2>"$folder/name.err" && fail 'a bad name was taken'
+status=0
+"$hubbub" join 'a/b' --url "$one" </dev/null 2>"$folder/name.err" || status=$?
+[ "$status" = 2 ] || fail "a bad name ended with $status"
 grep -q 'slash' "$folder/name.err" || fail 'join does not say why'
 pass 'exit codes and errors'
 

@@ -62,6 +62,7 @@
 //! | `hangup`, of `hubbub serve` | [`cli`] | SIGHUP |
 //! | `client`, `client-reader` | [`client`] | the server, and the user that takes what it tells |
 //! | `stdin`, `keys`, `signals`, of `hubbub join` | [`cli`] | the terminal or the pipe |
+//! | `output`, of `hubbub tail` | [`cli`] | the end of the pipe that it writes to |
 //!
 //! # Locks
 //!

@@ -93,6 +93,18 @@ impl BackplaneError {
             | Self::DiskSilent => true,
         }
     }
+
+    /// Whether it may be done all the same.
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::NoAnswer | Self::DiskSilent => true,
+            Self::Unavailable
+            | Self::Overloaded
+            | Self::DiskUnavailable
+            | Self::RefReused
+            | Self::Refused(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for BackplaneError {

@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::exit::Exit;
 use super::{RoomName, UserName};
 use crate::client::{PlainRequest, ServerUrl};
 use crate::message::MessageId;
@@ -125,7 +126,7 @@ fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it should look like 90s, 30m, 12h or 7d".to_owned())
 }
 
-pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
+pub(super) fn run(args: &AdminArgs) -> Result<(), Exit> {
     let secret = secret(args)?;
     let at =
         |list: &str, name: &str| format!("{list}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
@@ -161,15 +162,21 @@ pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
         method,
         path: &format!("/api/admin/{path}"),
         bearer: Some(&secret),
+        reference: None,
         body: &body,
     };
-    let response = args.url.send(&request, args.ca.as_deref(), ANSWER_WITHIN)?;
+    let response = args.url.send(&request, args.ca.as_deref(), ANSWER_WITHIN);
+    let response = response.map_err(|why| why.to_string())?;
     let answer: Value = match &response.body[..] {
         "" => json!({}),
         body => serde_json::from_str(body).unwrap_or(Value::Null),
     };
     if response.status >= 300 {
-        return Err(refusal(response.status, &answer, &response.body));
+        return Err(Exit::Failed(refusal(
+            response.status,
+            &answer,
+            &response.body,
+        )));
     }
     let text = match args.json {
         true if response.body.is_empty() => String::new(),
@@ -181,17 +188,23 @@ pub(super) fn run(args: &AdminArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn secret(args: &AdminArgs) -> Result<String, String> {
-    let secret = match (&args.secret_file, &args.secret) {
-        (Some(path), _) => fs::read_to_string(path)
-            .map_err(|error| format!("cannot read the secret in {}: {error}", path.display()))?,
-        (None, Some(secret)) => secret.clone(),
+fn secret(args: &AdminArgs) -> Result<String, Exit> {
+    let (secret, wrong): (_, fn(String) -> Exit) = match (&args.secret_file, &args.secret) {
+        (Some(path), _) => {
+            let read = fs::read_to_string(path);
+            let read = read.map_err(|error| {
+                format!("cannot read the secret in {}: {error}", path.display())
+            })?;
+            (read, Exit::Failed)
+        }
+        (None, Some(secret)) => (secret.clone(), Exit::Usage),
         (None, None) => {
-            return Err("--secret-file or HUBBUB_ADMIN_SECRET has to name the secret".to_owned());
+            let why = "--secret-file or HUBBUB_ADMIN_SECRET has to name the secret";
+            return Err(Exit::Usage(why.to_owned()));
         }
     };
     let secret = secret.trim();
-    Secret::of_operators(secret)?;
+    Secret::of_operators(secret).map_err(wrong)?;
     Ok(secret.to_owned())
 }
 

@@ -11,6 +11,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::complain;
+use super::exit::Exit;
+use super::serve::within;
 use crate::backplane::{Backplane, BackplaneError, Local, Redis, RedisAddress, Retention, conceal};
 use crate::hub::Hub;
 use crate::message::{Entry, InstanceId, Message, MessageId, RoomName, UserName};
@@ -34,7 +36,6 @@ pub(super) struct ArchiveArgs {
         long,
         env = "HUBBUB_DATA",
         value_name = "FOLDER",
-        required_unless_present = "redis",
         conflicts_with = "redis"
     )]
     data: Option<PathBuf>,
@@ -65,7 +66,7 @@ pub(super) struct ImportArgs {
     #[command(flatten)]
     to: ArchiveArgs,
     /// The time for which a room without new messages keeps its log in Redis
-    #[arg(long, env = "HUBBUB_HISTORY_TTL", value_name = "SECONDS", default_value_t = limit::HISTORY_TTL.default)]
+    #[arg(long, env = "HUBBUB_HISTORY_TTL", value_name = "SECONDS", default_value_t = limit::HISTORY_TTL.default, value_parser = within::<u64>(limit::HISTORY_TTL))]
     history_ttl: u64,
 }
 
@@ -83,7 +84,11 @@ struct ArchivedMessage {
 
 impl ArchiveArgs {
     /// Opens the backplane. It forgets nothing by itself.
-    fn open(&self, history_ttl: Duration) -> Result<Box<dyn Backplane>, String> {
+    fn open(&self, history_ttl: Duration) -> Result<Box<dyn Backplane>, Exit> {
+        if self.data.is_none() && self.redis.is_empty() {
+            let why = "--data or --redis has to say where the messages are";
+            return Err(Exit::Usage(why.to_owned()));
+        }
         let hub = Hub::start(InstanceId::random(), 1)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         let hub = Arc::new(hub);
@@ -105,7 +110,7 @@ impl ArchiveArgs {
                 Box::new(local.map_err(|error| error.to_string())?)
             }
             None => {
-                RedisAddress::check_together(&self.redis)?;
+                RedisAddress::check_together(&self.redis).map_err(Exit::Usage)?;
                 let redis = Redis::start(&self.redis, &self.prefix, &hub, retention);
                 Box::new(redis.map_err(|error| error.to_string())?)
             }
@@ -114,11 +119,12 @@ impl ArchiveArgs {
 }
 
 /// Runs `hubbub export`.
-pub(super) fn export(args: &ExportArgs) -> Result<(), String> {
+pub(super) fn export(args: &ExportArgs) -> Result<(), Exit> {
     if let Some(folder) = &args.from.data
         && !Local::is_in(folder)
     {
-        return Err(format!("there are no messages in {}", folder.display()));
+        let why = format!("there are no messages in {}", folder.display());
+        return Err(Exit::Failed(why));
     }
     let backplane = args.from.open(FOR_EVER)?;
     let exported = print_rooms(&*backplane, &args.rooms);
@@ -128,7 +134,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), String> {
 }
 
 /// Runs `hubbub import`.
-pub(super) fn import(args: &ImportArgs) -> Result<(), String> {
+pub(super) fn import(args: &ImportArgs) -> Result<(), Exit> {
     let backplane = args.to.open(Duration::from_secs(args.history_ttl))?;
     let mut import = Import::new(&*backplane);
     let imported = import.read(io::stdin().lock());
@@ -137,7 +143,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), String> {
     complain(format_args!(
         "imported {count} messages; {known} were there already"
     ));
-    imported
+    Ok(imported?)
 }
 
 /// Calls `take` with all that the room remembers, oldest first.

@@ -1,16 +1,25 @@
-//! The ends of `hubbub join`, `say` and `tail`.
+//! The ends of the commands, and their exit codes.
 
 use std::io;
 use std::process::ExitCode;
 
+use super::complain;
+use crate::protocol::text::shown;
+
+/// The exit code for arguments that are wrong: to try again is in vain. `scripts/deploy/hubbub.service` names it.
+const USAGE: u8 = 2;
+
 /// The reason why a command ends, other than the end of its work.
+#[derive(Debug)]
 pub(super) enum Exit {
     /// All that the user wanted is printed, or nobody reads the output any more.
     Done,
     /// The user, or a signal, ends the command with this exit code.
     Code(u8),
-    /// The command failed, for this reason.
+    /// The command failed, for this reason. The same command may succeed later.
     Failed(String),
+    /// The arguments are wrong, for this reason. The user has to change them.
+    Usage(String),
 }
 
 /// Output fails when its reader is gone. That is an ordinary end, as of `hubbub tail | head`.
@@ -20,11 +29,23 @@ impl From<io::Error> for Exit {
     }
 }
 
-/// The exit code, or the reason of a failure.
-pub(super) fn exit_code(outcome: Result<(), Exit>) -> Result<ExitCode, String> {
-    match outcome {
-        Ok(()) | Err(Exit::Done) => Ok(ExitCode::SUCCESS),
-        Err(Exit::Code(code)) => Ok(ExitCode::from(code)),
-        Err(Exit::Failed(why)) => Err(why),
+impl From<String> for Exit {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl Exit {
+    /// Prints the reason of a failure. Returns the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let (why, code) = match self {
+            Self::Done => return ExitCode::SUCCESS,
+            Self::Code(code) => return code.into(),
+            Self::Failed(why) => (why, ExitCode::FAILURE),
+            Self::Usage(why) => (why, USAGE.into()),
+        };
+        // It may hold what a server said.
+        complain(format_args!("hubbub: {}", shown(&why.replace('\n', " "))));
+        code
     }
 }

@@ -2,14 +2,18 @@
 //! an exit code.
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
-//! `token`, `admin`, `archive` (`export` and `import`). Three are clients: `join`, `say` and `tail` share [`ConnectArgs`] and `exit`. `say` and `tail`
-//! have a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
+//! `token`, `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the
+//! arguments, and `environment` which variables are unknown; `times` shows when a message was said. Three are clients: `join`, `say` and `tail` share
+//! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
 //!
-//! Exit codes: 0 done, 1 an error (also a wrong flag or value), 101 a panic, which is a bug (in the
+//! Exit codes: 0 done, 1 an error, 2 wrong arguments, 101 a panic, which is a bug (in the
 //! main thread, or in a vital thread of `hubbub serve`: `threads`), 130 a second
-//! Ctrl-C, and in `hubbub join` the first.
+//! Ctrl-C, and in `hubbub join` one with nothing typed.
 
 mod exit;
+mod environment;
+mod usage;
+mod times;
 mod timed_client;
 mod screen;
 mod log_format;
@@ -22,13 +26,13 @@ mod token;
 mod archive;
 mod admin;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use self::exit::Exit;
@@ -48,7 +52,7 @@ const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
     disable_help_subcommand = true,
     next_line_help = true,
     after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
-                  101 a bug, 130 a second Ctrl-C during the teardown."
+                  2 wrong arguments, 101 a bug, 130 a second Ctrl-C during the teardown."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -111,9 +115,9 @@ struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    /// Starts a client of this user.
-    fn start(&self, user: &UserName) -> Result<Client, Exit> {
-        let options = ClientOptions {
+    /// The options of a client of this user.
+    fn options(&self, user: &UserName) -> ClientOptions {
+        ClientOptions {
             servers: self.url.clone(),
             user: user.clone(),
             token: self
@@ -122,81 +126,69 @@ impl ConnectArgs {
                 .map(ClientToken::Text)
                 .or_else(|| self.token_file.clone().map(ClientToken::File)),
             ca: self.ca.clone(),
-        };
-        Client::start_with(options)
+        }
+    }
+
+    /// Starts a client of this user.
+    fn start(&self, user: &UserName) -> Result<Client, Exit> {
+        Client::start_with(self.options(user))
             .map_err(|error| Exit::Failed(format!("cannot start a thread: {error}")))
     }
 }
 
 /// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
-    let parsed = Cli::command().try_get_matches().and_then(|given| {
+    let outcome = parse().and_then(|(cli, given)| dispatch(cli, &given));
+    outcome.map_or_else(Exit::report, |()| ExitCode::SUCCESS)
+}
+
+/// Parses the arguments.
+fn parse() -> Result<(Cli, ArgMatches), Exit> {
+    let command = usage::with_negative_numbers(Cli::command());
+    let parsed = command.try_get_matches().and_then(|given| {
         let cli = Cli::from_arg_matches(&given)?;
         Ok((cli, given))
     });
-    let (cli, given) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => return explain(&error),
-    };
+    let is_server = matches!(
+        parsed,
+        Ok((
+            Cli {
+                command: None | Some(Commands::Serve(_)),
+                ..
+            },
+            _
+        ))
+    );
+    // A server tells it in its log.
+    if !is_server {
+        unknown_variables().into_iter().for_each(complain);
+    }
+    parsed.map_err(|error| usage::explain(&error, &Cli::command()))
+}
+
+/// A sentence for each variable of the environment that looks like an option's, and is none.
+fn unknown_variables() -> BTreeSet<String> {
+    environment::unknown(&Cli::command())
+}
+
+fn dispatch(cli: Cli, given: &ArgMatches) -> Result<(), Exit> {
     // The sources of the command's arguments, for `hubbub serve --check`.
-    let given = given.subcommand().map_or(&given, |(_, given)| given);
-    let outcome = match cli.command {
-        None => done(serve::run(cli.serve, given)),
-        Some(Commands::Serve(args)) => done(serve::run(*args, given)),
+    let given = given.subcommand().map_or(given, |(_, given)| given);
+    match cli.command {
+        None => serve::run(cli.serve, given),
+        Some(Commands::Serve(args)) => serve::run(*args, given),
         Some(Commands::Join(args)) => join::run(args),
         Some(Commands::Say(args)) => say::run(&args),
         Some(Commands::Tail(args)) => tail::run(&args),
-        Some(Commands::Ready(args)) => done(ready::run(&args)),
-        Some(Commands::Token(args)) => done(token::run(args)),
-        Some(Commands::Admin(args)) => done(admin::run(&args)),
-        Some(Commands::Export(args)) => done(archive::export(&args)),
-        Some(Commands::Import(args)) => done(archive::import(&args)),
-    };
-    outcome.unwrap_or_else(fail)
-}
-
-fn done(outcome: Result<(), String>) -> Result<ExitCode, String> {
-    outcome.map(|()| ExitCode::SUCCESS)
-}
-
-fn fail(error: impl Display) -> ExitCode {
-    complain(format_args!("hubbub: {error}"));
-    ExitCode::FAILURE
+        Some(Commands::Ready(args)) => Ok(ready::run(&args)?),
+        Some(Commands::Token(args)) => Ok(token::run(args)?),
+        Some(Commands::Admin(args)) => admin::run(&args),
+        Some(Commands::Export(args)) => archive::export(&args),
+        Some(Commands::Import(args)) => archive::import(&args),
+    }
 }
 
 /// Prints one line on stderr. A failure is ignored, since there is no other place to report it.
 fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
-const SECRETS: [&str; 4] = ["--redis", "--token", "--admin", "--secret"];
-
-/// Prints clap's error as one line. Help and version are printed as they are.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let _ = write!(io::stdout(), "{error}");
-        return ExitCode::SUCCESS;
-    }
-    let text = error.to_string();
-    let paragraph: Vec<_> = text
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(str::trim)
-        .collect();
-    let sentence = paragraph.join(" ");
-    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
-    let mut sentence = sentence.to_owned();
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        _ => "",
-    };
-    let (flag, value) = (
-        context(ContextKind::InvalidArg),
-        context(ContextKind::InvalidValue),
-    );
-    if SECRETS.iter().any(|secret| flag.starts_with(secret)) {
-        sentence = sentence.replace(&format!("'{value}' "), "");
-    }
-    fail(format_args!("{sentence} (hubbub --help tells more)"))
 }

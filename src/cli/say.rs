@@ -1,21 +1,18 @@
 //! `hubbub say`: sends one message. The exit code says whether the server stored it.
 
 use std::io::{self, Read};
-use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
-use super::exit::{Exit, exit_code};
-use super::timed_client::TimedClient;
+use super::exit::Exit;
 use super::{ConnectArgs, LONGEST_TEXT, UserName};
-use crate::client::{NOT_CONFIRMED, NOT_SENT};
-use crate::protocol::Event;
 
 #[derive(Args)]
 pub(super) struct SayArgs {
     /// Your name
     name: UserName,
-    /// The text; without it, all of stdin
+    /// The text; without it, or with - in its place, all of stdin, without the line breaks at its end
     text: Vec<String>,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -24,43 +21,18 @@ pub(super) struct SayArgs {
     timeout: u64,
 }
 
-pub(super) fn run(args: &SayArgs) -> Result<ExitCode, String> {
-    exit_code(say(args))
-}
-
-fn say(args: &SayArgs) -> Result<(), Exit> {
-    let text = if args.text.is_empty() {
-        read_text()?
-    } else {
-        args.text.join(" ")
+pub(super) fn run(args: &SayArgs) -> Result<(), Exit> {
+    let words: Vec<_> = args.text.iter().map(String::as_str).collect();
+    let text = match words[..] {
+        [] | ["-"] => read_text()?,
+        _ => words.join(" "),
     };
     if text.is_empty() {
-        return Err(Exit::Failed("there is nothing to say".to_owned()));
+        return Err(Exit::Failed("not sent: there is nothing to say".to_owned()));
     }
-    let client = args.connect.start(&args.name)?;
-    client.join(args.connect.room.clone(), None, None);
-    let mine = client.send(args.connect.room.clone(), text);
-    let mut client = TimedClient::new(client, Some(args.timeout));
-    let mut outcome = NOT_SENT;
-    loop {
-        let event = match client.next_event() {
-            Ok(Some(event)) => event,
-            Ok(None) => return Err(client.timed_out(outcome)),
-            // Refused for good, perhaps on another connection than the one that took the text.
-            Err(Exit::Failed(why)) => return Err(Exit::Failed(format!("{outcome}: {why}"))),
-            Err(exit) => return Err(exit),
-        };
-        match event {
-            // The client sends the text as soon as it is in the room.
-            Event::Room { .. } => outcome = NOT_CONFIRMED,
-            Event::Sent { reference, .. } if reference.as_ref() == Some(&mine) => return Ok(()),
-            Event::Error {
-                message, reference, ..
-            } if reference.as_ref() == Some(&mine) => return Err(Exit::Failed(message)),
-            // If the join fails, a second error, with the ref, follows the first.
-            _ => {}
-        }
-    }
+    let ConnectArgs { room, .. } = &args.connect;
+    let within = Duration::from_secs(args.timeout);
+    Ok(args.connect.options(&args.name).post(room, &text, within)?)
 }
 
 /// Reads all of stdin as one text.

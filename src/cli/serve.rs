@@ -1,5 +1,6 @@
 //! `hubbub serve`: its arguments, the signals, and the start line.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,39 +9,69 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::LevelFilter;
+use super::exit::Exit;
 use super::log_format::{LogFormat, log_to_stderr};
+use super::usage::Unusable;
+use super::{LevelFilter, complain, unknown_variables};
 use crate::backplane::{RedisAddress, Retention};
-use crate::server::Server;
 use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
 use crate::server::proxies::Network;
 use crate::server::token::{KeyFile, Secret, TokenOptions};
+use crate::server::{Server, StartError};
 use crate::threads;
 
 /// The exit code after a second Ctrl-C: 128 plus the number of SIGINT.
 const INTERRUPTED: i32 = 130;
 
 /// Accepts a number in the range of this limit.
-fn within<T>(limit: Limit) -> RangedU64ValueParser<T>
+pub(super) fn within<T>(limit: Limit) -> impl Fn(&str) -> Result<T, String> + Clone
 where
-    T: TryFrom<u64> + Clone + Send + Sync,
+    T: TryFrom<u64>,
 {
-    RangedU64ValueParser::new().range(limit.range)
+    move |text| {
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| limit.range.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        let (least, most) = (limit.range.start(), limit.range.end());
+        number.ok_or_else(|| format!("it has to be a whole number from {least} to {most}"))
+    }
 }
 
 /// Parses or resolves a listen address.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = text
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut found| found.next());
-    found.ok_or_else(|| "it should look like 127.0.0.1:8080".to_owned())
+fn address(text: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("it should look like 127.0.0.1:8080".into());
+    }
+    // Its name may have an address later.
+    let cannot_find = |why: io::Error| Unusable(format!("it has no address: {why}"));
+    let mut found = text.to_socket_addrs().map_err(cannot_find)?;
+    found
+        .next()
+        .ok_or_else(|| Unusable("it has no address".to_owned()).into())
+}
+
+/// Checks an origin (RFC 6454 §6.2), or the word for all.
+fn allowed_origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map_or("", |(_, host)| host);
+    if (host.is_empty() || host.contains(['/', '?', '#'])) && text != "*" {
+        return Err("it should look like https://chat.example, or *".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Parses a level of the log.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "it has to be off, error, warn, info, debug or trace".to_owned())
 }
 
 /// Checks a host's name, without a port.
@@ -90,7 +121,8 @@ pub(super) struct ServeArgs {
         long,
         env = "HUBBUB_LOG_LEVEL",
         value_name = "LEVEL",
-        default_value = "info"
+        default_value = "info",
+        value_parser = level
     )]
     log_level: LevelFilter,
     /// The format of the log: lines of text, or a JSON object a line
@@ -178,7 +210,7 @@ pub(super) struct ServeArgs {
     token_secret: Option<Secret>,
     /// Let in users with a token (RS256, ES256 or EdDSA) that is signed by a public key in this file: PEM, or a JWKS.
     /// May be repeated
-    #[arg(long, env = "HUBBUB_TOKEN_KEY", value_name = "FILE", value_parser = |path: &str| KeyFile::read(path), value_delimiter = ',', help_heading = "Who may come in")]
+    #[arg(long, env = "HUBBUB_TOKEN_KEY", value_name = "FILE", value_parser = |path: &str| KeyFile::read(path).map_err(Unusable), value_delimiter = ',', help_heading = "Who may come in")]
     token_key: Vec<KeyFile>,
     /// The issuer (iss) that every token must have
     #[arg(
@@ -218,6 +250,7 @@ pub(super) struct ServeArgs {
         long,
         env = "HUBBUB_ALLOW_ORIGIN",
         value_name = "ORIGIN",
+        value_parser = allowed_origin,
         value_delimiter = ',',
         help_heading = "Who may come in"
     )]
@@ -312,7 +345,7 @@ impl ServeArgs {
 }
 
 /// Serves, or checks the arguments. `given` tells the source of each.
-pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
+pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
     if args.check {
         return check(args, given);
     }
@@ -339,7 +372,13 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     mask(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGXFSZ])?;
 
     log_to_stderr(args.log_level, args.log_format);
-    let server = Server::bind(args.config()).map_err(|error| error.to_string())?;
+    for warning in unknown_variables() {
+        log::warn!("{warning}");
+    }
+    let server = Server::bind(args.config()).map_err(|error| match error {
+        StartError::Config(why) => Exit::Usage(why.to_string()),
+        why => Exit::Failed(why.to_string()),
+    })?;
     let read_files = server.files_reader();
     threads::spawn_vital("hangup", move || {
         let hangup = SigSet::from(Signal::SIGHUP);
@@ -352,15 +391,17 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
     })
     .map_err(|error| format!("cannot start a thread: {error}"))?;
     announce(&server);
-    server
+    Ok(server
         .run(&stop)
-        .map_err(|error| format!("cannot serve: {error}"))
+        .map_err(|error| format!("cannot serve: {error}"))?)
 }
 
 /// Prints each option with its value and the source of it.
-fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), String> {
+fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
+    unknown_variables().into_iter().for_each(complain);
     let config = args.config();
-    config.check().map_err(|error| error.to_string())?;
+    let checked = config.check();
+    checked.map_err(|why| Exit::Usage(why.to_string()))?;
     config.identity().map_err(|error| error.to_string())?;
     let mut text = String::new();
     let arguments = ServeArgs::augment_args(clap::Command::new("serve"));

@@ -1,13 +1,12 @@
 //! `hubbub tail`: prints the messages of a room.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use clap::Args;
 
-use super::exit::{Exit, exit_code};
+use super::exit::Exit;
 use super::timed_client::TimedClient;
-use super::{ConnectArgs, UserName, complain};
+use super::{ConnectArgs, UserName, complain, times};
 use crate::message::MessageId;
 use crate::protocol::Event;
 use crate::protocol::text::{self, Line, STARTED_ANEW};
@@ -31,23 +30,28 @@ pub(super) struct TailArgs {
     /// End after this time, with an error if --count was not reached
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Print the time of each message before it, in UTC, as 2026-11-29T14:05:09.123Z
+    #[arg(long)]
+    times: bool,
 }
 
-pub(super) fn run(args: &TailArgs) -> Result<ExitCode, String> {
-    exit_code(tail(args))
-}
-
-fn tail(args: &TailArgs) -> Result<(), Exit> {
+pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
     if args.count == Some(0) {
         return Ok(());
     }
     let client = args.connect.start(&args.name)?;
     let history = (args.history > 0).then_some(args.history);
     client.join(args.connect.room.clone(), args.since, history);
-    let mut client = TimedClient::new(client, args.timeout);
+    let mut client = TimedClient::new(client, args.timeout)?;
+    let outcome = print(args, &mut client);
+    client.close();
+    outcome
+}
+
+fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {
     let mut printed = 0;
     let mut print_message = |event: &Event| {
-        print_lines(&text::lines(event))?;
+        print_lines(&text::lines(event), args.times)?;
         printed += 1;
         if args.count == Some(printed) {
             return Err(Exit::Done);
@@ -64,7 +68,7 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
             } => {
                 complain(format_args!("* listening to {room}"));
                 if anew {
-                    print_lines(&[Line::Notice(STARTED_ANEW.to_owned())])?;
+                    print_lines(&[Line::Notice(STARTED_ANEW.to_owned())], false)?;
                 }
                 for message in messages {
                     print_message(&Event::Message {
@@ -76,7 +80,9 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
                 }
             }
             message @ Event::Message { .. } => print_message(&message)?,
-            told @ (Event::Gap { .. } | Event::Deleted { .. }) => print_lines(&text::lines(&told))?,
+            told @ (Event::Gap { .. } | Event::Deleted { .. }) => {
+                print_lines(&text::lines(&told), false)?;
+            }
             // The join is the only command, so the error answers it.
             Event::Error { message, .. } => return Err(Exit::Failed(message)),
             Event::Parted {
@@ -91,8 +97,15 @@ fn tail(args: &TailArgs) -> Result<(), Exit> {
     }
 }
 
-fn print_lines(lines: &[Line]) -> Result<(), Exit> {
-    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+fn print_lines(lines: &[Line], with_times: bool) -> Result<(), Exit> {
+    let time = |line: &Line| match line {
+        Line::Said { at: Some(at), .. } if with_times => format!("{} ", times::timestamp(*at)),
+        Line::Said { .. } | Line::Notice(_) | Line::Error(_) => String::new(),
+    };
+    let lines: String = lines
+        .iter()
+        .map(|line| format!("{}{line}\n", time(line)))
+        .collect();
     let mut out = io::stdout().lock();
     out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)

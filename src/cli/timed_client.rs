@@ -1,16 +1,21 @@
-//! A client with a deadline, for `hubbub say` and `tail`.
+//! A client with a deadline, for `hubbub tail`. It ends, too, once nobody reads the output.
 
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, at, bounded, never, select};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::complain;
 use super::exit::Exit;
 use crate::client::{Client, ClientEvent};
 use crate::protocol::Event;
 
-/// The limit for the goodbye after the deadline. A healthy server answers in this time.
-const LATE_GOODBYE_WITHIN: Duration = Duration::from_millis(200);
+/// The limit for the goodbye at the end. A healthy server answers in this time.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(200);
 
 /// The client's thread ended and reported no reason: it panicked.
 pub(super) fn client_ended() -> Exit {
@@ -21,28 +26,34 @@ pub(super) fn client_ended() -> Exit {
 pub(super) struct TimedClient {
     client: Client,
     deadline: Option<Instant>,
+    /// Tells that nobody reads the output any more.
+    output_closed: Receiver<()>,
     /// The last failure. Cleared by every success.
     last_trouble: Option<String>,
 }
 
 impl TimedClient {
     /// The deadline is `timeout` seconds from now.
-    pub(super) fn new(client: Client, timeout: Option<u64>) -> Self {
-        Self {
+    pub(super) fn new(client: Client, timeout: Option<u64>) -> Result<Self, Exit> {
+        let output_closed =
+            watch_output().map_err(|why| format!("cannot start a thread: {why}"))?;
+        Ok(Self {
             client,
             // A deadline too far away for the clock is none.
             deadline: timeout
                 .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
+            output_closed,
             last_trouble: None,
-        }
+        })
     }
 
     /// Waits for the next event of the server. `None` once the deadline has passed.
     pub(super) fn next_event(&mut self) -> Result<Option<Event>, Exit> {
         loop {
-            let event = match self.deadline {
-                Some(deadline) => self.client.events().recv_deadline(deadline),
-                None => self.client.events().recv().map_err(Into::into),
+            let event = select! {
+                recv(self.client.events()) -> event => event,
+                recv(self.output_closed) -> _ => return Err(Exit::Done),
+                recv(self.deadline.map_or_else(never, at)) -> _ => return Ok(None),
             };
             match event {
                 Ok(ClientEvent::Connected) => self.last_trouble = None,
@@ -54,8 +65,7 @@ impl TimedClient {
                     self.last_trouble = None;
                     return Ok(Some(event));
                 }
-                Err(RecvTimeoutError::Timeout) => return Ok(None),
-                Err(RecvTimeoutError::Disconnected) => return Err(client_ended()),
+                Err(_) => return Err(client_ended()),
             }
         }
     }
@@ -69,14 +79,34 @@ impl TimedClient {
         self.last_trouble = Some(why);
     }
 
-    /// The deadline has passed: closes the client and says why `what` is the outcome.
-    pub(super) fn timed_out(self, what: &str) -> Exit {
-        self.client.close_within(LATE_GOODBYE_WITHIN);
+    /// Why `what` is the outcome, once the deadline has passed.
+    pub(super) fn timed_out(&self, what: &str) -> Exit {
         let why = self.last_trouble.as_deref().unwrap_or("the time is up");
-        // The server's sentence is about one of several attempts; `what` is about all.
-        let why = why.strip_prefix("not sent: ").unwrap_or(why);
         Exit::Failed(format!("{what}: {why}"))
     }
+
+    /// Says goodbye, and does not wait long for the answer.
+    pub(super) fn close(self) {
+        self.client.close_within(GOODBYE_WITHIN);
+    }
+}
+
+/// Starts the thread that waits until nobody reads stdout any more, as behind `| head -1`. A write would notice it as
+/// well, but in a quiet room there is none.
+fn watch_output() -> io::Result<Receiver<()>> {
+    let (tell, told) = bounded(1);
+    let watch = move || {
+        let stdout = io::stdout();
+        // A reader that is gone is told unasked (poll(2)), and nothing else is.
+        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        while matches!(
+            poll(&mut watched, PollTimeout::NONE),
+            Ok(0) | Err(Errno::EINTR)
+        ) {}
+        let _ = tell.send(());
+    };
+    let thread = thread::Builder::new().name("output".into());
+    thread.spawn(watch).map(|_| told)
 }
 
 #[cfg(test)]
@@ -107,7 +137,8 @@ mod tests {
     #[test]
     fn a_client_that_ended_is_an_error_and_not_a_passed_deadline() {
         for timeout in [None, Some(60)] {
-            match TimedClient::new(ended_client(), timeout).next_event() {
+            let client = TimedClient::new(ended_client(), timeout);
+            match client.and_then(|mut client| client.next_event()) {
                 Err(Exit::Failed(why)) => assert_eq!(why, "the client ended"),
                 _ => panic!("the command would end as if its time were up"),
             }

@@ -1,4 +1,4 @@
-//! A blocking client that reconnects and resumes. `hubbub join`, `say` and `tail` use it.
+//! A blocking client that reconnects and resumes. `hubbub join` and `tail` use it.
 //!
 //! The user of a [`Client`] does not see reconnects: each message of a joined room arrives once and in
 //! order, and each send is repeated under its ref until the server answers it. If the server cannot
@@ -6,13 +6,14 @@
 //!
 //! Read here the handle, which the user holds; then `worker`, the client's thread; then `state`, which
 //! decides what to send and what to report after a reconnect, without a socket. `connection` is one
-//! WebSocket connection with its reading thread, and `renewal` its token. `request` is one plain HTTP request, and
-//! `ready` the health check of `hubbub ready`.
+//! WebSocket connection with its reading thread, and `renewal` its token. `request` is one plain HTTP request,
+//! `ready` the health check of `hubbub ready`, and `post` the message of `hubbub say`.
 
 mod request;
 mod ready;
 mod connection;
 mod state;
+mod post;
 mod renewal;
 mod worker;
 
@@ -25,8 +26,7 @@ use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
-pub use self::request::{PlainRequest, PlainResponse};
-pub(crate) use self::state::{NOT_CONFIRMED, NOT_SENT};
+pub use self::request::{PlainRequest, PlainResponse, RequestError};
 use self::worker::{ClientRequest, ClientThread};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
@@ -34,6 +34,10 @@ use crate::stream::{Authorities, Stream, TlsError};
 
 /// The capacity of the queue of events for the user. While it is full, the client's thread waits.
 const EVENT_QUEUE: usize = 32;
+
+/// The ceilings of the first and of the longest wait between two attempts to reach a server.
+const RECONNECT_FIRST: Duration = Duration::from_millis(200);
+const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +62,12 @@ impl ServerUrl {
         if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
             return Err("it should look like http://127.0.0.1:8080".to_owned());
         }
-        let has_port = authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        let has_port = port.is_some_and(|port| port.parse::<u16>().is_ok());
+        // What is behind the last colon of an IPv6 address ends with a bracket.
+        if !has_port && port.is_some_and(|port| !port.ends_with(']')) {
+            return Err("it should look like http://127.0.0.1:8080".to_owned());
+        }
         let authority = if has_port {
             authority.to_owned()
         } else {
@@ -317,7 +324,14 @@ mod tests {
             true => assert_eq!(secure.as_deref(), Ok("https://[::1]:443")),
             false => assert!(secure.is_err_and(|why| why.contains("--features tls"))),
         }
-        for bad in ["ftp://x", "http://", "http://x/chat", "http://a@b"] {
+        for bad in [
+            "ftp://x",
+            "http://",
+            "http://x/chat",
+            "http://a@b",
+            "x:99999",
+            "x:",
+        ] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }
     }

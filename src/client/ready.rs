@@ -14,9 +14,11 @@ impl ServerUrl {
             method: "GET",
             path: "/readyz",
             bearer: None,
+            reference: None,
             body: "",
         };
-        let response = self.send(&request, ca, within)?;
+        let response = self.send(&request, ca, within);
+        let response = response.map_err(|why| why.to_string())?;
         match response.status {
             200 => Ok(()),
             status => Err(format!("{self} is not ready ({status}): {}", response.body)),

@@ -1,14 +1,23 @@
-//! One plain HTTP request, for `hubbub ready` and `hubbub admin`.
+//! One plain HTTP request, for `hubbub say`, `ready` and `admin`.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{ServerUrl, open};
-use crate::stream::Authorities;
+use crate::protocol::Ref;
+use crate::stream::Stream;
 
 /// The most bytes that are read of an answer: more than any list of the server's.
 const MAX_RESPONSE: usize = 64 << 20;
+
+/// No request takes longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The end of a response's head.
+const HEAD_END: &str = "\r\n\r\n";
 
 /// An HTTP request.
 #[derive(Debug)]
@@ -19,7 +28,9 @@ pub struct PlainRequest<'a> {
     pub path: &'a str,
     /// The secret of the `Bearer` scheme: text without line breaks.
     pub bearer: Option<&'a str>,
-    /// JSON, or nothing.
+    /// The ref of a message, for the `Idempotency-Key` field.
+    pub reference: Option<&'a Ref>,
+    /// JSON, a text, or nothing.
     pub body: &'a str,
 }
 
@@ -28,55 +39,119 @@ pub struct PlainRequest<'a> {
 pub struct PlainResponse {
     /// The status code.
     pub status: u16,
+    /// The value of the `Retry-After` field, if it is a number of seconds (RFC 9110 §10.2.3).
+    pub retry_after: Option<Duration>,
     /// The whole body.
     pub body: String,
 }
 
+/// Why a request has no answer. Each holds a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// Another attempt would fail the same way. The user acts next.
+    Permanent(String),
+    /// The server has nothing of the request. The caller may send it again.
+    NotSent(String),
+    /// The server may have taken the request. The caller may send it again if that is safe.
+    NotAnswered(String),
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Permanent(why) | Self::NotSent(why) | Self::NotAnswered(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
 impl ServerUrl {
-    /// Sends a request and reads the answer. The error is a sentence. The operator acts next.
+    /// Sends a request and reads the answer, in this time at most.
     pub fn send(
         &self,
         request: &PlainRequest<'_>,
         ca: Option<&Path>,
         within: Duration,
-    ) -> Result<PlainResponse, String> {
-        let authorities = self.authorities(ca).map_err(|error| error.to_string())?;
-        let answer = self.exchange(request, authorities.as_ref(), Instant::now() + within);
-        let answer = answer.map_err(|error| format!("cannot reach {self}: {error}"))?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            let is_length = name.eq_ignore_ascii_case("content-length");
-            is_length.then(|| value.parse::<usize>().ok()).flatten()
-        });
-        if length.is_some_and(|length| body.len() < length) {
-            return Err(format!("{self} broke off its answer"));
-        }
+    ) -> Result<PlainResponse, RequestError> {
+        let authorities = self.authorities(ca);
+        let authorities = authorities.map_err(|why| RequestError::Permanent(why.to_string()))?;
+        // A time beyond the clock's is as good as none.
+        let deadline = Instant::now() + within.min(LONGEST_WAIT);
+        let cannot_reach = |why: io::Error| match why.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("{self} gives no answer in time")
+            }
+            _ => format!("cannot reach {self}: {why}"),
+        };
+        let time_left = || time_left(deadline);
+        let stream = open(self, authorities.as_ref(), time_left)
+            .map_err(|why| RequestError::NotSent(cannot_reach(why)))?;
+        let answer = self.exchange(&stream, request, deadline);
+        let lost = |why| match stream.is_handshaking() {
+            true => RequestError::NotSent(why),
+            false => RequestError::NotAnswered(why),
+        };
+        let answer = answer.map_err(|why| match why.kind() {
+            // The certificate is not trusted.
+            io::ErrorKind::InvalidData => RequestError::Permanent(cannot_reach(why)),
+            _ => lost(cannot_reach(why)),
+        })?;
+        let unanswered = |what: &str| lost(format!("{self} {what}"));
         if answer.is_empty() {
-            return Err(format!("{self} closed without an answer"));
+            return Err(unanswered("closed without an answer"));
         }
-        let status = status.ok_or_else(|| format!("{self} is not an HTTP server"))?;
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok());
+        let status = status.filter(|_| answer.starts_with("HTTP/"));
+        let status = status
+            .ok_or_else(|| RequestError::Permanent(format!("{self} is not an HTTP server")))?;
+        let (head, body) = answer
+            .split_once(HEAD_END)
+            .ok_or_else(|| unanswered("broke off its answer"))?;
+        if field(head, "content-length").is_some_and(|length| (body.len() as u64) < length) {
+            return Err(unanswered("broke off its answer"));
+        }
         Ok(PlainResponse {
             status,
+            retry_after: field(head, "retry-after").map(Duration::from_secs),
             body: body.trim().to_owned(),
         })
     }
 
+    /// Writes the request, and reads until the answer is whole or the server closes. A server that refuses a large
+    /// body may answer before it has read it.
     fn exchange(
         &self,
+        stream: &Stream,
         request: &PlainRequest<'_>,
-        authorities: Option<&Authorities>,
         deadline: Instant,
-    ) -> io::Result<String> {
-        let time_left = || {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // The socket API rejects a timeout of zero.
-            left.max(Duration::from_millis(1))
-        };
-        let stream = open(self, authorities, time_left)?;
-        let mut socket = stream.socket();
-        socket.set_write_timeout(Some(time_left()))?;
+    ) -> io::Result<Vec<u8>> {
+        let socket = stream.socket();
+        let bytes = self.head_and_body(request).into_bytes();
+        let written = write_by(socket, &stream.sealed(&bytes), deadline);
+        let mut response = Vec::new();
+        let mut buffer = [0; 4096];
+        while response.len() < MAX_RESPONSE && !is_whole(&response) {
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(time_left(deadline)))?;
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => response.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if !response.is_empty() => break,
+                Err(error) => return Err(written.err().unwrap_or(error)),
+            }
+        }
+        match written {
+            Err(error) if response.is_empty() => Err(error),
+            _ => Ok(response),
+        }
+    }
+
+    fn head_and_body(&self, request: &PlainRequest<'_>) -> String {
         let PlainRequest {
             method, path, body, ..
         } = request;
@@ -84,21 +159,50 @@ impl ServerUrl {
         let bearer = request.bearer.map_or(String::new(), |secret| {
             format!("Authorization: Bearer {secret}\r\n")
         });
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{bearer}Content-Length: {length}\r\n\r\n{body}"
-        );
-        socket.write_all(&stream.sealed(request.as_bytes()))?;
-        let mut response = Vec::new();
-        let mut buffer = [0; 4096];
-        while response.len() < MAX_RESPONSE {
-            socket.set_read_timeout(Some(time_left()))?;
-            match stream.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => response.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(String::from_utf8_lossy(&response).into_owned())
+        let key = request.reference.map_or(String::new(), |reference| {
+            format!("Idempotency-Key: {}\r\n", reference.as_str())
+        });
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{bearer}{key}\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
     }
+}
+
+/// Writes all bytes. A server that takes a few of them now and then does not extend the deadline.
+fn write_by(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_write_timeout(Some(time_left(deadline)))?;
+        let count = socket.write(bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+/// The socket API rejects a timeout of zero.
+fn time_left(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    left.max(Duration::from_millis(1))
+}
+
+/// The number in a field of a response's head.
+fn field(head: &str, name: &str) -> Option<u64> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+    value.trim().parse().ok()
+}
+
+/// Whether a response says how long it is, and has come so far.
+fn is_whole(response: &[u8]) -> bool {
+    let end = response
+        .windows(HEAD_END.len())
+        .position(|bytes| bytes == HEAD_END.as_bytes());
+    end.is_some_and(|end| {
+        let head = String::from_utf8_lossy(&response[..end]);
+        let length = field(&head, "content-length");
+        length.is_some_and(|length| (response.len() - end - HEAD_END.len()) as u64 >= length)
+    })
 }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::connection::{Connection, OpenError, Received, connect};
 use super::renewal::Renewal;
 use super::state::{Actions, ClientState, Retry};
-use super::{ClientEvent, ClientOptions};
+use super::{ClientEvent, ClientOptions, RECONNECT_CAP, RECONNECT_FIRST};
 use crate::backoff::{Backoff, spread};
 use crate::message::{MessageId, RoomName};
 use crate::protocol::{Command, Event, Ref};
@@ -15,10 +15,6 @@ use crate::websocket::client::ClientFrame;
 
 /// The time between two pings. Shorter than [`READ_TIMEOUT`](super::connection::READ_TIMEOUT).
 const PING_EVERY: Duration = Duration::from_secs(15);
-
-/// The ceilings of the first and of the longest wait between two attempts to connect.
-const RECONNECT_FIRST: Duration = Duration::from_millis(200);
-const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
 /// The wait before a retry of a command that the server could not do.
 const RETRY_AFTER: Duration = Duration::from_millis(500);

@@ -46,6 +46,9 @@ const HELP: [&str; 6] = [
 pub enum Line {
     /// A line of a message.
     Said {
+        /// When it was stored, in milliseconds since the Unix epoch; `None` where nobody is to see it. The encoding
+        /// leaves it out.
+        at: Option<u64>,
         /// The author.
         from: UserName,
         /// Another user, whose name looks like the author's.
@@ -72,6 +75,7 @@ impl fmt::Display for Line {
                 from,
                 looks_like,
                 text,
+                ..
             } => write!(f, "{from}{}: {text}", sign(looks_like.as_ref())),
             Self::Notice(text) => write!(f, "* {text}"),
             Self::Error(text) => write!(f, "! {text}"),
@@ -155,7 +159,7 @@ pub fn lines(event: &Event) -> Vec<Line> {
                 lines.extend(notice(STARTED_ANEW.to_owned()));
             }
             lines.extend(online(members, alike));
-            lines.extend(messages.iter().flat_map(|m| said(&m.from, None, &m.text)));
+            lines.extend(messages.iter().flat_map(|message| said(message, None)));
             lines
         }
         Event::Members { members, alike, .. } => online(members, alike),
@@ -164,14 +168,14 @@ pub fn lines(event: &Event) -> Vec<Line> {
             message,
             looks_like,
             ..
-        } => said(&message.from, looks_like.as_ref(), &message.text),
+        } => said(message, looks_like.as_ref()),
         Event::History { messages, .. } => {
             let mut lines = notice(match messages.len() {
                 0 => "nothing has been said here yet".to_owned(),
                 1 => "the last message:".to_owned(),
                 n => format!("the last {n} messages:"),
             });
-            lines.extend(messages.iter().flat_map(|m| said(&m.from, None, &m.text)));
+            lines.extend(messages.iter().flat_map(|message| said(message, None)));
             lines
         }
         Event::Joined {
@@ -215,12 +219,14 @@ pub fn lines(event: &Event) -> Vec<Line> {
     }
 }
 
-fn said(from: &UserName, looks_like: Option<&UserName>, text: &str) -> Vec<Line> {
+fn said(message: &Message, looks_like: Option<&UserName>) -> Vec<Line> {
     let said = |text: String| Line::Said {
-        from: from.clone(),
+        at: Some(message.at),
+        from: message.from.clone(),
         looks_like: looks_like.cloned(),
         text,
     };
+    let text = &message.text;
     let mut lines: Vec<_> = text
         .split('\n')
         .take(SHOWN_LINES)

@@ -221,7 +221,12 @@ fn post_message(
     state.backplane.publish(draft, on_stored);
     // The backplane answers each message within a bounded time.
     let stored = told.recv().unwrap_or(Err(BackplaneError::NoAnswer));
-    let status = stored.as_ref().map_or_else(status_of, |_| 201);
+    let status = match &stored {
+        Ok(_) => 201,
+        // RFC 9110 §15.6.5. A script learns that it may be stored.
+        Err(why) if why.is_in_doubt() => 504,
+        Err(why) => status_of(why),
+    };
     let event = receipt(stored, room, body.reference);
     Ok(response_to(status, &event))
 }

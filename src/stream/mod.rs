@@ -81,6 +81,13 @@ impl Stream {
         &self.socket
     }
 
+    /// Whether TLS is not agreed on yet. So long, nothing that was sealed has left.
+    pub fn is_handshaking(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(TlsSession::is_handshaking)
+    }
+
     /// Whether it is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.session.is_some()

@@ -19,6 +19,10 @@ impl TlsSession {
         match self.0 {}
     }
 
+    pub(super) fn is_handshaking(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn farewell(&self) -> Vec<u8> {
         match self.0 {}
     }

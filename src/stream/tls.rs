@@ -62,6 +62,10 @@ impl TlsSession {
         state.outgoing()
     }
 
+    pub(super) fn is_handshaking(&self) -> bool {
+        lock(&self.0).connection.is_handshaking()
+    }
+
     pub(super) fn farewell(&self) -> Vec<u8> {
         let mut state = lock(&self.0);
         state.connection.send_close_notify();

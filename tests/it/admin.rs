@@ -18,7 +18,7 @@ use crate::support::client::{Client, get, metric, raw};
 use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
 use crate::support::house;
-use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::hubbub::{Hubbub, command, misuses, refuses, run};
 use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::Redis;
 use crate::support::{DEADLINE, until};
@@ -175,9 +175,9 @@ fn without_the_secret_nobody_operates_and_the_secret_is_in_no_log() {
     assert_eq!(operate(&without, "GET", "users", "").0, 404);
     let (status, value) = operate(&without, "PUT", "bans/alice", "{\"seconds\":60}");
     assert_eq!((status, &value["code"]), (404, &json!("not_found")));
-    refuses(&["--admin-secret", "short"], &["32 bytes"]);
+    misuses(&["--admin-secret", "short"], &["32 bytes"]);
     let same = ["--admin-secret", SECRET, "--token-secret", SECRET];
-    refuses(&same, &["must differ"]);
+    misuses(&same, &["must differ"]);
 }
 
 #[test]

@@ -292,7 +292,8 @@ fn while_redis_is_away_a_post_is_refused_in_time_and_can_be_repeated() {
     let key = ["Idempotency-Key: once"];
     redis.freeze();
     let refused = ask(&hubbub, "POST", OPS, &key, "x");
-    assert_eq!(refused.status, 503, "{}", refused.body);
+    // 504 if it was on its way already.
+    assert!([503, 504].contains(&refused.status), "{}", refused.body);
     assert_eq!(refused.body["code"], "unavailable");
     assert_eq!(refused.body["retry"], true);
     assert!(refused.field("Retry-After").is_some(), "{}", refused.head);
@@ -324,7 +325,7 @@ fn a_post_that_is_in_flight_is_answered_during_a_teardown() {
     hubbub.signal(Signal::SIGTERM);
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    assert_eq!(Answer::of(answer).status, 503);
+    assert_eq!(Answer::of(answer).status, 504, "it may be stored");
     redis.thaw();
     assert!(hubbub.ends().success());
 }

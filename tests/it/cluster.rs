@@ -2,7 +2,7 @@
 
 use crate::support::client::get;
 use crate::support::cluster::Cluster;
-use crate::support::hubbub::{Hubbub, refuses, run};
+use crate::support::hubbub::{Hubbub, misuses, refuses, run};
 use crate::support::redis::Redis;
 use crate::support::scene::Scene;
 use crate::support::until;
@@ -288,7 +288,8 @@ fn what_is_wrong_with_a_cluster_is_one_sentence() {
         &[format!("redis+cluster://127.0.0.1:{}", alone.port())],
         "not a node of a cluster",
     );
-    refuses(&[cluster.url(), alone.url()], "alone");
+    let both = ["--redis", &cluster.url(), "--redis", &alone.url()];
+    misuses(&both, &["alone"]);
     let nobody = crate::support::redis::free_port();
     refuses(&[format!("redis+cluster://127.0.0.1:{nobody}")], "refused");
     let fresh = Redis::start_with(&["--cluster-enabled", "yes"]);

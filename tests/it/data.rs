@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, get, metric};
 use crate::support::folder::Folder;
-use crate::support::hubbub::{Hubbub, bound_by_modes, command, refuses};
+use crate::support::hubbub::{Hubbub, bound_by_modes, command, misuses, refuses};
 use crate::support::redis::Redis;
 use crate::support::until;
 
@@ -326,7 +326,7 @@ fn a_folder_that_is_in_use_or_damaged_is_refused_with_a_sentence() {
         &["cannot use /proc/none/of/this"],
     );
     let redis = ["--data", folder.text(), "--redis", "redis://127.0.0.1:1"];
-    refuses(&redis, &["--data is for one instance alone"]);
+    misuses(&redis, &["--data is for one instance alone"]);
 }
 
 #[test]

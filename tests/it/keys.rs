@@ -7,7 +7,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXUPPER_PERMISSIVE};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, metric, request};
-use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::hubbub::{Hubbub, command, misuses, refuses, run};
 
 const SECRET: &str = "an example of a secret of enough bytes";
 
@@ -366,7 +366,7 @@ fn a_file_without_a_usable_key_ends_the_start_with_a_sentence() {
         refuses(&["--check", "--token-key", file], &[why]);
     }
     for lonely in ["--token-issuer", "--token-audience"] {
-        refuses(&[lonely, "x"], &["--token-secret or --token-key"]);
+        misuses(&[lonely, "x"], &["--token-secret or --token-key"]);
     }
     let good = issuer.file("private.pub");
     let checked = run(&["serve", "--check", "--token-key", &good]);
@@ -441,7 +441,7 @@ fn a_pattern_allows_the_rooms_that_begin_alike_and_no_others() {
     };
     assert_eq!((get("team-red"), get("ops")), (200, 403));
     let wrong = run(&["token", "alice", "--secret", SECRET, "--room", "a/*"]);
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 #[test]

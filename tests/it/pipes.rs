@@ -73,6 +73,21 @@ fn a_tail_whose_reader_is_gone_ends() {
     assert!(status.success(), "{status}");
 }
 
+#[test]
+fn a_tail_whose_reader_is_gone_ends_also_in_a_quiet_room() {
+    let hubbub = Hubbub::alone();
+    let mut tail = Terminal::start(&["tail", "--url", &hubbub.url()]);
+    until("tail is there", || {
+        hubbub.log().contains("\"tail\" joined").then_some(())
+    });
+    let mut alice = hubbub.join("alice");
+    alice.says("hello");
+    assert_eq!(tail.prints(), "alice: hello");
+    let status = tail.loses_its_reader();
+    assert!(status.success(), "{status}");
+    assert_eq!(alice.hears(), "* tail left", "it says goodbye");
+}
+
 /// Types a piece over and over again, as fast as it is read, and then leaves the pipe open.
 fn pour(terminal: &mut Terminal, piece: &str, bytes: usize) -> JoinHandle<ChildStdin> {
     let mut stdin = terminal.take_stdin();

@@ -113,8 +113,9 @@ fn a_command_that_is_none_is_told_what_there_is() {
     alice.enters("/exit");
     alice.shows(&[
         "lobby> /exit",
-        "! there is no /exit; there are /who, /history, /join, /quit",
-        "and /help, and //text says a line that begins with a slash",
+        "! there is no /exit; there are /who, /history, /join,",
+        "  /times, /quit and /help, and //text says a line that",
+        "  begins with a slash",
         "lobby>",
     ]);
     alice.enters("//exit");
@@ -146,6 +147,93 @@ fn whoever_leaves_says_goodbye_and_gives_the_terminal_back() {
         assert_eq!(alice.ends(), code, "{how}");
         assert_eq!(bob.hears(), "* alice left", "{how}");
     }
+}
+
+#[test]
+fn ctrl_c_clears_the_line_that_is_begun_and_then_leaves() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    let alice = join("alice", &hubbub);
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.types("rather not");
+    alice.shows(&["lobby> rather not"]);
+    alice.presses("C-c");
+    alice.shows(&["* online: alice, bob", "lobby>"]);
+    alice.enters("hello");
+    assert_eq!(bob.hears(), "alice: hello");
+    alice.presses("C-c");
+    assert_eq!(alice.ends(), 130);
+}
+
+#[test]
+fn a_long_line_is_wrapped_between_its_words_also_in_a_window_of_another_size() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    let alice = join("alice", &hubbub);
+    assert_eq!(bob.hears(), "* alice joined");
+    let long = "a line of many words, 日本語 among them, that does not fit into the window";
+    bob.says(long);
+    alice.shows(&[
+        "bob: a line of many words, 日本語 among them, that does not",
+        "  fit into the window",
+        "lobby>",
+    ]);
+    alice.resize(30, 20);
+    bob.says(long);
+    bob.says(&"0123456789".repeat(4));
+    alice.shows(&[
+        "bob: a line of many words,",
+        "  日本語 among them, that does",
+        "  not fit into the window",
+        "bob: 0123456789012345678901234",
+        "  567890123456789",
+        "lobby>",
+    ]);
+    alice.enters("and one of my own, which is as long");
+    alice.shows(&[
+        "lobby> and one of my own,",
+        "       which is as long",
+        "lobby>",
+    ]);
+}
+
+#[test]
+fn the_past_is_shown_with_its_times_and_all_else_on_request() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    bob.says("before");
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: bob");
+    let alice = Window::running(&["join", "alice", "--url", &hubbub.url(), "--history", "1"]);
+    assert_eq!(bob.hears(), "* alice joined");
+    let shows = |last: &[&str]| {
+        let digits_are_zeros = |line: String| line.replace(|c: char| c.is_ascii_digit(), "0");
+        alice.shows_seen_as(digits_are_zeros, last);
+    };
+    shows(&[
+        "* online: alice, bob",
+        "* 0000-00-00 (UTC)",
+        "00:00 bob: before",
+        "lobby>",
+    ]);
+    bob.says("now");
+    shows(&["00:00 bob: before", "bob: now", "lobby>"]);
+    alice.enters("/times");
+    alice.shows(&["* messages are shown with their times", "lobby>"]);
+    bob.says("then");
+    shows(&[
+        "* messages are shown with their times",
+        "00:00 bob: then",
+        "lobby>",
+    ]);
+    alice.enters("/times");
+    alice.shows(&["* messages are shown without their times", "lobby>"]);
+    bob.says("the end");
+    shows(&[
+        "* messages are shown without their times",
+        "bob: the end",
+        "lobby>",
+    ]);
 }
 
 #[test]
@@ -242,12 +330,16 @@ fn a_line_typed_while_the_server_is_away_arrives_once_when_it_is_back() {
         "lobby (away)>",
     ]);
     let _here = Hubbub::on_with(&redis, &at_the_same_place);
-    alice.shows(&[
-        "* back again",
-        "* online: alice, bob",
-        "bob: where are you?",
-        "lobby>",
-    ]);
+    until("what was missed is shown, and when it was said", || {
+        let screen = alice.screen();
+        let [.., back, online, day, missed, prompt] = &*screen else {
+            return None;
+        };
+        assert_ne!(missed, "bob: where are you?");
+        let whole = [back, online, prompt] == ["* back again", "* online: alice, bob", "lobby>"];
+        let told = day.ends_with(" (UTC)") && missed.ends_with(" bob: where are you?");
+        (whole && told).then_some(())
+    });
     alice.enters("the end");
     let mut said = bob.hears_until("the end");
     said.retain(|line| line.starts_with("alice: "));
@@ -292,8 +384,8 @@ fn whoever_leaves_while_the_server_is_away_may_wait_or_not() {
         "lobby (away)> lost",
         "* not sent yet; it will be once the server is back",
         "lobby (away)> /quit",
-        "* waiting for the server, to send what was typed; Ctrl-C lea",
-        "ves without",
+        "* waiting for the server, to send what was typed; Ctrl-C",
+        "  leaves without",
         "lobby (away)>",
     ]);
     alice.presses("C-c");

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::client::raw;
-use crate::support::hubbub::{Hubbub, refuses};
+use crate::support::hubbub::{Hubbub, misuses};
 use crate::support::{DEADLINE, until};
 
 const TRUSTED: [&str; 2] = ["--trusted-proxy", "127.0.0.1"];
@@ -173,7 +173,7 @@ fn the_bytes_of_a_header_may_come_one_at_a_time() {
 #[test]
 fn a_proxy_is_an_address_or_a_range_of_them() {
     for wrong in ["proxy", "10.0.0.0/33", "127.0.0.1:80"] {
-        refuses(
+        misuses(
             &["--trusted-proxy", wrong],
             &["--trusted-proxy", "10.0.0.0/8"],
         );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::hubbub::run;
-use crate::support::puppet::{Conversation, Puppet};
+use crate::support::puppet::Puppet;
 use crate::support::terminal::Terminal;
 
 /// A `hubbub say`, which runs meanwhile.
@@ -23,82 +23,117 @@ fn ends(say: JoinHandle<Output>) -> (Option<i32>, String) {
     (output.status.code(), told)
 }
 
-/// A `hubbub say` whose text the server has, and its ref.
-fn said(puppet: &Puppet, timeout: &'static str) -> (Conversation, JoinHandle<Output>, Value) {
-    let say = say(puppet, timeout);
-    let mut server = puppet.welcomes("alice");
-    server.lets_in(json!({"messages": [], "recovered": false, "last": null}));
-    let sent = server.hears("send");
-    assert_eq!(sent["text"], "hello");
-    let mine = sent["ref"].clone();
-    (server, say, mine)
+/// An answer that refuses.
+fn error(message: &str) -> String {
+    json!({"type": "error", "code": "refused", "message": message, "retry": false}).to_string()
+}
+
+fn fails(with: &str) -> (Option<i32>, String) {
+    (Some(1), format!("hubbub: {with}\n"))
 }
 
 #[test]
-fn an_error_about_something_else_does_not_end_say() {
+fn say_posts_its_text_under_one_ref_until_the_server_has_stored_it() {
     let puppet = Puppet::start();
-    let (mut server, say, mine) = said(&puppet, "20");
-    let error = json!({"type": "error", "code": "refused", "message": "no", "retry": false});
-    for (field, value) in [("ref", "another"), ("room", "elsewhere"), ("room", "lobby")] {
-        let mut error = error.clone();
-        error[field] = value.into();
-        server.says(&error);
-    }
-    server.says(&json!({
-        "type": "sent", "ref": mine, "room": "lobby", "id": "1-0", "duplicate": false
-    }));
+    let say = say(&puppet, "20");
+    let first = puppet.takes_a_post();
+    assert!(
+        first
+            .head
+            .starts_with("POST /api/rooms/lobby/messages?user=alice HTTP/1.1\r\n"),
+        "{}",
+        first.head
+    );
+    assert_eq!(first.body, "hello");
+    let mine = first.field("Idempotency-Key").map(str::to_owned);
+    assert!(mine.is_some(), "{}", first.head);
+    let again = || {
+        let post = puppet.takes_a_post();
+        assert_eq!(post.field("Idempotency-Key"), mine.as_deref());
+        post
+    };
+    // Without an answer; away; a proxy before one that is away; a full server.
+    drop(first);
+    again().answer(503, "Retry-After: 0\r\n", &error("not sent: away"));
+    again().answer(502, "", "<html>\n");
+    again().answer(503, "", "full\n");
+    again().stores();
     assert_eq!(ends(say), (Some(0), String::new()));
 }
 
 #[test]
 fn say_tells_how_it_went() {
     let puppet = Puppet::start();
-    let (mut server, refused, mine) = said(&puppet, "20");
-    server.says(&json!({
-        "type": "error", "code": "refused", "message": "not sent: no", "ref": mine, "retry": false
-    }));
-    let fails = |with: &str| (Some(1), format!("hubbub: {with}\n"));
-    assert_eq!(ends(refused), fails("not sent: no"));
-    // Once the server has it and does not answer, nobody knows.
-    let (_server, unanswered, _) = said(&puppet, "1");
-    let doubt = "not confirmed: it may have been sent or not: the time is up";
-    assert_eq!(ends(unanswered), fails(doubt));
-    let say = say(&puppet, "20");
-    let mut server = puppet.welcomes("alice");
-    server.hears("join");
-    server.says(&json!({
-        "type": "error", "code": "forbidden", "message": "the room is closed", "room": "lobby",
-        "retry": false
-    }));
-    assert_eq!(ends(say), fails("not sent: the room is closed"));
+    let refused = say(&puppet, "20");
+    let refusal = error("not sent: no\u{1b}[2J");
+    puppet.takes_a_post().answer(500, "", &refusal);
+    assert_eq!(ends(refused), fails("not sent: no\u{fffd}[2J"));
+    let at = puppet.url();
+    for (status, body, why) in [
+        (401, "no", ": no"),
+        (403, &*error("the room is closed"), ": the room is closed"),
+        (404, "<html>\nno\n</html>", ""),
+    ] {
+        let refused = say(&puppet, "20");
+        puppet.takes_a_post().answer(status, "", body);
+        let why = format!("not sent: {at} refuses ({status}){why}");
+        assert_eq!(ends(refused), fails(&why));
+    }
+    let away = say(&puppet, "1");
+    let whole_second = "Retry-After: 1\r\n";
+    puppet
+        .takes_a_post()
+        .answer(503, whole_second, &error("not sent: away"));
+    assert_eq!(ends(away), fails("not sent: away"));
 }
 
 #[test]
-fn say_that_is_refused_once_the_server_has_the_text_does_not_call_it_unsent() {
+fn say_whose_text_the_server_may_have_does_not_call_it_unsent() {
     let puppet = Puppet::start();
-    let at = puppet.url();
-    let fails = |with: &str| (Some(1), format!("hubbub: {with}\n"));
-    let (server, refused, _) = said(&puppet, "20");
-    drop(server);
-    puppet.refuses();
-    let doubt = format!("not confirmed: it may have been sent or not: {at} refuses (401): no");
-    assert_eq!(ends(refused), fails(&doubt));
-    let refused = say(&puppet, "20");
-    puppet.refuses();
+    let (at, doubt) = (puppet.url(), "not confirmed: it may have been sent or not");
+    let unanswered = say(&puppet, "1");
+    let _post = puppet.takes_a_post();
     assert_eq!(
-        ends(refused),
-        fails(&format!("not sent: {at} refuses (401): no"))
+        ends(unanswered),
+        fails(&format!("{doubt}: {at} gives no answer in time"))
     );
-    let (server, closed, _) = said(&puppet, "20");
-    drop(server);
-    let mut server = puppet.welcomes("alice");
-    server.hears("join");
-    server.says(&json!({
-        "type": "error", "code": "forbidden", "message": "the room is closed", "room": "lobby",
-        "retry": false
-    }));
-    let doubt = "not confirmed: it may have been sent or not: the room is closed";
-    assert_eq!(ends(closed), fails(doubt));
+    // Nor if it is refused later.
+    for is_answered in [false, true] {
+        let refused = say(&puppet, "20");
+        let first = puppet.takes_a_post();
+        match is_answered {
+            true => first.answer(504, "", &error("not sent: Redis stopped answering")),
+            false => drop(first),
+        }
+        puppet.takes_a_post().answer(401, "", "no");
+        assert_eq!(
+            ends(refused),
+            fails(&format!("{doubt}: {at} refuses (401): no"))
+        );
+    }
+    // It is told what the last attempt met.
+    let cut = say(&puppet, "1");
+    puppet
+        .takes_a_post()
+        .answer(504, "Retry-After: 1\r\n", &error("not sent: silence"));
+    assert_eq!(ends(cut), fails(&format!("{doubt}: silence")));
+}
+
+#[test]
+fn what_is_no_http_server_is_not_asked_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let say = {
+        let url = url.clone();
+        thread::spawn(move || run(&["say", "alice", "hello", "--url", &url]))
+    };
+    let (mut stream, _) = listener.accept().expect("a connection");
+    std::io::Write::write_all(&mut stream, b"SSH-2.0-x\r\n").expect("it can be sent");
+    drop(stream);
+    assert_eq!(
+        ends(say),
+        fails(&format!("not sent: {url} is not an HTTP server"))
+    );
 }
 
 #[test]
@@ -146,19 +181,22 @@ fn a_server_that_started_anew_is_told_of_once() {
     }
 }
 
+/// Longer than a client waits by itself.
+const WAIT: Duration = Duration::from_millis(900);
+
+fn too_fast(about: &Value) -> Value {
+    json!({
+        "type": "error", "code": "too_fast", "message": "too fast", "room": "lobby",
+        "ref": about["ref"], "retry": true, "retry_after_ms": WAIT.as_millis() as u64
+    })
+}
+
 #[test]
 fn a_server_that_asks_for_a_wait_before_a_join_or_a_send_gets_it() {
-    // Longer than the client waits by itself.
-    const WAIT: Duration = Duration::from_millis(900);
     let puppet = Puppet::start();
-    let say = say(&puppet, "20");
+    let mut alice = Terminal::start(&["join", "alice", "--url", &puppet.url()]);
+    alice.types("hello");
     let mut server = puppet.welcomes("alice");
-    let too_fast = |about: &Value| {
-        json!({
-            "type": "error", "code": "too_fast", "message": "too fast", "room": "lobby",
-            "ref": about["ref"], "retry": true, "retry_after_ms": WAIT.as_millis() as u64
-        })
-    };
     for kind in ["join", "send"] {
         let asked = server.hears(kind);
         server.says(&too_fast(&asked));
@@ -174,5 +212,28 @@ fn a_server_that_asks_for_a_wait_before_a_join_or_a_send_gets_it() {
             }));
         }
     }
+    assert!(alice.ends().0.success());
+}
+
+#[test]
+fn a_server_that_asks_for_a_wait_before_a_post_gets_it() {
+    let puppet = Puppet::start();
+    let say = say(&puppet, "20");
+    // The event is more exact than the field.
+    let body = too_fast(&json!({})).to_string();
+    puppet
+        .takes_a_post()
+        .answer(429, "Retry-After: 9\r\n", &body);
+    let mut refused = Instant::now();
+    let second = puppet.takes_a_post();
+    assert!(
+        (WAIT..9 * WAIT).contains(&refused.elapsed()),
+        "{:?}",
+        refused.elapsed()
+    );
+    second.answer(503, "Retry-After: 1\r\n", "full");
+    refused = Instant::now();
+    puppet.takes_a_post().stores();
+    assert!(refused.elapsed() >= WAIT, "{:?}", refused.elapsed());
     assert_eq!(ends(say), (Some(0), String::new()));
 }

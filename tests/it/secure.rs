@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::authority::Authority;
 use crate::support::client::{Client, get, metric};
-use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::hubbub::{Hubbub, command, misuses, refuses, run};
 use crate::support::tunnel::tunnel;
 use crate::support::{DEADLINE, until};
 
@@ -131,6 +131,7 @@ fn a_client_refuses_what_it_cannot_trust_and_says_why() {
     let url = format!("https://{}", plain.address());
     let why = error_of(&server.run(&["say", "--url", &url, "alice", "hello"]));
     assert!(why.contains("TLS"), "{why}");
+    assert!(why.starts_with("hubbub: not sent: "), "{why}");
     let gone = error_of(&run(&[
         "say", "--url", &url, "--ca", "/gone", "alice", "hello",
     ]));
@@ -151,7 +152,7 @@ fn files_that_cannot_be_used_end_the_start_with_a_sentence() {
     start(&key, &key, &[&key, "there is no certificate in it"]);
     start(&certificate, &certificate, &[&certificate, "no key in it"]);
     start(&certificate, &other.file("server.key"), &["cannot be used"]);
-    refuses(&["--tls-cert", &certificate], &["--tls-key"]);
+    misuses(&["--tls-cert", &certificate], &["--tls-key"]);
 }
 
 #[test]

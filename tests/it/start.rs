@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::client::{Client, raw};
-use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::hubbub::{Hubbub, command, ends_with_a_sentence, misuses, refuses, run};
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
 
@@ -67,10 +67,16 @@ fn a_taken_port_and_bad_options_end_the_start() {
     let other = Hubbub::alone();
     let taken = other.address().to_string();
     refuses(&["--listen", &taken], &["cannot listen", &taken]);
-    refuses(&["--listen", "nowhere"], &["--listen", "127.0.0.1:8080"]);
     refuses(&["--listen", "192.0.2.1:80"], &["cannot listen"]);
-    refuses(&["--frobnicate"], &["--frobnicate", "--help"]);
-    refuses(&["--max-message", "0"], &["--max-message", "1..="]);
+    // A supervisor tries again: the name may be known later.
+    refuses(&["--listen", "none.invalid:80"], &["it has no address"]);
+    refuses(
+        &["--token-key", "/gone"],
+        &["--token-key", "cannot be read"],
+    );
+    misuses(&["--listen", "nowhere"], &["--listen", "127.0.0.1:8080"]);
+    misuses(&["--frobnicate"], &["--frobnicate", "--help"]);
+    misuses(&["--max-message", "0"], &["--max-message", "from 1 to "]);
     for option in [
         "--max-head",
         "--head-timeout",
@@ -78,26 +84,114 @@ fn a_taken_port_and_bad_options_end_the_start() {
         "--pong-timeout",
         "--close-timeout",
     ] {
-        refuses(&[option, "0"], &[option, "..="]);
+        misuses(&[option, "0"], &[option, "'0'", "a whole number from 1"]);
     }
-    refuses(&["--max-message", "many"], &["--max-message"]);
-    refuses(&["--max-message", "1000000"], &["--outbox-bytes"]);
-    refuses(&["--prefix", "a b"], &["--prefix"]);
-    refuses(&["--redis", "nonsense"], &["redis://127.0.0.1:6379"]);
+    misuses(&["--max-message", "1000000"], &["--outbox-bytes"]);
+    misuses(&["--prefix", "a b"], &["--prefix"]);
+    misuses(&["--redis", "nonsense"], &["redis://127.0.0.1:6379"]);
     let with_password = run(&["--redis", "redis://me:a-password@host:x"]);
     let stderr = String::from_utf8(with_password.stderr).expect("text");
     assert!(stderr.contains("invalid value for '--redis"), "{stderr}");
     assert!(!stderr.contains("a-password"), "{stderr}");
-    refuses(&["--redis", "redis://"], &["--redis"]);
-    refuses(&["--log-level", "loud"], &["--log-level"]);
-    refuses(&["dance"], &["dance"]);
+    misuses(&["--redis", "redis://"], &["--redis"]);
+    misuses(&["dance"], &["dance"]);
+    let unit = include_str!("../../scripts/deploy/hubbub.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=2\n"), "{unit}");
+}
+
+#[test]
+fn a_wrong_value_of_any_option_is_one_sentence_that_tells_what_is_allowed() {
+    let number = "it has to be a whole number";
+    for value in ["", "-1", "1e9", "many", "/tmp"] {
+        let quoted = format!("'{value}'");
+        for (option, allowed) in [
+            ("--listen", "127.0.0.1:8080"),
+            ("--drain", "it has to be a whole number from 5 to 600"),
+            ("--send-rate", number),
+            (
+                "--log-level",
+                "it has to be off, error, warn, info, debug or trace",
+            ),
+            ("--trusted-proxy", "10.0.0.0/8"),
+            ("--allow-origin", "https://chat.example"),
+        ] {
+            misuses(&[option, value], &[option, &quoted, allowed]);
+        }
+        misuses(&["tail", "--count", value], &["--count", &quoted, number]);
+        let say = ["say", "alice", "hi", "--timeout", value];
+        misuses(&say, &["--timeout", &quoted, number, "hubbub say --help"]);
+        let ban = ["admin", "ban", "alice", "--for", value];
+        misuses(&ban, &["--for", &quoted, "90s, 30m, 12h or 7d"]);
+        misuses(
+            &["join", "alice", "--color", value],
+            &["--color", "auto, always, never"],
+        );
+    }
+    for url in ["ftp://x", "127.0.0.1:99999", "a b"] {
+        misuses(
+            &["tail", "--url", url],
+            &["--url", url, "http://127.0.0.1:8080"],
+        );
+    }
+    misuses(
+        &["tail", "--since", "yesterday"],
+        &["--since", "1700000000000-0"],
+    );
+    misuses(&["join", "a/b"], &["NAME", "'a/b'", "slash"]);
+    misuses(&["say"], &["NAME"]);
+    misuses(&["export"], &["--data or --redis"]);
+    misuses(&["admin"], &["a command is missing", "hubbub admin --help"]);
+    let admin = ["admin", "rooms", "--secret", "too short"];
+    ends_with_a_sentence(2, &admin, &["at least 32 bytes"]);
+    for (mistyped, meant) in [
+        (&["tial"][..], "did you mean tail?"),
+        (&["--drian", "5"], "did you mean --drain?"),
+        (
+            &["say", "alice", "hi", "--timeot", "3"],
+            "did you mean --timeout?",
+        ),
+        (&["admin", "rom"], "did you mean rooms?"),
+    ] {
+        misuses(mistyped, &[meant]);
+    }
+}
+
+#[test]
+fn a_variable_that_no_option_has_is_warned_of_and_its_value_is_not_told() {
+    let with = |arguments: &[&str]| {
+        let output = command()
+            .env("HUBBUB_REDSI", "redis://:a-password@127.0.0.1:1")
+            .env("HUBBUB_SERVICE_HOST", "10.0.0.1")
+            .args(arguments)
+            .output()
+            .expect("hubbub can be started");
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert!(!told.contains("a-password"), "{told}");
+        told
+    };
+    let warning = "hubbub does not know the variable HUBBUB_REDSI; did you mean HUBBUB_REDIS?";
+    assert_eq!(with(&["serve", "--check"]), format!("{warning}\n"));
+    assert_eq!(with(&["tail", "--count", "0"]), format!("{warning}\n"));
+    let wrong = with(&["tail", "--count", "many"]);
+    assert!(
+        wrong.starts_with(warning) && wrong.lines().count() == 2,
+        "{wrong}"
+    );
+    let server = Hubbub::with_environment(&[("HUBBUB_REDSI", "a-password")], &[]);
+    let log = server.log();
+    assert_eq!(
+        log.matches(&format!("[WARN] (main) {warning}")).count(),
+        1,
+        "{log}"
+    );
+    assert!(!log.contains("a-password"), "{log}");
 }
 
 #[cfg(not(feature = "tls"))]
 #[test]
 fn tls_for_redis_is_refused_by_a_build_without_it_that_says_how_to_get_one_with_it() {
     for url in ["rediss://127.0.0.1:6379", "VALKEYS://127.0.0.1:6379"] {
-        refuses(&["--redis", url], &["without TLS", "--features tls"]);
+        misuses(&["--redis", url], &["without TLS", "--features tls"]);
     }
 }
 
@@ -175,6 +269,8 @@ fn options_are_taken_from_the_environment() {
         .expect("hubbub can be started");
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert!(stderr.contains("nowhere"), "{stderr}");
+    assert!(stderr.contains("from HUBBUB_LISTEN"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
@@ -212,11 +308,11 @@ fn check_shows_what_is_in_effect_and_where_it_comes_from_without_secrets() {
         !stdout.contains("a-password") && !stdout.contains("ssss"),
         "{stdout}"
     );
-    refuses(
+    misuses(
         &["--check", "--max-message", "1000000"],
         &["--outbox-bytes"],
     );
-    refuses(&["--check", "--drain", "1"], &["--drain", "5..="]);
+    misuses(&["--check", "--drain", "1"], &["--drain", "from 5 to "]);
 }
 
 #[test]

@@ -170,6 +170,7 @@ fn a_foreign_crate_has_one_room() {
         ("ctrlc", &["cli/"]),
         ("rustix", &["cli/", "server/http/proxy_header.rs"]),
         ("unicode_width", &["cli/"]),
+        ("strsim", &["cli/environment.rs"]),
         ("ring", &["server/token/"]),
         // The system's own interface: signals, the machine's limits, and the meter.
         (

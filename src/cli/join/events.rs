@@ -85,7 +85,23 @@ impl Chat {
             }
             _ => {}
         }
-        Ok(self.screen.print(&text::lines(&event))?)
+        self.print(&event)
+    }
+
+    /// Prints an event. On a terminal, past messages have their times.
+    fn print(&mut self, event: &Event) -> Result<(), Exit> {
+        let is_past = matches!(event, Event::Room { .. } | Event::History { .. });
+        let with_times = self.times || (is_past && self.screen.is_terminal());
+        let mut lines = Vec::new();
+        for mut line in text::lines(event) {
+            if let Line::Said { at, .. } = &mut line {
+                *at = at.filter(|_| with_times);
+                let day = at.and_then(|at| self.calendar.turn_to(at));
+                lines.extend(day.map(Line::Notice));
+            }
+            lines.push(line);
+        }
+        Ok(self.screen.print(&lines)?)
     }
 
     fn answered(&mut self, reference: &Ref) {

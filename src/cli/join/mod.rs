@@ -17,10 +17,11 @@ use crossbeam_channel::{at, never, select};
 
 use self::echoes::Echoes;
 use self::user_command::UserCommand;
-use super::exit::{Exit, exit_code};
+use super::exit::Exit;
 use super::screen::{BadLine, ColorChoice, Input, Screen};
 use super::timed_client::client_ended;
-use super::{ConnectArgs, ExitCode, RoomName, UserName};
+use super::times::Calendar;
+use super::{ConnectArgs, RoomName, UserName};
 use crate::client::Client;
 use crate::protocol::Ref;
 use crate::protocol::text::Line;
@@ -35,7 +36,8 @@ const MAX_UNANSWERED: usize = 16;
 
 /// The end of `hubbub join --help`.
 pub(super) const ABOUT: &str = "\
-On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves, Ctrl-C too.
+On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves; Ctrl-C clears the
+line that is begun, or leaves.
 
 In a pipe, each line of stdin is sent and each message is printed. After the end of the input, the
 command ends once every line is stored. The exit code is 0 if all of them were.";
@@ -54,8 +56,8 @@ pub(super) struct JoinArgs {
     color: ColorChoice,
 }
 
-pub(super) fn run(args: JoinArgs) -> Result<ExitCode, String> {
-    exit_code(Chat::begin(args).and_then(Chat::run))
+pub(super) fn run(args: JoinArgs) -> Result<(), Exit> {
+    Chat::begin(args)?.run()
 }
 
 fn not_sent(lines: usize) -> String {
@@ -87,6 +89,9 @@ struct Chat {
     overdue: Option<Instant>,
     /// The lines sent that the server has not sent back yet.
     echoes: Echoes,
+    /// Whether live messages are shown with their times, too.
+    times: bool,
+    calendar: Calendar,
     /// The number of other commands without an answer.
     awaited: usize,
     /// The number of lines that failed; with any, the exit code is 1. On a terminal the user sees each
@@ -125,6 +130,8 @@ impl Chat {
             unanswered: HashSet::new(),
             overdue: None,
             echoes: Echoes::default(),
+            times: false,
+            calendar: Calendar::default(),
             awaited: 0,
             failed: 0,
         })
@@ -240,6 +247,13 @@ impl Chat {
                 self.client.join(room.clone(), None, None);
                 self.entering = Some(room);
                 self.tell_if_away("it will be entered once the server is back")
+            }
+            Ok(UserCommand::Times) => {
+                self.times = !self.times;
+                let which = if self.times { "with" } else { "without" };
+                self.screen
+                    .aside(format!("messages are shown {which} their times"))?;
+                Ok(())
             }
             Ok(UserCommand::Quit) => {
                 self.typed.clear();

@@ -4,13 +4,15 @@ use crate::message::RoomName;
 use crate::protocol::{Command, text};
 
 /// The answer to `/help`.
-pub(super) const HELP: [&str; 8] = [
+pub(super) const HELP: [&str; 10] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
     "/history 20   the last 20 lines",
     "/rooms te     the rooms whose names begin so, or all",
     "/join ROOM    leave this room and enter another",
+    "/times        show the time of each message, or no longer",
     "/quit         leave; Ctrl-D does the same",
+    "Ctrl-C        clears the line that is begun; without one, leaves at once",
     "/help         this text",
     "//text        says a line that begins with a slash: /text",
 ];
@@ -24,6 +26,8 @@ pub(super) enum UserCommand {
     Other(Command),
     /// Leave this room and enter another.
     Join(RoomName),
+    /// Show times, or no longer.
+    Times,
     Quit,
     Help,
 }
@@ -38,10 +42,11 @@ impl UserCommand {
                 Ok(room) => Ok(Self::Join(room)),
                 Err(why) => Err(format!("that is no room's name: {why}")),
             },
+            ("/times", "") => Ok(Self::Times),
             ("/quit", "") => Ok(Self::Quit),
-            ("/quit", _) => Err("/quit takes no argument".to_owned()),
+            ("/times" | "/quit", _) => Err(format!("{word} takes no argument")),
             (word, _) if is_unknown(word) => Err(format!(
-                "there is no {word}; there are /who, /history, /rooms, /join, /quit and /help, and \
+                "there is no {word}; there are /who, /history, /rooms, /join, /times, /quit and /help, and \
                  //text says a line that begins with a slash"
             )),
             _ => match text::parse(line, room) {
@@ -69,6 +74,7 @@ mod tests {
         assert_eq!(parse("hello "), Ok(UserCommand::Say("hello ".to_owned())));
         assert_eq!(parse("//quit"), Ok(UserCommand::Say("/quit".to_owned())));
         assert_eq!(parse("/quit\r"), Ok(UserCommand::Quit));
+        assert_eq!(parse("/times"), Ok(UserCommand::Times));
         assert_eq!(parse("/help"), Ok(UserCommand::Help));
         let den = "a den".parse().expect("a name");
         assert_eq!(parse("/join  a den "), Ok(UserCommand::Join(den)));
@@ -77,6 +83,7 @@ mod tests {
             "/join",
             "/join a/b",
             "/quit now",
+            "/times on",
             "/exit",
             "/",
             "/history x",

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 
+use crate::cli::times;
 use crate::protocol::text::{Line, shown, sign};
 
 /// The choice of `--color`.
@@ -47,18 +48,23 @@ impl Paint {
     /// The text that is printed for a line, with its control characters replaced. In a message of another
     /// user they are replaced already.
     pub(super) fn line(self, line: &Line) -> String {
+        let time = match line {
+            Line::Said { at: Some(at), .. } => self.dim(&times::of_day(*at)) + " ",
+            Line::Said { at: None, .. } | Line::Notice(_) | Line::Error(_) => String::new(),
+        };
         if !self.on {
-            return shown(&line.to_string());
+            return time + &shown(&line.to_string());
         }
         match line {
             Line::Said {
                 from,
                 looks_like,
                 text,
+                ..
             } => {
                 let colour = USERS[hash(from.as_str()) % USERS.len()];
                 let author = shown(&format!("{from}{}", sign(looks_like.as_ref())));
-                format!("\x1b[38;5;{colour}m{author}:{PLAIN} {}", shown(text))
+                format!("{time}\x1b[38;5;{colour}m{author}:{PLAIN} {}", shown(text))
             }
             Line::Notice(_) => self.dim(&shown(&line.to_string())),
             Line::Error(_) => format!("{RED}{}{PLAIN}", shown(&line.to_string())),

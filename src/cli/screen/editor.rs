@@ -74,7 +74,8 @@ impl Editor {
             Key::Up => self.recall(self.shown.saturating_sub(1)),
             Key::Down => self.recall((self.shown + 1).min(self.remembered.len())),
             Key::Redraw => return Edit::Redraw,
-            Key::Interrupt => return Edit::Interrupt,
+            Key::Interrupt if self.line.is_empty() => return Edit::Interrupt,
+            Key::Interrupt => self.clear(),
             Key::EndOrDelete if self.line.is_empty() => return Edit::End,
             Key::EndOrDelete => self.delete(self.cursor, self.right()),
             Key::Suspend => return Edit::Suspend,
@@ -104,6 +105,13 @@ impl Editor {
         }
         self.shown = self.remembered.len();
         line
+    }
+
+    /// Drops the line that is begun, as a shell does.
+    fn clear(&mut self) {
+        self.line.clear();
+        self.cursor = 0;
+        self.shown = self.remembered.len();
     }
 
     fn recall(&mut self, index: usize) {
@@ -238,7 +246,7 @@ struct Cluster {
 
 /// Whether a character is in one cluster with the character before: marks and joiners have no width, and
 /// a joiner joins the next character.
-fn belongs_to_the_one_before(line: &[char], at: usize) -> bool {
+pub(super) fn belongs_to_the_one_before(line: &[char], at: usize) -> bool {
     const JOINER: char = '\u{200d}';
     const SKIN_TONES: std::ops::RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
     let c = line[at];
@@ -315,6 +323,19 @@ mod tests {
         assert_eq!(line(&editor), "two|");
         press(&mut editor, [Key::Down, Key::Down]);
         assert_eq!(line(&editor), "dra|");
+    }
+
+    #[test]
+    fn an_interrupt_clears_the_line_and_then_ends() {
+        let mut editor = typed("one");
+        assert_eq!(editor.press(Key::Enter), Edit::Line("one".to_owned()));
+        press(&mut editor, [Key::Char('d'), Key::Up, Key::Interrupt]);
+        assert_eq!(line(&editor), "|");
+        press(&mut editor, [Key::Up]);
+        assert_eq!(line(&editor), "one|");
+        press(&mut editor, [Key::Interrupt, Key::Down]);
+        assert_eq!(line(&editor), "|", "the draft is gone as well");
+        assert_eq!(editor.press(Key::Interrupt), Edit::Interrupt);
     }
 
     #[test]

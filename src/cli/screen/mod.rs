@@ -4,11 +4,12 @@
 //! pipe, the lines of stdin are sent, messages go to stdout, and notices about the connection to stderr.
 //!
 //! Read here the [`Screen`] of both; then, for a terminal, `terminal`, which draws; `tty`, the device;
-//! `editor`, the line being typed; `keys`, which reads bytes as keys; and `colour`.
+//! `editor`, the line being typed; `keys`, which reads bytes as keys; `wrap`, for long lines; and `colour`.
 
 mod colour;
 mod keys;
 mod editor;
+mod wrap;
 mod tty;
 mod terminal;
 

@@ -13,6 +13,7 @@ use super::colour::Paint;
 use super::editor::{Edit, Editor};
 use super::keys::{Key, KeyParser};
 use super::tty::{Tty, write};
+use super::wrap::wrap;
 use super::{Input, RawInput};
 use crate::protocol::text::{Line, shown};
 
@@ -22,6 +23,9 @@ const CLEAR_ROW: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 /// Moves the cursor to the top, and clears all rows.
 const CLEAR_ALL: &str = "\x1b[H\x1b[2J";
+
+/// The columns left free before the rows of a line that are not its first.
+const INDENT: usize = 2;
 
 /// The prompt takes at most one half of the row.
 const PROMPT_SHARE: usize = 2;
@@ -66,8 +70,9 @@ impl Terminal {
     /// Prints lines above the typed row. Without lines, draws the row again.
     pub(super) fn print(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut out = self.erase();
+        let columns = Tty::width();
         for line in lines {
-            out += &self.paint.line(line);
+            out += &wrap(&self.paint.line(line), columns, INDENT);
             out.push('\n');
         }
         out += &self.draw();
@@ -124,14 +129,13 @@ impl Terminal {
 
     /// The text of a complete line, which stays on the screen with its prompt.
     fn accepted(&self, line: &str) -> String {
-        let indent = " ".repeat(self.prompt.width());
-        let mut out = self.paint.dim(&self.prompt);
-        for (index, line) in line.split('\n').enumerate() {
-            if index > 0 {
-                out += &indent;
-            }
-            out += &shown(line);
+        let (columns, indent) = (Tty::width(), self.prompt.width());
+        let mut out = String::new();
+        let mut before = self.paint.dim(&self.prompt);
+        for line in line.split('\n') {
+            out += &wrap(&(before + &shown(line)), columns, indent);
             out.push('\n');
+            before = " ".repeat(indent);
         }
         out
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use self::outgoing::Outgoing;
-pub(crate) use self::outgoing::{NOT_CONFIRMED, NOT_SENT};
+pub(super) use self::outgoing::{NOT_CONFIRMED, NOT_SENT, REF_IS_SAFE};
 use crate::message::{Message, MessageId, RoomName};
 use crate::protocol::{Command, ErrorCode, Event, Ref};
 

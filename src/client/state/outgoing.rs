@@ -9,11 +9,12 @@ use crate::message::RoomName;
 use crate::protocol::{Command, ErrorCode, Event, Ref, json};
 
 /// A send may be repeated under its ref for this long: a little less than the server remembers the ref.
-const REF_IS_SAFE: Duration = Ref::LASTS.saturating_sub(Duration::from_secs(20));
+pub(in crate::client) const REF_IS_SAFE: Duration =
+    Ref::LASTS.saturating_sub(Duration::from_secs(20));
 
 /// The beginnings of the sentence about a send that is given up.
-pub(crate) const NOT_SENT: &str = "not sent";
-pub(crate) const NOT_CONFIRMED: &str = "not confirmed: it may have been sent or not";
+pub(in crate::client) const NOT_SENT: &str = "not sent";
+pub(in crate::client) const NOT_CONFIRMED: &str = "not confirmed: it may have been sent or not";
 
 /// The sends of all rooms.
 #[derive(Default)]

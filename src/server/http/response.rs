@@ -116,6 +116,7 @@ impl Response {
             431 => "Request Header Fields Too Large",
             500 => "Internal Server Error",
             503 => "Service Unavailable",
+            504 => "Gateway Timeout",
             _ => "",
         };
         let mut bytes = format!(

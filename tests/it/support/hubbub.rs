@@ -84,11 +84,22 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 
 /// The start fails with one line on stderr that has all these words, and nothing on stdout.
 pub(crate) fn refuses(arguments: &[&str], words: &[&str]) {
+    ends_with_a_sentence(1, &[&["--log-level", "off"], arguments].concat(), words);
+}
+
+/// The same with arguments that are wrong: a supervisor does not try again.
+pub(crate) fn misuses(arguments: &[&str], words: &[&str]) {
+    ends_with_a_sentence(2, arguments, words);
+}
+
+/// Ends with this exit code, and one line on stderr that has all these words.
+pub(crate) fn ends_with_a_sentence(code: i32, arguments: &[&str], words: &[&str]) {
     let begun = Instant::now();
-    let output = run(&[&["--log-level", "off"], arguments].concat());
+    let output = run(arguments);
     let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("hubbub: "), "{arguments:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
     for word in words {
         assert!(stderr.contains(word), "{arguments:?}: {stderr}");

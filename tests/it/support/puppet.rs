@@ -32,15 +32,24 @@ impl Puppet {
         stream
     }
 
-    /// The next connection, refused.
-    pub(crate) fn refuses(&self) {
+    /// The next post: its head, its body, and the connection to answer on.
+    pub(crate) fn takes_a_post(&self) -> Post {
         let mut stream = self.connection();
-        let mut head = [0; 4096];
-        let length = stream.read(&mut head).expect("a request");
-        assert!(head[..length].ends_with(b"\r\n\r\n"), "in one piece");
-        stream
-            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
-            .expect("it can be sent");
+        let mut request = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let text = String::from_utf8_lossy(&request);
+            // The length is the last field.
+            if let Some((head, body)) = text.split_once("\r\n\r\n")
+                && head.ends_with(&format!("Content-Length: {}", body.len()))
+            {
+                let (head, body) = (head.to_owned(), body.to_owned());
+                return Post { stream, head, body };
+            }
+            let count = stream.read(&mut buffer).expect("a request");
+            assert_ne!(count, 0, "it is whole");
+            request.extend_from_slice(&buffer[..count]);
+        }
     }
 
     /// The next connection, welcomed.
@@ -60,6 +69,39 @@ impl Puppet {
             &json!({"type": "welcome", "user": user, "instance": "puppet", "limits": limits}),
         );
         conversation
+    }
+}
+
+/// A post that waits for its answer.
+pub(crate) struct Post {
+    stream: TcpStream,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Post {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Answers with more fields, each with its end, and a body.
+    pub(crate) fn answer(mut self, status: u16, fields: &str, body: &str) {
+        let length = body.len();
+        let answer =
+            format!("HTTP/1.1 {status} X\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+        self.stream
+            .write_all(answer.as_bytes())
+            .expect("it can be sent");
+    }
+
+    /// Answers that it is stored.
+    pub(crate) fn stores(self) {
+        let sent = json!({"type": "sent", "room": "lobby", "id": "1-0", "duplicate": false});
+        self.answer(201, "", &sent.to_string());
     }
 }
 

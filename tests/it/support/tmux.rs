@@ -100,9 +100,14 @@ impl Window {
 
     /// Waits until the screen ends with these lines.
     pub(crate) fn shows(&self, last: &[&str]) {
+        self.shows_seen_as(|line| line, last);
+    }
+
+    /// The same, with each line changed before it is compared.
+    pub(crate) fn shows_seen_as(&self, change: impl Fn(String) -> String, last: &[&str]) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let screen = self.screen();
+            let screen: Vec<_> = self.screen().into_iter().map(&change).collect();
             if screen.ends_with(&last.iter().map(ToString::to_string).collect::<Vec<_>>()) {
                 return;
             }

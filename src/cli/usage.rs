@@ -1,0 +1,124 @@
+//! What is wrong with the arguments, in one sentence that names the option, its value, and what is allowed.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::num::{IntErrorKind, ParseIntError};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use super::exit::Exit;
+
+/// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
+const SECRETS: [&str; 4] = ["--redis", "--token", "--admin", "--secret"];
+
+/// A value that is well formed, and names a file or a host that cannot be used now. The operator acts next. It is no
+/// wrong usage: a supervisor may try again.
+#[derive(Debug)]
+pub(super) struct Unusable(pub(super) String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unusable {}
+
+/// Lets -1 be a value, so that the error tells what is allowed in its place, and so that `hubbub say` can say it.
+pub(super) fn with_negative_numbers(command: Command) -> Command {
+    let allow = |arg: Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    let command = command.mut_args(allow);
+    command.mut_subcommands(with_negative_numbers)
+}
+
+/// The end of the command for clap's error. Help and version are printed as they are.
+pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
+    if !error.use_stderr() {
+        let _ = write!(io::stdout(), "{error}");
+        return Exit::Done;
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        Some(ContextValue::Strings(texts)) => texts.first().map_or("", String::as_str),
+        _ => "",
+    };
+    let argument = context(ContextKind::InvalidArg);
+    let value = context(ContextKind::InvalidValue);
+    let mut sentence = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "a command is missing".to_owned()
+        }
+        _ => first_paragraph(&error.to_string()),
+    };
+    if let Some(why) = error
+        .source()
+        .and_then(|why| why.downcast_ref::<ParseIntError>())
+    {
+        let allowed = match why.kind() {
+            IntErrorKind::PosOverflow => "it is too large",
+            _ => "it has to be a whole number, 0 or more",
+        };
+        sentence = format!("invalid value '{value}' for '{argument}': {allowed}");
+    }
+    if SECRETS.iter().any(|secret| argument.starts_with(secret)) {
+        sentence = sentence.replace(&format!("'{value}' "), "");
+    }
+    if let Some(variable) = source_of(argument, command) {
+        sentence = sentence.replace(
+            &format!("'{argument}'"),
+            &format!("'{argument}', from {variable}"),
+        );
+    }
+    let similar = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ];
+    if let Some(similar) = similar
+        .map(context)
+        .into_iter()
+        .find(|similar| !similar.is_empty())
+    {
+        sentence += &format!("; did you mean {similar}?");
+    }
+    if error.source().is_some_and(<dyn Error>::is::<Unusable>) {
+        return Exit::Failed(sentence);
+    }
+    let subcommand = std::env::args().nth(1);
+    let subcommand = subcommand.and_then(|name| command.find_subcommand(name));
+    let subcommand = subcommand.map_or(String::new(), |found| format!(" {}", found.get_name()));
+    Exit::Usage(format!("{sentence} (hubbub{subcommand} --help tells more)"))
+}
+
+fn first_paragraph(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let paragraph = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    paragraph
+        .strip_prefix("error: ")
+        .unwrap_or(&paragraph)
+        .to_owned()
+}
+
+/// The variable that an option's value comes from, if it does not stand on the command line.
+fn source_of(argument: &str, command: &Command) -> Option<String> {
+    let flag = argument.split(' ').next()?;
+    let is_it = |given: String| given.split('=').next() == Some(flag);
+    if std::env::args_os().any(|given| is_it(given.to_string_lossy().into_owned())) {
+        return None;
+    }
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let mut arguments = commands.flat_map(Command::get_arguments);
+    let found = arguments.find(|one| {
+        one.get_long()
+            .is_some_and(|long| flag == format!("--{long}"))
+    })?;
+    let variable = found
+        .get_env()
+        .filter(|name| std::env::var_os(name).is_some())?;
+    Some(variable.to_string_lossy().into_owned())
+}
