@@ -4,7 +4,8 @@
 #
 #   scripts/browser_test.sh              the tests (tests/browser/*.test.js) and the pictures in Chromium, within
 #                                        four minutes, and then the heart of them in Firefox, within three
-#   scripts/browser_test.sh firefox      the tests in Firefox; a few need what WebDriver BiDi does not have yet
+#   scripts/browser_test.sh firefox      all tests in Firefox, where a long token is typed key by key: the test of one
+#                                        that expires may be too slow
 #   scripts/browser_test.sh pictures     pictures of the page, into target/browser/pictures; one of
 #                                        them becomes the README's, src/server/page/screenshot.png
 set -euo pipefail
