@@ -33,6 +33,7 @@
 //! | roster | the users that are connected to this instance, by room |
 //! | roll | the users that are present in one room, as its members were told |
 //! | keeper | the thread that renews this instance and sweeps the users of instances that nobody renews |
+//! | index | the rooms that there are, as instances on one Redis tell each other for the list of rooms |
 //! | term | the part of an instance's life in which all of its arrivals and departures reached Redis |
 //! | session | one user's conversation: commands in, events out |
 //! | grant | what a connection may do, and until when: the claims of its token |

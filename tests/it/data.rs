@@ -527,7 +527,7 @@ fn what_is_forgotten_gives_its_space_back() {
 }
 
 /// Runs a command with this input; its output.
-fn pipe(arguments: &[&str], input: &str) -> Output {
+pub(crate) fn pipe(arguments: &[&str], input: &str) -> Output {
     let mut child = command()
         .args(arguments)
         .stdin(Stdio::piped())
