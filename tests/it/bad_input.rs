@@ -256,6 +256,8 @@ fn plain_requests_are_answered() {
         head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
+    let date = head.split_once("\r\nDate: ").map(|(_, rest)| &rest[..29]);
+    assert!(date.is_some_and(|date| date.ends_with(" GMT")), "{head}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! [`proxy_header`] reads what a proxy says first, [`head`] reads the request, [`Request::route`] finds its route, and [`Response`] is written back. The
 //! server does not use tungstenite's own accept, since that sends no response to a bad request.
 
+mod date;
 mod head;
 mod proxy_header;
 mod response;

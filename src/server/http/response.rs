@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::date::imf_fixdate;
 use crate::server::page::{self, Asset};
 
 /// A response. The server closes the connection after it.
@@ -120,9 +121,11 @@ impl Response {
         };
         let mut bytes = format!(
             "HTTP/1.1 {} {reason}\r\n\
+             Date: {}\r\n\
              X-Content-Type-Options: nosniff\r\n\
              Connection: close\r\n",
-            self.status
+            self.status,
+            imf_fixdate(SystemTime::now())
         );
         // A 204 has no content, and must not have these fields (RFC 9110 §8.6).
         if self.status != 204 {
