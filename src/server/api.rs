@@ -29,6 +29,10 @@ const MOST_COMPARED: usize = 1000;
 /// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The methods of each resource.
+const ON_MESSAGES: &str = "GET, HEAD, POST, OPTIONS";
+const ON_MEMBERS: &str = "GET, HEAD, OPTIONS";
+
 /// A response, or an error response.
 type ApiResult = Result<Response, Response>;
 
@@ -43,12 +47,13 @@ pub fn respond(
 ) -> Response {
     let result = match (resource, request.method.as_str()) {
         (None, _) => Err(not_found()),
-        (Some(_), "OPTIONS") => preflight(state, request),
+        (Some(Resource::Messages), "OPTIONS") => preflight(state, request, ON_MESSAGES),
+        (Some(Resource::Members), "OPTIONS") => preflight(state, request, ON_MEMBERS),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
         (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
         (Some(Resource::Members), "GET" | "HEAD") => get_members(state, client, request, room),
-        (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
-        (Some(Resource::Members), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
+        (Some(Resource::Messages), _) => Err(wrong_method(ON_MESSAGES)),
+        (Some(Resource::Members), _) => Err(wrong_method(ON_MEMBERS)),
     };
     let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
     match request.method.as_str() {
@@ -321,12 +326,14 @@ pub(super) fn deny(denied: &Denied) -> Response {
     denied.challenge(error(denied.status, code, denied.sentence))
 }
 
-/// The response to a preflight request, which a browser sends before a request of another origin's page.
-fn preflight(state: &State, request: &Request) -> ApiResult {
+/// The response to an OPTIONS request. It may be a preflight, which a browser sends before a request of another
+/// origin's page (Fetch §4.8).
+fn preflight(state: &State, request: &Request, allowed: &str) -> ApiResult {
     if let Some((_, false)) = origin(request, &state.config) {
         return Err(deny(&FOREIGN_ORIGIN));
     }
     Ok(Response::empty(204)
+        .with("Allow", allowed)
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
         .with(
             "Access-Control-Allow-Headers",

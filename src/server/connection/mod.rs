@@ -114,8 +114,15 @@ fn serve(
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
             "HEAD" => respond(connections, &route, &request).without_body(),
-            _ => wrong_method("GET, HEAD"),
+            // RFC 9112 §3.2.4: an asterisk means the server.
+            "OPTIONS" if request.path == "*" => wrong_method("GET, HEAD, POST, OPTIONS"),
+            _ if route == Route::Unknown => respond(connections, &route, &request),
+            _ => wrong_method("GET, HEAD, OPTIONS"),
         },
+    };
+    let response = match request.method.as_str() {
+        "OPTIONS" => response.to_options(),
+        _ => response,
     };
     if response.status >= 400 {
         metrics::REQUESTS_REFUSED.count();

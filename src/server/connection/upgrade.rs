@@ -30,7 +30,7 @@ pub(super) fn chat_request(
 ) -> Result<ChatRequest, Response> {
     let bad = |sentence: String| Response::new(400, sentence);
     if request.method != "GET" {
-        return Err(wrong_method("GET"));
+        return Err(wrong_method("GET, OPTIONS"));
     }
     let user: UserName = user
         .ok_or_else(|| bad("a user name in UTF-8 belongs behind /chat/".to_owned()))?

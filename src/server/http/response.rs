@@ -90,6 +90,25 @@ impl Response {
         self
     }
 
+    /// Makes the refusal of a wrong method, which names those that are allowed, the response to an OPTIONS request
+    /// (RFC 9110 §9.3.7).
+    #[must_use]
+    pub fn to_options(self) -> Self {
+        match self.status {
+            405 => {
+                let allow = self
+                    .headers
+                    .into_iter()
+                    .filter(|(name, _)| *name == "Allow");
+                Self {
+                    headers: allow.collect(),
+                    ..Self::empty(204)
+                }
+            }
+            _ => self,
+        }
+    }
+
     /// Writes the response. Whether this blocks, and for how long, is up to the socket's options.
     pub fn write(&self, socket: &TcpStream) -> io::Result<()> {
         (&mut &*socket).write_all(&self.bytes())
