@@ -130,6 +130,7 @@ impl Response {
             408 => "Request Timeout",
             411 => "Length Required",
             413 => "Content Too Large",
+            415 => "Unsupported Media Type",
             421 => "Misdirected Request",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
