@@ -89,7 +89,7 @@ fn serve(
     let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, &connections.state) {
             Ok(chat) => {
-                let rest = request.into_rest();
+                let rest = request.into_rest().unwrap_or_default();
                 return self::chat(connections, stream, id, client, chat, rest);
             }
             Err(response) => response,

@@ -1,12 +1,13 @@
-//! Reads a request: its head, and its body if it has one.
+//! Reads the head of a request.
 //!
-//! Each has a size limit and one absolute deadline, so that a client that sends a byte at a time gains
+//! It has a size limit and one absolute deadline, so that a client that sends a byte at a time gains
 //! nothing. A head that a proxy could read differently is refused (RFC 9112 §11).
 
 use std::fmt;
-use std::io::{self, Write};
 use std::time::Instant;
 
+use super::body::{Body, Framing};
+use super::input::{ReadError, read_by};
 use super::{Request, Response, decode};
 use crate::stream::Stream;
 
@@ -14,7 +15,7 @@ use crate::stream::Stream;
 const MAX_HEADERS: usize = 64;
 
 /// Fields that must not be repeated: of two values, a proxy might use the other one.
-const SINGLE_FIELDS: [&str; 8] = [
+const SINGLE_FIELDS: [&str; 9] = [
     "Authorization",
     "Content-Length",
     "Content-Type",
@@ -23,6 +24,7 @@ const SINGLE_FIELDS: [&str; 8] = [
     "Origin",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Version",
+    "Transfer-Encoding",
 ];
 
 /// The reason why no request could be read. The client acts next, if it is still there.
@@ -91,12 +93,6 @@ pub fn read_request(stream: &Stream, most: usize, deadline: Instant) -> Result<R
     }
 }
 
-/// The reason why a read gave no bytes.
-enum ReadError {
-    Gone,
-    Late,
-}
-
 impl From<ReadError> for HeadError {
     fn from(error: ReadError) -> Self {
         match error {
@@ -104,105 +100,6 @@ impl From<ReadError> for HeadError {
             ReadError::Late => Self::Late,
         }
     }
-}
-
-impl From<ReadError> for BodyError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Gone => Self::Gone,
-            ReadError::Late => Self::Late,
-        }
-    }
-}
-
-/// Reads at least one byte, until `deadline` at the latest.
-fn read_by(stream: &Stream, buffer: &mut [u8], deadline: Instant) -> Result<usize, ReadError> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ReadError::Late);
-        }
-        let timed = stream.socket().set_read_timeout(Some(left));
-        timed.map_err(|_| ReadError::Gone)?;
-        match stream.read(buffer) {
-            Ok(0) => return Err(ReadError::Gone),
-            Ok(count) => return Ok(count),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(ReadError::Late),
-                _ => return Err(ReadError::Gone),
-            },
-        }
-    }
-}
-
-/// The reason why no body could be read. The client acts next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// The client closed or broke off.
-    Gone,
-    /// The body was not complete in time.
-    Late,
-    /// The body has more than this many bytes.
-    TooLarge(usize),
-    /// The request has no `Content-Length` field.
-    NoLength,
-    /// The body is not UTF-8.
-    NotText,
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gone => f.write_str("it closed before the body was complete"),
-            Self::Late => f.write_str("the request's body took too long"),
-            Self::TooLarge(most) => write!(f, "the request's body is over {most} bytes"),
-            Self::NoLength => f.write_str("the request needs a Content-Length field"),
-            Self::NotText => f.write_str("the request's body is not UTF-8"),
-        }
-    }
-}
-
-impl BodyError {
-    /// The HTTP status of the error.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Gone | Self::NotText => 400,
-            Self::Late => 408,
-            Self::TooLarge(_) => 413,
-            Self::NoLength => 411,
-        }
-    }
-}
-
-/// Reads a request's body of up to `most` bytes, until `deadline` at the latest.
-pub fn read_body(
-    stream: &Stream,
-    request: &Request,
-    most: usize,
-    deadline: Instant,
-) -> Result<String, BodyError> {
-    let length = request.length.ok_or(BodyError::NoLength)?;
-    if length > most {
-        return Err(BodyError::TooLarge(most));
-    }
-    let mut body = request.rest.clone();
-    let waits = request
-        .header("expect")
-        .is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue"));
-    if waits && body.len() < length {
-        // RFC 9110 §10.1.1. If this write fails, the client is gone, and the read below fails too.
-        let _ = stream
-            .socket()
-            .write_all(&stream.sealed(b"HTTP/1.1 100 Continue\r\n\r\n"));
-    }
-    let mut buffer = [0; 4096];
-    while body.len() < length {
-        let count = read_by(stream, &mut buffer, deadline)?;
-        body.extend_from_slice(&buffer[..count]);
-    }
-    body.truncate(length);
-    String::from_utf8(body).map_err(|_| BodyError::NotText)
 }
 
 /// Parses a head of up to `most` bytes. `None` if it is not complete yet.
@@ -230,15 +127,14 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         headers.push((field.name.to_owned(), value.to_owned()));
     }
     let (host, path, query) = split_target(request.path.unwrap_or_default())?;
-    let (field_host, length) = check_fields(&headers)?;
+    let (field_host, framing) = check_fields(&headers)?;
     let request = Request {
         method: request.method.unwrap_or_default().to_owned(),
         host: host.unwrap_or(field_host).to_owned(),
         path: path.to_owned(),
         query: parse_query(query)?,
-        length,
         headers,
-        rest: bytes[end..].to_vec(),
+        body: Body::new(framing, bytes[end..].to_vec()),
     };
     Ok(Some(request))
 }
@@ -276,8 +172,9 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
     Ok((host, if path.is_empty() { "/" } else { path }, query))
 }
 
-/// Checks the fields that a proxy could read differently. Returns the host and the length of the body.
-fn check_fields(headers: &[(String, String)]) -> Result<(&str, Option<usize>), HeadError> {
+/// Checks the fields that a proxy could read differently. Returns the host and how the end of the body is
+/// found.
+fn check_fields(headers: &[(String, String)]) -> Result<(&str, Framing), HeadError> {
     let values = |name: &'static str| {
         headers
             .iter()
@@ -290,25 +187,34 @@ fn check_fields(headers: &[(String, String)]) -> Result<(&str, Option<usize>), H
         }
     }
     // RFC 9112 §3.2.
-    let Some(host) = values("Host").next() else {
-        return not_http("there is no Host field");
+    let host = match values("Host").next() {
+        None => return not_http("there is no Host field"),
+        Some(host) if is_host(host) => host,
+        Some(_) => return not_http("the Host field is not a host and a port"),
     };
-    if !is_host(host) {
-        return not_http("the Host field is not a host and a port");
-    }
-    let Some(length) = values("Content-Length").next() else {
-        return Ok((host, None));
+    let framing = match (
+        values("Content-Length").next(),
+        values("Transfer-Encoding").next(),
+    ) {
+        (None, None) => Framing::Absent,
+        // RFC 9112 §6.1, also for the next two.
+        (Some(_), Some(_)) => {
+            return not_http("there is both a Content-Length and a Transfer-Encoding field");
+        }
+        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
+        (None, Some(_)) => return not_http("the Transfer-Encoding field is not chunked"),
+        // A number that does not fit is larger than any limit. RFC 9110 §8.6. Rust's parser would also accept a plus
+        // sign.
+        (Some(length), None) if is_number(length) => {
+            Framing::Length(length.parse().unwrap_or(usize::MAX))
+        }
+        (Some(_), None) => return not_http("the Content-Length field is not a number"),
     };
-    // RFC 9112 §6.1.
-    if values("Transfer-Encoding").next().is_some() {
-        return not_http("there is both a Content-Length and a Transfer-Encoding field");
-    }
-    // RFC 9110 §8.6. Rust's parser would also accept a plus sign.
-    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return not_http("the Content-Length field is not a number");
-    }
-    // A number that does not fit is larger than any limit.
-    Ok((host, Some(length.parse().unwrap_or(usize::MAX))))
+    Ok((host, framing))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether the text is a host, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). No http address has
@@ -363,7 +269,7 @@ mod tests {
         assert_eq!(request.parameter("room"), Some("a b"));
         assert_eq!(request.parameter("token"), None);
         assert_eq!(request.header_values("a").collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(request.rest, b"rest");
+        assert_eq!(request.into_rest().as_deref(), Some(&b"rest"[..]));
     }
 
     #[test]
