@@ -65,6 +65,12 @@ pub(super) fn chat_request(
                 .map_err(|_| bad("bad history: it is a number of messages".to_owned()))
         })
         .transpose()?;
+    // A proxy that speaks it drops the field for the upgrade.
+    if request.is_old {
+        let why =
+            "chat needs HTTP/1.1; a proxy may have to be told so (proxy_http_version 1.1 in nginx)";
+        return Err(Response::new(426, why).with("Upgrade", "websocket"));
+    }
     let upgrade = request
         .header("upgrade")
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"));

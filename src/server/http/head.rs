@@ -38,6 +38,8 @@ pub enum HeadError {
     TooLarge(usize),
     /// The head is not proper HTTP/1.1.
     NotHttp(String),
+    /// The head is of another version of HTTP.
+    OtherVersion,
     /// A trusted proxy sent two fields that name different clients. Its operator acts next.
     TwoClients,
     /// A trusted proxy sent a PROXY header that is malformed. Its operator acts next.
@@ -59,6 +61,7 @@ impl fmt::Display for HeadError {
             Self::BadProxyHeader => {
                 f.write_str("the PROXY header is neither of version 1 nor of version 2")
             }
+            Self::OtherVersion => f.write_str("only HTTP/1.1 and HTTP/1.0 are spoken here"),
             Self::NotHttp(why) => write!(f, "this is not an HTTP/1.1 request: {why}"),
         }
     }
@@ -71,6 +74,7 @@ impl HeadError {
             Self::Gone => return None,
             Self::Late => 408,
             Self::TooLarge(_) => 431,
+            Self::OtherVersion => 505,
             Self::NotHttp(_) | Self::TwoClients | Self::BadProxyHeader => 400,
         };
         Some(Response::new(status, self.to_string()))
@@ -111,11 +115,12 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge(most)),
+        Err(httparse::Error::Version) if names_version(bytes) => {
+            return Err(HeadError::OtherVersion);
+        }
         Err(error) => return not_http(error.to_string()),
     };
-    if request.version != Some(1) {
-        return not_http("HTTP/1.0 is too old");
-    }
+    let is_old = request.version == Some(0);
     if !lines_end_properly(&bytes[..end]) {
         return not_http("there is a line that ends without CR");
     }
@@ -127,12 +132,13 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         headers.push((field.name.to_owned(), value.to_owned()));
     }
     let (host, path, query) = split_target(request.path.unwrap_or_default())?;
-    let (field_host, framing) = check_fields(&headers)?;
+    let (field_host, framing) = check_fields(&headers, is_old)?;
     let request = Request {
         method: request.method.unwrap_or_default().to_owned(),
         host: host.unwrap_or(field_host).to_owned(),
         path: path.to_owned(),
         query: parse_query(query)?,
+        is_old,
         headers,
         body: Body::new(framing, bytes[end..].to_vec()),
     };
@@ -141,6 +147,14 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
 
 fn not_http<T>(why: impl Into<String>) -> Result<T, HeadError> {
     Err(HeadError::NotHttp(why.into()))
+}
+
+/// Whether the first line names a version of HTTP.
+fn names_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next();
+    let word = line.and_then(|line| line.rsplit(|&byte| byte == b' ').next());
+    word.and_then(|word| word.strip_prefix(b"HTTP/"))
+        .is_some_and(|version| version.first().is_some_and(u8::is_ascii_digit))
 }
 
 /// Whether every line ends with CR LF. RFC 9112 §2.2 lets a reader accept LF alone, and lets another
@@ -172,9 +186,9 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
     Ok((host, if path.is_empty() { "/" } else { path }, query))
 }
 
-/// Checks the fields that a proxy could read differently. Returns the host and how the end of the body is
-/// found.
-fn check_fields(headers: &[(String, String)]) -> Result<(&str, Framing), HeadError> {
+/// Checks the fields that a proxy could read differently. Returns the host, which a request of HTTP/1.0 may leave out,
+/// and how the end of the body is found.
+fn check_fields(headers: &[(String, String)], is_old: bool) -> Result<(&str, Framing), HeadError> {
     let values = |name: &'static str| {
         headers
             .iter()
@@ -188,6 +202,7 @@ fn check_fields(headers: &[(String, String)]) -> Result<(&str, Framing), HeadErr
     }
     // RFC 9112 §3.2.
     let host = match values("Host").next() {
+        None if is_old => "",
         None => return not_http("there is no Host field"),
         Some(host) if is_host(host) => host,
         Some(_) => return not_http("the Host field is not a host and a port"),
@@ -200,6 +215,9 @@ fn check_fields(headers: &[(String, String)]) -> Result<(&str, Framing), HeadErr
         // RFC 9112 §6.1, also for the next two.
         (Some(_), Some(_)) => {
             return not_http("there is both a Content-Length and a Transfer-Encoding field");
+        }
+        (None, Some(_)) if is_old => {
+            return not_http("there is a Transfer-Encoding field in HTTP/1.0");
         }
         (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
         (None, Some(_)) => return not_http("the Transfer-Encoding field is not chunked"),
@@ -278,10 +296,15 @@ mod tests {
             parse(b"\x16\x03\x01\x02\x00", 8192),
             Err(HeadError::NotHttp(_))
         ));
-        assert!(matches!(
-            parse(b"GET / HTTP/1.0\r\n\r\n", 8192),
-            Err(HeadError::NotHttp(_))
-        ));
+        for other in ["GET / HTTP/2.0", "PRI * HTTP/2.0", "GET / HTTP/3"] {
+            let head = format!("{other}\r\nHost: x\r\n\r\n");
+            let parsed = parse(head.as_bytes(), 8192);
+            assert!(matches!(parsed, Err(HeadError::OtherVersion)), "{other}");
+        }
+        for garbage in ["GET / x", "GET /", "GET / HTTP", "GET / HTTP/x"] {
+            let parsed = parse(format!("{garbage}\r\n\r\n").as_bytes(), 8192);
+            assert!(matches!(parsed, Err(HeadError::NotHttp(_))), "{garbage}");
+        }
         assert!(matches!(
             parse(b"GET /?%ff HTTP/1.1\r\nHost: x\r\n\r\n", 8192),
             Err(HeadError::NotHttp(_))

@@ -33,6 +33,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The header fields as they came.
     pub headers: Vec<(String, String)>,
+    /// Whether it is of HTTP/1.0.
+    pub is_old: bool,
     body: Body,
 }
 
@@ -71,7 +73,7 @@ impl Request {
     /// Whether the client waits to be asked for the body (RFC 9110 §10.1.1).
     fn expects_to_be_asked(&self) -> bool {
         let expected = self.header("expect");
-        expected.is_some_and(|what| what.eq_ignore_ascii_case("100-continue"))
+        !self.is_old && expected.is_some_and(|what| what.eq_ignore_ascii_case("100-continue"))
     }
 
     /// The bytes that were read behind the request; `None` if its end is not known. Frees the head, since the chat that
@@ -175,6 +177,7 @@ mod tests {
             path: target.to_owned(),
             query: Vec::new(),
             headers: Vec::new(),
+            is_old: false,
             body: Body::new(body::Framing::Absent, Vec::new()),
         };
         request.route()

@@ -137,6 +137,7 @@ impl Response {
             431 => "Request Header Fields Too Large",
             500 => "Internal Server Error",
             503 => "Service Unavailable",
+            505 => "HTTP Version Not Supported",
             _ => "",
         };
         let mut bytes = format!(
