@@ -85,7 +85,7 @@ impl ServerUrl {
             format!("Authorization: Bearer {secret}\r\n")
         });
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{bearer}Content-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{bearer}Content-Length: {length}\r\n\r\n{body}"
         );
         socket.write_all(&stream.sealed(request.as_bytes()))?;
         let mut response = Vec::new();

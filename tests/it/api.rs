@@ -389,7 +389,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is() {
     let mut stream = TcpStream::connect(hubbub.address()).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
     let head = format!(
-        "POST {OPS} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        "POST {OPS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).expect("the head");
     let mut go_on = [0; 25];

@@ -155,7 +155,7 @@ proptest! {
         sender.write_all(head.as_bytes()).expect("it can be sent");
         drop(sender);
         let receiver = Stream::plain(receiver);
-        let read = http::read_request(&receiver, 8 << 10, Instant::now() + Duration::from_secs(5));
+        let read = http::read_request(&receiver, &mut Vec::new(), 8 << 10, Instant::now() + Duration::from_secs(5));
         if let Ok(request) = read {
             let _ = request.route();
             let _ = hubbub::websocket::server::accept(&request.headers, None);

@@ -75,25 +75,38 @@ impl Addresses {
         config: &Config,
         now: Instant,
     ) -> Result<AddressPlace, AddressRefusal> {
-        let place = self.try_enter(client, config, now);
+        self.arrive(client, config, now)?;
+        let place = self.try_enter(client, config);
         if place.is_err() {
             metrics::REFUSED_ADDRESS.count();
         }
         place
     }
 
+    /// Takes a token for a new connection of this client, or for one more request on a connection.
+    pub(super) fn arrive(
+        &self,
+        client: IpAddr,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), AddressRefusal> {
+        if config.is_exempt(client) && config.connect_rate.is_none() {
+            return Ok(());
+        }
+        let taken = self.arrivals.take(&counted_as(client), now);
+        taken.map_err(|wait| {
+            metrics::REFUSED_ADDRESS.count();
+            AddressRefusal::TooFast(wait)
+        })
+    }
+
     fn try_enter(
         self: &Arc<Self>,
         client: IpAddr,
         config: &Config,
-        now: Instant,
     ) -> Result<AddressPlace, AddressRefusal> {
         let address = counted_as(client);
         let is_exempt = config.is_exempt(client);
-        if !is_exempt || config.connect_rate.is_some() {
-            let taken = self.arrivals.take(&address, now);
-            taken.map_err(AddressRefusal::TooFast)?;
-        }
         let most = match config.max_per_address {
             Some(0) => usize::MAX,
             Some(most) => most,

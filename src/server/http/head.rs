@@ -81,19 +81,26 @@ impl HeadError {
     }
 }
 
-/// Reads a request's head of up to `most` bytes, until `deadline` at the latest.
-pub fn read_request(stream: &Stream, most: usize, deadline: Instant) -> Result<Request, HeadError> {
-    let mut head = Vec::with_capacity(1024);
+/// Reads a request's head of up to `most` bytes, until `deadline` at the latest. `head` has what was read of it before,
+/// and keeps what is read if that is no request.
+pub fn read_request(
+    stream: &Stream,
+    head: &mut Vec<u8>,
+    most: usize,
+    deadline: Instant,
+) -> Result<Request, HeadError> {
     let mut buffer = [0; 1024];
     loop {
-        let count = read_by(stream, &mut buffer, deadline)?;
-        head.extend_from_slice(&buffer[..count]);
-        if let Some(request) = parse(&head, most)? {
+        if !head.is_empty()
+            && let Some(request) = parse(head, most)?
+        {
             return Ok(request);
         }
         if head.len() >= most {
             return Err(HeadError::TooLarge(most));
         }
+        let count = read_by(stream, &mut buffer, deadline)?;
+        head.extend_from_slice(&buffer[..count]);
     }
 }
 

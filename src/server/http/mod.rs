@@ -70,6 +70,18 @@ impl Request {
         self.body.is_present()
     }
 
+    /// Whether the client may have more to ask on this connection (RFC 9112 §9.3). Not after it asked for an upgrade: a
+    /// proxy that takes any response for one no longer looks at what it passes on.
+    pub fn goes_on(&self) -> bool {
+        let lists = |wanted: &str| {
+            let values = self.header_values("connection");
+            let mut options = values.flat_map(|value| value.split(','));
+            options.any(|option| option.trim().eq_ignore_ascii_case(wanted))
+        };
+        let is_wanted = !lists("close") && (!self.is_old || lists("keep-alive"));
+        is_wanted && self.header("upgrade").is_none()
+    }
+
     /// Whether the client waits to be asked for the body (RFC 9110 §10.1.1).
     fn expects_to_be_asked(&self) -> bool {
         let expected = self.header("expect");

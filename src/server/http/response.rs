@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::date::imf_fixdate;
 use crate::server::page::{self, Asset};
 
-/// A response. The server closes the connection after it.
+/// A response. The server closes the connection after it, unless it is said to go on.
 #[derive(Debug)]
 pub struct Response {
     /// The status code.
@@ -17,6 +17,7 @@ pub struct Response {
     headers: Vec<(&'static str, String)>,
     body: Cow<'static, str>,
     with_body: bool,
+    goes_on: bool,
 }
 
 /// The type of most responses.
@@ -53,6 +54,7 @@ impl Response {
             headers: Vec::new(),
             body: body.into(),
             with_body: true,
+            goes_on: false,
         }
     }
 
@@ -109,6 +111,13 @@ impl Response {
         }
     }
 
+    /// Says that the connection goes on after it (RFC 9112 §9.3).
+    #[must_use]
+    pub fn going_on(mut self) -> Self {
+        self.goes_on = true;
+        self
+    }
+
     /// Writes the response. Whether this blocks, and for how long, is up to the socket's options.
     pub fn write(&self, socket: &TcpStream) -> io::Result<()> {
         (&mut &*socket).write_all(&self.bytes())
@@ -140,11 +149,15 @@ impl Response {
             505 => "HTTP Version Not Supported",
             _ => "",
         };
+        let connection = match self.goes_on {
+            true => "keep-alive",
+            false => "close",
+        };
         let mut bytes = format!(
             "HTTP/1.1 {} {reason}\r\n\
              Date: {}\r\n\
              X-Content-Type-Options: nosniff\r\n\
-             Connection: close\r\n",
+             Connection: {connection}\r\n",
             self.status,
             imf_fixdate(SystemTime::now())
         );
