@@ -224,7 +224,7 @@ fn a_drain_ends_connections_that_wait_at_once_and_those_that_are_answered_after_
     let redis = Redis::start();
     let mut hubbub = Hubbub::on(&redis);
     let mut idle = Connection::to(&hubbub);
-    assert_eq!(idle.asks(LIVE).status, 200);
+    assert_eq!(idle.asks(says("first")).status, 201);
     let mut busy = Connection::to(&hubbub);
     assert_eq!(busy.asks(LIVE).status, 200);
     redis.freeze();
