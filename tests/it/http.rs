@@ -12,6 +12,7 @@ use crate::support::redis::Redis;
 use crate::support::{DEADLINE, until};
 
 const POST: &str = "POST /api/rooms/ops/messages?user=ci";
+const CHUNK: &str = "1\r\nx\r\n0\r\n\r\n";
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A connection that stays for more than one request.
@@ -312,34 +313,28 @@ fn where_a_request_may_end_in_two_places_nothing_behind_it_is_read() {
     for request in [
         post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
         post("Content-Length: 5\r\nContent-Length: 0\r\n", "hello"),
-        post(
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        post(
-            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            "0\r\n\r\n",
-        ),
+        post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", CHUNK),
+        post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", CHUNK),
         post(
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "0\r\n\r\n",
+            CHUNK,
         ),
         post("Transfer-Encoding: identity\r\n", ""),
-        post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
-        post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
-        post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
-        post("Transfer-Encoding: \u{b}chunked\r\n", "0\r\n\r\n"),
-        post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
-        post("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"),
-        post("X: y\r\n Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        post("X: y\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        post("X: y\rTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        post("Transfer-Encoding: xchunked\r\n", CHUNK),
+        post("Transfer-Encoding: gzip, chunked\r\n", CHUNK),
+        post("Transfer-Encoding: chunked, identity\r\n", CHUNK),
+        post("Transfer-Encoding: \u{b}chunked\r\n", CHUNK),
+        post("Transfer-Encoding : chunked\r\n", CHUNK),
+        post("Transfer-Encoding:\r\n chunked\r\n", CHUNK),
+        post("X: y\r\n Transfer-Encoding: chunked\r\n", CHUNK),
+        post("X: y\nTransfer-Encoding: chunked\r\n", CHUNK),
+        post("X: y\rTransfer-Encoding: chunked\r\n", CHUNK),
         post("Content-Length : 5\r\n", "hello"),
         post("Content-Length: 5\n", "hello"),
         post("Content-Length: 0x5\r\n", "hello"),
         post("Content-Length: 5,5\r\n", "hello"),
         format!(
-            "{POST} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            "{POST} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNK}"
         ),
         chunked("+5\r\nhello\r\n0\r\n\r\n"),
         chunked("-5\r\nhello\r\n0\r\n\r\n"),
