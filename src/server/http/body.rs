@@ -142,6 +142,7 @@ pub fn read_body(
         stream,
         deadline,
         bytes: read,
+        taken: 0,
     };
     let mut body = Vec::new();
     match framing {
@@ -151,16 +152,17 @@ pub fn read_body(
     }
     *request.body.0.borrow_mut() = Some(Unread {
         framing: Framing::Absent,
-        read: input.bytes,
+        read: input.bytes.split_off(input.taken),
     });
     String::from_utf8(body).map_err(|_| BodyError::NotText)
 }
 
-/// What comes from the client: `bytes` first, and then what the stream gives.
+/// What comes from the client: `bytes` first, of which so many are taken, and then what the stream gives.
 struct Input<'a> {
     stream: &'a Stream,
     deadline: Instant,
     bytes: Vec<u8>,
+    taken: usize,
 }
 
 impl Input<'_> {
@@ -168,6 +170,9 @@ impl Input<'_> {
     fn fill(&mut self) -> Result<(), BodyError> {
         let mut buffer = [0; 4096];
         let count = read_by(self.stream, &mut buffer, self.deadline)?;
+        // Not with each chunk: they may be of one byte.
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         self.bytes.extend_from_slice(&buffer[..count]);
         Ok(())
     }
@@ -176,8 +181,10 @@ impl Input<'_> {
     fn take(&mut self, count: usize, body: &mut Vec<u8>) -> Result<(), BodyError> {
         let end = body.len() + count;
         loop {
-            let count = self.bytes.len().min(end - body.len());
-            body.extend(self.bytes.drain(..count));
+            let there = &self.bytes[self.taken..];
+            let there = &there[..there.len().min(end - body.len())];
+            body.extend_from_slice(there);
+            self.taken += there.len();
             if body.len() == end {
                 return Ok(());
             }
@@ -189,7 +196,7 @@ impl Input<'_> {
     fn take_chunks(&mut self, most: usize, body: &mut Vec<u8>) -> Result<(), BodyError> {
         let mut extra = MAX_EXTRA;
         loop {
-            let (size, extension) = parse_chunk_line(&self.line(extra + MAX_SIZE_DIGITS)?)?;
+            let (size, extension) = parse_chunk_line(self.line(extra + MAX_SIZE_DIGITS)?)?;
             extra = extra.checked_sub(extension).ok_or(TOO_LONG)?;
             if size == 0 {
                 break;
@@ -207,7 +214,7 @@ impl Input<'_> {
             if line.is_empty() {
                 return Ok(());
             }
-            if !is_field(&line) {
+            if !is_field(line) {
                 return Err(BodyError::BadChunks("a trailer is no field"));
             }
             extra -= line.len();
@@ -216,28 +223,26 @@ impl Input<'_> {
 
     /// Takes a line of up to `most` bytes, without its end, which is CR LF and nothing else: other readers may
     /// accept LF or CR alone.
-    fn line(&mut self, most: usize) -> Result<Vec<u8>, BodyError> {
-        loop {
-            let end = self.bytes.iter().position(|&byte| byte == b'\n');
-            let length = end.unwrap_or(self.bytes.len());
-            if length > most + 1 {
+    fn line(&mut self, most: usize) -> Result<&[u8], BodyError> {
+        let length = loop {
+            let there = &self.bytes[self.taken..];
+            let end = there.iter().position(|&byte| byte == b'\n');
+            // With the CR.
+            if end.unwrap_or(there.len()) > most + 1 {
                 return Err(TOO_LONG);
             }
-            if let Some(end) = end {
-                let mut line: Vec<_> = self.bytes.drain(..=end).collect();
-                let is_proper = line.ends_with(b"\r\n");
-                line.truncate(end.saturating_sub(1));
-                if !is_proper
-                    || line
-                        .iter()
-                        .any(|&byte| byte.is_ascii_control() && byte != b'\t')
-                {
-                    let why = "a line does not end with CR LF, or has control characters";
-                    return Err(BodyError::BadChunks(why));
-                }
-                return Ok(line);
+            match end {
+                Some(end) => break end,
+                None => self.fill()?,
             }
-            self.fill()?;
+        };
+        let line = &self.bytes[self.taken..self.taken + length];
+        self.taken += length + 1;
+        match line.strip_suffix(b"\r") {
+            Some(line) if line.iter().all(|&b| b == b'\t' || !b.is_ascii_control()) => Ok(line),
+            _ => Err(BodyError::BadChunks(
+                "a line does not end with CR LF, or has control characters",
+            )),
         }
     }
 }
