@@ -245,10 +245,15 @@ fn a_drain_ends_connections_that_wait_at_once_and_those_that_are_answered_after_
 }
 
 #[test]
-fn a_server_that_is_half_full_keeps_no_connection_for_another_request() {
-    let hubbub = Hubbub::with(&["--max-connections", "4"]);
+fn where_half_of_the_places_are_taken_no_connection_waits_for_another_request() {
+    for limit in ["--max-connections", "--max-per-address"] {
+        keeps_two_of_four(&Hubbub::with(&[limit, "4"]));
+    }
+}
+
+fn keeps_two_of_four(hubbub: &Hubbub) {
     let [(first, one), (_second, two), (third, three)] = [0; 3].map(|_| {
-        let mut client = Connection::to(&hubbub);
+        let mut client = Connection::to(hubbub);
         let answer = client.asks(LIVE);
         (client, answer.has("Connection: keep-alive"))
     });
@@ -256,7 +261,7 @@ fn a_server_that_is_half_full_keeps_no_connection_for_another_request() {
     assert_eq!(third.rest(), "");
     drop(first);
     until("there is room again", || {
-        let answer = Connection::to(&hubbub).asks(LIVE);
+        let answer = Connection::to(hubbub).asks(LIVE);
         answer.has("Connection: keep-alive").then_some(())
     });
 }

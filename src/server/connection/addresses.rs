@@ -26,6 +26,8 @@ pub(super) struct Addresses {
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
     address: IpAddr,
+    /// The most connections of the address.
+    most: usize,
 }
 
 /// Why an address gets no further connection. The client may come again later.
@@ -122,7 +124,17 @@ impl Addresses {
         Ok(AddressPlace {
             addresses: Arc::clone(self),
             address,
+            most,
         })
+    }
+}
+
+impl AddressPlace {
+    /// Whether the address has half of its places left.
+    pub(super) fn leaves_room(&self) -> bool {
+        let open = lock(&self.addresses.open);
+        open.get(&self.address)
+            .is_none_or(|count| *count <= self.most / 2)
     }
 }
 
@@ -190,6 +202,7 @@ mod tests {
         let addresses = Arc::new(Addresses::new(&config));
         let enter = |client| addresses.enter(ip(client), &config, Instant::now());
         let first = enter("2001:db8::1").expect("a place");
+        assert!(!first.leaves_room());
         let refused = enter("2001:db8::ffff:0:0:2").err();
         assert_eq!(refused, Some(AddressRefusal::TooMany));
         let _elsewhere = enter("2001:db8:0:1::1").expect("a place");

@@ -244,10 +244,12 @@ impl Connections {
         }
     }
 
-    /// Whether a connection may wait for another request. It has a thread meanwhile, which newcomers may need; and a
-    /// drain would end it.
-    pub(super) fn may_wait(&self) -> bool {
-        !self.state.is_closing() && self.count() <= self.capacity.connections / 2
+    /// Whether a connection may wait for another request. It has a thread meanwhile, and a place of its address, which
+    /// newcomers may need; and a drain would end it.
+    pub(super) fn may_wait(&self, place: Option<&AddressPlace>) -> bool {
+        !self.state.is_closing()
+            && self.count() <= self.capacity.connections / 2
+            && place.is_none_or(AddressPlace::leaves_room)
     }
 
     /// Notes that a connection waits for its next request. False if [`Connections::close_all`] has ended those.

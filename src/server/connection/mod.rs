@@ -222,7 +222,8 @@ fn serve_request(
         "{client}: {} {:?}: {}",
         request.method, request.path, response.status
     );
-    let goes_on = nth < MOST_REQUESTS && request.goes_on() && connections.may_wait();
+    let may_wait = nth < MOST_REQUESTS && connections.may_wait(visit.place.as_ref());
+    let goes_on = may_wait && request.goes_on();
     match request.into_rest().filter(|_| goes_on) {
         Some(rest) => write_response(stream, &response.going_on(), deadlines).then_some(rest),
         None => {
