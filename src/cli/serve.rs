@@ -156,8 +156,8 @@ pub(super) struct ServeArgs {
     /// loopback, for trusted proxies themselves, and without those for private addresses]
     #[arg(long, env = "HUBBUB_MAX_PER_ADDRESS", value_name = "COUNT", value_parser = within::<usize>(limit::MAX_PER_ADDRESS), help_heading = "Limits")]
     max_per_address: Option<usize>,
-    /// The connections that one client's address may open per second, on average, and 20 times as many at once; 0 for
-    /// no limit [default: 50, and no limit as above]
+    /// The connections that one client's address may open per second, on average, and 20 times as many at once; further
+    /// requests on one count as well; 0 for no limit [default: 50, and no limit as above]
     #[arg(long, env = "HUBBUB_CONNECT_RATE", value_name = "COUNT", value_parser = within::<u32>(limit::CONNECT_RATE), help_heading = "Limits")]
     connect_rate: Option<u32>,
     /// The messages and requests that a connection may send per second, on average; 0 for no limit

@@ -142,9 +142,9 @@ impl Operator<'_> {
             }
             (["rooms"], "GET" | "HEAD") => Ok(self.list("rooms", &self.rooms())),
             (["users"], "GET" | "HEAD") => Ok(self.list("users", &self.users(chats()))),
-            (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD")),
+            (["connections" | "rooms" | "users"], _) => Err(wrong_method("GET, HEAD, OPTIONS")),
             (["users", user, "disconnect"], "POST") => self.disconnect(&parsed(user, "user")?),
-            (["users", _, "disconnect"], _) => Err(wrong_method("POST")),
+            (["users", _, "disconnect"], _) => Err(wrong_method("POST, OPTIONS")),
             (["rooms", room, "messages"], "DELETE") => self.delete_past(&parsed(room, "room")?),
             (["rooms", room, "messages", id], "DELETE") => {
                 let bad = |_| {
@@ -157,10 +157,10 @@ impl Operator<'_> {
                 self.delete(&parsed(room, "room")?, id.parse().map_err(bad)?)
             }
             (["rooms", _, "messages"] | ["rooms", _, "messages", _], _) => {
-                Err(wrong_method("DELETE"))
+                Err(wrong_method("DELETE, OPTIONS"))
             }
             ([name @ ("bans" | "closed")], "GET" | "HEAD") => self.bans(name),
-            (["bans" | "closed"], _) => Err(wrong_method("GET, HEAD")),
+            (["bans" | "closed"], _) => Err(wrong_method("GET, HEAD, OPTIONS")),
             ([list @ ("bans" | "closed"), name], method) => {
                 let banned = match *list {
                     "bans" => Banned::User(parsed(name, "user")?),
@@ -169,7 +169,7 @@ impl Operator<'_> {
                 match method {
                     "PUT" => self.ban(&banned),
                     "DELETE" => self.lift(&banned),
-                    _ => Err(wrong_method("PUT, DELETE")),
+                    _ => Err(wrong_method("PUT, DELETE, OPTIONS")),
                 }
             }
             _ => Err(error(404, ErrorCode::NotFound, NO_SUCH_PATH)),

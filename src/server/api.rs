@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::answers::{NOT_LISTED, failed, receipt, too_fast};
 use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
@@ -29,6 +30,10 @@ const MOST_COMPARED: usize = 1000;
 /// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The methods of each resource.
+const ON_MESSAGES: &str = "GET, HEAD, POST, OPTIONS";
+const ON_LISTS: &str = "GET, HEAD, OPTIONS";
+
 /// A response, or an error response.
 type ApiResult = Result<Response, Response>;
 
@@ -43,13 +48,16 @@ pub fn respond(
 ) -> Response {
     let result = match (resource, request.method.as_str()) {
         (None, _) => Err(not_found()),
-        (Some(_), "OPTIONS") => preflight(state, request),
+        (Some(Resource::Messages), "OPTIONS") => preflight(state, request, ON_MESSAGES),
+        (Some(Resource::Members | Resource::Rooms), "OPTIONS") => {
+            preflight(state, request, ON_LISTS)
+        }
         (Some(Resource::Rooms), "GET" | "HEAD") => get_rooms(state, client, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
         (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
         (Some(Resource::Members), "GET" | "HEAD") => get_members(state, client, request, room),
-        (Some(Resource::Messages), _) => Err(wrong_method("GET, HEAD, POST, OPTIONS")),
-        (Some(Resource::Members | Resource::Rooms), _) => Err(wrong_method("GET, HEAD, OPTIONS")),
+        (Some(Resource::Messages), _) => Err(wrong_method(ON_MESSAGES)),
+        (Some(Resource::Members | Resource::Rooms), _) => Err(wrong_method(ON_LISTS)),
     };
     let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
     match request.method.as_str() {
@@ -259,9 +267,55 @@ fn author(
     Ok((user, grant))
 }
 
+/// The types of a message's body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyType {
+    /// `application/json`
+    Json,
+    /// `text/plain` and the like: the text itself, whatever it looks like.
+    Text,
+    /// None, or another, such as that which curl sends of itself: the text itself, unless it looks like JSON.
+    Unclear,
+}
+
+/// The type of the request's body. A form with parts, and JSON of another kind, would be said as they are, which
+/// nobody means.
+fn body_type(request: &Request) -> Result<BodyType, Response> {
+    let kind = request.header("content-type").unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    match kind.as_str() {
+        "application/json" => Ok(BodyType::Json),
+        "multipart/form-data" => Err(unsupported(
+            "a form with parts is not taken; send the text itself, with curl -d TEXT or --data-binary @FILE, not -F",
+        )),
+        _ if kind.ends_with("/json") || kind.ends_with("+json") => Err(unsupported(
+            "of JSON only {\"text\":…} is taken; send it with Content-Type: application/json",
+        )),
+        _ if kind.starts_with("text/") => Ok(BodyType::Text),
+        _ => Ok(BodyType::Unclear),
+    }
+}
+
+/// Whether a text looks like a JSON message.
+fn looks_like_json(text: &str) -> bool {
+    /// Only a look: the values are not kept.
+    #[derive(Deserialize)]
+    struct Look {
+        #[serde(rename = "text")]
+        _text: IgnoredAny,
+    }
+    text.trim_start().starts_with('{') && serde_json::from_str::<Look>(text).is_ok()
+}
+
+fn unsupported(why: &str) -> Response {
+    error(415, ErrorCode::BadRequest, &format!("not sent: {why}"))
+}
+
 /// Reads the message, and its ref, from the request's body and header.
 fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Body, Response> {
     let config = &state.config;
+    let kind = body_type(request)?;
     let due = Instant::now() + config.deadlines.head;
     let text = read_body(stream, request, config.max_message, due).map_err(|why| {
         let status = why.status();
@@ -277,11 +331,12 @@ fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Bod
         None => None,
         Some(key) => Some(Ref::try_from(key.to_owned()).map_err(|why| bad(&why))?),
     };
-    let is_json = request
-        .header("content-type")
-        .and_then(|kind| kind.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    let mut body: Body = if is_json {
+    if kind == BodyType::Unclear && looks_like_json(&text) {
+        return Err(unsupported(
+            "this looks like JSON; send it with Content-Type: application/json, or with text/plain to say it as it is",
+        ));
+    }
+    let mut body: Body = if kind == BodyType::Json {
         serde_json::from_str(&text).map_err(|why| bad(&format!("not a JSON message: {why}")))?
     } else {
         Body {
@@ -349,12 +404,14 @@ pub(super) fn deny(denied: &Denied) -> Response {
     denied.challenge(error(denied.status, code, denied.sentence))
 }
 
-/// The response to a preflight request, which a browser sends before a request of another origin's page.
-fn preflight(state: &State, request: &Request) -> ApiResult {
+/// The response to an OPTIONS request. It may be a preflight, which a browser sends before a request of another
+/// origin's page (Fetch §4.8).
+fn preflight(state: &State, request: &Request, allowed: &str) -> ApiResult {
     if let Some((_, false)) = origin(request, &state.config) {
         return Err(deny(&FOREIGN_ORIGIN));
     }
     Ok(Response::empty(204)
+        .with("Allow", allowed)
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
         .with(
             "Access-Control-Allow-Headers",

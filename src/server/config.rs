@@ -53,7 +53,8 @@ pub struct Config {
     /// The most connections of one address, 0 for no limit; `None` for the default, but no limit where an address
     /// is exempt.
     pub max_per_address: Option<usize>,
-    /// The average number of connections that one address may open in a second, 0 for no limit; `None` as above.
+    /// The average number of connections that one address may open in a second, as which further requests count, 0 for
+    /// no limit; `None` as above.
     pub connect_rate: Option<u32>,
     /// The average number of messages and other requests that a connection may send in a second; 0 for no
     /// limit.
@@ -149,9 +150,9 @@ pub mod limit {
     /// Connections; by default as many as the machine can hold.
     pub const CONNECTIONS: Limit = limit("max-connections", 1, 1_000_000, 1_000_000);
     /// Connections of one address; 0 for no limit. A browser has one for each tab, and up to six more while it
-    /// loads the page, so this is an office behind one address.
+    /// loads the page and for some seconds after, so this is an office behind one address.
     pub const MAX_PER_ADDRESS: Limit = limit("max-per-address", 0, 1_000_000, 256);
-    /// Connections a second of one address; 0 for no limit. The page takes some 25, each of which is a connection.
+    /// Connections a second of one address, and further requests on them; 0 for no limit. The page takes some 25.
     pub const CONNECT_RATE: Limit = limit("connect-rate", 0, 1_000_000, 50);
     /// An address may open as many connections at once as in this number of seconds.
     pub const CONNECT_BURST_SECONDS: u32 = 20;

@@ -632,7 +632,7 @@ fn a_post_that_began_before_a_ban_is_refused_after_it() {
     let mut socket = TcpStream::connect(hubbub.address()).expect("a connection");
     socket.set_read_timeout(Some(DEADLINE)).expect("a time-out");
     let head = "POST /api/rooms/lobby/messages?user=eve HTTP/1.1\r\nHost: localhost\r\n\
-                Content-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+                Connection: close\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     socket.write_all(head.as_bytes()).expect("it is taken");
     let mut goes_on = [0; 25];
     socket.read_exact(&mut goes_on).expect("it may go on");

@@ -84,9 +84,9 @@ fn what_is_not_the_right_http_is_refused() {
     for (head, status, sentence) in [
         ("hello?\r\n\r\n".to_owned(), 400, "not an HTTP/1.1 request"),
         (
-            "GET / HTTP/1.0\r\n\r\n".to_owned(),
-            400,
-            "not an HTTP/1.1 request",
+            "GET / HTTP/2.0\r\n\r\n".to_owned(),
+            505,
+            "HTTP/1.1 and HTTP/1.0",
         ),
         (
             format!("POST /chat/alice HTTP/1.1\r\n{UPGRADE}\r\n"),
@@ -256,6 +256,8 @@ fn plain_requests_are_answered() {
         head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
+    let date = head.split_once("\r\nDate: ").map(|(_, rest)| &rest[..29]);
+    assert!(date.is_some_and(|date| date.ends_with(" GMT")), "{head}");
 }
 
 #[test]

@@ -76,6 +76,12 @@ const HEAD_PIECES: &[&str] = &[
     "Sec-WebSocket-Protocol: ",
     "hubbub.v1",
     "Origin: ",
+    "Transfer-Encoding: chunked",
+    "Content-Length: 5",
+    "\r\n\r\n",
+    "5\r\nhello\r\n",
+    "f;x=\r\n",
+    "0\r\n\r\n",
     "://",
     "\0",
 ];
@@ -155,10 +161,12 @@ proptest! {
         sender.write_all(head.as_bytes()).expect("it can be sent");
         drop(sender);
         let receiver = Stream::plain(receiver);
-        let read = http::read_request(&receiver, 8 << 10, Instant::now() + Duration::from_secs(5));
+        let read = http::read_request(&receiver, &mut Vec::new(), 8 << 10, Instant::now() + Duration::from_secs(5));
         if let Ok(request) = read {
             let _ = request.route();
+            let _ = http::read_body(&receiver, &request, 100, Instant::now() + Duration::from_secs(5));
             let _ = hubbub::websocket::server::accept(&request.headers, None);
+            let _ = request.into_rest();
         }
     }
 }

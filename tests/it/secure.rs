@@ -282,7 +282,8 @@ fn everybody_is_told_of_a_drain_and_every_stream_ends_with_its_farewell() {
     let mut server = Secure::start("drain", &[]);
     let mut alice = Client::json(server.tunnel(), "alice");
     alice.joins("lobby");
-    let response = server.says(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response =
+        server.says(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let response = rest(&response);
     assert!(response.ends_with(b"alive\n"), "{response:?}");
     alice.asks(&json!({"type": "send", "room": "lobby", "text": "the last", "ref": "r"}));
@@ -291,6 +292,25 @@ fn everybody_is_told_of_a_drain_and_every_stream_ends_with_its_farewell() {
     alice.event_of("closing");
     assert_eq!(alice.is_closed(), Some(1012));
     assert!(server.hubbub.ends().success());
+}
+
+#[test]
+fn one_stream_carries_many_requests_and_ends_when_no_more_come() {
+    let server = Secure::start("requests", &["--head-timeout", "1"]);
+    let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let stream = server.says(&request.repeat(2));
+    let mut first = [0; 12];
+    let count = loop {
+        match stream.read(&mut first) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read.expect("a response"),
+        }
+    };
+    assert_eq!(&first[..count], b"HTTP/1.1 200");
+    let sent = stream.socket().write_all(&stream.sealed(request));
+    sent.expect("it is taken");
+    let responses = String::from_utf8(rest(&stream)).expect("text");
+    assert_eq!(responses.matches("alive\n").count(), 3, "{responses}");
 }
 
 #[test]

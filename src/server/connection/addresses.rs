@@ -26,6 +26,8 @@ pub(super) struct Addresses {
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
     address: IpAddr,
+    /// The most connections of the address.
+    most: usize,
 }
 
 /// Why an address gets no further connection. The client may come again later.
@@ -75,25 +77,38 @@ impl Addresses {
         config: &Config,
         now: Instant,
     ) -> Result<AddressPlace, AddressRefusal> {
-        let place = self.try_enter(client, config, now);
+        self.arrive(client, config, now)?;
+        let place = self.try_enter(client, config);
         if place.is_err() {
             metrics::REFUSED_ADDRESS.count();
         }
         place
     }
 
+    /// Takes a token for a new connection of this client, or for one more request on a connection.
+    pub(super) fn arrive(
+        &self,
+        client: IpAddr,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), AddressRefusal> {
+        if config.is_exempt(client) && config.connect_rate.is_none() {
+            return Ok(());
+        }
+        let taken = self.arrivals.take(&counted_as(client), now);
+        taken.map_err(|wait| {
+            metrics::REFUSED_ADDRESS.count();
+            AddressRefusal::TooFast(wait)
+        })
+    }
+
     fn try_enter(
         self: &Arc<Self>,
         client: IpAddr,
         config: &Config,
-        now: Instant,
     ) -> Result<AddressPlace, AddressRefusal> {
         let address = counted_as(client);
         let is_exempt = config.is_exempt(client);
-        if !is_exempt || config.connect_rate.is_some() {
-            let taken = self.arrivals.take(&address, now);
-            taken.map_err(AddressRefusal::TooFast)?;
-        }
         let most = match config.max_per_address {
             Some(0) => usize::MAX,
             Some(most) => most,
@@ -109,7 +124,17 @@ impl Addresses {
         Ok(AddressPlace {
             addresses: Arc::clone(self),
             address,
+            most,
         })
+    }
+}
+
+impl AddressPlace {
+    /// Whether the address has half of its places left.
+    pub(super) fn leaves_room(&self) -> bool {
+        let open = lock(&self.addresses.open);
+        open.get(&self.address)
+            .is_none_or(|count| *count <= self.most / 2)
     }
 }
 
@@ -177,6 +202,7 @@ mod tests {
         let addresses = Arc::new(Addresses::new(&config));
         let enter = |client| addresses.enter(ip(client), &config, Instant::now());
         let first = enter("2001:db8::1").expect("a place");
+        assert!(!first.leaves_room());
         let refused = enter("2001:db8::ffff:0:0:2").err();
         assert_eq!(refused, Some(AddressRefusal::TooMany));
         let _elsewhere = enter("2001:db8:0:1::1").expect("a place");

@@ -81,9 +81,10 @@ struct Open {
 
 /// The phases that a connection goes through.
 pub(super) enum Phase {
-    /// The server waits for the request.
+    /// The server waits for a request.
     AwaitingRequest,
-    /// The server responds. Then the connection ends within a bounded time, or goes on as a chat.
+    /// The server responds. Then the connection ends within a bounded time, waits for another request, or goes on as a
+    /// chat.
     Responding,
     /// The connection is upgraded.
     Chatting(ChatHandle),
@@ -168,6 +169,12 @@ impl Connections {
         self.addresses.enter(client, config, Instant::now())
     }
 
+    /// Takes a token for one more request of this client's address.
+    pub(super) fn arrive(&self, client: IpAddr) -> Result<(), AddressRefusal> {
+        let config = &self.state.config;
+        self.addresses.arrive(client, config, Instant::now())
+    }
+
     /// Inserts a connection, unless there are too many.
     fn insert(&self, id: ConnectionId, stream: &Arc<Stream>) -> Result<(), NotStarted> {
         let mut open = lock(&self.open);
@@ -235,6 +242,23 @@ impl Connections {
         if let Some(outbox) = late {
             close(&outbox);
         }
+    }
+
+    /// Whether a connection may wait for another request. It has a thread meanwhile, and a place of its address, which
+    /// newcomers may need; and a drain would end it.
+    pub(super) fn may_wait(&self, place: Option<&AddressPlace>) -> bool {
+        !self.state.is_closing()
+            && self.count() <= self.capacity.connections / 2
+            && place.is_none_or(AddressPlace::leaves_room)
+    }
+
+    /// Notes that a connection waits for its next request. False if [`Connections::close_all`] has ended those.
+    pub(super) fn awaits_request(&self, id: ConnectionId) -> bool {
+        let mut open = lock(&self.open);
+        if let Some(open) = open.get_mut(&id) {
+            open.phase = Phase::AwaitingRequest;
+        }
+        !self.closed_all.load(Ordering::Relaxed)
     }
 
     /// The number of open connections.

@@ -1,8 +1,8 @@
 //! One connection, from its request to its end.
 //!
-//! A connection has up to two threads. The reader thread runs [`serve`]: it reads the request and either
-//! sends a response, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The writer
-//! thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`] counts both.
+//! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either
+//! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The
+//! writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`] counts both.
 //! [`Connections`] holds every open connection.
 
 mod thread_budget;
@@ -13,10 +13,10 @@ mod heartbeat;
 mod pumps;
 mod upgrade;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info};
 
@@ -42,6 +42,24 @@ use crate::websocket::code;
 use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
+/// The most requests on one connection. A proxy or a client opens another one then.
+const MOST_REQUESTS: usize = 100;
+
+/// The time in which the next request's head has to come, if the deadline for a head is not shorter. A connection that
+/// waits has a thread, as one has that asks for nothing at all, and holds it for no longer.
+const NEXT_REQUEST: Duration = Duration::from_secs(5);
+
+/// A connection that is not upgraded.
+struct Visit<'a> {
+    connections: &'a Arc<Connections>,
+    stream: &'a Arc<Stream>,
+    id: ConnectionId,
+    peer: SocketAddr,
+    header: ProxyHeader,
+    /// None behind a proxy that may name another client in each request.
+    place: Option<AddressPlace>,
+}
+
 /// Serves one connection, on its reader thread. Without a `place`, the peer is a trusted proxy, and takes one for its
 /// client.
 fn serve(
@@ -53,43 +71,116 @@ fn serve(
 ) {
     let config = &connections.state.config;
     let deadlines = &config.deadlines;
-    let head_due = Instant::now() + deadlines.head;
+    let mut head_due = Instant::now() + deadlines.head;
     let header = read_proxy_header(stream.socket(), peer, config, head_due);
-    let refuse = |refusal: AddressRefusal| {
-        debug!("{peer}: {refusal}");
-        write_response(stream, &refusal.response(), deadlines);
-    };
     let place = match place.map_or_else(|| enter_early(connections, &header), |own| Ok(Some(own))) {
         Ok(place) => place,
-        Err(refusal) => return refuse(refusal),
+        Err(refusal) => return refuse_address(stream, peer, &refusal, deadlines),
     };
-    let read = header.and_then(|header| {
-        let request = http::read_request(stream, config.max_head, head_due)?;
-        Ok((client_of(peer, &header, &request, config)?, request))
-    });
-    let (client, request) = match read {
-        Ok(read) => read,
-        Err(error) => {
-            debug!("{peer}: {error}");
-            if matches!(error, HeadError::Late) {
-                metrics::LATE_HEADS.count();
-            }
-            if let Some(response) = error.response() {
-                metrics::REQUESTS_REFUSED.count();
-                write_response(stream, &response, deadlines);
-            }
+    let header = match header {
+        Ok(header) => header,
+        Err(error) => return refuse_head(stream, peer, &error, deadlines),
+    };
+    let visit = Visit {
+        connections,
+        stream,
+        id,
+        peer,
+        header,
+        place,
+    };
+    let mut read = Vec::new();
+    for nth in 1..=MOST_REQUESTS {
+        let Some(rest) = serve_request(&visit, nth, read, head_due) else {
+            return;
+        };
+        if !connections.awaits_request(id) {
             return;
         }
+        read = rest;
+        head_due = Instant::now() + NEXT_REQUEST.min(deadlines.head);
+    }
+}
+
+fn refuse_address(
+    stream: &Stream,
+    peer: SocketAddr,
+    refusal: &AddressRefusal,
+    deadlines: &Deadlines,
+) {
+    debug!("{peer}: {refusal}");
+    write_last_response(stream, &refusal.response(), deadlines);
+}
+
+fn refuse_head(stream: &Stream, peer: SocketAddr, error: &HeadError, deadlines: &Deadlines) {
+    debug!("{peer}: {error}");
+    if matches!(error, HeadError::Late) {
+        metrics::LATE_HEADS.count();
+    }
+    if let Some(response) = error.response() {
+        metrics::REQUESTS_REFUSED.count();
+        write_last_response(stream, &response, deadlines);
+    }
+}
+
+/// Reads the next request of a connection, of which `read` was read already, and takes a place for its client. Refuses
+/// it if that cannot be done.
+fn next_request(
+    visit: &Visit<'_>,
+    nth: usize,
+    mut read: Vec<u8>,
+    head_due: Instant,
+) -> Option<(ClientAddress, Request, Option<AddressPlace>)> {
+    let (stream, peer, connections) = (visit.stream, visit.peer, visit.connections);
+    let config = &connections.state.config;
+    let request = http::read_request(stream, &mut read, config.max_head, head_due);
+    if request.is_err() && read.trim_ascii().is_empty() && nth > 1 {
+        // It has nothing more to ask. A response could be taken for that to a request on its way.
+        let _ = stream.socket().write_all(&stream.farewell());
+        return None;
+    }
+    let with_client = request
+        .and_then(|request| Ok((client_of(peer, &visit.header, &request, config)?, request)));
+    let (client, request) = match with_client {
+        Ok(read) => read,
+        Err(error) => {
+            refuse_head(stream, peer, &error, &config.deadlines);
+            return None;
+        }
     };
-    let _place = match place.map_or_else(|| connections.enter(client.address), Ok) {
-        Ok(place) => place,
-        Err(refusal) => return refuse(refusal),
+    let place = match (&visit.place, nth) {
+        (Some(_), 1) => Ok(None),
+        // It has its place. The rate of requests stays what it is with a connection for each.
+        (Some(_), _) => connections.arrive(client.address).map(|()| None),
+        // The next request may be another client's.
+        (None, _) => connections.enter(client.address).map(Some),
     };
+    match place {
+        Ok(place) => Some((client, request, place)),
+        Err(refusal) => {
+            refuse_address(stream, peer, &refusal, &config.deadlines);
+            None
+        }
+    }
+}
+
+/// Serves the next request of a connection, of which `read` was read already. Returns what was read behind it, if the
+/// connection goes on.
+fn serve_request(
+    visit: &Visit<'_>,
+    nth: usize,
+    read: Vec<u8>,
+    head_due: Instant,
+) -> Option<Vec<u8>> {
+    let (client, request, _place) = next_request(visit, nth, read, head_due)?;
+    let (connections, stream, id) = (visit.connections, visit.stream, visit.id);
+    let deadlines = &connections.state.config.deadlines;
     let response = match request.route() {
         Route::Chat { user } => match chat_request(&request, user, &connections.state) {
             Ok(chat) => {
-                let rest = request.into_rest();
-                return self::chat(connections, stream, id, client, chat, rest);
+                let rest = request.into_rest().unwrap_or_default();
+                self::chat(connections, stream, id, client, chat, rest);
+                return None;
             }
             Err(response) => response,
         },
@@ -113,8 +204,15 @@ fn serve(
         route => match request.method.as_str() {
             "GET" => respond(connections, &route, &request),
             "HEAD" => respond(connections, &route, &request).without_body(),
-            _ => wrong_method("GET, HEAD"),
+            // RFC 9112 §3.2.4: an asterisk means the server.
+            "OPTIONS" if request.path == "*" => wrong_method("GET, HEAD, POST, OPTIONS"),
+            _ if route == Route::Unknown => respond(connections, &route, &request),
+            _ => wrong_method("GET, HEAD, OPTIONS"),
         },
+    };
+    let response = match request.method.as_str() {
+        "OPTIONS" => response.to_options(),
+        _ => response,
     };
     if response.status >= 400 {
         metrics::REQUESTS_REFUSED.count();
@@ -123,7 +221,15 @@ fn serve(
         "{client}: {} {:?}: {}",
         request.method, request.path, response.status
     );
-    write_response(stream, &response, deadlines);
+    let may_wait = nth < MOST_REQUESTS && connections.may_wait(visit.place.as_ref());
+    let goes_on = may_wait && request.goes_on();
+    match request.into_rest().filter(|_| goes_on) {
+        Some(rest) => write_response(stream, &response.going_on(), deadlines).then_some(rest),
+        None => {
+            write_last_response(stream, &response, deadlines);
+            None
+        }
+    }
 }
 
 /// Takes a place for a client that the PROXY protocol names: before a handshake, and before it may ask for anything.
@@ -145,9 +251,17 @@ fn wrong_method(allowed: &str) -> Response {
     Response::new(405, format!("only {allowed} is possible here")).with("Allow", allowed)
 }
 
-/// Writes a response, and lets the client read it. If the socket were closed with unread bytes, the
+/// Writes a response after which the connection goes on. False if the client does not take it.
+fn write_response(stream: &Stream, response: &Response, deadlines: &Deadlines) -> bool {
+    let _ = stream.socket().set_write_timeout(Some(WRITE_CHECK));
+    let due = Instant::now() + deadlines.write;
+    let bytes = response.bytes();
+    write_by(stream.socket(), &stream.sealed(&bytes), |_| due).is_ok()
+}
+
+/// Writes the last response, and lets the client read it. If the socket were closed with unread bytes, the
 /// kernel would send a reset, and the client could lose the response.
-fn write_response(stream: &Stream, response: &Response, deadlines: &Deadlines) {
+fn write_last_response(stream: &Stream, response: &Response, deadlines: &Deadlines) {
     let mut socket = stream.socket();
     let bytes = response.bytes();
     let bytes = [&*stream.sealed(&bytes), &stream.farewell()].concat();

@@ -33,7 +33,7 @@ pub(super) fn chat_request(
 ) -> Result<ChatRequest, Response> {
     let bad = |sentence: String| Response::new(400, sentence);
     if request.method != "GET" {
-        return Err(wrong_method("GET"));
+        return Err(wrong_method("GET, OPTIONS"));
     }
     let user: UserName = user
         .ok_or_else(|| bad("a user name in UTF-8 belongs behind /chat/".to_owned()))?
@@ -68,6 +68,12 @@ pub(super) fn chat_request(
                 .map_err(|_| bad("bad history: it is a number of messages".to_owned()))
         })
         .transpose()?;
+    // A proxy that speaks it drops the field for the upgrade.
+    if request.is_old {
+        let why =
+            "chat needs HTTP/1.1; a proxy may have to be told so (proxy_http_version 1.1 in nginx)";
+        return Err(Response::new(426, why).with("Upgrade", "websocket"));
+    }
     let upgrade = request
         .header("upgrade")
         .is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"));

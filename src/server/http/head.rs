@@ -1,12 +1,13 @@
-//! Reads a request: its head, and its body if it has one.
+//! Reads the head of a request.
 //!
-//! Each has a size limit and one absolute deadline, so that a client that sends a byte at a time gains
+//! It has a size limit and one absolute deadline, so that a client that sends a byte at a time gains
 //! nothing. A head that a proxy could read differently is refused (RFC 9112 §11).
 
 use std::fmt;
-use std::io::{self, Write};
 use std::time::Instant;
 
+use super::body::{Body, Framing};
+use super::input::{ReadError, read_by};
 use super::{Request, Response, decode};
 use crate::stream::Stream;
 
@@ -14,7 +15,7 @@ use crate::stream::Stream;
 const MAX_HEADERS: usize = 64;
 
 /// Fields that must not be repeated: of two values, a proxy might use the other one.
-const SINGLE_FIELDS: [&str; 8] = [
+const SINGLE_FIELDS: [&str; 9] = [
     "Authorization",
     "Content-Length",
     "Content-Type",
@@ -23,6 +24,7 @@ const SINGLE_FIELDS: [&str; 8] = [
     "Origin",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Version",
+    "Transfer-Encoding",
 ];
 
 /// The reason why no request could be read. The client acts next, if it is still there.
@@ -36,6 +38,8 @@ pub enum HeadError {
     TooLarge(usize),
     /// The head is not proper HTTP/1.1.
     NotHttp(String),
+    /// The head is of another version of HTTP.
+    OtherVersion,
     /// A trusted proxy sent two fields that name different clients. Its operator acts next.
     TwoClients,
     /// A trusted proxy sent a PROXY header that is malformed. Its operator acts next.
@@ -57,6 +61,7 @@ impl fmt::Display for HeadError {
             Self::BadProxyHeader => {
                 f.write_str("the PROXY header is neither of version 1 nor of version 2")
             }
+            Self::OtherVersion => f.write_str("only HTTP/1.1 and HTTP/1.0 are spoken here"),
             Self::NotHttp(why) => write!(f, "this is not an HTTP/1.1 request: {why}"),
         }
     }
@@ -69,32 +74,34 @@ impl HeadError {
             Self::Gone => return None,
             Self::Late => 408,
             Self::TooLarge(_) => 431,
+            Self::OtherVersion => 505,
             Self::NotHttp(_) | Self::TwoClients | Self::BadProxyHeader => 400,
         };
         Some(Response::new(status, self.to_string()))
     }
 }
 
-/// Reads a request's head of up to `most` bytes, until `deadline` at the latest.
-pub fn read_request(stream: &Stream, most: usize, deadline: Instant) -> Result<Request, HeadError> {
-    let mut head = Vec::with_capacity(1024);
+/// Reads a request's head of up to `most` bytes, until `deadline` at the latest. `head` has what was read of it before,
+/// and keeps what is read if that is no request.
+pub fn read_request(
+    stream: &Stream,
+    head: &mut Vec<u8>,
+    most: usize,
+    deadline: Instant,
+) -> Result<Request, HeadError> {
     let mut buffer = [0; 1024];
     loop {
-        let count = read_by(stream, &mut buffer, deadline)?;
-        head.extend_from_slice(&buffer[..count]);
-        if let Some(request) = parse(&head, most)? {
+        if !head.is_empty()
+            && let Some(request) = parse(head, most)?
+        {
             return Ok(request);
         }
         if head.len() >= most {
             return Err(HeadError::TooLarge(most));
         }
+        let count = read_by(stream, &mut buffer, deadline)?;
+        head.extend_from_slice(&buffer[..count]);
     }
-}
-
-/// The reason why a read gave no bytes.
-enum ReadError {
-    Gone,
-    Late,
 }
 
 impl From<ReadError> for HeadError {
@@ -106,105 +113,6 @@ impl From<ReadError> for HeadError {
     }
 }
 
-impl From<ReadError> for BodyError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Gone => Self::Gone,
-            ReadError::Late => Self::Late,
-        }
-    }
-}
-
-/// Reads at least one byte, until `deadline` at the latest.
-fn read_by(stream: &Stream, buffer: &mut [u8], deadline: Instant) -> Result<usize, ReadError> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ReadError::Late);
-        }
-        let timed = stream.socket().set_read_timeout(Some(left));
-        timed.map_err(|_| ReadError::Gone)?;
-        match stream.read(buffer) {
-            Ok(0) => return Err(ReadError::Gone),
-            Ok(count) => return Ok(count),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(ReadError::Late),
-                _ => return Err(ReadError::Gone),
-            },
-        }
-    }
-}
-
-/// The reason why no body could be read. The client acts next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// The client closed or broke off.
-    Gone,
-    /// The body was not complete in time.
-    Late,
-    /// The body has more than this many bytes.
-    TooLarge(usize),
-    /// The request has no `Content-Length` field.
-    NoLength,
-    /// The body is not UTF-8.
-    NotText,
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gone => f.write_str("it closed before the body was complete"),
-            Self::Late => f.write_str("the request's body took too long"),
-            Self::TooLarge(most) => write!(f, "the request's body is over {most} bytes"),
-            Self::NoLength => f.write_str("the request needs a Content-Length field"),
-            Self::NotText => f.write_str("the request's body is not UTF-8"),
-        }
-    }
-}
-
-impl BodyError {
-    /// The HTTP status of the error.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Gone | Self::NotText => 400,
-            Self::Late => 408,
-            Self::TooLarge(_) => 413,
-            Self::NoLength => 411,
-        }
-    }
-}
-
-/// Reads a request's body of up to `most` bytes, until `deadline` at the latest.
-pub fn read_body(
-    stream: &Stream,
-    request: &Request,
-    most: usize,
-    deadline: Instant,
-) -> Result<String, BodyError> {
-    let length = request.length.ok_or(BodyError::NoLength)?;
-    if length > most {
-        return Err(BodyError::TooLarge(most));
-    }
-    let mut body = request.rest.clone();
-    let waits = request
-        .header("expect")
-        .is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue"));
-    if waits && body.len() < length {
-        // RFC 9110 §10.1.1. If this write fails, the client is gone, and the read below fails too.
-        let _ = stream
-            .socket()
-            .write_all(&stream.sealed(b"HTTP/1.1 100 Continue\r\n\r\n"));
-    }
-    let mut buffer = [0; 4096];
-    while body.len() < length {
-        let count = read_by(stream, &mut buffer, deadline)?;
-        body.extend_from_slice(&buffer[..count]);
-    }
-    body.truncate(length);
-    String::from_utf8(body).map_err(|_| BodyError::NotText)
-}
-
 /// Parses a head of up to `most` bytes. `None` if it is not complete yet.
 fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -214,11 +122,12 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge(most)),
+        Err(httparse::Error::Version) if names_version(bytes) => {
+            return Err(HeadError::OtherVersion);
+        }
         Err(error) => return not_http(error.to_string()),
     };
-    if request.version != Some(1) {
-        return not_http("HTTP/1.0 is too old");
-    }
+    let is_old = request.version == Some(0);
     if !lines_end_properly(&bytes[..end]) {
         return not_http("there is a line that ends without CR");
     }
@@ -230,21 +139,29 @@ fn parse(bytes: &[u8], most: usize) -> Result<Option<Request>, HeadError> {
         headers.push((field.name.to_owned(), value.to_owned()));
     }
     let (host, path, query) = split_target(request.path.unwrap_or_default())?;
-    let (field_host, length) = check_fields(&headers)?;
+    let (field_host, framing) = check_fields(&headers, is_old)?;
     let request = Request {
         method: request.method.unwrap_or_default().to_owned(),
         host: host.unwrap_or(field_host).to_owned(),
         path: path.to_owned(),
         query: parse_query(query)?,
-        length,
+        is_old,
         headers,
-        rest: bytes[end..].to_vec(),
+        body: Body::new(framing, bytes[end..].to_vec()),
     };
     Ok(Some(request))
 }
 
 fn not_http<T>(why: impl Into<String>) -> Result<T, HeadError> {
     Err(HeadError::NotHttp(why.into()))
+}
+
+/// Whether the first line names a version of HTTP.
+fn names_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next();
+    let word = line.and_then(|line| line.rsplit(|&byte| byte == b' ').next());
+    word.and_then(|word| word.strip_prefix(b"HTTP/"))
+        .is_some_and(|version| version.first().is_some_and(u8::is_ascii_digit))
 }
 
 /// Whether every line ends with CR LF. RFC 9112 §2.2 lets a reader accept LF alone, and lets another
@@ -276,8 +193,9 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str, &str), HeadError> {
     Ok((host, if path.is_empty() { "/" } else { path }, query))
 }
 
-/// Checks the fields that a proxy could read differently. Returns the host and the length of the body.
-fn check_fields(headers: &[(String, String)]) -> Result<(&str, Option<usize>), HeadError> {
+/// Checks the fields that a proxy could read differently. Returns the host, which a request of HTTP/1.0 may leave out,
+/// and how the end of the body is found.
+fn check_fields(headers: &[(String, String)], is_old: bool) -> Result<(&str, Framing), HeadError> {
     let values = |name: &'static str| {
         headers
             .iter()
@@ -290,25 +208,38 @@ fn check_fields(headers: &[(String, String)]) -> Result<(&str, Option<usize>), H
         }
     }
     // RFC 9112 §3.2.
-    let Some(host) = values("Host").next() else {
-        return not_http("there is no Host field");
+    let host = match values("Host").next() {
+        None if is_old => "",
+        None => return not_http("there is no Host field"),
+        Some(host) if is_host(host) => host,
+        Some(_) => return not_http("the Host field is not a host and a port"),
     };
-    if !is_host(host) {
-        return not_http("the Host field is not a host and a port");
-    }
-    let Some(length) = values("Content-Length").next() else {
-        return Ok((host, None));
+    let framing = match (
+        values("Content-Length").next(),
+        values("Transfer-Encoding").next(),
+    ) {
+        (None, None) => Framing::Absent,
+        // RFC 9112 §6.1, also for the next two.
+        (Some(_), Some(_)) => {
+            return not_http("there is both a Content-Length and a Transfer-Encoding field");
+        }
+        (None, Some(_)) if is_old => {
+            return not_http("there is a Transfer-Encoding field in HTTP/1.0");
+        }
+        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
+        (None, Some(_)) => return not_http("the Transfer-Encoding field is not chunked"),
+        // A number that does not fit is larger than any limit. RFC 9110 §8.6. Rust's parser would also accept a plus
+        // sign.
+        (Some(length), None) if is_number(length) => {
+            Framing::Length(length.parse().unwrap_or(usize::MAX))
+        }
+        (Some(_), None) => return not_http("the Content-Length field is not a number"),
     };
-    // RFC 9112 §6.1.
-    if values("Transfer-Encoding").next().is_some() {
-        return not_http("there is both a Content-Length and a Transfer-Encoding field");
-    }
-    // RFC 9110 §8.6. Rust's parser would also accept a plus sign.
-    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return not_http("the Content-Length field is not a number");
-    }
-    // A number that does not fit is larger than any limit.
-    Ok((host, Some(length.parse().unwrap_or(usize::MAX))))
+    Ok((host, framing))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether the text is a host, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). No http address has
@@ -363,7 +294,7 @@ mod tests {
         assert_eq!(request.parameter("room"), Some("a b"));
         assert_eq!(request.parameter("token"), None);
         assert_eq!(request.header_values("a").collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(request.rest, b"rest");
+        assert_eq!(request.into_rest().as_deref(), Some(&b"rest"[..]));
     }
 
     #[test]
@@ -372,10 +303,15 @@ mod tests {
             parse(b"\x16\x03\x01\x02\x00", 8192),
             Err(HeadError::NotHttp(_))
         ));
-        assert!(matches!(
-            parse(b"GET / HTTP/1.0\r\n\r\n", 8192),
-            Err(HeadError::NotHttp(_))
-        ));
+        for other in ["GET / HTTP/2.0", "PRI * HTTP/2.0", "GET / HTTP/3"] {
+            let head = format!("{other}\r\nHost: x\r\n\r\n");
+            let parsed = parse(head.as_bytes(), 8192);
+            assert!(matches!(parsed, Err(HeadError::OtherVersion)), "{other}");
+        }
+        for garbage in ["GET / x", "GET /", "GET / HTTP", "GET / HTTP/x"] {
+            let parsed = parse(format!("{garbage}\r\n\r\n").as_bytes(), 8192);
+            assert!(matches!(parsed, Err(HeadError::NotHttp(_))), "{garbage}");
+        }
         assert!(matches!(
             parse(b"GET /?%ff HTTP/1.1\r\nHost: x\r\n\r\n", 8192),
             Err(HeadError::NotHttp(_))

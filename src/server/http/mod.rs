@@ -1,20 +1,26 @@
-//! HTTP: one request and one response for each connection.
+//! HTTP/1.1: requests and responses, one after the other.
 //!
-//! [`proxy_header`] reads what a proxy says first, [`head`] reads the request, [`Request::route`] finds its route, and [`Response`] is written back. The
-//! server does not use tungstenite's own accept, since that sends no response to a bad request.
+//! [`proxy_header`] reads what a proxy says first, [`head`] reads the request, [`Request::route`] finds its route,
+//! [`body`] reads its body if somebody wants it, and [`Response`] is written back. The server does not use tungstenite's
+//! own accept, since that sends no response to a bad request.
 
+mod date;
+mod input;
+mod body;
 mod head;
 mod proxy_header;
 mod response;
 
 use percent_encoding::percent_decode_str;
 
-pub use self::head::{BodyError, HeadError, read_body, read_request};
+use self::body::Body;
+pub use self::body::{BodyError, read_body};
+pub use self::head::{HeadError, read_request};
 pub use self::proxy_header::{ProxyHeader, read_proxy_header};
 pub use self::response::Response;
 use crate::server::page::{self, Asset};
 
-/// A request: its head, and the bytes that came with it.
+/// A request: its head, and what is known of its body.
 #[derive(Debug)]
 pub struct Request {
     /// Such as `GET`.
@@ -27,10 +33,9 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The header fields as they came.
     pub headers: Vec<(String, String)>,
-    /// The length of the body, from the `Content-Length` field.
-    pub length: Option<usize>,
-    /// The bytes that were read behind the head.
-    pub rest: Vec<u8>,
+    /// Whether it is of HTTP/1.0.
+    pub is_old: bool,
+    body: Body,
 }
 
 impl Request {
@@ -62,12 +67,31 @@ impl Request {
 
     /// Whether a body follows the head.
     pub fn has_body(&self) -> bool {
-        self.length.is_some_and(|length| length > 0) || self.header("transfer-encoding").is_some()
+        self.body.is_present()
     }
 
-    /// Frees the head, since the chat that follows may last for days.
-    pub fn into_rest(self) -> Vec<u8> {
-        self.rest
+    /// Whether the client may have more to ask on this connection (RFC 9112 §9.3). Not after it asked for an upgrade: a
+    /// proxy that takes any response for one no longer looks at what it passes on.
+    pub fn goes_on(&self) -> bool {
+        let lists = |wanted: &str| {
+            let values = self.header_values("connection");
+            let mut options = values.flat_map(|value| value.split(','));
+            options.any(|option| option.trim().eq_ignore_ascii_case(wanted))
+        };
+        let is_wanted = !lists("close") && (!self.is_old || lists("keep-alive"));
+        is_wanted && self.header("upgrade").is_none()
+    }
+
+    /// Whether the client waits to be asked for the body (RFC 9110 §10.1.1).
+    fn expects_to_be_asked(&self) -> bool {
+        let expected = self.header("expect");
+        !self.is_old && expected.is_some_and(|what| what.eq_ignore_ascii_case("100-continue"))
+    }
+
+    /// The bytes that were read behind the request; `None` if its end is not known. Frees the head, since the chat that
+    /// follows may last for days.
+    pub fn into_rest(self) -> Option<Vec<u8>> {
+        self.body.into_rest()
     }
 
     /// The route of the request.
@@ -171,8 +195,8 @@ mod tests {
             path: target.to_owned(),
             query: Vec::new(),
             headers: Vec::new(),
-            length: None,
-            rest: Vec::new(),
+            is_old: false,
+            body: Body::new(body::Framing::Absent, Vec::new()),
         };
         request.route()
     }

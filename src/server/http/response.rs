@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::date::imf_fixdate;
 use crate::server::page::{self, Asset};
 
-/// A response. The server closes the connection after it.
+/// A response. The server closes the connection after it, unless it is said to go on.
 #[derive(Debug)]
 pub struct Response {
     /// The status code.
@@ -16,6 +17,7 @@ pub struct Response {
     headers: Vec<(&'static str, String)>,
     body: Cow<'static, str>,
     with_body: bool,
+    goes_on: bool,
 }
 
 /// The type of most responses.
@@ -52,6 +54,7 @@ impl Response {
             headers: Vec::new(),
             body: body.into(),
             with_body: true,
+            goes_on: false,
         }
     }
 
@@ -89,6 +92,32 @@ impl Response {
         self
     }
 
+    /// Makes the refusal of a wrong method, which names those that are allowed, the response to an OPTIONS request
+    /// (RFC 9110 §9.3.7).
+    #[must_use]
+    pub fn to_options(self) -> Self {
+        match self.status {
+            405 => {
+                let allow = self
+                    .headers
+                    .into_iter()
+                    .filter(|(name, _)| *name == "Allow");
+                Self {
+                    headers: allow.collect(),
+                    ..Self::empty(204)
+                }
+            }
+            _ => self,
+        }
+    }
+
+    /// Says that the connection goes on after it (RFC 9112 §9.3).
+    #[must_use]
+    pub fn going_on(mut self) -> Self {
+        self.goes_on = true;
+        self
+    }
+
     /// Writes the response. Whether this blocks, and for how long, is up to the socket's options.
     pub fn write(&self, socket: &TcpStream) -> io::Result<()> {
         (&mut &*socket).write_all(&self.bytes())
@@ -110,6 +139,7 @@ impl Response {
             408 => "Request Timeout",
             411 => "Length Required",
             413 => "Content Too Large",
+            415 => "Unsupported Media Type",
             421 => "Misdirected Request",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
@@ -117,13 +147,20 @@ impl Response {
             500 => "Internal Server Error",
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
+            505 => "HTTP Version Not Supported",
             _ => "",
+        };
+        let connection = match self.goes_on {
+            true => "keep-alive",
+            false => "close",
         };
         let mut bytes = format!(
             "HTTP/1.1 {} {reason}\r\n\
+             Date: {}\r\n\
              X-Content-Type-Options: nosniff\r\n\
-             Connection: close\r\n",
-            self.status
+             Connection: {connection}\r\n",
+            self.status,
+            imf_fixdate(SystemTime::now())
         );
         // A 204 has no content, and must not have these fields (RFC 9110 §8.6).
         if self.status != 204 {

@@ -207,15 +207,40 @@ impl Client {
     }
 }
 
-/// Sends bytes as they are; what comes back until the end.
+/// Sends bytes as they are; what comes back until the end, or until the end of a response after which the server waits
+/// for another request.
 pub(crate) fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
     stream.write_all(bytes).expect("it can be sent");
     let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
     // A reset after the answer is an end, too.
-    let _ = stream.read_to_end(&mut answer);
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+        if is_whole(
+            &String::from_utf8_lossy(&answer),
+            bytes.starts_with(b"HEAD "),
+        ) {
+            break;
+        }
+    }
     answer
+}
+
+/// Whether it is a whole response after which the server waits for another request.
+fn is_whole(answer: &str, is_head: bool) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "));
+    let has_none = is_head || head.starts_with("HTTP/1.1 304 ");
+    let length = length
+        .filter(|_| !has_none)
+        .map_or(0, |length| length.parse().expect("a number"));
+    head.lines().any(|line| line == "Connection: keep-alive") && body.len() >= length
 }
 
 /// A plain request; the status and the body.
