@@ -7,8 +7,10 @@
 //!
 //! Read this file first; then [`room`] and [`member`], the heart of it; [`worker`], the threads that write
 //! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; the
-//! [`outbox`], the way from there to one socket; and [`order`], what operators order.
+//! [`outbox`], the way from there to one socket, and [`framing`], what is written to it; and [`order`], what
+//! operators order.
 
+pub mod framing;
 pub mod outbox;
 mod order;
 mod broadcast;
@@ -109,19 +111,19 @@ impl Hub {
     }
 
     /// Adds a connection to a room, and makes the room if there is none. The member holds live events
-    /// back until [`Hub::release`].
+    /// back until [`Hub::release`]. A connection without a `user` only follows the room.
     pub fn add_member(
         &self,
         room: &RoomName,
         connection: ConnectionId,
-        user: &UserName,
+        user: Option<&UserName>,
         outbox: &Arc<Outbox>,
     ) {
         let via = Via {
             instance: self.instance,
             connection,
         };
-        let mut member = Member::reading(via, user.clone(), Arc::clone(outbox));
+        let mut member = Member::reading(via, user.cloned(), Arc::clone(outbox));
         let workers = self.workers.len().max(1);
         let mut hasher = DefaultHasher::new();
         room.hash(&mut hasher);
@@ -193,7 +195,7 @@ impl Hub {
     }
 
     /// All rooms with a member here, and the connections in each.
-    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, UserName)>)> {
+    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, Option<UserName>)>)> {
         let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
         let members = rooms.iter().map(|room| (room.name.clone(), room.members()));
         members.collect()

@@ -266,7 +266,7 @@ impl Backplane for Redis {
     fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
         self.shard(room)?.enter(room, user, past)

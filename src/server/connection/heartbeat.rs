@@ -101,7 +101,8 @@ impl Heartbeat {
         }
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
-            if self.outbox.ping() {
+            // A peer that only listens answers nothing. The write deadline and the kernel's show that it is gone.
+            if self.outbox.ping() && !self.outbox.encoding().is_for_followers() {
                 // The ping is late if the reader thread was waiting elsewhere.
                 let pinged = now.max(self.last_read + self.interval);
                 self.silent_from.get_or_insert(pinged + self.pong_within);
