@@ -14,6 +14,7 @@ use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
+use super::rate::Buckets;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::lookalikes::Lookalikes;
@@ -280,24 +281,49 @@ fn pace(
     })
 }
 
+/// Takes a token for a request to follow a room, which costs what a join does. The error is the answer, and the time
+/// until the next token.
+pub(super) fn pace_follower(
+    state: &State,
+    client: IpAddr,
+    room: &RoomName,
+    user: Option<&UserName>,
+) -> Result<(), (Event, Duration)> {
+    take_token_of(&state.command_buckets, state, client, user).map_err(|wait| {
+        let rate = state.config.command_rate();
+        let event = too_fast("cannot follow the room", rate, wait, room.clone(), None);
+        (event, wait)
+    })
+}
+
+/// See [`take_token_of`].
+fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
+    take_token_of(&state.buckets, state, client, user)
+}
+
 /// Takes a token of the user's bucket, and one of the address's, unless access tokens name the users: without them a
 /// client can give another name each time. Without a token, the error is the time until the next one.
-fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
+fn take_token_of(
+    buckets: &Buckets<UserName>,
+    state: &State,
+    client: IpAddr,
+    user: Option<&UserName>,
+) -> Result<(), Duration> {
     let now = Instant::now();
     if state.verifier.is_none() && !state.config.is_exempt(client) {
         state.address_buckets.take(&counted_as(client), now)?;
     }
-    user.map_or(Ok(()), |user| state.buckets.take(user, now))
+    user.map_or(Ok(()), |user| buckets.take(user, now))
 }
 
-fn room_of(room: Option<String>) -> Result<RoomName, Response> {
+pub(super) fn room_of(room: Option<String>) -> Result<RoomName, Response> {
     let bad = |why: &str| error(400, ErrorCode::BadRoom, &format!("bad room name: {why}"));
     let room = room.ok_or_else(|| bad("it is not UTF-8"))?;
     room.parse().map_err(|why| bad(&format!("{why}")))
 }
 
 /// Authorizes the request for the room.
-fn authorize_for(
+pub(super) fn authorize_for(
     state: &State,
     request: &Request,
     user: Option<&UserName>,
@@ -330,13 +356,13 @@ fn preflight(state: &State, request: &Request) -> ApiResult {
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
         .with(
             "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, Idempotency-Key",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
         )
         .with("Access-Control-Max-Age", "600"))
 }
 
 /// Lets the browser show the response to a page of an allowed origin (Fetch §3.2).
-fn show_to_page(state: &State, request: &Request, response: Response) -> Response {
+pub(super) fn show_to_page(state: &State, request: &Request, response: Response) -> Response {
     match origin(request, &state.config) {
         Some((origin, true)) => response
             .with("Access-Control-Allow-Origin", origin)
@@ -391,6 +417,6 @@ pub(super) fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     object(status, &event)
 }
 
-fn object(status: u16, event: &Event) -> Response {
+pub(super) fn object(status: u16, event: &Event) -> Response {
     Response::of_json(status, json::encode(event))
 }

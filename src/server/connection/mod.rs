@@ -1,7 +1,8 @@
 //! One connection, from its request to its end.
 //!
 //! A connection has up to two threads. The reader thread runs [`serve`]: it reads the request and either
-//! sends a response, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The writer
+//! sends a response, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets it [`follow`] a room.
+//! The writer
 //! thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`] counts both.
 //! [`Connections`] holds every open connection.
 
@@ -12,6 +13,7 @@ mod connections;
 mod heartbeat;
 mod pumps;
 mod upgrade;
+mod follow;
 
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr};
@@ -24,23 +26,24 @@ use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
+use self::follow::{follow, follow_request, is_asked_to_follow};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
 use crate::backplane::ShardState;
+use crate::hub::framing;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::protocol::Encoding;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
+use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
 use crate::server::proxies::{ClientAddress, is_trusted};
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
 use crate::websocket::code;
-use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
 /// Serves one connection, on its reader thread. Without a `place`, the peer is a trusted proxy, and takes one for its
@@ -94,6 +97,16 @@ fn serve(
             }
             Err(response) => response,
         },
+        Route::Api {
+            room,
+            resource: Some(Resource::Messages),
+        } if is_asked_to_follow(&request) => {
+            connections.set_phase(id, Phase::Responding);
+            match follow_request(&connections.state, client.address, &request, room) {
+                Ok(request) => return follow(connections, stream, id, client, request),
+                Err(response) => response,
+            }
+        }
         Route::Api { room, resource } => {
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
@@ -235,7 +248,7 @@ fn chat(
     // The response's head and the first event take one write.
     let mut opening = request.response_head;
     let welcome = encoding.encode(&session::welcome(state, &user, &request.grant));
-    if let Some(welcome) = frame::text(&welcome) {
+    if let Some(welcome) = framing::payloads(encoding, &welcome) {
         opening.extend_from_slice(&welcome);
     }
     let threads = &connections.threads;
@@ -264,7 +277,7 @@ fn chat(
         Arc::clone(&outbox),
     );
     let chat = ChatHandle {
-        user: user.clone(),
+        user: Some(user.clone()),
         address: client.address,
         since: SystemTime::now(),
         outbox: Arc::clone(&outbox),
