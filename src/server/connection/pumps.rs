@@ -48,8 +48,8 @@ const KEEP_BUFFER: usize = 4 * 1024;
 /// once.
 const CONTROL_FRAMES: (u32, u32) = (100, 200);
 
-/// What a peer that only listens sends is read in pieces of so many bytes, each of which counts as a control frame.
-const DISCARDED_BYTES: usize = 256;
+/// A peer that only listens may send so many bytes for nothing, such as a second request.
+const MOST_UNHEARD: usize = 16 * 1024;
 
 /// Reads discarded after a violation, before a client that floods is reset, and the pause after each.
 const DISCARDED_READS: usize = 100;
@@ -76,17 +76,24 @@ pub struct Pumps<'a> {
 /// What the peer sends.
 enum Input {
     WebSocket(ReadHalf),
-    /// Nothing that would mean anything: the peer only listens.
-    Bytes(Heartbeat),
+    /// Nothing that would mean anything: the peer only listens. With it, how many bytes it may still send.
+    Unheard(Heartbeat, usize),
 }
 
 impl Input {
     fn read(&mut self) -> Result<Incoming, Ended> {
         match self {
             Self::WebSocket(half) => half.read(),
-            Self::Bytes(heartbeat) => match heartbeat.read(&mut [0; DISCARDED_BYTES]) {
+            Self::Unheard(heartbeat, left) => match heartbeat.read(&mut [0; 256]) {
                 Ok(0) => Err(Ended::Vanished),
-                Ok(_) => Ok(Incoming::Alive),
+                Ok(count) if count > *left => Err(Ended::Wrong {
+                    code: code::POLICY,
+                    why: "a follower only listens".to_owned(),
+                }),
+                Ok(count) => {
+                    *left -= count;
+                    Ok(Incoming::Alive)
+                }
                 Err(error) if error.kind() == ErrorKind::TimedOut => Err(Ended::Silent),
                 Err(error) => Err(Ended::Broken(error.to_string())),
             },
@@ -127,7 +134,7 @@ impl<'a> Pumps<'a> {
         );
         let replies = Arc::clone(&outbox);
         let input = match encoding.is_for_followers() {
-            true => Input::Bytes(heartbeat),
+            true => Input::Unheard(heartbeat, MOST_UNHEARD),
             false => Input::WebSocket(ReadHalf::server(
                 Box::new(heartbeat),
                 upgrade.read_already,
