@@ -73,6 +73,9 @@ pub enum Pace {
     Busy,
 }
 
+/// A room, and the connections in it with their users.
+pub type RoomMembers = (RoomName, Vec<(ConnectionId, Option<UserName>)>);
+
 /// Takes the text out of a message that was deleted.
 pub type Conceal = Box<dyn Fn(&RoomName, &mut Message) + Send + Sync>;
 
@@ -195,7 +198,7 @@ impl Hub {
     }
 
     /// All rooms with a member here, and the connections in each.
-    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, Option<UserName>)>)> {
+    pub fn members(&self) -> Vec<RoomMembers> {
         let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
         let members = rooms.iter().map(|room| (room.name.clone(), room.members()));
         members.collect()

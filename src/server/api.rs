@@ -170,7 +170,7 @@ fn post_message(
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
     }
-    if let Err(wait) = take_token(state, client, Some(&from)) {
+    if let Err(wait) = take_token(state, &state.buckets, client, Some(&from)) {
         let event = too_fast(
             "not sent",
             state.config.send_rate,
@@ -274,38 +274,18 @@ fn pace(
     room: &RoomName,
     user: Option<&UserName>,
 ) -> Result<(), Response> {
-    take_token(state, client, user).map_err(|wait| {
+    take_token(state, &state.buckets, client, user).map_err(|wait| {
         let rate = state.config.send_rate;
         let event = too_fast("cannot read", rate, wait, room.clone(), None);
         object(429, &event).retry_after(wait)
     })
 }
 
-/// Takes a token for a request to follow a room, which costs what a join does. The error is the answer, and the time
-/// until the next token.
-pub(super) fn pace_follower(
-    state: &State,
-    client: IpAddr,
-    room: &RoomName,
-    user: Option<&UserName>,
-) -> Result<(), (Event, Duration)> {
-    take_token_of(&state.command_buckets, state, client, user).map_err(|wait| {
-        let rate = state.config.command_rate();
-        let event = too_fast("cannot follow the room", rate, wait, room.clone(), None);
-        (event, wait)
-    })
-}
-
-/// See [`take_token_of`].
-fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
-    take_token_of(&state.buckets, state, client, user)
-}
-
-/// Takes a token of the user's bucket, and one of the address's, unless access tokens name the users: without them a
+/// Takes a token of the user's bucket among these, and one of the address's, unless access tokens name the users: without them a
 /// client can give another name each time. Without a token, the error is the time until the next one.
-fn take_token_of(
-    buckets: &Buckets<UserName>,
+pub(super) fn take_token(
     state: &State,
+    buckets: &Buckets<UserName>,
     client: IpAddr,
     user: Option<&UserName>,
 ) -> Result<(), Duration> {

@@ -373,23 +373,28 @@ fn who_never_reads_is_let_go_and_counted_and_the_others_hear_everything() {
     let hubbub = Hubbub::with(&["--max-message", "4096", "--outbox-bytes", "65536"]);
     let mut good = Follower::of_lobby(&hubbub);
     let mut alice = hubbub.join("alice");
-    let stuck = Follower::of_lobby(&hubbub);
-    let text = "x".repeat(4000);
+    let mut stuck = Follower::of_lobby(&hubbub);
+    let long = "x".repeat(4000);
+    let mut said = 0;
     until("the one that never reads is let go", || {
         for _ in 0..50 {
+            let text = format!("{said} {long}");
             alice.says(&text);
             assert_eq!(good.hears_text(), text);
+            said += 1;
         }
         (metric(&hubbub, "hubbub_slow_consumers_total") == 1).then_some(())
     });
-    // It was cut off between two records, and told why; or in the midst of one, if it took too long.
-    let mut stuck = stuck;
-    let end = stuck.ends().pop().expect("an event");
-    assert_eq!((&*end.kind, &end.data["code"]), ("closed", &json!(1013)));
+    let mut heard = stuck.ends();
+    // It is told why, unless it took too long for that, too.
+    if let Some(closed) = heard.pop_if(|last| last.kind == "closed") {
+        assert_eq!(closed.data["code"], 1013);
+    }
     // It comes back, and has missed nothing.
     let mut again = stuck.again(&hubbub, "lobby/messages?follow");
     assert_eq!(again.hears().data["recovered"], true);
-    assert_eq!(again.hears_text(), text);
+    assert!(heard.len() < said, "{said}");
+    assert_eq!(again.hears_text(), format!("{} {long}", heard.len()));
 }
 
 #[test]

@@ -15,7 +15,8 @@ use super::pumps::{Pumps, Upgrade};
 use crate::backoff::spread;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::protocol::{Encoding, ErrorCode, records};
-use crate::server::api::{authorize_for, error, object, pace_follower, room_of, show_to_page};
+use crate::server::answers::too_fast;
+use crate::server::api::{authorize_for, error, object, room_of, show_to_page, take_token};
 use crate::server::auth::Authorized;
 use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
@@ -103,7 +104,9 @@ fn check(
     let since = since.transpose()?;
     let history = request.parameter("history").map(str::parse).transpose();
     let history = history.map_err(|_| bad("bad history: it is a number of messages"))?;
-    if let Err((refusal, wait)) = pace_follower(state, client, &room, user.as_ref()) {
+    if let Err(wait) = take_token(state, &state.command_buckets, client, user.as_ref()) {
+        let rate = state.config.command_rate();
+        let refusal = too_fast("cannot follow the room", rate, wait, room, None);
         let encoding = Encoding::EventStream;
         return Err(match accepts(request, encoding) {
             // A browser would never come back after another status.
@@ -182,7 +185,7 @@ pub(super) fn follow(
         put_out(&outbox, why);
     }
     if outbox.is_open() {
-        follower.join(room, request.since, request.history);
+        follower.join(&room, request.since, request.history);
     }
     let ended = loop {
         if let Err(ended) = pumps.read() {

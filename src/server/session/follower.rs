@@ -44,7 +44,7 @@ impl Follower {
     }
 
     /// Joins the room, with the messages after `since`, or else so many of the last, or closes the connection.
-    pub fn join(&self, room: RoomName, since: Option<MessageId>, history: Option<usize>) {
+    pub fn join(&self, room: &RoomName, since: Option<MessageId>, history: Option<usize>) {
         let joiner = Joiner {
             state: &self.state,
             connection: self.connection,
@@ -53,9 +53,9 @@ impl Follower {
             rooms: &self.rooms,
             grant: &self.grant,
         };
-        if let Err(error) = joiner.join(room.clone(), since, history) {
+        if let Err(error) = joiner.join(room, since, history) {
             self.outbox
-                .send(&failed("cannot follow the room", Some(&room), None, &error));
+                .send(&failed("cannot follow the room", Some(room), None, &error));
             self.outbox
                 .close(code::TRY_AGAIN_LATER, "the room cannot be entered now");
         }

@@ -32,18 +32,18 @@ impl Joiner<'_> {
     /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
     pub(super) fn join(
         &self,
-        room: RoomName,
+        room: &RoomName,
         since: Option<MessageId>,
         history: Option<usize>,
     ) -> Result<(), BackplaneError> {
-        let deleted_before = self.state.deletions(&room);
+        let deleted_before = self.state.deletions(room);
         // A user who reads slowly joins slowly.
         self.outbox.wait_for_space(|| self.ends_with_token());
         let mut membership =
-            Membership::begin(self.state, &room, self.connection, self.user, self.outbox);
+            Membership::begin(self.state, room, self.connection, self.user, self.outbox);
         let page = first_page(since, history);
         let entrance = membership.enter(page.map(|(cursor, limit)| (cursor, limit.min(PIECE))))?;
-        self.send_past(&room, since, page, entrance)?;
+        self.send_past(room, since, page, entrance)?;
         self.rooms.insert(room.clone(), membership);
         // What the client has from before may be deleted.
         let known = deleted_before
@@ -52,12 +52,12 @@ impl Joiner<'_> {
         if since.is_some() && !known.is_empty() {
             self.answer(&deleted(room.clone(), known, true));
         }
-        self.tell_deleted_since(&room, &deleted_before);
+        self.tell_deleted_since(room, &deleted_before);
         // It may have been closed meanwhile.
-        if let Some(why) = self.state.why_closed(&room)
-            && self.rooms.remove(&room)
+        if let Some(why) = self.state.why_closed(room)
+            && self.rooms.remove(room)
         {
-            tell_parted(self.outbox, room, why);
+            tell_parted(self.outbox, room.clone(), why);
         }
         Ok(())
     }

@@ -413,7 +413,7 @@ impl Session {
             self.refuse(code, why, Some(room), None);
             return Ok(());
         }
-        self.joiner().join(room.clone(), since, history)?;
+        self.joiner().join(&room, since, history)?;
         info!("{:?} joined {room:?}", self.user);
         Ok(())
     }
