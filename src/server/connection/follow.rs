@@ -147,7 +147,7 @@ fn endless(encoding: Encoding, beginning: String) -> Response {
 }
 
 /// Follows the room, from the response's head to its end.
-pub(super) fn follow(
+pub(super) fn follow_room(
     connections: &Arc<Connections>,
     stream: &Arc<Stream>,
     id: ConnectionId,

@@ -26,7 +26,7 @@ use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
-use self::follow::{follow, follow_request, is_asked_to_follow};
+use self::follow::{follow_request, follow_room, is_asked_to_follow};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
@@ -103,7 +103,7 @@ fn serve(
         } if is_asked_to_follow(&request) => {
             connections.set_phase(id, Phase::Responding);
             match follow_request(&connections.state, client.address, &request, room) {
-                Ok(request) => return follow(connections, stream, id, client, request),
+                Ok(request) => return follow_room(connections, stream, id, client, request),
                 Err(response) => response,
             }
         }

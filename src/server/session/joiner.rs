@@ -5,17 +5,19 @@ use std::time::SystemTime;
 
 use super::membership::Membership;
 use super::memberships::Memberships;
-use super::past::first_page;
 use super::put_out::tell_parted;
 use crate::backplane::{BackplaneError, Deletions};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
-use crate::protocol::Event;
+use crate::protocol::{Cursor, Event};
 use crate::server::answers::deleted;
 use crate::server::grant::Grant;
-use crate::server::history::PIECE;
+use crate::server::history::{PAGE_MOST, PIECE};
 use crate::server::state::State;
 use crate::websocket::code;
+
+/// The most messages in the first frame of a room.
+const FIRST_FRAME: usize = 1000;
 
 /// What a connection joins rooms with. Only its reader thread may.
 pub(super) struct Joiner<'a> {
@@ -84,5 +86,13 @@ impl Joiner<'_> {
             self.outbox.close(code::EXPIRED, "the token has expired");
         }
         is_over
+    }
+}
+
+/// The messages of a room's first frame.
+fn first_page(since: Option<MessageId>, history: Option<usize>) -> Option<(Cursor, usize)> {
+    match since {
+        Some(since) => Some((Cursor::After(since), FIRST_FRAME)),
+        None => history.map(|limit| (Cursor::Newest, limit.min(PAGE_MOST))),
     }
 }

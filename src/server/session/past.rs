@@ -13,9 +13,6 @@ use crate::server::answers::failed;
 use crate::server::history::{self, PAGE_MOST, PIECE, messages};
 use crate::websocket::code;
 
-/// The most messages in the first frame of a room.
-const FIRST_FRAME: usize = 1000;
-
 impl Joiner<'_> {
     /// Answers with a page of history.
     pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
@@ -159,17 +156,6 @@ impl Joiner<'_> {
             }
         }
         Ok(last)
-    }
-}
-
-/// The messages of a room's first frame.
-pub(super) fn first_page(
-    since: Option<MessageId>,
-    history: Option<usize>,
-) -> Option<(Cursor, usize)> {
-    match since {
-        Some(since) => Some((Cursor::After(since), FIRST_FRAME)),
-        None => history.map(|limit| (Cursor::Newest, limit.min(PAGE_MOST))),
     }
 }
 
