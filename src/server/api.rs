@@ -1,7 +1,8 @@
 //! The HTTP API: send a message, read the history, list the members. One request, one response.
 //!
 //! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
-//! that fits it, so a client can read both with the same code. A request makes nobody present.
+//! that fits it, so a client can read both with the same code. A request makes nobody present. A room that is followed
+//! is a connection's matter (`connection/follow.rs`).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};

@@ -103,7 +103,11 @@ fn serve(
         } if is_asked_to_follow(&request) => {
             connections.set_phase(id, Phase::Responding);
             match follow_request(&connections.state, client.address, &request, room) {
-                Ok(request) => return follow_room(connections, stream, id, client, request),
+                Ok(following) => {
+                    // It may last for days.
+                    drop(request);
+                    return follow_room(connections, stream, id, client, following);
+                }
                 Err(response) => response,
             }
         }
