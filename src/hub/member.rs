@@ -114,7 +114,7 @@ impl Member {
                 }
                 self.last = Some(message.id);
                 // A terminal shows its own lines already.
-                self.outbox.encoding() != Encoding::Text || *via != Some(self.via)
+                self.outbox.encoding() == Encoding::Json || *via != Some(self.via)
             }
             Event::Gap { before, .. } => {
                 // Without a greater id behind the gap, the log began anew, and so do its ids.
