@@ -3,8 +3,9 @@
 //! A record is an event with its end, so records are written one behind the other. The client learns of messages, of
 //! what is wrong with them (`gap`, `deleted`), and why the stream ends; nobody tells it who joins, leaves or types.
 //!
-//! A browser that comes back sends the last `id:` that it got. So this must be the id to resume from behind each record:
-//! a message has its own, and `room` has the one before the first message behind it. All other records leave it as it is.
+//! A browser that comes back sends the last `id:` that it got. So this must be the id to resume from behind each
+//! record: a message has its own, and `room` has the one before the first message behind it. All other records leave it
+//! as it is.
 
 use std::time::Duration;
 

@@ -282,8 +282,8 @@ fn pace(
     })
 }
 
-/// Takes a token of the user's bucket among these, and one of the address's, unless access tokens name the users: without them a
-/// client can give another name each time. Without a token, the error is the time until the next one.
+/// Takes a token of the user's bucket among these, and one of the address's, unless access tokens name the users:
+/// without them a client can give another name each time. Without a token, the error is the time until the next one.
 pub(super) fn take_token(
     state: &State,
     buckets: &Buckets<UserName>,

@@ -162,8 +162,9 @@ impl Outbox {
         }
     }
 
-    /// Pings the peer (RFC 6455 §5.5.2), or sends one that only listens something that tells it nothing. Returns
-    /// false if that is not on its way to the peer: other frames wait, or the ping itself does. Then the writer's deadline shows whether the peer is there.
+    /// Pings the peer (RFC 6455 §5.5.2); a peer that only listens is sent what tells it nothing. Returns false if
+    /// that is not on its way to the peer: other frames wait, or the ping itself does. Then the writer's deadline
+    /// shows whether the peer is there.
     pub fn ping(&self) -> bool {
         let mut lane = lock(&self.lane);
         if !self.is_open() || lane.busy {

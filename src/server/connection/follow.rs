@@ -24,6 +24,7 @@ use crate::server::proxies::ClientAddress;
 use crate::server::session::{Follower, put_out};
 use crate::server::state::State;
 use crate::stream::Stream;
+use crate::websocket::code;
 
 /// A browser comes back after this time at the latest, unless it is told another.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -110,7 +111,11 @@ fn check(
         let encoding = Encoding::EventStream;
         return Err(match accepts(request, encoding) {
             // A browser would never come back after another status.
-            true => endless(encoding, encoding.encode(&refusal).concat()),
+            true => {
+                let refused = encoding.encode(&refusal).concat();
+                let end = records::closed(encoding, code::TRY_AGAIN_LATER, "too fast");
+                endless(encoding, refused + &end)
+            }
             false => object(429, &refusal).retry_after(wait),
         });
     }
@@ -170,7 +175,11 @@ pub(super) fn follow_room(
         },
     );
     let outbox = Arc::clone(pumps.outbox());
-    info!("connection {id} from {client} follows {room:?}");
+    let whose = user
+        .as_ref()
+        .map(|user| format!(" with the token of {user:?}"));
+    let whose = whose.unwrap_or_default();
+    info!("connection {id} from {client} follows {room:?}{whose}");
     let follower = Follower::new(Arc::clone(state), id, grant, Arc::clone(&outbox));
     let chat = ChatHandle {
         user: user.clone(),

@@ -79,7 +79,8 @@ impl Joiner<'_> {
         }
     }
 
-    /// Ends the connection if its token has expired. The heartbeat does so too, but not while the reader thread is here.
+    /// Ends the connection if its token has expired. The heartbeat does so too, but not while the reader thread is
+    /// here.
     pub(super) fn ends_with_token(&self) -> bool {
         let is_over = self.grant.is_over(SystemTime::now());
         if is_over {
