@@ -19,6 +19,8 @@
 //! | gap | a hole that cannot be filled, told to the room's members |
 //! | hub | the rooms that this instance hosts, and their members |
 //! | member | one connection in one room |
+//! | follower | a member that only listens, over HTTP; no user is present for it |
+//! | record | an event, or the end, as a follower is sent it |
 //! | outbox | what one connection still has to be sent, bounded in bytes |
 //! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
 //! | worker | a thread that writes the events of rooms to their members |

@@ -242,12 +242,12 @@ pub trait Backplane: Send + Sync {
     fn began_after(&self, id: MessageId) -> bool;
 
     /// A connection of this user enters the room, which is subscribed to. If it is the first anywhere,
-    /// the room is told. Then reads the room, all in one round trip: the newest id first, or a message
-    /// stored in between would look like a log that lost its end.
+    /// the room is told. Without a user nobody enters. Then reads the room, all in one round trip: the newest id
+    /// first, or a message stored in between would look like a log that lost its end.
     fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError>;
 

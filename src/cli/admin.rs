@@ -57,7 +57,7 @@ enum Act {
     Rooms,
     /// List the users on this instance: name, number of connections
     Users,
-    /// List the connections of this instance: id, user, address, seconds since the upgrade, rooms
+    /// List the connections of this instance: id, user (- for one that follows a room and has none), address, seconds since the upgrade, rooms
     Connections,
     /// List the bans: user, seconds left, reason
     Bans,
@@ -245,7 +245,7 @@ struct UserRow {
 #[derive(Deserialize)]
 struct ConnectionRow {
     id: u64,
-    user: UserName,
+    user: Option<UserName>,
     address: String,
     since: u64,
     rooms: Vec<RoomName>,
@@ -290,6 +290,7 @@ fn lines(answer: Value) -> Result<String, serde_json::Error> {
         } = one;
         let seconds = now.saturating_sub(one.since) / 1000;
         let rooms = listed(&one.rooms);
+        let user = user.map_or("-".to_owned(), |user| user.to_string());
         text += &format!("{id}\t{user}\t{address}\t{seconds}\t{rooms}\n");
     }
     let users = lists.bans.into_iter();

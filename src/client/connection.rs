@@ -124,7 +124,7 @@ pub(super) fn connect(
     let half = ReadHalf::client(
         Arc::clone(&stream),
         &url,
-        Encoding::Json.subprotocol(),
+        Encoding::Json.name(),
         token.as_deref(),
         MAX_EVENT,
         Box::new(move |frames| {

@@ -3,18 +3,16 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use super::framing;
 use super::stopwatch::Lap;
 use crate::message::{Revision, UserName};
 use crate::protocol::{Encoding, Event, Priority};
-use crate::websocket::frame::{self, Frame};
+use crate::websocket::frame::Frame;
 
 /// One frame for each encoding, made when it is first needed. `None` means that the encoding tells its
 /// users nothing of the event.
 #[derive(Default)]
-struct Frames {
-    text: OnceLock<Option<Frame>>,
-    json: OnceLock<Option<Frame>>,
-}
+struct Frames([OnceLock<Option<Frame>>; Encoding::ALL.len()]);
 
 impl Frames {
     fn get_or_make(
@@ -22,11 +20,7 @@ impl Frames {
         encoding: Encoding,
         make: impl FnOnce() -> Option<Frame>,
     ) -> Option<&Frame> {
-        let cell = match encoding {
-            Encoding::Text => &self.text,
-            Encoding::Json => &self.json,
-        };
-        cell.get_or_init(make).as_ref()
+        self.0[encoding as usize].get_or_init(make).as_ref()
     }
 }
 
@@ -67,10 +61,10 @@ impl Broadcast {
     }
 
     /// Whether it tells that this user joined, left or types.
-    pub(super) fn is_about(&self, name: &UserName) -> bool {
+    pub(super) fn is_about(&self, name: Option<&UserName>) -> bool {
         match &self.event {
             Event::Joined { user, .. } | Event::Left { user, .. } | Event::Typing { user, .. } => {
-                user == name
+                Some(user) == name
             }
             _ => false,
         }
@@ -86,7 +80,7 @@ impl Broadcast {
 
     fn frame(&self, encoding: Encoding) -> Option<&Frame> {
         self.frames
-            .get_or_make(encoding, || frame::text(&encoding.encode(&self.event)))
+            .get_or_make(encoding, || framing::event(encoding, &self.event))
     }
 }
 

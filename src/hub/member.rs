@@ -20,7 +20,8 @@ const MAX_HELD: usize = 16 * 1024;
 /// One connection in one room.
 pub(super) struct Member {
     via: Via,
-    user: UserName,
+    /// `None` for a connection that only follows the room.
+    user: Option<UserName>,
     outbox: Arc<Outbox>,
     /// The last message that it has, be it live or from the history.
     last: Option<MessageId>,
@@ -39,7 +40,7 @@ struct Held {
 
 impl Member {
     /// A member whose connection still reads the past.
-    pub(super) fn reading(via: Via, user: UserName, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn reading(via: Via, user: Option<UserName>, outbox: Arc<Outbox>) -> Self {
         Self {
             via,
             user,
@@ -54,7 +55,7 @@ impl Member {
         self.via.connection
     }
 
-    pub(super) fn user(&self) -> UserName {
+    pub(super) fn user(&self) -> Option<UserName> {
         self.user.clone()
     }
 
@@ -91,7 +92,7 @@ impl Member {
         let Some(held) = &mut self.held else {
             return false;
         };
-        if broadcast.is_about(&self.user) {
+        if broadcast.is_about(self.user.as_ref()) {
             return false;
         }
         held.bytes += broadcast.size();
@@ -123,9 +124,9 @@ impl Member {
                 true
             }
             Event::Joined { .. } | Event::Left { .. } => {
-                broadcast.listed.contains(&self.listed) && !broadcast.is_about(&self.user)
+                broadcast.listed.contains(&self.listed) && !broadcast.is_about(self.user.as_ref())
             }
-            _ => !broadcast.is_about(&self.user),
+            _ => !broadcast.is_about(self.user.as_ref()),
         }
     }
 

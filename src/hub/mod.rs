@@ -7,8 +7,10 @@
 //!
 //! Read this file first; then [`room`] and [`member`], the heart of it; [`worker`], the threads that write
 //! to the members; [`broadcast`], which makes a fan-out cheap; [`roll`], the joins and leaves; the
-//! [`outbox`], the way from there to one socket; [`order`], what operators order; and the [`stopwatch`].
+//! [`outbox`], the way from there to one socket, and [`framing`], what is written to it; [`order`], what
+//! operators order; and the [`stopwatch`].
 
+pub mod framing;
 pub mod outbox;
 mod order;
 mod stopwatch;
@@ -73,6 +75,9 @@ pub enum Pace {
     Busy,
 }
 
+/// A room, and the connections in it with their users.
+pub type RoomMembers = (RoomName, Vec<(ConnectionId, Option<UserName>)>);
+
 /// Takes the text out of a message that was deleted.
 pub type Conceal = Box<dyn Fn(&RoomName, &mut Message) + Send + Sync>;
 
@@ -114,19 +119,19 @@ impl Hub {
     }
 
     /// Adds a connection to a room, and makes the room if there is none. The member holds live events
-    /// back until [`Hub::release`].
+    /// back until [`Hub::release`]. A connection without a `user` only follows the room.
     pub fn add_member(
         &self,
         room: &RoomName,
         connection: ConnectionId,
-        user: &UserName,
+        user: Option<&UserName>,
         outbox: &Arc<Outbox>,
     ) {
         let via = Via {
             instance: self.instance,
             connection,
         };
-        let mut member = Member::reading(via, user.clone(), Arc::clone(outbox));
+        let mut member = Member::reading(via, user.cloned(), Arc::clone(outbox));
         let workers = self.workers.len().max(1);
         let mut hasher = DefaultHasher::new();
         room.hash(&mut hasher);
@@ -198,7 +203,7 @@ impl Hub {
     }
 
     /// All rooms with a member here, and the connections in each.
-    pub fn members(&self) -> Vec<(RoomName, Vec<(ConnectionId, UserName)>)> {
+    pub fn members(&self) -> Vec<RoomMembers> {
         let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
         let members = rooms.iter().map(|room| (room.name.clone(), room.members()));
         members.collect()

@@ -32,7 +32,7 @@ pub(super) struct Room {
 /// The number of members, and whether any may still come.
 struct Seats {
     by_worker: Box<[usize]>,
-    by_encoding: [usize; 2],
+    by_encoding: [usize; Encoding::ALL.len()],
     /// The last member has left. Nobody enters a closed room; the next one makes a new room.
     closed: bool,
 }
@@ -43,7 +43,7 @@ impl Seats {
     }
 
     fn of(&mut self, encoding: Encoding) -> &mut usize {
-        &mut self.by_encoding[usize::from(encoding == Encoding::Json)]
+        &mut self.by_encoding[encoding as usize]
     }
 }
 
@@ -54,7 +54,7 @@ impl Room {
             roll: Mutex::default(),
             seats: Mutex::new(Seats {
                 by_worker: vec![0; workers].into(),
-                by_encoding: [0; 2],
+                by_encoding: [0; Encoding::ALL.len()],
                 closed: false,
             }),
             members: (0..workers).map(|_| Mutex::default()).collect(),
@@ -106,7 +106,7 @@ impl Room {
     }
 
     /// The connections here.
-    pub(super) fn members(&self) -> Vec<(ConnectionId, UserName)> {
+    pub(super) fn members(&self) -> Vec<(ConnectionId, Option<UserName>)> {
         let mut all = Vec::new();
         for members in &self.members {
             let members = lock(members);
@@ -157,10 +157,7 @@ impl Room {
         for broadcasts in together {
             let batch = EventBatch::new(broadcasts);
             // Encoded here: those that enter and leave must not wait for it.
-            for (encoding, members) in [Encoding::Text, Encoding::Json]
-                .into_iter()
-                .zip(by_encoding)
-            {
+            for (encoding, members) in Encoding::ALL.into_iter().zip(by_encoding) {
                 if members > 0 {
                     batch.frame(encoding, &[]);
                 }

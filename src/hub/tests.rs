@@ -50,7 +50,7 @@ impl TestHub {
         let (outbox, queue) = outbox(Encoding::Text, 10_000, None);
         let connection = ConnectionId(connection);
         self.hub
-            .add_member(&self.room, connection, &user(name), &outbox);
+            .add_member(&self.room, connection, Some(&user(name)), &outbox);
         queue
     }
 
@@ -141,7 +141,7 @@ fn every_member_hears_all_in_order_while_its_room_grows_and_shrinks_over_the_wor
     let member_hears = |stays_for: u64| {
         let connection = ConnectionId(connection.fetch_add(1, Ordering::SeqCst));
         let (outbox, queue) = outbox(Encoding::Text, 1 << 30, None);
-        hub.add_member(&room, connection, &user("alice"), &outbox);
+        hub.add_member(&room, connection, Some(&user("alice")), &outbox);
         let past = newest.load(Ordering::SeqCst);
         let users = [].into();
         let revision = Revision::ZERO;
@@ -504,7 +504,7 @@ fn members_enter_and_leave_other_rooms_while_one_room_is_busy() {
                 for id in 3..1000 {
                     let (outbox, _queue) = outbox(Encoding::Text, 10_000, None);
                     let (hub, carol) = (&test.hub, ConnectionId(id));
-                    hub.add_member(other, carol, &user("carol"), &outbox);
+                    hub.add_member(other, carol, Some(&user("carol")), &outbox);
                     hub.remove_member(other, carol);
                     thread::yield_now();
                 }
@@ -599,7 +599,8 @@ fn nobody_speaks_or_types_before_they_are_announced() {
     let test = TestHub::new();
     let (outbox, alice) = outbox(Encoding::Json, 10_000, None);
     let (lobby, first) = (&test.room, ConnectionId(1));
-    test.hub.add_member(lobby, first, &user("alice"), &outbox);
+    test.hub
+        .add_member(lobby, first, Some(&user("alice")), &outbox);
     test.release(1, &["alice"]);
     let heard = || -> Vec<String> {
         let events = lines(&alice).into_iter();

@@ -1,10 +1,12 @@
 //! The messages over a WebSocket: a client sends [`Command`]s, and a server sends [`Event`]s.
 //!
 //! Read these values first. [`json`] and [`text`] are two encodings of the same values; the subprotocol
-//! of the handshake chooses one. Nothing here knows a socket, a room or Redis.
+//! of the handshake chooses one. [`records`] has those of clients that follow a room over HTTP and only listen.
+//! Nothing here knows a socket, a room or Redis.
 
 pub mod json;
 pub mod text;
+pub mod records;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,14 +33,33 @@ pub enum Encoding {
     Text,
     /// One JSON object a frame, any number of rooms.
     Json,
+    /// Server-sent events, for a client that follows one room over HTTP (WHATWG HTML §9.2).
+    EventStream,
+    /// The same, one JSON object a line.
+    JsonLines,
 }
 
 impl Encoding {
-    /// Its name in the handshake (RFC 6455 §1.9).
-    pub const fn subprotocol(self) -> &'static str {
+    /// All of them, each at the index `encoding as usize`.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Json, Self::EventStream, Self::JsonLines];
+
+    /// Its name: the subprotocol of a WebSocket's handshake (RFC 6455 §1.9), or the media type of a response that
+    /// does not end.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Text => "hubbub.text",
             Self::Json => "hubbub.v1",
+            Self::EventStream => "text/event-stream",
+            Self::JsonLines => "application/x-ndjson",
+        }
+    }
+
+    /// Whether it is for a client that only listens, over HTTP. It has no frames: its payloads are written as they
+    /// are.
+    pub const fn is_for_followers(self) -> bool {
+        match self {
+            Self::Text | Self::Json => false,
+            Self::EventStream | Self::JsonLines => true,
         }
     }
 
@@ -47,6 +68,7 @@ impl Encoding {
         match self {
             Self::Text => text::estimated_bytes(message),
             Self::Json => json::estimated_bytes(message),
+            Self::EventStream | Self::JsonLines => records::estimated_bytes(message),
         }
     }
 
@@ -56,6 +78,8 @@ impl Encoding {
         match self {
             Self::Text => text::encode(event),
             Self::Json => vec![json::encode(event)],
+            Self::EventStream => records::server_sent_events(event),
+            Self::JsonLines => records::json_lines(event),
         }
     }
 }

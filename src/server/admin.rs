@@ -64,8 +64,8 @@ struct Term {
 pub struct OpenChat {
     /// Its connection.
     pub connection: ConnectionId,
-    /// Its user.
-    pub user: UserName,
+    /// Its user; `None` if it only follows a room and needs no token.
+    pub user: Option<UserName>,
     /// The client's address.
     pub address: IpAddr,
     /// When it was upgraded.
@@ -343,7 +343,7 @@ impl Operator<'_> {
         let mut rooms = self.state.hub.members();
         rooms.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let rooms = rooms.into_iter().map(|(room, members)| {
-            let mut users: Vec<_> = members.into_iter().map(|(_, user)| user).collect();
+            let mut users: Vec<_> = members.into_iter().filter_map(|(_, user)| user).collect();
             users.sort_unstable();
             users.dedup();
             json!({"room": room, "users": users})
@@ -353,8 +353,8 @@ impl Operator<'_> {
 
     fn users(&self, chats: Vec<OpenChat>) -> Vec<Value> {
         let mut users: BTreeMap<UserName, usize> = BTreeMap::new();
-        for chat in chats {
-            *users.entry(chat.user).or_default() += 1;
+        for user in chats.into_iter().filter_map(|chat| chat.user) {
+            *users.entry(user).or_default() += 1;
         }
         let users = users.into_iter();
         users

@@ -1,7 +1,8 @@
 //! The HTTP API: send a message, read the history, list the members and the rooms. One request, one response.
 //!
 //! A response holds an object of the `hubbub.v1` encoding ([`crate::protocol::json`]) and the HTTP status
-//! that fits it, so a client can read both with the same code. A request makes nobody present.
+//! that fits it, so a client can read both with the same code. A request makes nobody present. A room that is followed
+//! is a connection's matter (`connection/follow.rs`).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +16,7 @@ use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
+use super::rate::Buckets;
 use super::state::State;
 use crate::backplane::{BackplaneError, Draft};
 use crate::lookalikes::Lookalikes;
@@ -200,7 +202,7 @@ fn post_message(
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
     }
-    if let Err(wait) = take_token(state, client, Some(&from)) {
+    if let Err(wait) = take_token(state, &state.buckets, client, Some(&from)) {
         let event = too_fast(
             "not sent",
             state.config.send_rate,
@@ -356,31 +358,36 @@ fn pace(
     room: Option<&RoomName>,
     user: Option<&UserName>,
 ) -> Result<(), Response> {
-    take_token(state, client, user).map_err(|wait| {
+    take_token(state, &state.buckets, client, user).map_err(|wait| {
         let rate = state.config.send_rate;
         let event = too_fast("cannot read", rate, wait, room.cloned(), None);
         object(429, &event).retry_after(wait)
     })
 }
 
-/// Takes a token of the user's bucket, and one of the address's, unless access tokens name the users: without them a
-/// client can give another name each time. Without a token, the error is the time until the next one.
-fn take_token(state: &State, client: IpAddr, user: Option<&UserName>) -> Result<(), Duration> {
+/// Takes a token of the user's bucket among these, and one of the address's, unless access tokens name the users:
+/// without them a client can give another name each time. Without a token, the error is the time until the next one.
+pub(super) fn take_token(
+    state: &State,
+    buckets: &Buckets<UserName>,
+    client: IpAddr,
+    user: Option<&UserName>,
+) -> Result<(), Duration> {
     let now = Instant::now();
     if state.verifier.is_none() && !state.config.is_exempt(client) {
         state.address_buckets.take(&counted_as(client), now)?;
     }
-    user.map_or(Ok(()), |user| state.buckets.take(user, now))
+    user.map_or(Ok(()), |user| buckets.take(user, now))
 }
 
-fn room_of(room: Option<String>) -> Result<RoomName, Response> {
+pub(super) fn room_of(room: Option<String>) -> Result<RoomName, Response> {
     let bad = |why: &str| error(400, ErrorCode::BadRoom, &format!("bad room name: {why}"));
     let room = room.ok_or_else(|| bad("it is not UTF-8"))?;
     room.parse().map_err(|why| bad(&format!("{why}")))
 }
 
 /// Authorizes the request for the room.
-fn authorize_for(
+pub(super) fn authorize_for(
     state: &State,
     request: &Request,
     user: Option<&UserName>,
@@ -415,13 +422,13 @@ fn preflight(state: &State, request: &Request, allowed: &str) -> ApiResult {
         .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
         .with(
             "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, Idempotency-Key",
+            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
         )
         .with("Access-Control-Max-Age", "600"))
 }
 
 /// Lets the browser show the response to a page of an allowed origin (Fetch §3.2).
-fn show_to_page(state: &State, request: &Request, response: Response) -> Response {
+pub(super) fn show_to_page(state: &State, request: &Request, response: Response) -> Response {
     match origin(request, &state.config) {
         Some((origin, true)) => response
             .with("Access-Control-Allow-Origin", origin)
@@ -481,6 +488,6 @@ pub(super) fn error(status: u16, code: ErrorCode, message: &str) -> Response {
     object(status, &event)
 }
 
-fn object(status: u16, event: &Event) -> Response {
+pub(super) fn object(status: u16, event: &Event) -> Response {
     Response::of_json(status, json::encode(event))
 }

@@ -6,8 +6,8 @@
 //! 1. This file starts the server, and tears it down.
 //! 2. `accept.rs` accepts connections, as many as [`capacity`] allows, and starts a thread for each.
 //! 3. [`connection`] serves one connection. It reads the request ([`http`]), checks it ([`auth`],
-//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`], [`admin`]) or upgrades to a chat. The
-//!    read pump gives each message of a chat to the session.
+//!    [`token`], [`grant`]), and then sends a response ([`page`], [`api`], [`admin`]), which may be a room that is
+//!    followed, or upgrades to a chat. The read pump gives each message of a chat to the session.
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!

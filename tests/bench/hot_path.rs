@@ -72,7 +72,7 @@ impl Hall {
                 let user: UserName = format!("user-{n}").parse().expect("a name");
                 let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
                 let connection = ConnectionId(n);
-                hub.add_member(&room, connection, &user, &outbox);
+                hub.add_member(&room, connection, Some(&user), &outbox);
                 hub.release(&room, connection, None, &list, None);
                 queue
             })

@@ -108,7 +108,7 @@ impl House {
         let (outbox, queue) = outbox(Encoding::Json, 1 << 20, None);
         let connection = ConnectionId(connection);
         self.hub
-            .add_member(room, connection, &user("listener"), &outbox);
+            .add_member(room, connection, Some(&user("listener")), &outbox);
         self.backplane.subscribe(room).expect("a subscription");
         self.hub
             .release(room, connection, None, &house::nobody(), None);
@@ -250,7 +250,7 @@ fn pages_meet_in_both_directions(house: &House) {
 fn a_rooms_newest_id_is_known(house: &House) {
     let lobby = room("lobby");
     let tail = || {
-        let entrance = house.backplane.enter(&lobby, &user("alice"), None);
+        let entrance = house.backplane.enter(&lobby, Some(&user("alice")), None);
         entrance.expect("an answer").tail
     };
     assert_eq!(tail(), None);
@@ -315,7 +315,7 @@ fn presence_is_told_once_whatever_the_number_of_connections(house: &House) {
     let alice = user("alice");
     let mut listener = house.listen(&lobby, 1);
     for _ in 0..3 {
-        let entrance = house.backplane.enter(&lobby, &alice, None);
+        let entrance = house.backplane.enter(&lobby, Some(&alice), None);
         let members = entrance.expect("she is in").members;
         assert_eq!(*members.users, *std::slice::from_ref(&alice));
     }

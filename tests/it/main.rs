@@ -16,6 +16,7 @@ mod cluster;
 mod contract;
 mod data;
 mod drain;
+mod follow;
 mod fuzz;
 mod history;
 mod http;

@@ -1,9 +1,9 @@
 //! TLS for users: what holds in the clear holds with it. Compiled with `--features tls` alone.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use hubbub::stream::{Identity, Stream};
 use nix::sys::signal::Signal;
@@ -105,6 +105,39 @@ fn people_scripts_and_probes_come_by_tls() {
     let (status, page) = get(near, "/");
     assert_eq!(status, 200);
     assert!(page.contains("</html>"), "it ends in the middle");
+}
+
+/// Its length is not told, so TLS alone shows that it was not cut off (RFC 9112 §9.8). curl does not mind.
+#[test]
+fn a_room_that_is_followed_ends_and_is_not_cut_off() {
+    let mut server = Secure::start("follow", &[]);
+    let client = Command::new("openssl")
+        .args([
+            "s_client",
+            "-quiet",
+            "-CAfile",
+            &server.authority.file("ca.pem"),
+        ])
+        .args(["-connect", &server.hubbub.address().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut client = client.expect("openssl can be started");
+    let mut request = client.stdin.take().expect("it is piped");
+    let head = "GET /api/rooms/lobby/messages?follow HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    request.write_all(head.as_bytes()).expect("it is taken");
+    let mut heard = BufReader::new(client.stdout.take().expect("it is piped"));
+    let mut text = String::new();
+    while !text.ends_with("}\n") {
+        heard.read_line(&mut text).expect("a line");
+    }
+    server.hubbub.signal(Signal::SIGTERM);
+    heard.read_to_string(&mut text).expect("the rest");
+    assert!(text.contains(r#""code":1012"#), "{text}");
+    let ended = client.wait_with_output().expect("its end");
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(server.hubbub.ends().code(), Some(0));
 }
 
 #[test]

@@ -227,12 +227,13 @@ impl Backplane for Local {
     fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
         let members = {
             let mut roster = lock(&self.shared.roster);
-            self.shared.announce(roster.arrive(room, user));
+            let change = user.and_then(|user| roster.arrive(room, user));
+            self.shared.announce(change);
             roster.members(room)
         };
         let logs = lock(&self.shared.logs);

@@ -324,7 +324,7 @@ impl Backplane for Redis {
     fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
         let entrance = self.shard(room)?.enter(room, user, past)?;

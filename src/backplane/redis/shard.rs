@@ -192,11 +192,13 @@ impl Shard {
     pub(super) fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
         let mut questions = self.publisher.questions(MOST_AT_ENTRANCE);
-        self.presence.arrive(room, user, &mut questions);
+        if let Some(user) = user {
+            self.presence.arrive(room, user, &mut questions);
+        }
         for question in wire::tail(&self.to.keys, room) {
             questions.ask(&question);
         }

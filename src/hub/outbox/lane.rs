@@ -153,7 +153,7 @@ impl Queue {
             self.outbox.queued_bytes.fetch_sub(taken, Ordering::AcqRel);
             match outgoing {
                 Unsent::Last(frame) => {
-                    bytes.extend_from_slice(&self.outbox.sealed(&frame));
+                    bytes.extend_from_slice(&self.outbox.sealed_last(&frame));
                     return Collected::Last;
                 }
                 Unsent::Rest(rest) => bytes.extend_from_slice(&rest),

@@ -36,12 +36,13 @@ use socket2::SockRef;
 
 pub use self::lane::{Collected, Queue, StartWriter};
 use self::lane::{Lane, Unsent};
+use crate::hub::framing;
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::stream::Stream;
 use crate::threads::lock;
 use crate::websocket::code;
-use crate::websocket::frame::{self, Frame};
+use crate::websocket::frame::Frame;
 
 /// The states of an outbox. It begins as `OPEN` and goes through them in this order only.
 mod state {
@@ -126,7 +127,7 @@ impl Outbox {
 
     /// Encodes `event` for this connection alone and pushes it.
     pub fn send(&self, event: &Event) {
-        if let Some(frame) = frame::text(&self.encoding.encode(event)) {
+        if let Some(frame) = framing::event(self.encoding, event) {
             self.push(frame, event.priority());
         }
     }
@@ -161,14 +162,15 @@ impl Outbox {
         }
     }
 
-    /// Pings the peer (RFC 6455 §5.5.2). Returns false if the ping is not on its way to the peer: other
-    /// frames wait, or the ping itself does. Then the writer's deadline shows whether the peer is there.
+    /// Pings the peer (RFC 6455 §5.5.2); a peer that only listens is sent what tells it nothing. Returns false if
+    /// that is not on its way to the peer: other frames wait, or the ping itself does. Then the writer's deadline
+    /// shows whether the peer is there.
     pub fn ping(&self) -> bool {
         let mut lane = lock(&self.lane);
         if !self.is_open() || lane.busy {
             return false;
         }
-        let ping = frame::ping();
+        let ping = framing::heartbeat(self.encoding);
         if !self.write_at_once(&ping, &mut lane) {
             self.queue(&mut lane, Unsent::Frame(ping));
         }
@@ -190,14 +192,14 @@ impl Outbox {
         let mut unsaid = match unsent {
             Unsent::Frame(_) => Vec::new(),
             Unsent::Rest(bytes) => bytes.to_vec(),
-            Unsent::Last(frame) => self.sealed(&frame).into_owned(),
+            Unsent::Last(frame) => self.sealed_last(&frame).into_owned(),
         };
         if self.is_open() {
             self.state.store(state::DISCARDING, Ordering::Release);
             let _ = self.why.set(NO_WRITER.to_owned());
             metrics::NO_WRITER.count();
-            let close = frame::close(code::TRY_AGAIN_LATER, NO_WRITER);
-            unsaid.extend_from_slice(&self.sealed(&close));
+            let close = framing::close(self.encoding, code::TRY_AGAIN_LATER, NO_WRITER);
+            unsaid.extend_from_slice(&self.sealed_last(&close));
         }
         lane.unsaid = Some(unsaid.into());
         // The reader may wait for the peer, and finds the end of the input instead.
@@ -234,15 +236,29 @@ impl Outbox {
         }
     }
 
+    /// The last frame as it is written. A response over HTTP has no other end than TLS's own.
+    fn sealed_last<'a>(&self, frame: &'a [u8]) -> Cow<'a, [u8]> {
+        let sealed = self.sealed(frame);
+        match &self.stream {
+            Some(stream) if stream.is_encrypted() && self.encoding.is_for_followers() => {
+                [&*sealed, &stream.farewell()].concat().into()
+            }
+            Some(_) | None => sealed,
+        }
+    }
+
     /// Writes a frame without blocking. False if nothing was written, and the frame still has to be
     /// queued. True if it was written, if its rest is queued, or if the peer is gone.
     fn write_at_once(&self, frame: &[u8], lane: &mut Lane) -> bool {
+        self.write_sealed_at_once(&self.sealed(frame), lane)
+    }
+
+    fn write_sealed_at_once(&self, bytes: &[u8], lane: &mut Lane) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
-        let bytes = stream.sealed(frame);
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let written = match SockRef::from(stream.socket()).send_with_flags(&bytes, flags) {
+        let written = match SockRef::from(stream.socket()).send_with_flags(bytes, flags) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
@@ -338,14 +354,14 @@ impl Outbox {
     /// Ends the outbox: queued frames are sent, and then a close frame. Any thread may call this; only
     /// the first end counts.
     pub fn close(&self, code: u16, why: &str) {
-        let last = frame::close(code, why);
+        let last = framing::close(self.encoding, code, why);
         self.end(state::CLOSING, last, why);
     }
 
     /// Ends the outbox of a slow consumer: queued frames are dropped, and a close frame with 1013 is
     /// tried. Any thread may call this; only the first end counts.
     pub fn evict(&self, why: &str) {
-        let last = frame::close(code::TRY_AGAIN_LATER, why);
+        let last = framing::close(self.encoding, code::TRY_AGAIN_LATER, why);
         if self.end(state::DISCARDING, last, why) {
             metrics::SLOW.count();
         }
@@ -376,7 +392,9 @@ impl Outbox {
         let _ = self.why.set(why.to_owned());
         self.wake_reader();
         // The last frame is written at once if no writer runs. Then none is needed any more.
-        if lane.start.is_some() && (last.is_empty() || self.write_at_once(&last, &mut lane)) {
+        if lane.start.is_some()
+            && (last.is_empty() || self.write_sealed_at_once(&self.sealed_last(&last), &mut lane))
+        {
             last = [].into();
             // A frame that was written in part has started the writer, which then closes.
             if lane.start.take().is_some() {
@@ -393,6 +411,8 @@ impl Outbox {
 mod tests {
     use super::*;
     use std::thread;
+
+    use crate::websocket::frame;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(1)

@@ -86,13 +86,14 @@ pub(super) enum Phase {
     /// The server responds. Then the connection ends within a bounded time, waits for another request, or goes on as a
     /// chat.
     Responding,
-    /// The connection is upgraded.
+    /// The connection is upgraded, or follows a room.
     Chatting(ChatHandle),
 }
 
 /// What others may do with a chat.
 pub(super) struct ChatHandle {
-    pub(super) user: UserName,
+    /// The user, or that of a follower's token.
+    pub(super) user: Option<UserName>,
     pub(super) address: IpAddr,
     pub(super) since: SystemTime,
     pub(super) outbox: Arc<Outbox>,
@@ -302,7 +303,7 @@ impl Connections {
     pub fn put_out(&self, reason: impl Fn(&UserName) -> Option<String>) {
         let chats = self.of_each_chat(|_, chat| (chat.user.clone(), Arc::clone(&chat.outbox)));
         for (user, outbox) in chats {
-            if let Some(reason) = reason(&user) {
+            if let Some(reason) = user.and_then(|user| reason(&user)) {
                 put_out(&outbox, reason);
             }
         }

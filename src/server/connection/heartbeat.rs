@@ -101,7 +101,8 @@ impl Heartbeat {
         }
         if now >= self.next_ping {
             self.next_ping = now + self.interval;
-            if self.outbox.ping() {
+            // A peer that only listens answers nothing. The write deadline and the kernel's show that it is gone.
+            if self.outbox.ping() && !self.outbox.encoding().is_for_followers() {
                 // The ping is late if the reader thread was waiting elsewhere.
                 let pinged = now.max(self.last_read + self.interval);
                 self.silent_from.get_or_insert(pinged + self.pong_within);
@@ -158,10 +159,18 @@ mod tests {
 
     /// A heartbeat, and the peer's end of its socket.
     fn heartbeat(interval: Duration, pong_within: Duration) -> (Heartbeat, TcpStream) {
+        heartbeat_of(Encoding::Text, interval, pong_within)
+    }
+
+    fn heartbeat_of(
+        encoding: Encoding,
+        interval: Duration,
+        pong_within: Duration,
+    ) -> (Heartbeat, TcpStream) {
         let (near, far) = pair();
         far.set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a time-out");
-        let (outbox, _) = outbox(Encoding::Text, 1000, Some(Arc::clone(&near)));
+        let (outbox, _) = outbox(encoding, 1000, Some(Arc::clone(&near)));
         let deadlines = Deadlines {
             pong: pong_within,
             ..Config::default().deadlines
@@ -232,6 +241,18 @@ mod tests {
         far.write_all(b"more").expect("it is taken");
         let late = heartbeat.read(&mut [0; 16]).expect_err("it is over");
         assert_eq!(late.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_peer_that_only_listens_owes_no_answer() {
+        let second = Duration::from_secs(1);
+        let (mut heartbeat, mut far) = heartbeat_of(Encoding::EventStream, 10 * second, 5 * second);
+        let begun = heartbeat.last_read;
+        assert_eq!(heartbeat.beat(begun + 10 * second), begun + 20 * second);
+        assert_eq!(heartbeat.silent_at(), None);
+        let mut comment = [0; 2];
+        far.read_exact(&mut comment).expect("a comment");
+        assert_eq!(&comment, b":\n");
     }
 
     #[test]

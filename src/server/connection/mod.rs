@@ -1,8 +1,9 @@
 //! One connection, from its request to its end.
 //!
 //! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either
-//! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`]. The
-//! writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`] counts both.
+//! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets
+//! it [`follow`] a room. The writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`]
+//! counts both.
 //! [`Connections`] holds every open connection.
 
 mod thread_budget;
@@ -12,6 +13,7 @@ mod connections;
 mod heartbeat;
 mod pumps;
 mod upgrade;
+mod follow;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -24,22 +26,23 @@ use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
 use self::connections::{ChatHandle, Phase};
 pub use self::connections::{Connections, NotStarted};
+use self::follow::{follow_request, follow_room, is_asked_to_follow};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
 use crate::backplane::ShardState;
+use crate::hub::framing;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::http::{self, HeadError, ProxyHeader, Request, Response, Route};
+use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
 use crate::server::proxies::{ClientAddress, is_trusted};
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
 use crate::websocket::code;
-use crate::websocket::frame;
 use crate::websocket::{Ended, Incoming};
 
 /// The most requests on one connection. A proxy or a client opens another one then.
@@ -184,6 +187,21 @@ fn serve_request(
             }
             Err(response) => response,
         },
+        Route::Api {
+            room,
+            resource: Some(Resource::Messages),
+        } if is_asked_to_follow(&request) => {
+            connections.set_phase(id, Phase::Responding);
+            match follow_request(&connections.state, client.address, &request, room) {
+                Ok(following) => {
+                    // It may last for days.
+                    drop(request);
+                    follow_room(connections, stream, id, client, following);
+                    return None;
+                }
+                Err(response) => response,
+            }
+        }
         Route::Api { room, resource } => {
             // A request that waits for a receipt gets it, also when a teardown begins meanwhile.
             connections.set_phase(id, Phase::Responding);
@@ -222,7 +240,7 @@ fn serve_request(
         request.method, request.path, response.status
     );
     let may_wait = nth < MOST_REQUESTS && connections.may_wait(visit.place.as_ref());
-    let goes_on = may_wait && request.goes_on();
+    let goes_on = may_wait && request.goes_on() && response.has_end();
     match request.into_rest().filter(|_| goes_on) {
         Some(rest) => write_response(stream, &response.going_on(), deadlines).then_some(rest),
         None => {
@@ -348,7 +366,7 @@ fn chat(
     // The response's head and the first event take one write.
     let mut opening = request.response_head;
     let welcome = encoding.encode(&session::welcome(state, &user, &request.grant));
-    if let Some(welcome) = frame::text(&welcome) {
+    if let Some(welcome) = framing::payloads(encoding, &welcome) {
         opening.extend_from_slice(&welcome);
     }
     let threads = &connections.threads;
@@ -377,7 +395,7 @@ fn chat(
         Arc::clone(&outbox),
     );
     let chat = ChatHandle {
-        user: user.clone(),
+        user: Some(user.clone()),
         address: client.address,
         since: SystemTime::now(),
         outbox: Arc::clone(&outbox),

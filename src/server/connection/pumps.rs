@@ -17,6 +17,7 @@ use log::error;
 
 use super::heartbeat::Heartbeat;
 use super::thread_budget::ThreadBudget;
+use crate::hub::framing;
 use crate::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -47,11 +48,14 @@ const KEEP_BUFFER: usize = 4 * 1024;
 /// once.
 const CONTROL_FRAMES: (u32, u32) = (100, 200);
 
+/// A peer that only listens may send so many bytes for nothing, such as a second request.
+const MOST_UNHEARD: usize = 16 * 1024;
+
 /// Reads discarded after a violation, before a client that floods is reset, and the pause after each.
 const DISCARDED_READS: usize = 100;
 const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is on the wire when a connection is upgraded.
+/// What is on the wire when a connection is upgraded, or begins to follow a room.
 pub struct Upgrade {
     /// The response, and the first event.
     pub opening: Vec<u8>,
@@ -64,9 +68,37 @@ pub struct Pumps<'a> {
     stream: &'a Arc<Stream>,
     config: &'a Config,
     outbox: Arc<Outbox>,
-    read_half: ReadHalf,
+    input: Input,
     control_frames: TokenBucket,
     writer: Arc<Writer>,
+}
+
+/// What the peer sends.
+enum Input {
+    WebSocket(ReadHalf),
+    /// Nothing that would mean anything: the peer only listens. With it, how many bytes it may still send.
+    Unheard(Heartbeat, usize),
+}
+
+impl Input {
+    fn read(&mut self) -> Result<Incoming, Ended> {
+        match self {
+            Self::WebSocket(half) => half.read(),
+            Self::Unheard(heartbeat, left) => match heartbeat.read(&mut [0; 256]) {
+                Ok(0) => Err(Ended::Vanished),
+                Ok(count) if count > *left => Err(Ended::Wrong {
+                    code: code::POLICY,
+                    why: "a follower only listens".to_owned(),
+                }),
+                Ok(count) => {
+                    *left -= count;
+                    Ok(Incoming::Alive)
+                }
+                Err(error) if error.kind() == ErrorKind::TimedOut => Err(Ended::Silent),
+                Err(error) => Err(Ended::Broken(error.to_string())),
+            },
+        }
+    }
 }
 
 impl<'a> Pumps<'a> {
@@ -101,18 +133,21 @@ impl<'a> Pumps<'a> {
             &config.deadlines,
         );
         let replies = Arc::clone(&outbox);
-        let read_half = ReadHalf::server(
-            Box::new(heartbeat),
-            upgrade.read_already,
-            config.max_message,
-            Box::new(move |frames| push_replies(&replies, frames)),
-        );
+        let input = match encoding.is_for_followers() {
+            true => Input::Unheard(heartbeat, MOST_UNHEARD),
+            false => Input::WebSocket(ReadHalf::server(
+                Box::new(heartbeat),
+                upgrade.read_already,
+                config.max_message,
+                Box::new(move |frames| push_replies(&replies, frames)),
+            )),
+        };
         let (per_second, burst) = CONTROL_FRAMES;
         Self {
             stream,
             config,
             outbox,
-            read_half,
+            input,
             control_frames: TokenBucket::new(per_second, burst, Instant::now()),
             writer,
         }
@@ -127,7 +162,7 @@ impl<'a> Pumps<'a> {
     /// since nothing can answer them, until the client ends its side or has sent too many.
     pub fn read(&mut self) -> Result<Incoming, Ended> {
         loop {
-            let incoming = self.read_half.read()?;
+            let incoming = self.input.read()?;
             match incoming {
                 Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive
                     if !self.outbox.is_open() =>
@@ -191,7 +226,8 @@ fn end_outbox(outbox: &Outbox, ended: &Ended) {
         // The client may have closed only its own side, and may still read.
         Ended::Vanished => {
             let why = "the client broke off";
-            outbox.close_in_reply(frame::close(code::NORMAL, why), why);
+            let last = framing::close(outbox.encoding(), code::NORMAL, why);
+            outbox.close_in_reply(last, why);
         }
         Ended::Silent if outbox.is_open() => {
             metrics::SILENT.count();

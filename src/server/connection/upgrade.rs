@@ -115,9 +115,9 @@ fn encoding(request: &Request) -> Result<(Encoding, Option<&'static str>), Respo
         return Ok((Encoding::Text, None));
     }
     let spoken = [Encoding::Json, Encoding::Text];
-    let chosen = offered.find_map(|name| spoken.into_iter().find(|one| one.subprotocol() == name));
+    let chosen = offered.find_map(|name| spoken.into_iter().find(|one| one.name() == name));
     match chosen {
-        Some(encoding) => Ok((encoding, Some(encoding.subprotocol()))),
+        Some(encoding) => Ok((encoding, Some(encoding.name()))),
         None => Err(Response::new(
             400,
             "the subprotocols spoken here are hubbub.text and hubbub.v1",

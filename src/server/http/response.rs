@@ -18,6 +18,8 @@ pub struct Response {
     body: Cow<'static, str>,
     with_body: bool,
     goes_on: bool,
+    /// Whether its body ends with the connection, so that its length is not told (RFC 9112 §6.3).
+    is_endless: bool,
 }
 
 /// The type of most responses.
@@ -47,6 +49,14 @@ impl Response {
         Self::of(status, "application/json", body)
     }
 
+    /// The beginning of a response that goes on until the connection ends.
+    pub fn endless(content_type: &'static str, beginning: String) -> Self {
+        Self {
+            is_endless: true,
+            ..Self::of(200, content_type, beginning)
+        }
+    }
+
     fn of(status: u16, content_type: &'static str, body: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -55,6 +65,7 @@ impl Response {
             body: body.into(),
             with_body: true,
             goes_on: false,
+            is_endless: false,
         }
     }
 
@@ -111,6 +122,11 @@ impl Response {
         }
     }
 
+    /// Whether it ends before the connection does, so that the connection can go on after it.
+    pub fn has_end(&self) -> bool {
+        !self.is_endless
+    }
+
     /// Says that the connection goes on after it (RFC 9112 §9.3).
     #[must_use]
     pub fn going_on(mut self) -> Self {
@@ -164,11 +180,10 @@ impl Response {
         );
         // A 204 has no content, and must not have these fields (RFC 9110 §8.6).
         if self.status != 204 {
-            let length = self.body.len();
-            bytes.push_str(&format!(
-                "Content-Type: {}\r\nContent-Length: {length}\r\n",
-                self.content_type
-            ));
+            bytes.push_str(&format!("Content-Type: {}\r\n", self.content_type));
+        }
+        if self.status != 204 && !self.is_endless {
+            bytes.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         for (name, value) in &self.headers {
             bytes.push_str(&format!("{name}: {value}\r\n"));

@@ -15,7 +15,8 @@ pub(super) struct Membership {
     state: Arc<State>,
     room: RoomName,
     connection: ConnectionId,
-    user: UserName,
+    /// `None`: nobody is present for it.
+    user: Option<UserName>,
     /// Whether the backplane was told of the arrival. Without an arrival there is no departure.
     arrived: bool,
     /// How the connection leaves.
@@ -28,14 +29,14 @@ impl Membership {
         state: &Arc<State>,
         room: &RoomName,
         connection: ConnectionId,
-        user: &UserName,
+        user: Option<&UserName>,
         outbox: &Arc<Outbox>,
     ) -> Self {
         let membership = Self {
             state: Arc::clone(state),
             room: room.clone(),
             connection,
-            user: user.clone(),
+            user: user.cloned(),
             arrived: false,
             departure: Departure::Clean,
         };
@@ -43,7 +44,7 @@ impl Membership {
         membership
     }
 
-    /// Subscribes to the room, makes the user present there, and reads what a member needs to know.
+    /// Subscribes to the room, makes the user, if there is one, present there, and reads what a member needs to know.
     pub(super) fn enter(
         &mut self,
         past: Option<(Cursor, usize)>,
@@ -52,7 +53,7 @@ impl Membership {
         backplane.subscribe(&self.room)?;
         // Set before the call: the backplane counts the connection even if the call then fails.
         self.arrived = true;
-        backplane.enter(&self.room, &self.user, past)
+        backplane.enter(&self.room, self.user.as_ref(), past)
     }
 }
 
@@ -60,8 +61,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let State { hub, backplane, .. } = &*self.state;
         hub.remove_member(&self.room, self.connection);
-        if self.arrived {
-            backplane.depart(&self.room, &self.user, self.departure);
+        if let Some(user) = self.user.as_ref().filter(|_| self.arrived) {
+            backplane.depart(&self.room, user, self.departure);
         }
         backplane.unsubscribe(&self.room);
     }

@@ -3,13 +3,16 @@
 //!
 //! A session runs on its connection's reader thread, and on no other. It may wait for the backplane and
 //! for its own user, but never for another user. When it ends, also by a panic, its user leaves every
-//! room ([`membership`]). The moderator alone may take it out of one before ([`memberships`]).
+//! room ([`membership`]). The moderator alone may take it out of one before ([`memberships`]). A [`Follower`] is the
+//! same for a connection that only listens.
 
 mod in_flight;
 mod membership;
 mod memberships;
-mod past;
 mod put_out;
+mod joiner;
+mod past;
+mod follower;
 mod rate_limiter;
 
 use std::sync::Arc;
@@ -18,20 +21,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
 
+pub use self::follower::Follower;
 use self::in_flight::InFlight;
-use self::membership::Membership;
+use self::joiner::Joiner;
 pub use self::memberships::Memberships;
-use self::past::first_page;
 pub use self::put_out::{PUT_OUT, put_out, tell_parted};
 use self::rate_limiter::{Decision, PAUSE, RateLimiter};
-use crate::backplane::{BackplaneError, Deletions, Departure, Draft};
+use crate::backplane::{BackplaneError, Departure, Draft};
 use crate::hub::outbox::Outbox;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Command, Encoding, ErrorCode, Event, Limits, Ref, json, text};
-use crate::server::answers::{NOT_LISTED, deleted, failed, receipt, too_fast};
+use crate::server::answers::{NOT_LISTED, failed, receipt, too_fast};
 use crate::server::grant::{Grant, READ_ONLY};
-use crate::server::history::{PAGE_DEFAULT, PAGE_MOST, PIECE};
+use crate::server::history::{PAGE_DEFAULT, PAGE_MOST};
 use crate::server::state::State;
 use crate::websocket::code;
 
@@ -97,6 +100,18 @@ impl Session {
         &self.rooms
     }
 
+    /// What joins its rooms, and reads their past.
+    fn joiner(&self) -> Joiner<'_> {
+        Joiner {
+            state: &self.state,
+            connection: self.connection,
+            user: Some(&self.user),
+            outbox: &self.outbox,
+            rooms: &self.rooms,
+            grant: &self.grant,
+        }
+    }
+
     /// Joins the room that the request names. In the text encoding there is no other: if it cannot be entered, the
     /// connection is closed.
     pub fn join_first_room(&mut self, since: Option<MessageId>, history: Option<usize>) {
@@ -120,7 +135,7 @@ impl Session {
     pub fn handle(&mut self, message: &str) {
         let parsed = match self.outbox.encoding() {
             Encoding::Text => text::parse(message, &self.first_room),
-            Encoding::Json => json::parse(message),
+            Encoding::Json | Encoding::EventStream | Encoding::JsonLines => json::parse(message),
         };
         let waits = match &parsed {
             // Without a token, these are refused, and a typing notice is dropped.
@@ -147,13 +162,9 @@ impl Session {
         }
     }
 
-    /// Ends the connection if its token has expired. The heartbeat does so too, but not while the reader thread is here.
+    /// See [`Joiner::ends_with_token`].
     fn ends_with_token(&self) -> bool {
-        let is_over = self.grant.is_over(SystemTime::now());
-        if is_over {
-            self.outbox.close(code::EXPIRED, "the token has expired");
-        }
-        is_over
+        self.joiner().ends_with_token()
     }
 
     /// Waits for a token. It waits on the reader thread, so the client is not read meanwhile. Returns
@@ -205,7 +216,8 @@ impl Session {
             } => self.send(room, text, reference),
             Command::History { room, page, limit } => {
                 if self.may_ask("cannot read the history", Some(&room)) && self.is_in(&room) {
-                    self.history(&room, page, limit.unwrap_or(PAGE_DEFAULT));
+                    let limit = limit.unwrap_or(PAGE_DEFAULT);
+                    self.joiner().history(&room, page, limit);
                 }
             }
             Command::Members { room } => {
@@ -227,11 +239,9 @@ impl Session {
         }
     }
 
-    /// Sends an answer once the outbox has room: a user who reads slowly gets fewer answers.
+    /// See [`Joiner::answer`].
     fn answer(&self, event: &Event) {
-        if self.outbox.wait_for_space(|| self.ends_with_token()) {
-            self.outbox.send(event);
-        }
+        self.joiner().answer(event);
     }
 
     /// Answers that the backplane could not carry out a request.
@@ -428,15 +438,7 @@ impl Session {
         });
     }
 
-    /// Tells what was deleted since `before` was read, which the client may have been sent meanwhile.
-    fn tell_deleted_since(&self, room: &RoomName, before: &Deletions) {
-        let news = self.state.deletions(room).since(before);
-        if !news.is_empty() {
-            self.answer(&deleted(room.clone(), news, false));
-        }
-    }
-
-    /// Joins a room: subscribes, reads the past, and merges it with the messages that came meanwhile.
+    /// Joins a room, unless it may not.
     fn join(
         &mut self,
         room: RoomName,
@@ -447,30 +449,8 @@ impl Session {
             self.refuse(code, why, Some(room), None);
             return Ok(());
         }
-        let deleted_before = self.state.deletions(&room);
-        // A user who reads slowly joins slowly.
-        self.outbox.wait_for_space(|| self.ends_with_token());
-        let (state, outbox) = (&self.state, &self.outbox);
-        let mut membership = Membership::begin(state, &room, self.connection, &self.user, outbox);
-        let page = first_page(since, history);
-        let entrance = membership.enter(page.map(|(cursor, limit)| (cursor, limit.min(PIECE))))?;
-        self.send_past(&room, since, page, entrance)?;
+        self.joiner().join(&room, since, history)?;
         info!("{:?} joined {room:?}", self.user);
-        self.rooms.insert(room.clone(), membership);
-        // What the client has from before may be deleted.
-        let known = deleted_before
-            .clone()
-            .up_to(since.unwrap_or(MessageId::ZERO));
-        if since.is_some() && !known.is_empty() {
-            self.answer(&deleted(room.clone(), known, true));
-        }
-        self.tell_deleted_since(&room, &deleted_before);
-        // It may have been closed meanwhile.
-        if let Some(why) = self.state.why_closed(&room)
-            && self.rooms.remove(&room)
-        {
-            tell_parted(&self.outbox, room, why);
-        }
         Ok(())
     }
 

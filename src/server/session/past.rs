@@ -4,18 +4,16 @@
 
 use std::sync::Arc;
 
-use super::Session;
+use super::joiner::Joiner;
 use crate::backplane::{BackplaneError, Entrance, Excerpt, continues};
-use crate::message::{MemberList, MessageId, RoomName, UserName};
+use crate::hub::framing;
+use crate::message::{MemberList, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
+use crate::server::answers::failed;
 use crate::server::history::{self, PAGE_MOST, PIECE, messages};
 use crate::websocket::code;
-use crate::websocket::frame;
 
-/// The most messages in the first frame of a room.
-const FIRST_FRAME: usize = 1000;
-
-impl Session {
+impl Joiner<'_> {
     /// Answers with a page of history.
     pub(super) fn history(&self, room: &RoomName, page: Cursor, limit: usize) {
         let bytes = self.outbox.budget() / 2;
@@ -24,13 +22,13 @@ impl Session {
                 let deletions = self.state.deletions(room);
                 self.answer(&Event::History {
                     room: room.clone(),
-                    messages: messages(&self.state, room, excerpt.entries),
+                    messages: messages(self.state, room, excerpt.entries),
                     more: excerpt.more,
                 });
                 // A slow reader waited for it.
                 self.tell_deleted_since(room, &deletions);
             }
-            Err(error) => self.fail("cannot read the history", room, &error),
+            Err(error) => self.answer(&failed("cannot read the history", Some(room), None, &error)),
         }
     }
 
@@ -77,20 +75,27 @@ impl Session {
         // A log that began after `since` knows nothing of the client's past.
         let anew = !recovered
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
-        let list = with_user(members, &self.user);
+        let list = with_user(members, self.user);
         let more = past.more;
         // A log that lost its end continues from its newest id, and so does the client.
         let last = past.entries.last().map(|entry| entry.message.id).max(end);
+        let encoding = self.outbox.encoding();
+        let first_prev = past.entries.first().map_or(last, |entry| entry.prev);
+        let mut messages = messages(self.state, room, past.entries);
+        // A follower has a record for each message, and may break off before any of them.
+        let (resume_from, apart) = match encoding.is_for_followers() {
+            true => (first_prev, std::mem::take(&mut messages)),
+            false => (last, Vec::new()),
+        };
         let event = Event::Room {
             room: room.clone(),
             members: Arc::clone(&list.users),
             alike: hub.alike(room, Some(&list)),
-            messages: messages(&self.state, room, past.entries),
+            messages,
             recovered,
             anew,
-            last,
+            last: resume_from,
         };
-        let encoding = self.outbox.encoding();
         let mut first = Vec::new();
         if since.is_some() && !recovered && !anew && encoding == Encoding::Text {
             first.extend(encoding.encode(&Event::Gap {
@@ -100,7 +105,10 @@ impl Session {
             }));
         }
         first.extend(encoding.encode(&event));
-        let first = frame::text(&first);
+        for message in apart {
+            first.extend(encoding.encode(&past_message(room, message)));
+        }
+        let first = framing::payloads(encoding, &first);
         if !more {
             hub.release(room, self.connection, last, &list, first);
             return Ok(());
@@ -140,12 +148,7 @@ impl Session {
                     });
                 }
                 last = id;
-                self.answer(&Event::Message {
-                    room: room.clone(),
-                    message: entry.message,
-                    looks_like: None,
-                    via: None,
-                });
+                self.answer(&past_message(room, entry.message));
             }
             match piece.reach {
                 Some(reach) if piece.more => cursor = reach,
@@ -156,20 +159,22 @@ impl Session {
     }
 }
 
-/// The messages of a room's first frame.
-pub(super) fn first_page(
-    since: Option<MessageId>,
-    history: Option<usize>,
-) -> Option<(Cursor, usize)> {
-    match since {
-        Some(since) => Some((Cursor::After(since), FIRST_FRAME)),
-        None => history.map(|limit| (Cursor::Newest, limit.min(PAGE_MOST))),
+/// A message that was said before, as an event of its own.
+fn past_message(room: &RoomName, message: Message) -> Event {
+    Event::Message {
+        room: room.clone(),
+        message,
+        looks_like: None,
+        via: None,
     }
 }
 
 /// Adds this user to the list if missing: Redis may have forgotten the user a moment ago, and no user is
 /// told of their own join.
-fn with_user(list: MemberList, user: &UserName) -> MemberList {
+fn with_user(list: MemberList, user: Option<&UserName>) -> MemberList {
+    let Some(user) = user else {
+        return list;
+    };
     match list.users.binary_search(user) {
         Ok(_) => list,
         Err(index) => {

@@ -22,10 +22,10 @@ pub fn put_out(outbox: &Outbox, reason: String) {
     outbox.close(code::PUT_OUT, PUT_OUT);
 }
 
-/// Tells one user why the connection is in the room no more. One in lines of text has no other, and is closed.
+/// Tells one user why the connection is in the room no more. One that can have no other is closed.
 pub fn tell_parted(outbox: &Outbox, room: RoomName, reason: String) {
     match outbox.encoding() {
-        Encoding::Text => put_out(outbox, reason),
+        Encoding::Text | Encoding::EventStream | Encoding::JsonLines => put_out(outbox, reason),
         Encoding::Json => outbox.send(&Event::Parted {
             room,
             reason: Some(reason),

@@ -131,7 +131,7 @@ impl Backplane for Faulty {
     fn enter(
         &self,
         room: &RoomName,
-        user: &UserName,
+        user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
         self.may_panic(Call::Enter, room);
