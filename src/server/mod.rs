@@ -11,7 +11,7 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`] holds the
+//! [`hooks`] is for other services: what they post to a room, and where they hear of it. [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`] holds the
 //! options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
@@ -27,6 +27,7 @@ pub mod session;
 pub mod page;
 pub mod http;
 pub mod auth;
+pub mod hooks;
 pub mod api;
 pub mod admin;
 pub mod connection;

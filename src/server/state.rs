@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use log::{error, info};
 
 use super::config::Config;
-use super::rate::{Buckets, TokenBucket};
+use super::rate::{Buckets, Places, TokenBucket};
 use super::token::Verifier;
 use crate::backplane::{Backplane, Ban, Banned, Deletions, conceal};
 use crate::hub::Hub;
@@ -19,6 +19,9 @@ use crate::threads::lock;
 
 /// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
 const USERS_OF_ADDRESS: u32 = 4;
+
+/// So many large bodies are in memory at a time.
+const MOST_LARGE_BODIES: usize = 32;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
 const WRONG_SECRETS: (u32, u32) = (1, 10);
@@ -43,6 +46,8 @@ pub struct State {
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
+    /// The bodies of hooks that are larger than a message.
+    pub large_bodies: Places,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     closing: AtomicBool,
@@ -61,6 +66,7 @@ impl State {
             buckets: Buckets::new(config.send_rate, config.send_burst),
             verifier: Verifier::new(&config.tokens),
             bans: Arc::default(),
+            large_bodies: Places::new(MOST_LARGE_BODIES),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,

@@ -18,6 +18,7 @@ mod data;
 mod drain;
 mod fuzz;
 mod history;
+mod hooks;
 mod keys;
 mod lesson;
 mod limits;

@@ -97,6 +97,10 @@ impl Request {
                     resource,
                 }
             }
+            (Some("hooks"), Some(room), None) => Route::Api {
+                room: decode(room),
+                resource: Some(Resource::Hook),
+            },
             (Some("api"), Some("admin"), first) => {
                 let path: Option<Vec<_>> = first.into_iter().chain(segments).map(decode).collect();
                 // No path of ours is empty.
@@ -132,7 +136,7 @@ pub enum Route {
         /// Not validated yet.
         user: Option<String>,
     },
-    /// `/api/rooms/{room}/…`, with the room decoded; `None` if it is not UTF-8 or missing.
+    /// `/api/rooms/{room}/…` or `/hooks/{room}`, with the room decoded; `None` if it is not UTF-8 or missing.
     Api {
         /// Not validated yet.
         room: Option<String>,
@@ -152,6 +156,8 @@ pub enum Resource {
     Messages,
     /// `/api/rooms/{room}/members`
     Members,
+    /// `/hooks/{room}`
+    Hook,
 }
 
 #[cfg(test)]
@@ -208,6 +214,9 @@ mod tests {
                 "/api/rooms/%ff/messages",
                 api(None, Some(Resource::Messages)),
             ),
+            ("/hooks/a%20b", api(Some("a b"), Some(Resource::Hook))),
+            ("/hooks", Route::Unknown),
+            ("/hooks/ops/x", Route::Unknown),
             ("/api/rooms", api(None, None)),
             ("/api", api(None, None)),
             (

@@ -111,6 +111,7 @@ impl Response {
             411 => "Length Required",
             413 => "Content Too Large",
             421 => "Misdirected Request",
+            422 => "Unprocessable Content",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
