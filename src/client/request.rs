@@ -4,8 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{ServerUrl, open};
-use crate::stream::Authorities;
+use crate::stream::{Authorities, ServerUrl, open};
 
 /// The most bytes that are read of an answer: more than any list of the server's.
 const MAX_RESPONSE: usize = 64 << 20;
@@ -80,7 +79,7 @@ impl ServerUrl {
         let PlainRequest {
             method, path, body, ..
         } = request;
-        let (authority, length) = (&self.authority, body.len());
+        let (authority, length) = (self.authority(), body.len());
         let bearer = request.bearer.map_or(String::new(), |secret| {
             format!("Authorization: Bearer {secret}\r\n")
         });
