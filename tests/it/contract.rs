@@ -19,7 +19,7 @@ use crate::support::sentinel::Sentinels;
 use crate::support::{DEADLINE, until};
 
 /// All that must be kept.
-const CHECKS: [fn(&House); 10] = [
+const CHECKS: [fn(&House); 11] = [
     what_is_acknowledged_is_delivered_under_its_id_and_in_order,
     entries_name_their_predecessors,
     pages_meet_in_both_directions,
@@ -30,6 +30,7 @@ const CHECKS: [fn(&House); 10] = [
     a_long_log_is_trimmed_to_about_its_length,
     the_past_of_another_backplane_can_be_put_before_what_is_said_next,
     orders_reach_the_hub_and_bans_are_kept,
+    a_webhook_goes_on_behind_what_was_posted,
 ];
 
 /// How many messages a room's log keeps.
@@ -399,4 +400,23 @@ fn orders_reach_the_hub_and_bans_are_kept(house: &House) {
     hears(&Order::ReadBans);
     assert_eq!(backplane.set_ban(&alice, None), Ok(()), "again");
     assert_eq!(backplane.bans(), Ok([(odd, long)].into()));
+}
+
+fn a_webhook_goes_on_behind_what_was_posted(house: &House) {
+    let lobby = room("}x{ :%\u{e9}");
+    let lease = |webhook, posted| {
+        let lasts = Duration::from_secs(60);
+        let lease = house.backplane.lease(&lobby, webhook, posted, lasts);
+        lease.expect("an answer").expect("nobody else has it")
+    };
+    assert_eq!(lease("early", None), MessageId::ZERO);
+    let [first, second] = ["first", "second"].map(|text| {
+        let stored = house.say(&lobby, text, None);
+        stored.expect("it is stored").id
+    });
+    assert_eq!(lease("late", None), second);
+    assert_eq!(lease("early", Some(first)), first);
+    assert_eq!(lease("early", None), first);
+    assert_eq!(lease("early", Some(second)), second);
+    assert_eq!(lease("early", Some(first)), second, "it never goes back");
 }
