@@ -169,7 +169,7 @@ fn complain(line: impl Display) {
 }
 
 /// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
-const SECRETS: [&str; 4] = ["--redis", "--token", "--admin", "--secret"];
+const SECRETS: [&str; 5] = ["--redis", "--token", "--admin", "--secret", "--webhook"];
 
 /// Prints clap's error as one line. Help and version are printed as they are.
 fn explain(error: &clap::Error) -> ExitCode {

@@ -12,7 +12,7 @@ use super::answers::{failed, receipt, too_fast};
 use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
 use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
-use super::hooks::payload;
+use super::hooks::{AGENT, payload};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
 use super::state::State;
@@ -169,6 +169,9 @@ fn post_message(
 ) -> ApiResult {
     let room = room_of(room)?;
     let (from, grant) = author(state, request, &room)?;
+    if request.header("user-agent") == Some(AGENT) {
+        return Err(not_sent(422, "a webhook of Hubbub may not post to Hubbub"));
+    }
     let body = read(state, stream, request)?;
     // A body may take a while.
     if grant.is_over(SystemTime::now()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
@@ -46,6 +46,8 @@ pub struct State {
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
+    /// Of each webhook, when the first message was said that this instance has to post: milliseconds since 1970, or 0.
+    pub waiting_since: Vec<Arc<AtomicU64>>,
     /// The bodies of hooks that are larger than a message.
     pub large_bodies: Places,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
@@ -66,6 +68,7 @@ impl State {
             buckets: Buckets::new(config.send_rate, config.send_burst),
             verifier: Verifier::new(&config.tokens),
             bans: Arc::default(),
+            waiting_since: config.webhooks.iter().map(|_| Arc::default()).collect(),
             large_bodies: Places::new(MOST_LARGE_BODIES),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,

@@ -47,4 +47,5 @@ mod threads;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+mod webhooks;
 mod wire;

@@ -1,6 +1,12 @@
-//! Webhooks: what other services post to a room.
+//! Webhooks, in both directions.
 //!
-//! [`payload`] turns a service's JSON into the text of a message; [`super::api`] reads it from a request, and publishes
-//! it as any other post.
+//! In: [`payload`] turns another service's JSON into the text of a message; [`super::api`] reads it from a request, and
+//! publishes it as any other post. Out: the [`poster`] posts what is said in a room to another service, by a
+//! [`request`].
 
 pub mod payload;
+mod request;
+mod poster;
+
+pub use self::poster::{Posters, render_lags, take_leases};
+pub use self::request::AGENT;
