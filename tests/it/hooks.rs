@@ -105,7 +105,12 @@ fn events_of_github_are_a_few_lines_with_a_link() {
         (
             "push",
             json!({"ref": "refs/heads/old", "deleted": true, "commits": []}),
-            "octocat deleted old of octocat/Hello-World",
+            "octocat deleted the branch old of octocat/Hello-World",
+        ),
+        (
+            "push",
+            json!({"ref": "refs/tags/v1", "created": true, "commits": [], "compare": "https://x.example/v1"}),
+            "octocat made the tag v1 of octocat/Hello-World\nhttps://x.example/v1",
         ),
         (
             "pull_request",

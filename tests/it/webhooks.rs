@@ -94,10 +94,15 @@ fn what_is_not_taken_is_posted_again_and_what_is_refused_is_given_up() {
     ]);
     let hubbub = posting_to(&receiver, &[]);
     let id = say(&hubbub, "persistent");
-    let posts = [(); 3].map(|()| (Instant::now(), receiver.gets()));
-    for (_, post) in &posts {
+    let posts = [(); 3].map(|()| receiver.gets());
+    assert!(
+        posts[2].at - posts[1].at >= Duration::from_secs(1),
+        "as it was asked"
+    );
+    for post in &posts {
         assert_eq!(post.text(), "persistent");
         assert_eq!(post.field("Idempotency-Key"), Some(&*format!("ops/{id}")));
+        assert_eq!(post.field("X-Hubbub-Signature-256"), None);
     }
     for text in ["refused", "sent elsewhere", "next"] {
         say(&hubbub, text);
@@ -110,6 +115,41 @@ fn what_is_not_taken_is_posted_again_and_what_is_refused_is_given_up() {
     assert_eq!(metric(&hubbub, "hubbub_webhook_retries_total"), 2);
     let log = hubbub.log();
     assert!(log.contains("it answers 410"), "{log}");
+}
+
+#[test]
+fn several_webhooks_may_be_named_in_the_environment() {
+    let receivers = [Receiver::start(), Receiver::start()];
+    let [first, second] = receivers.each_ref().map(Receiver::url);
+    let webhooks = format!("ops={first} an%20other={first} ops={second}");
+    let hubbub = Hubbub::with_environment(&[("HUBBUB_WEBHOOK", &webhooks)], &[]);
+    say(&hubbub, "one");
+    assert_eq!(receivers.each_ref().map(Receiver::reads), ["one", "one"]);
+    hubbub.join_room("bob", "an%20other").says("two");
+    let post = receivers[0].gets();
+    assert_eq!(post.json()["room"], "an other");
+    let key = post.field("Idempotency-Key").expect("a key");
+    assert!(key.starts_with("an%20other/"), "{key}");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn by_tls_it_posts_only_to_a_receiver_that_it_trusts() {
+    let authority = crate::support::authority::Authority::new("webhook");
+    let (certificate, key) = (authority.file("server.pem"), authority.file("server.key"));
+    let receiver = Hubbub::with(&["--tls-cert", &certificate, "--tls-key", &key]);
+    let webhook = format!("ops=https://{}/hooks/ops?user=x", receiver.address());
+    for (trusted, outcome) in [
+        (authority.file("ca.pem"), "answers 422"),
+        (certificate, "invalid peer"),
+    ] {
+        let hubbub =
+            Hubbub::with_environment(&[("SSL_CERT_FILE", &trusted)], &["--webhook", &webhook]);
+        say(&hubbub, "hello");
+        until("the outcome is logged", || {
+            hubbub.log().contains(outcome).then_some(())
+        });
+    }
 }
 
 #[test]

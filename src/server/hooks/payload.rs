@@ -1,7 +1,6 @@
 //! The text of a message from what GitHub, Alertmanager, Grafana and Slack-style senders post.
 //!
-//! A text is short: what happened in one line, at most [`MOST_ITEMS`] lines of details, and a link. Values of the sender
-//! become one line each, so that none of them looks like another line of ours.
+//! A text is short: what happened in one line, at most [`MOST_ITEMS`] lines of details, and a link.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -9,19 +8,9 @@ use std::sync::Mutex;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::excerpt::{MOST_ITEMS, cut, line, link_of, list};
+use super::github;
 use crate::threads::lock;
-
-/// The most commits, alerts or attachments that one text has.
-const MOST_ITEMS: usize = 5;
-
-/// The longest value, in characters, but for links.
-const LONGEST_VALUE: usize = 200;
-
-/// The longest link, in bytes. A longer one is left out, since half a link leads nowhere.
-const LONGEST_LINK: usize = 1000;
-
-/// Stands for what was cut off.
-const CUT: &str = "…";
 
 /// The reason why there is no text. The sender acts next.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,184 +65,12 @@ pub fn text_of(
     let payload: Value = serde_json::from_str(decoded.as_deref().unwrap_or(body))
         .map_err(|why| PayloadError::NotJson(why.to_string()))?;
     let text = match github_event {
-        Some(event) => github(event, &payload).ok_or(PayloadError::NotGithub)?,
+        Some(event) => github::text_of(event, &payload).ok_or(PayloadError::NotGithub)?,
         None => alerts(&payload)
             .or_else(|| slack(&payload))
             .ok_or(PayloadError::Unknown)?,
     };
     Ok(cut(text.trim(), most))
-}
-
-/// The beginning of a text that fits into so many bytes.
-fn cut(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let sign = if most < CUT.len() { "" } else { CUT };
-    let mut end = most - sign.len();
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{sign}", &text[..end])
-}
-
-/// The value at a JSON pointer (RFC 6901) as one line; `None` if it is no text or number, or empty.
-fn line(payload: &Value, pointer: &str) -> Option<String> {
-    let text = match payload.pointer(pointer)? {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
-    let fits = line.char_indices().nth(LONGEST_VALUE);
-    let line = fits.map_or(line.clone(), |(end, _)| format!("{}{CUT}", &line[..end]));
-    Some(line).filter(|line| !line.is_empty())
-}
-
-/// The first line of a longer text, such as the subject of a commit.
-fn first_line(payload: &Value, pointer: &str) -> Option<String> {
-    let text = payload.pointer(pointer)?.as_str()?.trim_start();
-    line(&Value::from(text.lines().next()?), "")
-}
-
-/// The address at the first of these pointers that has one, on a line of its own; empty if none has.
-fn link_of(payload: &Value, pointers: &[&str]) -> String {
-    let mut found = pointers
-        .iter()
-        .filter_map(|pointer| payload.pointer(pointer)?.as_str());
-    let link = found.find(|link| {
-        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
-        (link.starts_with("https://") || link.starts_with("http://"))
-            && link.len() <= LONGEST_LINK
-            && link.chars().all(is_plain)
-    });
-    link.map_or(String::new(), |link| format!("\n{link}"))
-}
-
-/// A line for each of the first items, and one for the others.
-fn list(items: &[Value], to_line: impl Fn(&Value) -> Option<String>) -> String {
-    let lines = items.iter().take(MOST_ITEMS).filter_map(to_line);
-    let mut text: String = lines.map(|line| format!("\n- {line}")).collect();
-    if let Some(more @ 1..) = items.len().checked_sub(MOST_ITEMS) {
-        text.push_str(&format!("\n- {CUT} and {more} more"));
-    }
-    text
-}
-
-/// An event of GitHub
-/// (<https://docs.github.com/en/webhooks/webhook-events-and-payloads>). Gitea and Forgejo send the same.
-fn github(event: &str, payload: &Value) -> Option<String> {
-    let get = |pointer: &str| line(payload, pointer);
-    let owner = || get("/organization/login");
-    let place = get("/repository/full_name").or_else(owner);
-    let sender = get("/sender/login");
-    if event == "ping" {
-        let place = place.map_or(String::new(), |place| format!(" for {place}"));
-        return Some(format!(
-            "the webhook of GitHub works{place}: {}",
-            get("/zen")?
-        ));
-    }
-    let action = get("/action");
-    let numbered = |what: &str, item: &str| {
-        let number = get(&format!("{item}/number"))?;
-        let title = get(&format!("{item}/title"))?;
-        Some(format!("{what} #{number} of {}: {title}", place.as_ref()?))
-    };
-    let text = match event {
-        "push" => {
-            let (sender, place) = (sender.or_else(|| get("/pusher/name"))?, place?);
-            let reference = get("/ref")?;
-            let branch = reference
-                .strip_prefix("refs/heads/")
-                .or_else(|| reference.strip_prefix("refs/tags/"));
-            let branch = branch.unwrap_or(&reference);
-            if payload["deleted"] == true {
-                return Some(format!("{sender} deleted {branch} of {place}"));
-            }
-            let forced = if payload["forced"] == true {
-                " by force"
-            } else {
-                ""
-            };
-            let commits = payload["commits"].as_array()?;
-            let count = commits.len();
-            let plural = if count == 1 { "" } else { "s" };
-            let commits = list(commits, |commit| {
-                let id: String = line(commit, "/id")?.chars().take(7).collect();
-                Some(format!("{id} {}", first_line(commit, "/message")?))
-            });
-            let link = link_of(payload, &["/compare"]);
-            format!(
-                "{sender} pushed{forced} {count} commit{plural} to {branch} of {place}{commits}{link}"
-            )
-        }
-        "pull_request" => {
-            let merged = payload.pointer("/pull_request/merged") == Some(&Value::Bool(true));
-            let action = match action?.as_str() {
-                "closed" if merged => "merged".to_owned(),
-                other => other.replace('_', " "),
-            };
-            let link = link_of(payload, &["/pull_request/html_url"]);
-            let what = numbered("pull request", "/pull_request")?;
-            format!("{} {action} {what}{link}", sender?)
-        }
-        "issues" => {
-            let link = link_of(payload, &["/issue/html_url"]);
-            format!(
-                "{} {} {}{link}",
-                sender?,
-                action?,
-                numbered("issue", "/issue")?
-            )
-        }
-        "issue_comment" => {
-            let action = match action?.as_str() {
-                "created" => "commented on".to_owned(),
-                other => format!("{other} a comment on"),
-            };
-            let kind = match payload.pointer("/issue/pull_request") {
-                None | Some(Value::Null) => "issue",
-                Some(_) => "pull request",
-            };
-            let said = first_line(payload, "/comment/body");
-            let said = said.map_or(String::new(), |said| format!("\n> {said}"));
-            let link = link_of(payload, &["/comment/html_url"]);
-            format!(
-                "{} {action} {}{said}{link}",
-                sender?,
-                numbered(kind, "/issue")?
-            )
-        }
-        "release" => {
-            let tag = get("/release/tag_name")?;
-            let name = get("/release/name").filter(|name| *name != tag);
-            let name = name.map_or(String::new(), |name| format!(": {name}"));
-            let link = link_of(payload, &["/release/html_url"]);
-            format!(
-                "{} {} release {tag} of {}{name}{link}",
-                sender?, action?, place?
-            )
-        }
-        "workflow_run" => {
-            let get = |field: &str| line(payload, &format!("/workflow_run/{field}"));
-            let state = get("conclusion")
-                .or_else(|| get("status"))?
-                .replace('_', " ");
-            let branch = get("head_branch").map_or(String::new(), |branch| format!(" on {branch}"));
-            let link = link_of(payload, &["/workflow_run/html_url"]);
-            format!("{} of {}{branch}: {state}{link}", get("name")?, place?)
-        }
-        other => {
-            let event = line(&Value::from(other), "")?.replace('_', " ");
-            let action = action.map_or(String::new(), |action| format!(" {action}"));
-            let place = place.map_or(String::new(), |place| format!(" in {place}"));
-            format!("{event}{action} by {}{place}", sender?)
-        }
-    };
-    Some(text)
 }
 
 /// Alerts of Alertmanager (<https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>, version 4) or
@@ -352,4 +169,88 @@ fn plain(text: &str) -> String {
     plain.push_str(rest);
     let unescaped = plain.replace("&lt;", "<").replace("&gt;", ">");
     unescaped.replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The keys that mean something somewhere.
+    const KEYS: [&str; 24] = [
+        "action",
+        "alerts",
+        "annotations",
+        "attachments",
+        "commits",
+        "compare",
+        "fallback",
+        "full_name",
+        "groupLabels",
+        "html_url",
+        "id",
+        "issue",
+        "labels",
+        "login",
+        "message",
+        "number",
+        "pull_request",
+        "ref",
+        "repository",
+        "sender",
+        "status",
+        "summary",
+        "text",
+        "title",
+    ];
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u32>().prop_map(Value::from),
+            "\\PC{0,9}|(<?https?://[é|>&; \n]{0,5})|[ \n<>&;é]{0,300}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 64, 8, |inner| {
+            let object = proptest::collection::hash_map(
+                prop::sample::select(&KEYS[..]),
+                inner.clone(),
+                0..8,
+            );
+            prop_oneof![
+                proptest::collection::vec(inner, 0..8).prop_map(Value::from),
+                object.prop_map(|fields| {
+                    fields
+                        .into_iter()
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect()
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_text_is_short_or_there_is_a_reason(
+            body in json(),
+            event in proptest::option::of(prop::sample::select(&["push", "issues", "issue_comment", "pull_request", "x\n"][..])),
+            most in 1..2000_usize,
+        ) {
+            match text_of(&body.to_string(), event, most) {
+                Ok(text) => prop_assert!(text.len() <= most),
+                Err(PayloadError::NotJson(why)) => prop_assert!(false, "{}", why),
+                Err(PayloadError::Unknown) => prop_assert_eq!(event, None),
+                Err(PayloadError::NotGithub) => prop_assert!(event.is_some()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_one_line_and_no_link_leads_to_a_script() {
+        let body = r#"{"alerts":[{"annotations":{"summary":"a\nfiring: b\u0007"},"panelURL":"javascript:x"}],
+            "status":"firing","title":"one\ntwo","externalURL":"https://x\ny"}"#;
+        let text = text_of(body, None, 1000);
+        assert_eq!(text.as_deref(), Ok("one two\n- firing: a firing: b"));
+    }
 }

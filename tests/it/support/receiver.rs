@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
 use serde_json::Value;
@@ -13,6 +14,8 @@ use super::DEADLINE;
 
 /// What was posted.
 pub(crate) struct Post {
+    /// When it was read.
+    pub(crate) at: Instant,
     pub(crate) target: String,
     head: String,
     pub(crate) body: String,
@@ -127,6 +130,7 @@ fn read(stream: &TcpStream) -> Option<Post> {
         }
     }
     let mut post = Post {
+        at: Instant::now(),
         target: head.split(' ').nth(1)?.to_owned(),
         head,
         body: String::new(),
