@@ -11,8 +11,9 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`hooks`] is for other services: what they post to a room, and where they hear of it. [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`] holds the
-//! options, and [`proxies`] finds the address of a client behind a proxy.
+//! [`hooks`] is for other services: what they post to a room, and how they hear of what is said, each by a
+//! [`webhook`]. [`moderator`] carries out what operators order. [`state`] is what all connections share, [`config`]
+//! holds the options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
 pub mod grant;

@@ -1,5 +1,5 @@
-//! The text of an event of GitHub (<https://docs.github.com/en/webhooks/webhook-events-and-payloads>). Gitea and Forgejo
-//! send the most common ones in the same form.
+//! The text of an event of GitHub (<https://docs.github.com/en/webhooks/webhook-events-and-payloads>). Gitea and
+//! Forgejo send the most common ones in the same form.
 
 use serde_json::Value;
 

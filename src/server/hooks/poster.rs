@@ -1,9 +1,9 @@
 //! Posts what is said in a room to another service, in order, one message at a time.
 //!
 //! Each webhook has a thread. It reads the room's log from behind the last message that was posted, twice a second, so
-//! nothing of it waits in memory. One instance at a time has the [lease](crate::backplane::Backplane::lease), and with it the place in the log. It renews
-//! the lease after each message. If it dies, another one goes on, and may repeat the last message under the same
-//! `Idempotency-Key`.
+//! nothing of it waits in memory. One instance at a time has the [lease](crate::backplane::Backplane::lease), and with
+//! it the place in the log. It renews the lease after each message. If it dies, another one goes on, and may repeat the
+//! last message under the same `Idempotency-Key`.
 
 use std::io;
 use std::sync::Arc;
@@ -245,8 +245,6 @@ impl Poster {
                 return LOOK;
             }
         };
-        let first = excerpt.entries.first().map_or(0, |entry| entry.message.at);
-        self.waiting_since.store(first, Ordering::Relaxed);
         for entry in excerpt.entries {
             self.waiting_since
                 .store(entry.message.at, Ordering::Relaxed);
