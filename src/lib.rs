@@ -41,6 +41,9 @@
 //! | grant | what a connection may do, and until when: the claims of its token |
 //! | ban | a user, or everybody from one room, is kept out until its end |
 //! | order | what an operator tells all instances to do |
+//! | webhook | a room, and the address to which what is said there is posted |
+//! | hook | the address at which another service posts to a room |
+//! | lease | one instance's right to post to a webhook, for a while |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
 //!
 //! # Threads
@@ -58,6 +61,7 @@
 //! | `topology`, with a cluster | [`backplane`] | news of the shards, and the cluster's nodes |
 //! | `sentinel`, with Sentinels | [`backplane`] | the clock, and the Sentinels |
 //! | `moderator` | [`server`] | an order of an operator, and the backplane while it reads the bans |
+//! | `webhook-ROOM`, one for each `--webhook` | [`server`] | the clock, the backplane, and the receiver |
 //! | `fanout-N`, one for each core | [`hub`] | its queue, or a pause after a long fan-out |
 //! | `keeper` | [`backplane`] | the clock, and the publisher while it compares |
 //! | `backplane`, without Redis | [`backplane`] | its queue, and a worker with too much to do |

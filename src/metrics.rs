@@ -187,6 +187,10 @@ metrics! {
     Gauge HISTORY_BYTES "hubbub_history_bytes" "Bytes of messages that are remembered without Redis.";
     Gauge DATA_BYTES "hubbub_data_bytes" "Bytes of the data file.";
     Counter COMMITS "hubbub_data_commits_total" "Commits to the data file.";
+    Counter WEBHOOK_POSTED "hubbub_webhook_posted_total" "Messages and gaps that webhooks have posted.";
+    Counter WEBHOOK_FAILED "hubbub_webhook_failed_total" "Messages that the receiver of a webhook refused for good.";
+    Counter WEBHOOK_RETRIES "hubbub_webhook_retries_total" "Posts of webhooks that failed and are repeated.";
+    Counter WEBHOOK_GAPS "hubbub_webhook_gaps_total" "Gaps that webhooks have told, since the log forgot what was not posted.";
     Counter SUBSCRIPTION_CUTS "hubbub_subscription_cuts_total" "Times the subscription was lost.";
     Counter REDIS_LOSSES "hubbub_redis_losses_total" "Times the command connection was lost.";
 }

@@ -1,7 +1,7 @@
 //! Threads and locks, and the reach of a panic.
 //!
 //! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process:
-//! the acceptor, the publisher, its receipts, the subscriber, the fan-out workers, the keeper, the moderator, and the
+//! the acceptor, the publisher, its receipts, the subscriber, the fan-out workers, the keeper, the moderator, the webhooks, and the
 //! embedded backplane's threads.
 //!
 //! A vital thread cannot be replaced. Its state is lost with it, and after an unknown fault a loop that

@@ -271,6 +271,17 @@ pub trait Backplane: Send + Sync {
     /// All bans, perhaps some that are over.
     fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError>;
 
+    /// Takes the lease of a webhook of this room, or keeps it, for this time; a lease of no time gives it up. Returns the
+    /// last message that was posted there, which is at least `posted` from now on, or `None` if another instance has
+    /// the lease. The first lease of all begins behind the room's newest message.
+    fn lease(
+        &self,
+        room: &RoomName,
+        webhook: &str,
+        posted: Option<MessageId>,
+        lasts: Duration,
+    ) -> Result<Option<MessageId>, BackplaneError>;
+
     /// The servers that the rooms are on, or the file; none if all is in memory.
     fn shards(&self) -> Vec<ShardState>;
 

@@ -23,6 +23,7 @@ use crate::server::capacity::Capacity;
 use crate::server::config::{Config, Deadlines, Limit, limit};
 use crate::server::proxies::Network;
 use crate::server::token::{KeyFile, Secret, TokenOptions};
+use crate::server::webhook::Webhook;
 use crate::server::{Server, StartError};
 use crate::threads;
 
@@ -244,6 +245,13 @@ pub(super) struct ServeArgs {
     /// Let operators in with this secret of 32 bytes or more: `hubbub admin` lists users, and puts them out
     #[arg(long, env = "HUBBUB_ADMIN_SECRET", value_name = "SECRET", value_parser = Secret::of_operators, hide_env_values = true, help_heading = "Who may come in")]
     admin_secret: Option<Secret>,
+    /// Post what is said in this room to this URL, as `ops=https://service.example/path`; both percent-encoded. May be
+    /// repeated (in the variable, with spaces between)
+    #[arg(long, env = "HUBBUB_WEBHOOK", value_name = "ROOM=URL", value_parser = Webhook::parse, value_delimiter = ' ', hide_env_values = true)]
+    webhook: Vec<Webhook>,
+    /// Sign what is posted there with this secret of 32 bytes or more, in X-Hubbub-Signature-256
+    #[arg(long, env = "HUBBUB_WEBHOOK_SECRET", value_name = "SECRET", value_parser = Secret::new, requires = "webhook", hide_env_values = true)]
+    webhook_secret: Option<Secret>,
     /// An origin whose pages may connect, such as `https://chat.example`, besides this server's own; *
     /// for any. May be repeated
     #[arg(
@@ -332,6 +340,8 @@ impl ServeArgs {
             },
             room_list: self.room_list,
             admin_secret: self.admin_secret,
+            webhooks: self.webhook,
+            webhook_secret: self.webhook_secret,
             allow_origin: self.allow_origin,
             retention: Retention {
                 history_length: self.history_length,
@@ -415,6 +425,10 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
             ("redis", Some(_)) => {
                 let redis: Vec<_> = config.redis.iter().map(ToString::to_string).collect();
                 redis.join(" and ")
+            }
+            ("webhook", Some(_)) => {
+                let webhooks: Vec<_> = config.webhooks.iter().map(ToString::to_string).collect();
+                webhooks.join(" and ")
             }
             (_, Some(_)) if argument.is_hide_env_values_set() => "(hidden)".to_owned(),
             (_, Some(values)) => {

@@ -11,7 +11,7 @@ use clap::{Arg, Command};
 use super::exit::Exit;
 
 /// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
-const SECRETS: [&str; 4] = ["--redis", "--token", "--admin", "--secret"];
+const SECRETS: [&str; 5] = ["--redis", "--token", "--admin", "--secret", "--webhook"];
 
 /// A value that is well formed, and names a file or a host that cannot be used now. The operator acts next. It is no
 /// wrong usage: a supervisor may try again.

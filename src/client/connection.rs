@@ -10,9 +10,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{ClientOptions, ClientToken, ServerUrl, open};
+use super::{ClientOptions, ClientToken};
 use crate::protocol::{Command, Encoding, Event, json};
-use crate::stream::Stream;
+use crate::stream::{ServerUrl, Stream, open};
 use crate::websocket::client::{ClientFrame, UpgradeError, masked};
 use crate::websocket::{Ended, Incoming, ReadHalf, code};
 
@@ -118,7 +118,7 @@ pub(super) fn connect(
     let replies = reports.clone();
     let url = format!(
         "ws://{}/chat/{}",
-        server.authority,
+        server.authority(),
         utf8_percent_encode(options.user.as_str(), NON_ALPHANUMERIC)
     );
     let half = ReadHalf::client(

@@ -18,11 +18,10 @@ mod renewal;
 mod worker;
 
 use std::fs;
-use std::net::{TcpStream, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 
@@ -30,7 +29,7 @@ pub use self::request::{PlainRequest, PlainResponse, RequestError};
 use self::worker::{ClientRequest, ClientThread};
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::{Command, Event, Ref};
-use crate::stream::{Authorities, Stream, TlsError};
+pub use crate::stream::ServerUrl;
 
 /// The capacity of the queue of events for the user. While it is full, the client's thread waits.
 const EVENT_QUEUE: usize = 32;
@@ -38,99 +37,6 @@ const EVENT_QUEUE: usize = 32;
 /// The ceilings of the first and of the longest wait between two attempts to reach a server.
 const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 const RECONNECT_CAP: Duration = Duration::from_secs(5);
-
-/// The address of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerUrl {
-    /// Host and port.
-    authority: String,
-    /// Whether it is spoken to by TLS.
-    is_secure: bool,
-}
-
-impl ServerUrl {
-    /// Reads `http://host:port` or `ws://host:port`, `https` and `wss` for TLS, or the host and port alone.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
-        let is_secure = match scheme {
-            "ws" | "http" => false,
-            "wss" | "https" if cfg!(feature = "tls") => true,
-            "wss" | "https" => return Err(TlsError::NotBuilt.to_string()),
-            _ => return Err("it should look like http://127.0.0.1:8080".to_owned()),
-        };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
-            return Err("it should look like http://127.0.0.1:8080".to_owned());
-        }
-        let port = authority.rsplit_once(':').map(|(_, port)| port);
-        let has_port = port.is_some_and(|port| port.parse::<u16>().is_ok());
-        // What is behind the last colon of an IPv6 address ends with a bracket.
-        if !has_port && port.is_some_and(|port| !port.ends_with(']')) {
-            return Err("it should look like http://127.0.0.1:8080".to_owned());
-        }
-        let authority = if has_port {
-            authority.to_owned()
-        } else {
-            format!("{authority}:{}", if is_secure { 443 } else { 80 })
-        };
-        Ok(Self {
-            authority,
-            is_secure,
-        })
-    }
-
-    /// Host and port.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// The host without the port, and without the brackets of an IPv6 address.
-    fn host(&self) -> &str {
-        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
-        host.trim_start_matches('[').trim_end_matches(']')
-    }
-
-    /// Whom to trust for the server's certificate: the authorities in this file, or else those of the system. `None`
-    /// without TLS.
-    pub fn authorities(&self, ca: Option<&Path>) -> Result<Option<Authorities>, TlsError> {
-        self.is_secure.then(|| Authorities::read(ca)).transpose()
-    }
-
-    /// A stream to this server over a socket that is connected to it.
-    pub fn stream(
-        &self,
-        socket: TcpStream,
-        authorities: Option<&Authorities>,
-    ) -> io::Result<Stream> {
-        match authorities {
-            None => Ok(Stream::plain(socket)),
-            Some(authorities) => Stream::client(socket, authorities, self.host()),
-        }
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_secure { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority)
-    }
-}
-
-/// Opens a connection to the first address of the server that answers. `timeout` is the limit for the next address.
-fn open(
-    server: &ServerUrl,
-    authorities: Option<&Authorities>,
-    timeout: impl Fn() -> Duration,
-) -> io::Result<Stream> {
-    let mut outcome = Err(io::Error::other("the name has no address"));
-    for address in server.authority.to_socket_addrs()? {
-        outcome = TcpStream::connect_timeout(&address, timeout());
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    server.stream(outcome?, authorities)
-}
 
 /// An event of the client.
 #[derive(Debug)]
@@ -299,40 +205,6 @@ impl Drop for Client {
         self.request(ClientRequest::Close);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_servers_address_is_read_with_and_without_its_scheme() {
-        for (url, shown) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("ws://chat.example:9000/", "http://chat.example:9000"),
-            ("localhost:8080", "http://localhost:8080"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-            ("http://chat.example", "http://chat.example:80"),
-        ] {
-            let parsed = ServerUrl::parse(url).map(|url| url.to_string());
-            assert_eq!(parsed.as_deref(), Ok(shown), "{url}");
-        }
-        let secure = ServerUrl::parse("wss://[::1]/").map(|url| url.to_string());
-        match cfg!(feature = "tls") {
-            true => assert_eq!(secure.as_deref(), Ok("https://[::1]:443")),
-            false => assert!(secure.is_err_and(|why| why.contains("--features tls"))),
-        }
-        for bad in [
-            "ftp://x",
-            "http://",
-            "http://x/chat",
-            "http://a@b",
-            "x:99999",
-            "x:",
-        ] {
-            assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -6,9 +6,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{ServerUrl, open};
 use crate::protocol::Ref;
-use crate::stream::Stream;
+use crate::stream::{ServerUrl, Stream, open};
 
 /// The most bytes that are read of an answer: more than any list of the server's.
 const MAX_RESPONSE: usize = 64 << 20;
@@ -155,7 +154,7 @@ impl ServerUrl {
         let PlainRequest {
             method, path, body, ..
         } = request;
-        let (authority, length) = (&self.authority, body.len());
+        let (authority, length) = (self.authority(), body.len());
         let bearer = request.bearer.map_or(String::new(), |secret| {
             format!("Authorization: Bearer {secret}\r\n")
         });

@@ -14,6 +14,7 @@ use super::answers::{NOT_LISTED, failed, receipt, too_fast};
 use super::auth::{Authorized, Denied, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
 use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
+use super::hooks::{AGENT, payload};
 use super::http::{Request, Resource, Response, read_body};
 use super::proxies::counted_as;
 use super::rate::Buckets;
@@ -29,12 +30,16 @@ use crate::stream::Stream;
 /// some microseconds for each.
 const MOST_COMPARED: usize = 1000;
 
+/// The largest body of a hook, in bytes, unless messages may be larger: an event of GitHub often has more than 100 KiB.
+const MOST_HOOK_BYTES: usize = 1 << 20;
+
 /// The value of `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The methods of each resource.
 const ON_MESSAGES: &str = "GET, HEAD, POST, OPTIONS";
 const ON_LISTS: &str = "GET, HEAD, OPTIONS";
+const ON_HOOKS: &str = "POST, OPTIONS";
 
 /// A response, or an error response.
 type ApiResult = Result<Response, Response>;
@@ -56,10 +61,17 @@ pub fn respond(
         }
         (Some(Resource::Rooms), "GET" | "HEAD") => get_rooms(state, client, request),
         (Some(Resource::Messages), "GET" | "HEAD") => get_messages(state, client, request, room),
-        (Some(Resource::Messages), "POST") => post_message(state, stream, client, request, room),
+        (Some(Resource::Messages), "POST") => {
+            post_message(state, stream, client, request, room, read_message)
+        }
+        (Some(Resource::Hook), "POST") => {
+            post_message(state, stream, client, request, room, read_hook)
+        }
         (Some(Resource::Members), "GET" | "HEAD") => get_members(state, client, request, room),
+        (Some(Resource::Hook), "OPTIONS") => preflight(state, request, ON_HOOKS),
         (Some(Resource::Messages), _) => Err(wrong_method(ON_MESSAGES)),
         (Some(Resource::Members | Resource::Rooms), _) => Err(wrong_method(ON_LISTS)),
+        (Some(Resource::Hook), _) => Err(wrong_method(ON_HOOKS)),
     };
     let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
     match request.method.as_str() {
@@ -188,10 +200,14 @@ fn post_message(
     client: IpAddr,
     request: &Request,
     room: Option<String>,
+    read: impl Fn(&State, &Stream, &Request) -> Result<Body, Response>,
 ) -> ApiResult {
     let room = room_of(room)?;
     let (from, grant) = author(state, request, &room)?;
-    let body = read_message(state, stream, request)?;
+    if request.header("user-agent") == Some(AGENT) {
+        return Err(not_sent(422, "a webhook of Hubbub may not post to Hubbub"));
+    }
+    let body = read(state, stream, request)?;
     // A body may take a while.
     if grant.is_over(SystemTime::now()) {
         metrics::UNAUTHORIZED.count();
@@ -316,30 +332,17 @@ fn unsupported(why: &str) -> Response {
 
 /// Reads the message, and its ref, from the request's body and header.
 fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Body, Response> {
-    let config = &state.config;
     let kind = body_type(request)?;
-    let due = Instant::now() + config.deadlines.head;
-    let text = read_body(stream, request, config.max_message, due).map_err(|why| {
-        let status = why.status();
-        let code = if status == 413 {
-            ErrorCode::TooLarge
-        } else {
-            ErrorCode::BadRequest
-        };
-        error(status, code, &format!("not sent: {why}"))
-    })?;
-    let bad = |message: &str| error(400, ErrorCode::BadRequest, &format!("not sent: {message}"));
-    let key = match request.header("idempotency-key") {
-        None => None,
-        Some(key) => Some(Ref::try_from(key.to_owned()).map_err(|why| bad(&why))?),
-    };
+    let text = read_text(state, stream, request, state.config.max_message)?;
+    let key = key(request, "idempotency-key")?;
     if kind == BodyType::Unclear && looks_like_json(&text) {
         return Err(unsupported(
             "this looks like JSON; send it with Content-Type: application/json, or with text/plain to say it as it is",
         ));
     }
     let mut body: Body = if kind == BodyType::Json {
-        serde_json::from_str(&text).map_err(|why| bad(&format!("not a JSON message: {why}")))?
+        serde_json::from_str(&text)
+            .map_err(|why| not_sent(400, &format!("not a JSON message: {why}")))?
     } else {
         Body {
             // A shell ends a line with a line break, which is not part of the message.
@@ -349,6 +352,57 @@ fn read_message(state: &State, stream: &Stream, request: &Request) -> Result<Bod
     };
     body.reference = key.or(body.reference);
     Ok(body)
+}
+
+/// The same from what another service posts. GitHub's name for a delivery is its ref, so that a redelivery is no
+/// double.
+fn read_hook(state: &State, stream: &Stream, request: &Request) -> Result<Body, Response> {
+    let most = state.config.max_message;
+    let is_large = request.body_may_exceed(most);
+    let _place = match is_large.then(|| state.large_bodies.take()) {
+        Some(None) => {
+            let message = "not sent: too many large hooks come at once, try again";
+            return Err(later(error(503, ErrorCode::Unavailable, message)));
+        }
+        place => place,
+    };
+    let body = read_text(state, stream, request, MOST_HOOK_BYTES.max(most))?;
+    let event = request.header("x-github-event");
+    let text = payload::text_of(&body, event, most)
+        .map_err(|why| not_sent(why.status(), &why.to_string()))?;
+    let key = key(request, "idempotency-key")?;
+    let reference = key.map_or_else(
+        || self::key(request, "x-github-delivery"),
+        |key| Ok(Some(key)),
+    )?;
+    Ok(Body { text, reference })
+}
+
+/// Reads a request's body of up to `most` bytes.
+fn read_text(
+    state: &State,
+    stream: &Stream,
+    request: &Request,
+    most: usize,
+) -> Result<String, Response> {
+    let due = Instant::now() + state.config.deadlines.head;
+    read_body(stream, request, most, due).map_err(|why| not_sent(why.status(), &why.to_string()))
+}
+
+/// The ref in a header field.
+fn key(request: &Request, field: &str) -> Result<Option<Ref>, Response> {
+    let key = request.header(field).map(str::to_owned);
+    let key = key.map(Ref::try_from).transpose();
+    key.map_err(|why| not_sent(400, &why))
+}
+
+/// The response to a post whose body cannot be taken.
+fn not_sent(status: u16, why: &str) -> Response {
+    let code = match status {
+        413 => ErrorCode::TooLarge,
+        _ => ErrorCode::BadRequest,
+    };
+    error(status, code, &format!("not sent: {why}"))
 }
 
 /// Takes a token for a request that reads. See [`take_token`].

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::proxies::{Network, is_private, is_trusted};
 use super::token::{Secret, TokenOptions};
+use super::webhook::Webhook;
 use crate::backplane::{RedisAddress, Retention};
 use crate::stream::{Identity, TlsError};
 
@@ -75,6 +76,10 @@ pub struct Config {
     pub room_list: bool,
     /// The secret of operators. Without it there is no operators' API.
     pub admin_secret: Option<Secret>,
+    /// Where what is said in rooms is posted to.
+    pub webhooks: Vec<Webhook>,
+    /// The secret that signs what is posted there.
+    pub webhook_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,
     /// The limits for stored messages, and the expiry of users.
@@ -196,6 +201,8 @@ pub enum ConfigError {
     NoTokens,
     /// One secret would make every issuer of tokens an operator.
     SameSecret,
+    /// Two webhooks would post the same.
+    SameWebhook,
     /// These Redis servers cannot serve together. A sentence.
     Redis(String),
 }
@@ -220,6 +227,7 @@ impl fmt::Display for ConfigError {
             Self::SameSecret => f.write_str(
                 "--admin-secret must differ from --token-secret, or whoever makes tokens is an operator",
             ),
+            Self::SameWebhook => f.write_str("the same --webhook is given twice"),
             Self::Redis(why) => f.write_str(why),
         }
     }
@@ -301,6 +309,11 @@ impl Config {
         {
             return Err(ConfigError::SameSecret);
         }
+        let webhooks = &self.webhooks;
+        let is_double = |(index, webhook)| webhooks[..index].contains(webhook);
+        if webhooks.iter().enumerate().any(is_double) {
+            return Err(ConfigError::SameWebhook);
+        }
         RedisAddress::check_together(&self.redis).map_err(ConfigError::Redis)
     }
 }
@@ -341,6 +354,8 @@ impl Default for Config {
             tokens: TokenOptions::default(),
             room_list: true,
             admin_secret: None,
+            webhooks: Vec::new(),
+            webhook_secret: None,
             allow_origin: Vec::new(),
             retention: Retention {
                 history_length: count(limit::HISTORY_LENGTH),

@@ -11,12 +11,14 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what all connections share, [`config`] holds the
-//! options, and [`proxies`] finds the address of a client behind a proxy.
+//! [`hooks`] is for other services: what they post to a room, and how they hear of what is said, each by a
+//! [`webhook`]. [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what all
+//! connections share, [`config`] holds the options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
 pub mod grant;
 pub mod proxies;
+pub mod webhook;
 pub mod config;
 pub mod rate;
 pub mod capacity;
@@ -28,6 +30,7 @@ pub mod session;
 pub mod page;
 pub mod http;
 pub mod auth;
+pub mod hooks;
 pub mod api;
 pub mod admin;
 pub mod connection;
@@ -47,6 +50,7 @@ use socket2::SockRef;
 use self::accept::{accept, listen_on};
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
+use self::hooks::{Posters, take_leases};
 use self::moderator::{Moderator, read_bans};
 use self::state::State;
 use crate::backplane::{
@@ -151,6 +155,7 @@ impl Server {
                 conceal(&bans, room, message);
             }
         }));
+        take_leases(&state);
         let connections = Arc::new(Connections::new(Arc::clone(&state)));
         let capacity = connections.capacity();
         info!(
@@ -239,20 +244,22 @@ impl Server {
             move || accept(&listener, &connections, &state)
         })?;
         let moderator = Moderator::start(&self.state, &self.connections)?;
+        let posters = Posters::start(&self.state)?;
         // An error means that the sender is dropped, which ends the server as well.
         let _ = stop.recv();
-        self.tear_down(acceptor, moderator);
+        self.tear_down(acceptor, moderator, posters);
         Ok(())
     }
 
     /// Takes nothing new, waits for the receipts of sends in flight, closes every connection, and then
     /// closes the backplane.
-    fn tear_down(&self, acceptor: JoinHandle<()>, moderator: Moderator) {
+    fn tear_down(&self, acceptor: JoinHandle<()>, moderator: Moderator, mut posters: Posters) {
         let begun = Instant::now();
         let drain = self.state.config.drain;
         let deadline = begun + drain.saturating_sub(BACKPLANE_SHARE).max(drain / 2);
         info!("closing: {} connections are open", self.connections.count());
         self.state.close();
+        posters.stop();
         self.stop_accepting(acceptor);
         while self.state.backplane.in_flight() > 0 && begun.elapsed() < drain / 4 {
             thread::sleep(IN_FLIGHT_CHECK);
@@ -264,6 +271,7 @@ impl Server {
             self.connections.break_all();
             self.connections.wait_until_none(begun + drain);
         }
+        posters.close(deadline);
         self.state.backplane.close();
         moderator.close();
         self.state.hub.close();

@@ -1,8 +1,9 @@
-//! Rate limits: a token bucket, and the buckets of users and addresses, which outlive a connection.
+//! Rate limits: a token bucket, the buckets of users and addresses, which outlive a connection; and places.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::threads::lock;
@@ -54,6 +55,36 @@ impl TokenBucket {
         }
         self.tokens -= 1.0;
         Ok(())
+    }
+}
+
+/// A number of places, each of which one request may take at a time.
+#[derive(Debug)]
+pub struct Places(AtomicUsize);
+
+/// A place that was taken. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place<'a>(&'a Places);
+
+impl Places {
+    /// All are free.
+    pub fn new(count: usize) -> Self {
+        Self(AtomicUsize::new(count))
+    }
+
+    /// Takes a place; `None` if all are taken.
+    pub fn take(&self) -> Option<Place<'_>> {
+        let fewer = |free: usize| free.checked_sub(1);
+        let taken = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        taken.is_ok().then(|| Place(self))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
@@ -10,7 +10,7 @@ use log::{error, info};
 
 use super::config::Config;
 use super::grant::Grant;
-use super::rate::{Buckets, TokenBucket};
+use super::rate::{Buckets, Places, TokenBucket};
 use super::room_list::RoomList;
 use super::token::Verifier;
 use crate::backplane::{Backplane, BackplaneError, Ban, Banned, Deletions, conceal};
@@ -22,6 +22,9 @@ use crate::threads::lock;
 
 /// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
 const USERS_OF_ADDRESS: u32 = 4;
+
+/// So many large bodies are in memory at a time.
+const MOST_LARGE_BODIES: usize = 32;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
 const WRONG_SECRETS: (u32, u32) = (1, 10);
@@ -46,6 +49,10 @@ pub struct State {
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
+    /// Of each webhook, when the first message was said that this instance has to post: milliseconds since 1970, or 0.
+    pub waiting_since: Vec<Arc<AtomicU64>>,
+    /// The bodies of hooks that are larger than a message.
+    pub large_bodies: Places,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     /// The list of rooms.
@@ -66,6 +73,8 @@ impl State {
             buckets: Buckets::new(config.send_rate, config.send_burst),
             verifier: Verifier::new(&config.tokens),
             bans: Arc::default(),
+            waiting_since: config.webhooks.iter().map(|_| Arc::default()).collect(),
+            large_bodies: Places::new(MOST_LARGE_BODIES),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,

@@ -5,13 +5,15 @@
 //! then writes them to the [socket](Stream::socket), in the order in which they were sealed. So it may write without
 //! blocking, or queue what the kernel does not take.
 //!
-//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted.
+//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted. [`ServerUrl`] names
+//! a server that a stream is opened to.
 
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+mod server_url;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,6 +21,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
+pub use self::server_url::{ServerUrl, open};
 use self::tls::TlsSession;
 pub use self::tls::{Authorities, Identity};
 

@@ -31,6 +31,7 @@ const CHECKS: [fn(&House); 11] = [
     the_past_of_another_backplane_can_be_put_before_what_is_said_next,
     orders_reach_the_hub_and_bans_are_kept,
     rooms_are_listed_while_somebody_is_there_or_something_is_remembered,
+    a_webhook_goes_on_behind_what_was_posted,
 ];
 
 /// How many messages a room's log keeps.
@@ -476,4 +477,23 @@ fn orders_reach_the_hub_and_bans_are_kept(house: &House) {
     hears(&Order::ReadBans);
     assert_eq!(backplane.set_ban(&alice, None), Ok(()), "again");
     assert_eq!(backplane.bans(), Ok([(odd, long)].into()));
+}
+
+fn a_webhook_goes_on_behind_what_was_posted(house: &House) {
+    let lobby = room("}x{ :%\u{e9}");
+    let lease = |webhook, posted| {
+        let lasts = Duration::from_secs(60);
+        let lease = house.backplane.lease(&lobby, webhook, posted, lasts);
+        lease.expect("an answer").expect("nobody else has it")
+    };
+    assert_eq!(lease("early", None), MessageId::ZERO);
+    let [first, second] = ["first", "second"].map(|text| {
+        let stored = house.say(&lobby, text, None);
+        stored.expect("it is stored").id
+    });
+    assert_eq!(lease("late", None), second);
+    assert_eq!(lease("early", Some(first)), first);
+    assert_eq!(lease("early", None), first);
+    assert_eq!(lease("early", Some(second)), second);
+    assert_eq!(lease("early", Some(first)), second, "it never goes back");
 }

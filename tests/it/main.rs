@@ -19,6 +19,7 @@ mod drain;
 mod follow;
 mod fuzz;
 mod history;
+mod hooks;
 mod http;
 mod keys;
 mod lesson;
@@ -49,4 +50,5 @@ mod threads;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+mod webhooks;
 mod wire;

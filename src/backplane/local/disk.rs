@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
 
 use super::log::{Forgotten, Record};
-use super::store::{BanChange, Store, StoreError};
+use super::store::{BanChange, Posted, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::backplane::ShardState;
 use crate::metrics;
@@ -36,6 +36,7 @@ pub(super) struct Batch {
     pub(super) records: Vec<Record>,
     pub(super) forgotten: Forgotten,
     pub(super) bans: Vec<BanChange>,
+    pub(super) posted: Vec<Posted>,
     /// What all that is stored takes, in bytes, about.
     pub(super) needed: usize,
 }
@@ -197,7 +198,7 @@ impl Committer {
         let Some(store) = &mut self.store else {
             return Err("it is closed".to_owned());
         };
-        let committed = store.commit(&batch.records, &batch.forgotten, &batch.bans);
+        let committed = store.commit(&batch.records, &batch.forgotten, &batch.bans, &batch.posted);
         committed.map_err(|error| error.to_string())?;
         metrics::COMMITS.count();
         Ok(())

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -63,6 +63,7 @@ struct Shared {
     logs: Mutex<Logs>,
     roster: Mutex<Roster>,
     bans: Mutex<BTreeMap<Banned, Ban>>,
+    webhooks: Mutex<BTreeMap<String, MessageId>>,
     in_flight: AtomicUsize,
     /// The first id that could be of this process, or of its data.
     began: MessageId,
@@ -96,6 +97,7 @@ impl Local {
         let mut logs = Logs::new(retention);
         let mut began = log::now_as_id();
         let mut bans = BTreeMap::new();
+        let mut webhooks = BTreeMap::new();
         let mut disk = None;
         if let Some(folder) = data {
             let (store, folder) = Store::open(folder).map_err(LocalError::Store)?;
@@ -103,6 +105,7 @@ impl Local {
             loaded.map_err(LocalError::Store)?;
             began = store.began();
             bans = store.bans().map_err(LocalError::Store)?;
+            webhooks = store.webhooks().map_err(LocalError::Store)?;
             let jobs = jobs.clone();
             let on_committed = move |batch, is_stored| {
                 // The thread stops only once the disk has answered, or is given up.
@@ -116,6 +119,7 @@ impl Local {
             logs: Mutex::new(logs),
             roster: Mutex::new(roster),
             bans: Mutex::new(bans),
+            webhooks: Mutex::new(webhooks),
             in_flight: AtomicUsize::new(0),
             began,
             backlog: Backlog::default(),
@@ -276,6 +280,26 @@ impl Backplane for Local {
         Ok(lock(&self.shared.bans).clone())
     }
 
+    /// This instance has all leases.
+    fn lease(
+        &self,
+        room: &RoomName,
+        webhook: &str,
+        posted: Option<MessageId>,
+        _lasts: Duration,
+    ) -> Result<Option<MessageId>, BackplaneError> {
+        let key = format!("{webhook} {room}");
+        let known = lock(&self.shared.webhooks).get(&key).copied();
+        let newest = || lock(&self.shared.logs).tail(room);
+        let last = known.max(posted).or_else(newest);
+        let last = last.unwrap_or(MessageId::ZERO);
+        if known != Some(last) {
+            lock(&self.shared.webhooks).insert(key.clone(), last);
+            self.submit(Waiting::Posted(key, last));
+        }
+        Ok(Some(last))
+    }
+
     fn shards(&self) -> Vec<ShardState> {
         let disk = self.shared.disk.iter();
         disk.map(|disk| disk.state(self.in_flight())).collect()
@@ -303,7 +327,6 @@ mod tests {
     use crate::backplane::Stored;
     use crate::message::InstanceId;
     use crossbeam_channel::bounded;
-    use std::time::Duration;
 
     fn say(local: &Local, text: &str) -> Receiver<Result<Stored, BackplaneError>> {
         let (tell, told) = bounded(1);
@@ -350,6 +373,7 @@ mod tests {
             roster: Mutex::new(Roster::new(Duration::ZERO)),
             logs: Mutex::new(Logs::new(retention)),
             bans: Mutex::default(),
+            webhooks: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             began: log::now_as_id(),
             backlog: Backlog::default(),

@@ -19,7 +19,7 @@ use crate::backplane::backlog::Place;
 use crate::backplane::ban::KEPT_LONGER;
 use crate::backplane::{BackplaneError, Draft, Receipt, Stored};
 use crate::hub::{Delivery, Order, Pace};
-use crate::message::{Entry, Notice, RoomName};
+use crate::message::{Entry, MessageId, Notice, RoomName};
 use crate::metrics;
 use crate::threads::lock;
 
@@ -65,6 +65,8 @@ pub(super) enum Waiting {
     Past(RoomName, Vec<Entry>, Outcome),
     /// A ban, and where to tell the outcome.
     Ban(BanChange, Outcome),
+    /// How far a webhook is. Nobody waits for it: what was posted since is posted again after a crash.
+    Posted(String, MessageId),
 }
 
 type Outcome = Sender<Result<(), BackplaneError>>;
@@ -77,6 +79,7 @@ enum AfterCommit {
     /// The outcome for so many of the batch's next records, which nobody hears.
     Past(usize, Result<(), BackplaneError>, Outcome),
     Ban(Outcome),
+    Nothing,
 }
 
 /// The thread's own state.
@@ -183,7 +186,7 @@ impl Sequencer {
         let mut plan = Plan::default();
         let mut steps = Vec::with_capacity(self.waiting.len().min(BATCH_MESSAGES));
         let mut bytes = 0;
-        let mut bans = Vec::new();
+        let (mut bans, mut posted) = (Vec::new(), Vec::new());
         let mut logs = lock(&self.shared.logs);
         while steps.len() < BATCH_MESSAGES
             && bytes < BATCH_BYTES
@@ -204,6 +207,10 @@ impl Sequencer {
                     bans.push(change);
                     AfterCommit::Ban(tell)
                 }
+                Waiting::Posted(webhook, id) => {
+                    posted.push((webhook, id));
+                    AfterCommit::Nothing
+                }
             });
         }
         let most = match &self.shared.disk {
@@ -217,11 +224,17 @@ impl Sequencer {
         metrics::HISTORY_BYTES.set(needed);
         let records = plan.records;
         match &self.shared.disk {
-            Some(disk) if !(records.is_empty() && forgotten.is_empty() && bans.is_empty()) => {
+            Some(disk)
+                if !(records.is_empty()
+                    && forgotten.is_empty()
+                    && bans.is_empty()
+                    && posted.is_empty()) =>
+            {
                 disk.commit(Batch {
                     records,
                     forgotten,
                     bans,
+                    posted,
                     needed,
                 });
                 self.commit = Some(steps);
@@ -278,6 +291,7 @@ impl Sequencer {
                 AfterCommit::Past(0, Err(BackplaneError::DiskUnavailable), tell)
             }
             Waiting::Ban(_, tell) => AfterCommit::Ban(tell),
+            Waiting::Posted(..) => AfterCommit::Nothing,
         });
         let late = late.collect();
         self.shared.refuse(late, &BackplaneError::DiskUnavailable);
@@ -327,6 +341,7 @@ impl Shared {
                 AfterCommit::Ban(tell) => {
                     let _ = tell.send(Ok(()));
                 }
+                AfterCommit::Nothing => {}
             }
         }
         // The senders of the others were told that it is not known.
@@ -373,6 +388,7 @@ impl Shared {
                 AfterCommit::Past(_, _, tell) | AfterCommit::Ban(tell) => {
                     let _ = tell.send(Err(why.clone()));
                 }
+                AfterCommit::Nothing => {}
             }
         }
     }

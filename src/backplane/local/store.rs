@@ -53,6 +53,12 @@ const TAILS: TableDefinition<'_, &str, Id> = TableDefinition::new("tails");
 /// [`Banned::key`] -> the end of the ban (milliseconds since 1970), and why. Made with the first ban.
 const BANS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("bans");
 
+/// A webhook -> the last message that was posted there. Made with the first of them.
+const WEBHOOKS: TableDefinition<'_, &str, Id> = TableDefinition::new("webhooks");
+
+/// A webhook, and the last message that was posted there.
+pub(super) type Posted = (String, MessageId);
+
 /// A ban, or `None` to lift it.
 pub(super) type BanChange = (Banned, Option<Ban>);
 
@@ -217,15 +223,33 @@ impl Store {
         Ok(read)
     }
 
-    /// Stores messages and bans, and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
+    /// The webhooks that are stored, each with the last message that was posted there.
+    pub(super) fn webhooks(&self) -> Result<BTreeMap<String, MessageId>, StoreError> {
+        let read = || -> Result<_, Trouble> {
+            let webhooks = match self.database.begin_read()?.open_table(WEBHOOKS) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+                webhooks => webhooks?,
+            };
+            let mut read = BTreeMap::new();
+            for row in webhooks.iter()? {
+                let (webhook, id) = row?;
+                read.insert(webhook.value().to_owned(), id_of(id.value()));
+            }
+            Ok(read)
+        };
+        read().map_err(|why| self.failed(why))
+    }
+
+    /// Stores messages, bans and what was posted, and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
     /// store must be [opened again](Self::reopened).
     pub(super) fn commit(
         &self,
         records: &[Record],
         forgotten: &Forgotten,
         bans: &[BanChange],
+        posted: &[Posted],
     ) -> Result<(), StoreError> {
-        let written = self.write(records, forgotten, bans);
+        let written = self.write(records, forgotten, bans, posted);
         written.map_err(|why| self.failed(why))
     }
 
@@ -234,6 +258,7 @@ impl Store {
         records: &[Record],
         forgotten: &Forgotten,
         bans: &[BanChange],
+        posted: &[Posted],
     ) -> Result<(), Trouble> {
         let changes = self.begin()?;
         {
@@ -266,6 +291,12 @@ impl Store {
         }
         if !bans.is_empty() {
             write_bans(&changes, bans)?;
+        }
+        if !posted.is_empty() {
+            let mut webhooks = changes.open_table(WEBHOOKS)?;
+            for (webhook, id) in posted {
+                webhooks.insert(&**webhook, (id.millis, id.number))?;
+            }
         }
         Ok(changes.commit()?)
     }
@@ -502,7 +533,7 @@ mod tests {
         let stored = logs.plan(&mut plan, draft, now).expect("it is planned");
         let forgotten = logs.take_forgotten(usize::MAX);
         store
-            .commit(&plan.records, &forgotten, &[])
+            .commit(&plan.records, &forgotten, &[], &[])
             .expect("a commit");
         plan.records.iter().for_each(|one| logs.take_in(one, now));
         stored.id
@@ -540,7 +571,7 @@ mod tests {
         // A room whose past is forgotten knows its newest id.
         after.forget(now + Duration::from_secs(400));
         store
-            .commit(&[], &after.take_forgotten(usize::MAX), &[])
+            .commit(&[], &after.take_forgotten(usize::MAX), &[], &[])
             .expect("a commit");
         drop((store, _lock));
         let (store, _lock) = Store::open(&folder).expect("it is there");

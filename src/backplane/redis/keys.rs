@@ -144,6 +144,11 @@ impl Keys {
         format!("{}:rooms", self.prefix)
     }
 
+    /// The key of a webhook's lease.
+    pub(super) fn webhook(&self, room: &RoomName, webhook: &str) -> String {
+        format!("{}:webhook:{webhook}", self.channel(room))
+    }
+
     pub(super) fn reference(&self, draft: &Draft) -> Option<String> {
         let reference = draft.reference.as_ref()?;
         Some(format!(

@@ -9,13 +9,15 @@
 //! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
 //! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and
 //! [`subscriber`] for the way out; then [`presence`] and the [`keeper`], and [`single_flight`], which makes its
-//! lists cheap; [`index`], for the list of rooms; [`archive`], for export and import; and [`orders`], for operators. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
+//! lists cheap; [`index`], for the list of rooms; [`archive`], for export and import; [`orders`], for operators; and
+//! [`lease`], for webhooks. More than one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or
 //! [`news`], [`slot_map`] and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder
 //! knows the `redis` crate.
 
 mod placement;
 mod keys;
 mod archive;
+mod lease;
 mod acknowledged;
 mod wire;
 mod orders;
@@ -366,6 +368,17 @@ impl Backplane for Redis {
 
     fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
         orders::bans(&self.call_on(&self.keys.bans(), &orders::read_bans(&self.keys))?)
+    }
+
+    fn lease(
+        &self,
+        room: &RoomName,
+        webhook: &str,
+        posted: Option<MessageId>,
+        lasts: Duration,
+    ) -> Result<Option<MessageId>, BackplaneError> {
+        let lease = lease::take(&self.keys, room, webhook, posted, lasts, &self.retention);
+        lease::taken(&self.shard(room)?.call(&lease)?)
     }
 
     fn shards(&self) -> Vec<ShardState> {

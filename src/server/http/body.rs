@@ -53,6 +53,16 @@ impl Body {
         !matches!(framing, Some(Framing::Absent | Framing::Length(0)))
     }
 
+    /// Whether it may be longer than so many bytes: that of chunks is not known before.
+    pub(super) fn may_exceed(&self, most: usize) -> bool {
+        let unread = self.0.borrow();
+        match unread.as_ref().map(|unread| unread.framing) {
+            None | Some(Framing::Absent) => false,
+            Some(Framing::Length(length)) => length > most,
+            Some(Framing::Chunked) => true,
+        }
+    }
+
     /// The bytes that were read behind the body. `None` if its end is in doubt, or has not come yet: nobody waits
     /// for a body that is of no use.
     pub(super) fn into_rest(self) -> Option<Vec<u8>> {

@@ -70,6 +70,11 @@ impl Request {
         self.body.is_present()
     }
 
+    /// Whether the body may be longer than so many bytes.
+    pub fn body_may_exceed(&self, most: usize) -> bool {
+        self.body.may_exceed(most)
+    }
+
     /// Whether the client may have more to ask on this connection (RFC 9112 §9.3). Not after it asked for an upgrade: a
     /// proxy that takes any response for one no longer looks at what it passes on.
     pub fn goes_on(&self) -> bool {
@@ -125,6 +130,10 @@ impl Request {
                     resource,
                 }
             }
+            (Some("hooks"), Some(room), None) => Route::Api {
+                room: decode(room),
+                resource: Some(Resource::Hook),
+            },
             (Some("api"), Some("admin"), first) => {
                 let path: Option<Vec<_>> = first.into_iter().chain(segments).map(decode).collect();
                 // No path of ours is empty.
@@ -160,7 +169,7 @@ pub enum Route {
         /// Not validated yet.
         user: Option<String>,
     },
-    /// `/api/rooms/{room}/…`, with the room decoded; `None` if it is not UTF-8 or missing.
+    /// `/api/rooms/{room}/…` or `/hooks/{room}`, with the room decoded; `None` if it is not UTF-8 or missing.
     Api {
         /// Not validated yet.
         room: Option<String>,
@@ -182,6 +191,8 @@ pub enum Resource {
     Messages,
     /// `/api/rooms/{room}/members`
     Members,
+    /// `/hooks/{room}`
+    Hook,
 }
 
 #[cfg(test)]
@@ -238,6 +249,9 @@ mod tests {
                 "/api/rooms/%ff/messages",
                 api(None, Some(Resource::Messages)),
             ),
+            ("/hooks/a%20b", api(Some("a b"), Some(Resource::Hook))),
+            ("/hooks", Route::Unknown),
+            ("/hooks/ops/x", Route::Unknown),
             ("/api/rooms", api(None, Some(Resource::Rooms))),
             ("/api/rooms/", api(Some(""), None)),
             ("/api", api(None, None)),

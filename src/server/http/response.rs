@@ -157,6 +157,7 @@ impl Response {
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
             421 => "Misdirected Request",
+            422 => "Unprocessable Content",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",

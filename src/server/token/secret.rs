@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use ring::hmac;
 
 /// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
 const MIN_SECRET: usize = 32;
 
-/// A secret: the one that signs tokens, or the operators'. Its debug output hides it.
+/// A secret: the one that signs tokens, the operators', or the one that signs what webhooks post. Its debug output hides it.
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 
@@ -26,6 +27,11 @@ impl Secret {
             return Err("a header field cannot carry this secret".to_owned());
         }
         Self::new(secret)
+    }
+
+    /// The MAC of a body, in hexadecimal digits.
+    pub fn signature(&self, body: &str) -> String {
+        HEXLOWER.encode(self.sign(body).as_ref())
     }
 
     /// The MAC of a token's first two parts.

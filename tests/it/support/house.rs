@@ -157,6 +157,15 @@ impl Backplane for Faulty {
     fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError> {
         self.backplane.bans()
     }
+    fn lease(
+        &self,
+        room: &RoomName,
+        webhook: &str,
+        posted: Option<MessageId>,
+        lasts: Duration,
+    ) -> Result<Option<MessageId>, BackplaneError> {
+        self.backplane.lease(room, webhook, posted, lasts)
+    }
     fn shards(&self) -> Vec<ShardState> {
         self.backplane.shards()
     }

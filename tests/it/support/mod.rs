@@ -13,6 +13,7 @@ pub(crate) mod lesson;
 pub(crate) mod neighbours;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
+pub(crate) mod receiver;
 pub(crate) mod redis;
 pub(crate) mod scene;
 pub(crate) mod sentinel;
