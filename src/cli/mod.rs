@@ -3,8 +3,9 @@
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
 //! `token`, `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the
-//! arguments, and `environment` which variables are unknown; `times` shows when a message was said. Three are clients: `join`, `say` and `tail` share
-//! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe.
+//! arguments, and `environment` which variables are unknown. Three are clients: `join`, `say` and `tail` share
+//! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe. `times` shows
+//! when a message was said.
 //!
 //! Exit codes: 0 done, 1 an error, 2 wrong arguments, 101 a panic, which is a bug (in the
 //! main thread, or in a vital thread of `hubbub serve`: `threads`), 130 a second

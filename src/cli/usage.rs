@@ -48,26 +48,17 @@ pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
         _ => "",
     };
     let argument = context(ContextKind::InvalidArg);
-    let value = context(ContextKind::InvalidValue);
-    let mut sentence = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+    let value = match context(ContextKind::InvalidValue) {
+        _ if SECRETS.iter().any(|secret| argument.starts_with(secret)) => String::new(),
+        value => format!(" '{value}'"),
+    };
+    let mut sentence = match (error.kind(), error.source()) {
+        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand, _) => {
             "a command is missing".to_owned()
         }
-        _ => first_paragraph(&error.to_string()),
+        (_, Some(why)) => format!("invalid value{value} for '{argument}': {}", allowed(why)),
+        (_, None) => first_paragraph(&error.to_string()),
     };
-    if let Some(why) = error
-        .source()
-        .and_then(|why| why.downcast_ref::<ParseIntError>())
-    {
-        let allowed = match why.kind() {
-            IntErrorKind::PosOverflow => "it is too large",
-            _ => "it has to be a whole number, 0 or more",
-        };
-        sentence = format!("invalid value '{value}' for '{argument}': {allowed}");
-    }
-    if SECRETS.iter().any(|secret| argument.starts_with(secret)) {
-        sentence = sentence.replace(&format!("'{value}' "), "");
-    }
     if let Some(variable) = source_of(argument, command) {
         sentence = sentence.replace(
             &format!("'{argument}'"),
@@ -89,10 +80,19 @@ pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
     if error.source().is_some_and(<dyn Error>::is::<Unusable>) {
         return Exit::Failed(sentence);
     }
-    let subcommand = std::env::args().nth(1);
+    let subcommand = std::env::args_os().nth(1);
     let subcommand = subcommand.and_then(|name| command.find_subcommand(name));
     let subcommand = subcommand.map_or(String::new(), |found| format!(" {}", found.get_name()));
     Exit::Usage(format!("{sentence} (hubbub{subcommand} --help tells more)"))
+}
+
+/// What a value has to be.
+fn allowed(why: &(dyn Error + 'static)) -> String {
+    match why.downcast_ref().map(ParseIntError::kind) {
+        Some(IntErrorKind::PosOverflow) => "it is too large".to_owned(),
+        Some(_) => "it has to be a whole number, 0 or more".to_owned(),
+        None => why.to_string(),
+    }
 }
 
 fn first_paragraph(text: &str) -> String {

@@ -404,7 +404,7 @@ fn admin(hubbub: &Hubbub, arguments: &[&str]) -> Result<String, String> {
     let text = |bytes| String::from_utf8(bytes).expect("text");
     match output.status.code() {
         Some(0) => Ok(text(output.stdout)),
-        Some(1) => Err(text(output.stderr)),
+        Some(1 | 2) => Err(text(output.stderr)),
         other => panic!("{other:?}: {}", text(output.stderr)),
     }
 }

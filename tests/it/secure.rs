@@ -101,6 +101,10 @@ fn people_scripts_and_probes_come_by_tls() {
     let heard = server.run(&["tail", "--url", &url, "--since", "0-0", "--count", "2"]);
     let heard = String::from_utf8(heard.stdout).expect("text");
     assert_eq!(heard, format!("bob: hello\ncarol: {long}\n"));
+    // Sealed before the handshake is over.
+    let said = server.run(&["say", "--url", &url, "dora", &long]);
+    assert!(said.status.success(), "{}", error_of(&said));
+    alice.hears_until(&format!("dora: {long}"));
     assert!(server.run(&["ready", "--url", &url]).status.success());
     let (status, page) = get(near, "/");
     assert_eq!(status, 200);

@@ -1,6 +1,8 @@
 //! Starting: one line that says where, or one line that says what is wrong.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -93,6 +95,12 @@ fn a_taken_port_and_bad_options_end_the_start() {
     let stderr = String::from_utf8(with_password.stderr).expect("text");
     assert!(stderr.contains("invalid value for '--redis"), "{stderr}");
     assert!(!stderr.contains("a-password"), "{stderr}");
+    let two_lines = run(&["--token-secret", "a-\n\npassword"]);
+    let stderr = String::from_utf8(two_lines.stderr).expect("text");
+    assert!(
+        !stderr.contains("a-") && !stderr.contains("password"),
+        "{stderr}"
+    );
     misuses(&["--redis", "redis://"], &["--redis"]);
     misuses(&["dance"], &["dance"]);
     let unit = include_str!("../../scripts/deploy/hubbub.service");
@@ -138,6 +146,11 @@ fn a_wrong_value_of_any_option_is_one_sentence_that_tells_what_is_allowed() {
         &["--since", "1700000000000-0"],
     );
     misuses(&["join", "a/b"], &["NAME", "'a/b'", "slash"]);
+    let no_text = command().arg(OsStr::from_bytes(b"\xff")).output();
+    assert_eq!(
+        no_text.expect("hubbub can be started").status.code(),
+        Some(2)
+    );
     misuses(&["say"], &["NAME"]);
     misuses(&["export"], &["--data or --redis"]);
     misuses(&["admin"], &["a command is missing", "hubbub admin --help"]);
