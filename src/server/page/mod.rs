@@ -49,7 +49,7 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 25] = [
+pub static ASSETS: [Asset; 26] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
@@ -63,6 +63,7 @@ pub static ASSETS: [Asset; 25] = [
     asset!("/page/timeline.js", JS, "timeline.js"),
     asset!("/page/rows.js", JS, "rows.js"),
     asset!("/page/prose.js", JS, "prose.js"),
+    asset!("/page/markup.js", JS, "markup.js"),
     asset!("/page/composer.js", JS, "composer.js"),
     asset!("/page/title.js", JS, "title.js"),
     asset!("/page/chat.js", JS, "chat.js"),
