@@ -14,8 +14,8 @@ const MOST = 1000;
 const MOST_WHILE_READ = 5000;
 const KEEP = 600;
 
-/** The most users in one notice of joins and leaves; the oldest are dropped. */
-const TOLD = 20;
+/** The most users in one notice of joins and leaves. After that another notice begins. */
+const TOLD = 200;
 
 /** The notice in place of messages that are lost. */
 const MISSING = "Some messages are missing here: the server could not recover them.";
@@ -149,7 +149,7 @@ export class Room {
     return isOld || this.#deleted.has(id) ? { ...message, text: DELETED } : message;
   }
 
-  /** Somebody `joined` or `left`. */
+  /** Somebody `joined` or `left`. Between two messages there is one notice, with what came of each user. */
   came({ user, type: what, looks_like }) {
     // A new set, so that the list of members sees that it changed.
     this.members = new Set(this.members);
@@ -158,9 +158,14 @@ export class Room {
     this.typing.delete(user);
     const last = this.entries.at(-1);
     if (looks_like) this.#areAlike(user, looks_like);
-    const happened = { user, what, looks_like };
-    if (last?.kind === "notice") last.happened = [...last.happened, happened].slice(-TOLD);
-    else this.#push({ kind: "notice", happened: [happened] });
+    const isNotice = last?.kind === "notice" && (last.happened.has(user) || last.happened.size < TOLD);
+    const { happened } = isNotice ? last : this.#push({ kind: "notice", happened: new Map() });
+    const before = happened.get(user);
+    happened.set(user, {
+      was: before ? before.was : what === "left",
+      is: what === "joined",
+      looks_like: looks_like ?? before?.looks_like,
+    });
   }
 
   /** Two names look alike, and so do all that look like either. */
@@ -199,8 +204,10 @@ export class Room {
 
   #push(entry) {
     this.#serial += 1;
-    this.entries.push({ key: `${entry.kind}-${this.#serial}`, ...entry });
+    const pushed = { key: `${entry.kind}-${this.#serial}`, ...entry };
+    this.entries.push(pushed);
     this.#trim();
+    return pushed;
   }
 
   /** Drops the oldest entries. Scrolling back reads them again. */

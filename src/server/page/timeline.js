@@ -6,7 +6,7 @@
 import { byId, h, isolated, reconcile, unlike } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
-import { looks, rows } from "./rows.js";
+import { looks, noticeText, rows } from "./rows.js";
 import { clock, full, shortClock } from "./time.js";
 
 /** Within this distance the user counts as at the end, in pixels. */
@@ -168,12 +168,25 @@ export class Timeline {
       case "new":
         return h("div", { class: "new", role: "separator" }, h("span", {}, "New"));
       case "notice":
-        return h("div", { class: "notice" }, ...isolated(row.text));
+        return this.#notice(row);
       case "gap":
         return h("div", { class: "gap" }, row.text);
       default:
         return this.#message(row);
     }
+  }
+
+  #notice({ key, text, happened }) {
+    const all = noticeText(happened, Infinity);
+    if (all === text || this.#unfolded.has(key)) return h("div", { class: "notice" }, ...isolated(all));
+    const element = h("div", { class: "notice" }, ...isolated(text), " ");
+    const unfold = () => {
+      this.#unfolded.add(key);
+      element.replaceChildren(...isolated(all));
+      this.#scroller.focus({ preventScroll: true });
+    };
+    element.append(h("button", { type: "button", class: "unfold quiet", onclick: unfold }, "Show all"));
+    return element;
   }
 
   #message(row) {
@@ -213,6 +226,7 @@ export class Timeline {
       this.#unfolded.add(key);
       body.classList.remove("folded");
       event.currentTarget.remove();
+      this.#scroller.focus({ preventScroll: true });
     };
     const size = `Show all ${text.length.toLocaleString()} characters`;
     return [body, h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size)];
