@@ -29,6 +29,8 @@ const composer = new Composer(chat, () => {
 });
 const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut)];
 const entrance = new Entrance(enter);
+/** The room that was shown last. */
+let shown = null;
 
 /** The room, the name and the token in the page's address. A token is removed from the address. */
 function asked() {
@@ -90,8 +92,15 @@ function show() {
   const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
   byId("rooms-button").classList.toggle("news", elsewhere);
   for (const view of views) view.show();
+  if (room !== shown) bringIntoView();
+  shown = room;
   const hash = room ? `#${encodeURIComponent(room.name)}` : "";
   if (location.hash !== hash) history.replaceState(null, "", location.pathname + hash);
+}
+
+/** The list of rooms shows the one that is shown. */
+function bringIntoView() {
+  document.querySelector("#room-list [aria-current]")?.scrollIntoView({ block: "nearest" });
 }
 
 /** The server refuses this user: shows the entrance again, with the reason. */
@@ -121,7 +130,9 @@ function pane(name) {
 function toggle(name) {
   const opens = app.dataset.pane !== name;
   pane(opens ? name : "talk");
-  const inside = name === "rooms" ? document.querySelector("#room-list button, #join-room") : byId("close-members");
+  const rooms = byId("room-list");
+  const current = rooms.querySelector("[aria-current]") ?? rooms.querySelector("button") ?? byId("join-room");
+  const inside = name === "rooms" ? current : byId("close-members");
   (opens ? inside : byId(`${name}-button`)).focus();
 }
 

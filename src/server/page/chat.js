@@ -7,6 +7,7 @@
 import { compare } from "./ids.js";
 import { Connection } from "./connection.js";
 import { answerTabs, isInUse } from "./elsewhere.js";
+import { inOrder } from "./names.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
 
@@ -24,6 +25,7 @@ export class Chat {
   limits = { max_message: Infinity, rooms: Infinity, page: 200 };
   /** Whether the token allows to read, and not to say anything. */
   readonly = false;
+  /** In the order of their names. */
   rooms = new Map();
   /** The name of the room that is shown. */
   active = null;
@@ -63,7 +65,8 @@ export class Chat {
   begin({ name, token = "", rooms = [], active = null, lines = [] }) {
     this.user = name;
     this.token = token;
-    this.rooms = new Map(rooms.map((room) => [room.name, new Room(room.name, room)]));
+    this.rooms.clear();
+    for (const room of rooms) this.#add(new Room(room.name, room));
     this.active = this.rooms.get(active) ?? this.rooms.values().next().value ?? null;
     this.outgoing = new Outgoing(lines);
     this.connection.start(name, token);
@@ -96,7 +99,7 @@ export class Chat {
         return `You can be in ${this.limits.rooms} rooms at a time. Leave one first.`;
       }
       room = new Room(name);
-      this.rooms.set(name, room);
+      this.#add(room);
       this.#lookAndJoin(room);
     }
     if (this.active !== room) {
@@ -106,6 +109,11 @@ export class Chat {
     this.look();
     this.#changed();
     return null;
+  }
+
+  #add(room) {
+    const all = [...this.rooms, [room.name, room]];
+    this.rooms = new Map(all.sort(([a], [b]) => inOrder(a, b)));
   }
 
   leave(room) {
