@@ -1,11 +1,11 @@
 /** The entry of the page: makes the chat and its views, and passes events between them. */
 
+import { asked, askedInHash } from "./address.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
 import { Entrance } from "./entrance.js";
 import { Members } from "./members.js";
-import { objection } from "./names.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
 import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
@@ -31,47 +31,27 @@ const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat),
 const entrance = new Entrance(enter);
 /** The room that was shown last. */
 let shown = null;
-
-/** The room, the name and the token in the page's address. A token is removed from the address. */
-function asked() {
-  const query = new URLSearchParams(location.search);
-  const room = query.get("room") ?? roomInHash();
-  const token = query.get("token") ?? tokenInHash() ?? "";
-  if (query.has("room") || query.has("token") || tokenInHash()) {
-    history.replaceState(null, "", location.pathname);
-  }
-  return { room: room !== null && objection(room) === null ? room : null, token };
-}
-
-// An equals sign in a room's name is encoded in the address.
-const tokenInHash = () => new URLSearchParams(location.hash.slice(1)).get("token");
-
-function roomInHash() {
-  if (tokenInHash() !== null) return null;
-  try {
-    const room = decodeURIComponent(location.hash.slice(1));
-    return objection(room) === null ? room : null;
-  } catch {
-    return null;
-  }
-}
+/** The message to show after the entrance: `{room, at}`. */
+let wanted = {};
 
 function enter({ name, room, token }) {
   entrance.close();
   app.hidden = false;
   const before = loadTab();
   chat.begin(before.name === name ? { ...before, token } : { name, token });
-  choose(room);
+  choose(room, wanted.room === room ? wanted.at : null);
+  wanted = {};
   composer.focus();
 }
 
-/** Shows a room, and joins it first if necessary. Returns the reason if it cannot. */
-function choose(name) {
+/** Shows a room, or a message in it, and joins it first if necessary. Returns the reason if it cannot. */
+function choose(name, at = null) {
   const problem = chat.open(name);
   if (!problem) {
     pane("talk");
     composer.show();
     composer.focus();
+    if (at) chat.seek(chat.active, at);
   }
   return problem;
 }
@@ -172,7 +152,7 @@ function listen() {
   document.addEventListener("visibilitychange", watch);
   addEventListener("pagehide", keep);
   addEventListener("hashchange", () => {
-    const token = tokenInHash();
+    const { room, at, token } = askedInHash();
     if (token !== null) {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
@@ -181,8 +161,12 @@ function listen() {
       refresh();
       return;
     }
-    const room = roomInHash();
-    if (chat.user !== "" && room !== null) choose(room);
+    if (room === null) return;
+    if (chat.user !== "") choose(room, at);
+    else {
+      wanted = { room, at };
+      entrance.open({ name: "", room });
+    }
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
@@ -212,14 +196,15 @@ function begin() {
   wear(loadTheme());
   listen();
   watch();
-  const { room, token } = asked();
+  const { room, at, token } = asked();
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;
     chat.begin(before);
-    if (room !== null) choose(room);
+    if (room !== null) choose(room, at);
     composer.focus();
   } else {
+    wanted = { room, at };
     entrance.open({ name: "", room: room ?? DEFAULT_ROOM, token });
   }
 }

@@ -49,13 +49,14 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 26] = [
+pub static ASSETS: [Asset; 27] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
     asset!("/page/layout.css", CSS, "layout.css"),
     asset!("/page/timeline.css", CSS, "timeline.css"),
     asset!("/page/app.js", JS, "app.js"),
+    asset!("/page/address.js", JS, "address.js"),
     asset!("/page/entrance.js", JS, "entrance.js"),
     asset!("/page/sidebar.js", JS, "sidebar.js"),
     asset!("/page/members.js", JS, "members.js"),

@@ -53,6 +53,8 @@ export class Room {
   /** The first unread message when the room was opened. */
   newFrom = null;
   draft = "";
+  /** The message that the user wants to see: `{id, state}`, with `reading`, `here`, `gone` or `far`. */
+  sought = null;
   /** Whether the user is at the end of the room, so that its oldest entries may be dropped. */
   atEnd = true;
   #ids = new Set();
@@ -108,7 +110,7 @@ export class Room {
   before({ messages, more }) {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
-    const shown = fresh.map((message) => this.#concealed(message));
+    const shown = fresh.map((message) => this.concealed(message));
     this.entries.unshift(...shown.map((message) => ({ kind: "message", key: message.id, ...message })));
     // Without a new message, the same page would be requested without end.
     this.older = more && fresh.length > 0;
@@ -139,11 +141,11 @@ export class Room {
   deleted({ ids = [], up_to }) {
     for (const id of ids) this.#deleted.add(id);
     this.#deletedTo = up_to ?? this.#deletedTo;
-    this.entries = this.entries.map((one) => (one.kind === "message" ? this.#concealed(one) : one));
+    this.entries = this.entries.map((one) => (one.kind === "message" ? this.concealed(one) : one));
   }
 
   /** The message without its text, if it is deleted: a message may come after the word of it. */
-  #concealed(message) {
+  concealed(message) {
     const { id } = message;
     const isOld = this.#deletedTo !== null && compare(id, this.#deletedTo) <= 0;
     return isOld || this.#deleted.has(id) ? { ...message, text: DELETED } : message;
@@ -192,7 +194,7 @@ export class Room {
   #append(message) {
     if (this.#ids.has(message.id)) return false;
     this.#ids.add(message.id);
-    this.entries.push({ kind: "message", key: message.id, ...this.#concealed(message) });
+    this.entries.push({ kind: "message", key: message.id, ...this.concealed(message) });
     this.#trim();
     return true;
   }
@@ -212,7 +214,7 @@ export class Room {
 
   /** Drops the oldest entries. Scrolling back reads them again. */
   #trim() {
-    if (this.entries.length <= (this.atEnd ? MOST : MOST_WHILE_READ)) return;
+    if (this.entries.length <= (this.atEnd && !this.sought ? MOST : MOST_WHILE_READ)) return;
     for (const entry of this.entries.splice(0, this.entries.length - KEEP)) {
       if (entry.kind === "message") this.#ids.delete(entry.id);
     }
