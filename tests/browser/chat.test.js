@@ -324,6 +324,18 @@ people("every name and every word can be read on its ground, light and dark", as
   await alice.enters("alice", "paint");
   await alice.says("something to look at: https://example.org `code`");
   await alice.sees("something to look at: https://example.org code");
+  for (const text of ["> a quote", "not one's own"]) {
+    await alice.says(text);
+    await alice.sees(text.replace("> ", ""));
+  }
+  await alice.page.$$eval(".message", ([, second, third]) => {
+    second.classList.add("mention");
+    third.classList.add("sought");
+  });
+  await alice.page.keyboard.press("Control+k");
+  await alice.page.fill("#search-words", "thing");
+  await alice.page.keyboard.press("Enter");
+  await alice.reads("1 found", "#search-state");
   for (const colorScheme of ["light", "dark"]) {
     await alice.page.emulateMedia({ colorScheme });
     const weak = await alice.page.evaluate(weakContrasts);
@@ -364,7 +376,7 @@ function weakContrasts() {
     if (ratio < 4.5) weak.push(`${element.className || element.id || element.localName}${about}: ${ratio.toFixed(2)}`);
   };
   const words = (one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-  for (const element of document.querySelectorAll("#app *")) if (words(element)) look(element);
+  for (const element of document.querySelectorAll("#app *, dialog *")) if (words(element)) look(element);
   for (const row of document.querySelectorAll(".message.head, .member-list li")) {
     for (let hue = 0; hue < 12; hue += 1) {
       row.dataset.hue = hue;

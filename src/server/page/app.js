@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
 import { Entrance } from "./entrance.js";
 import { Members } from "./members.js";
+import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
 import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
@@ -27,7 +28,8 @@ const composer = new Composer(chat, () => {
   keep();
   timeline.toEnd();
 });
-const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut)];
+const search = new Search(chat, choose);
+const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut), search];
 const entrance = new Entrance(enter);
 /** The room that was shown last. */
 let shown = null;
@@ -68,7 +70,7 @@ function show() {
   setText(byId("room-name"), room ? room.name : "No room");
   byId("nowhere").hidden = room !== null;
   byId("talk").classList.toggle("empty", room === null);
-  for (const button of [byId("leave"), byId("members-button")]) button.hidden = !room;
+  for (const id of ["search-button", "leave", "members-button"]) byId(id).hidden = !room;
   const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
   byId("rooms-button").classList.toggle("news", elsewhere);
   for (const view of views) view.show();
@@ -170,6 +172,10 @@ function listen() {
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
+    if ((event.ctrlKey || event.metaKey) && event.key === "k" && !app.hidden) {
+      event.preventDefault();
+      search.open();
+    }
     if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
       event.preventDefault();
       step(event.key === "ArrowDown" ? 1 : -1);
@@ -180,6 +186,7 @@ function listen() {
   for (const button of document.querySelectorAll(".close-pane")) {
     button.addEventListener("click", () => toggle(app.dataset.pane));
   }
+  byId("search-button").addEventListener("click", () => search.open());
   byId("leave").addEventListener("click", () => {
     if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
   });
