@@ -58,6 +58,7 @@ people("two people on two instances see each other come, type, talk and leave", 
   await bob.sees("hello alice\nin two lines");
   assert.deepEqual(await alice.messages(), await bob.messages());
   await bob.page.click("#leave");
+  await bob.page.click("#ask-yes");
   await alice.reads("bob left", "#log");
 });
 

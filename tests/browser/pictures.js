@@ -62,6 +62,7 @@ await me.joins("release");
 await me.page.click("text=somewhere new");
 await me.isIn("somewhere new");
 await me.page.click("#leave");
+await me.page.click("#ask-yes");
 await me.isIn("release");
 for (const user of ["ines", "Zoë", "omar", "ken", ...OTHERS]) await crowd.enters(user, "release");
 for (const [user, text] of SAID) {

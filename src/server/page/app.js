@@ -1,6 +1,7 @@
 /** The entry of the page: makes the chat and its views, and passes events between them. */
 
 import { asked, askedInHash } from "./address.js";
+import { ask } from "./ask.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
@@ -97,6 +98,12 @@ function refuse(why, status) {
   document.title = "Hubbub";
 }
 
+/** Hides the chat, and all that is open over it. */
+function hide() {
+  app.hidden = true;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+}
+
 function keep() {
   if (chat.user !== "") saveTab(chat.saved());
 }
@@ -129,17 +136,29 @@ function wear(theme) {
   byId("theme").title = `Colours: ${THEMES[theme]}`;
 }
 
-/** Lines that are not sent yet are dropped only after the user agreed. */
-function mayDrop(lines) {
-  return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
+/** What a user loses who leaves now, in words. */
+function dropped(lines) {
+  if (lines.length === 0) return "";
+  return lines.length === 1 ? "One of your lines is not sent yet, and is dropped." : `${lines.length} of your lines are not sent yet, and are dropped.`;
 }
 
-function signOut() {
-  if (!mayDrop(chat.outgoing.saved())) return;
+async function leave() {
+  const room = chat.active;
+  const more = dropped(chat.outgoing.of(room.name));
+  const agrees = await ask({ question: `Leave ${room.name}?`, more, yes: "Leave", no: "Stay" });
+  // Meanwhile the user may have been put out.
+  if (agrees && chat.rooms.get(room.name) === room) chat.leave(room);
+}
+
+/** Resolves to false if the user stays. */
+async function signOut() {
+  const more = dropped(chat.outgoing.saved());
+  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return false;
   chat.end();
   forgetTab();
-  app.hidden = true;
+  hide();
   entrance.open({ name: "", room: DEFAULT_ROOM });
+  return true;
 }
 
 /** Shows the next or the previous room. */
@@ -187,9 +206,7 @@ function listen() {
     button.addEventListener("click", () => toggle(app.dataset.pane));
   }
   byId("search-button").addEventListener("click", () => search.open());
-  byId("leave").addEventListener("click", () => {
-    if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
-  });
+  byId("leave").addEventListener("click", leave);
   byId("sign-out").addEventListener("click", signOut);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);

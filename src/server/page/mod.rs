@@ -49,7 +49,7 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 29] = [
+pub static ASSETS: [Asset; 30] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
@@ -63,6 +63,7 @@ pub static ASSETS: [Asset; 29] = [
     asset!("/page/members.js", JS, "members.js"),
     asset!("/page/status.js", JS, "status.js"),
     asset!("/page/search.js", JS, "search.js"),
+    asset!("/page/ask.js", JS, "ask.js"),
     asset!("/page/timeline.js", JS, "timeline.js"),
     asset!("/page/rows.js", JS, "rows.js"),
     asset!("/page/prose.js", JS, "prose.js"),
