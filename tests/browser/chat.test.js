@@ -392,7 +392,7 @@ people("what cannot be is said where it concerns", async (arrives) => {
   await alice.opens();
   await alice.page.fill("#name", "a/b");
   await alice.page.click("text=Enter");
-  await alice.reads("Your name must not contain a slash", "#entrance-problem");
+  await alice.reads("Your name must not contain a slash", "#name-problem");
   await alice.enters("alice", "rules");
   await alice.page.fill("#join-room", "no/where");
   await alice.page.press("#join-room", "Enter");

@@ -111,7 +111,7 @@ const stranger = await Person.at(browser, guarded);
 await stranger.opens("?room=vault");
 await stranger.page.fill("#name", "maya");
 await stranger.page.click("text=Enter");
-await stranger.reads("token is needed", "#entrance-problem");
+await stranger.reads("token is needed", "#token-problem");
 await shoot(stranger, "refused");
 
 await redis.kill();

@@ -92,9 +92,10 @@ function refuse(why, status) {
   keep();
   chat.connection.stop();
   chat.user = "";
-  app.hidden = true;
-  const wantsToken = status === 401 || status === 403;
-  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, wantsToken });
+  hide();
+  // A 403 is about the token, or an operator has banned the user.
+  const field = status === 401 || (status === 403 && /\btoken\b/.test(why)) ? "token" : status === 400 ? "name" : null;
+  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, field });
   document.title = "Hubbub";
 }
 
