@@ -15,7 +15,7 @@ import { Timeline } from "./timeline.js";
 import { title } from "./title.js";
 
 const DEFAULT_ROOM = "lobby";
-const THEMES = { auto: "Light or dark as the system is", light: "Light", dark: "Dark" };
+const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
 const app = byId("app");
 const refresh = soon(show);
@@ -132,9 +132,11 @@ function watch() {
 }
 
 function wear(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").setAttribute("aria-label", `Colours: ${THEMES[theme]}`);
-  byId("theme").title = `Colours: ${THEMES[theme]}`;
+  // A browser keeps what an older page stored.
+  const known = Object.hasOwn(THEMES, theme) ? theme : "auto";
+  document.documentElement.dataset.theme = known;
+  setText(byId("theme-name"), THEMES[known]);
+  byId("theme").setAttribute("aria-label", `${THEMES[known]} colours. Change them`);
 }
 
 /** What a user loses who leaves now, in words. */
