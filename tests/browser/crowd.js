@@ -17,6 +17,11 @@ export class Crowd {
     await this.#page.evaluate(([u, r]) => window.crowd.enters(u, r), [user, room]);
   }
 
+  /** Takes somebody out of a room. */
+  async leaves(user, room = "lobby") {
+    await this.#page.evaluate(([u, r]) => window.crowd.leaves(u, r), [user, room]);
+  }
+
   /** Says a line, and waits until it is stored. */
   async says(user, text, room = "lobby") {
     await this.#page.evaluate(([u, r, t]) => window.crowd.says(u, r, t), [user, room, text]);
@@ -42,6 +47,7 @@ function prepare() {
         const event = JSON.parse(data);
         if (event.type === "welcome") resolve();
         if (event.type === "room") sent.get(`${user} in ${event.room}`)();
+        if (event.type === "parted") sent.get(`${user} out of ${event.room}`)();
         if (event.type === "sent") sent.get(event.ref)();
       };
     });
@@ -53,6 +59,11 @@ function prepare() {
         ask(user, { type: "join", room });
       });
     },
+    leaves: (user, room) =>
+      new Promise((resolve) => {
+        sent.set(`${user} out of ${room}`, resolve);
+        ask(user, { type: "leave", room });
+      }),
     says: (user, room, text) =>
       new Promise((resolve) => {
         const ref = `${user}-${sent.size}`;

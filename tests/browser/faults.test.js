@@ -251,10 +251,10 @@ test("a token that is wanted is asked for, and what is wrong with one is told", 
   await alice.opens();
   await alice.page.fill("#name", "alice");
   await alice.page.click("text=Enter");
-  await alice.reads("a valid token is needed", "#entrance-problem");
+  await alice.reads("a valid token is needed", "#token-problem");
   await alice.page.fill("#token", mint("bob", secret));
   await alice.page.press("#token", "Enter");
-  await alice.reads("the token is not this user's", "#entrance-problem");
+  await alice.reads("the token is not this user's", "#token-problem");
   await alice.page.fill("#token", mint("alice", secret, "--room", "lobby"));
   await alice.page.press("#token", "Enter");
   await alice.isOnline();
@@ -321,7 +321,7 @@ test("a token that expires is renewed on the page, or asked for at the entrance"
   await alice.reads("The token is not this user's", "#status");
   await renews(mint("alice", secret));
   await until("the bar is gone", async () => (await alice.page.textContent("#status")) === "");
-  await bob.reads("a valid token is needed", "#entrance-problem");
+  await bob.reads("a valid token is needed", "#token-problem");
   await alice.says("still here");
   await alice.sees("still here");
   assert.deepEqual([...alice.complaints, ...bob.complaints], []);

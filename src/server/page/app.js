@@ -1,11 +1,13 @@
 /** The entry of the page: makes the chat and its views, and passes events between them. */
 
+import { asked, askedInHash } from "./address.js";
+import { ask } from "./ask.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
 import { Entrance } from "./entrance.js";
 import { Members } from "./members.js";
-import { objection } from "./names.js";
+import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
 import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
@@ -13,7 +15,7 @@ import { Timeline } from "./timeline.js";
 import { title } from "./title.js";
 
 const DEFAULT_ROOM = "lobby";
-const THEMES = { auto: "Light or dark as the system is", light: "Light", dark: "Dark" };
+const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
 const app = byId("app");
 const refresh = soon(show);
@@ -27,49 +29,32 @@ const composer = new Composer(chat, () => {
   keep();
   timeline.toEnd();
 });
-const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut)];
+const search = new Search(chat, choose);
+const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut), search];
 const entrance = new Entrance(enter);
-
-/** The room, the name and the token in the page's address. A token is removed from the address. */
-function asked() {
-  const query = new URLSearchParams(location.search);
-  const room = query.get("room") ?? roomInHash();
-  const token = query.get("token") ?? tokenInHash() ?? "";
-  if (query.has("room") || query.has("token") || tokenInHash()) {
-    history.replaceState(null, "", location.pathname);
-  }
-  return { room: room !== null && objection(room) === null ? room : null, token };
-}
-
-// An equals sign in a room's name is encoded in the address.
-const tokenInHash = () => new URLSearchParams(location.hash.slice(1)).get("token");
-
-function roomInHash() {
-  if (tokenInHash() !== null) return null;
-  try {
-    const room = decodeURIComponent(location.hash.slice(1));
-    return objection(room) === null ? room : null;
-  } catch {
-    return null;
-  }
-}
+/** The room that was shown last. */
+let shown = null;
+/** The message to show after the entrance: `{room, at}`. */
+let wanted = {};
 
 function enter({ name, room, token }) {
   entrance.close();
   app.hidden = false;
   const before = loadTab();
   chat.begin(before.name === name ? { ...before, token } : { name, token });
-  choose(room);
+  choose(room, wanted.room === room ? wanted.at : null);
+  wanted = {};
   composer.focus();
 }
 
-/** Shows a room, and joins it first if necessary. Returns the reason if it cannot. */
-function choose(name) {
+/** Shows a room, or a message in it, and joins it first if necessary. Returns the reason if it cannot. */
+function choose(name, at = null) {
   const problem = chat.open(name);
   if (!problem) {
     pane("talk");
     composer.show();
     composer.focus();
+    if (at) chat.seek(chat.active, at);
   }
   return problem;
 }
@@ -86,12 +71,19 @@ function show() {
   setText(byId("room-name"), room ? room.name : "No room");
   byId("nowhere").hidden = room !== null;
   byId("talk").classList.toggle("empty", room === null);
-  for (const button of [byId("leave"), byId("members-button")]) button.hidden = !room;
+  for (const id of ["search-button", "leave", "members-button"]) byId(id).hidden = !room;
   const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
   byId("rooms-button").classList.toggle("news", elsewhere);
   for (const view of views) view.show();
+  if (room !== shown) bringIntoView();
+  shown = room;
   const hash = room ? `#${encodeURIComponent(room.name)}` : "";
   if (location.hash !== hash) history.replaceState(null, "", location.pathname + hash);
+}
+
+/** The list of rooms shows the one that is shown. */
+function bringIntoView() {
+  document.querySelector("#room-list [aria-current]")?.scrollIntoView({ block: "nearest" });
 }
 
 /** The server refuses this user: shows the entrance again, with the reason. */
@@ -100,10 +92,17 @@ function refuse(why, status) {
   keep();
   chat.connection.stop();
   chat.user = "";
-  app.hidden = true;
-  const wantsToken = status === 401 || status === 403;
-  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, wantsToken });
+  hide();
+  // A 403 is about the token, or an operator has banned the user.
+  const field = status === 401 || (status === 403 && /\btoken\b/.test(why)) ? "token" : status === 400 ? "name" : null;
+  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, field });
   document.title = "Hubbub";
+}
+
+/** Hides the chat, and all that is open over it. */
+function hide() {
+  app.hidden = true;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
 }
 
 function keep() {
@@ -121,7 +120,9 @@ function pane(name) {
 function toggle(name) {
   const opens = app.dataset.pane !== name;
   pane(opens ? name : "talk");
-  const inside = name === "rooms" ? document.querySelector("#room-list button, #join-room") : byId("close-members");
+  const rooms = byId("room-list");
+  const current = rooms.querySelector("[aria-current]") ?? rooms.querySelector("button") ?? byId("join-room");
+  const inside = name === "rooms" ? current : byId("close-members");
   (opens ? inside : byId(`${name}-button`)).focus();
 }
 
@@ -131,22 +132,36 @@ function watch() {
 }
 
 function wear(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").setAttribute("aria-label", `Colours: ${THEMES[theme]}`);
-  byId("theme").title = `Colours: ${THEMES[theme]}`;
+  // A browser keeps what an older page stored.
+  const known = Object.hasOwn(THEMES, theme) ? theme : "auto";
+  document.documentElement.dataset.theme = known;
+  setText(byId("theme-name"), THEMES[known]);
+  byId("theme").setAttribute("aria-label", `${THEMES[known]} colours. Change them`);
 }
 
-/** Lines that are not sent yet are dropped only after the user agreed. */
-function mayDrop(lines) {
-  return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
+/** What a user loses who leaves now, in words. */
+function dropped(lines) {
+  if (lines.length === 0) return "";
+  return lines.length === 1 ? "One of your lines is not sent yet, and is dropped." : `${lines.length} of your lines are not sent yet, and are dropped.`;
 }
 
-function signOut() {
-  if (!mayDrop(chat.outgoing.saved())) return;
+async function leave() {
+  const room = chat.active;
+  const more = dropped(chat.outgoing.of(room.name));
+  const agrees = await ask({ question: `Leave ${room.name}?`, more, yes: "Leave", no: "Stay" });
+  // Meanwhile the user may have been put out.
+  if (agrees && chat.rooms.get(room.name) === room) chat.leave(room);
+}
+
+/** Resolves to false if the user stays. */
+async function signOut() {
+  const more = dropped(chat.outgoing.saved());
+  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return false;
   chat.end();
   forgetTab();
-  app.hidden = true;
+  hide();
   entrance.open({ name: "", room: DEFAULT_ROOM });
+  return true;
 }
 
 /** Shows the next or the previous room. */
@@ -161,7 +176,7 @@ function listen() {
   document.addEventListener("visibilitychange", watch);
   addEventListener("pagehide", keep);
   addEventListener("hashchange", () => {
-    const token = tokenInHash();
+    const { room, at, token } = askedInHash();
     if (token !== null) {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
@@ -170,11 +185,19 @@ function listen() {
       refresh();
       return;
     }
-    const room = roomInHash();
-    if (chat.user !== "" && room !== null) choose(room);
+    if (room === null) return;
+    if (chat.user !== "") choose(room, at);
+    else {
+      wanted = { room, at };
+      entrance.open({ name: "", room });
+    }
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
+    if ((event.ctrlKey || event.metaKey) && event.key === "k" && !app.hidden) {
+      event.preventDefault();
+      search.open();
+    }
     if (event.altKey && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
       event.preventDefault();
       step(event.key === "ArrowDown" ? 1 : -1);
@@ -185,9 +208,8 @@ function listen() {
   for (const button of document.querySelectorAll(".close-pane")) {
     button.addEventListener("click", () => toggle(app.dataset.pane));
   }
-  byId("leave").addEventListener("click", () => {
-    if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
-  });
+  byId("search-button").addEventListener("click", () => search.open());
+  byId("leave").addEventListener("click", leave);
   byId("sign-out").addEventListener("click", signOut);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
@@ -201,14 +223,15 @@ function begin() {
   wear(loadTheme());
   listen();
   watch();
-  const { room, token } = asked();
+  const { room, at, token } = asked();
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;
     chat.begin(before);
-    if (room !== null) choose(room);
+    if (room !== null) choose(room, at);
     composer.focus();
   } else {
+    wanted = { room, at };
     entrance.open({ name: "", room: room ?? DEFAULT_ROOM, token });
   }
 }

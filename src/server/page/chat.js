@@ -7,11 +7,15 @@
 import { compare } from "./ids.js";
 import { Connection } from "./connection.js";
 import { answerTabs, isInUse } from "./elsewhere.js";
+import { inOrder } from "./names.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
 
 /** The time before a request is repeated that the server could not carry out. */
 const ASK_AGAIN = 500;
+
+/** The most entries of a room that are read back through to a message. */
+const FAR = 4_000;
 
 /** The time between two typing notices. Shorter than the time for which a notice is shown. */
 const TYPING_EVERY = 3_000;
@@ -24,6 +28,7 @@ export class Chat {
   limits = { max_message: Infinity, rooms: Infinity, page: 200 };
   /** Whether the token allows to read, and not to say anything. */
   readonly = false;
+  /** In the order of their names. */
   rooms = new Map();
   /** The name of the room that is shown. */
   active = null;
@@ -63,7 +68,8 @@ export class Chat {
   begin({ name, token = "", rooms = [], active = null, lines = [] }) {
     this.user = name;
     this.token = token;
-    this.rooms = new Map(rooms.map((room) => [room.name, new Room(room.name, room)]));
+    this.rooms.clear();
+    for (const room of rooms) this.#add(new Room(room.name, room));
     this.active = this.rooms.get(active) ?? this.rooms.values().next().value ?? null;
     this.outgoing = new Outgoing(lines);
     this.connection.start(name, token);
@@ -96,7 +102,7 @@ export class Chat {
         return `You can be in ${this.limits.rooms} rooms at a time. Leave one first.`;
       }
       room = new Room(name);
-      this.rooms.set(name, room);
+      this.#add(room);
       this.#lookAndJoin(room);
     }
     if (this.active !== room) {
@@ -106,6 +112,11 @@ export class Chat {
     this.look();
     this.#changed();
     return null;
+  }
+
+  #add(room) {
+    const all = [...this.rooms, [room.name, room]];
+    this.rooms = new Map(all.sort(([a], [b]) => inOrder(a, b)));
   }
 
   leave(room) {
@@ -161,11 +172,39 @@ export class Chat {
   }
 
   /** Reads the messages before the oldest one here. */
-  readOlder(room) {
+  readOlder(room, limit = PAGE) {
     const before = room.oldest();
     if (room.state !== "joined" || !room.older || room.olderState === "reading" || !before) return;
-    if (this.#request("history", room, { before, limit: PAGE })) room.olderState = "reading";
+    if (this.#request("history", room, { before, limit })) room.olderState = "reading";
     this.#changed();
+  }
+
+  /** Shows a message of a room, and reads back to it first if necessary. Without an id, stops doing so. */
+  seek(room, id) {
+    room.sought = id && { id, state: "reading" };
+    this.#seekOn(room);
+    this.#changed();
+  }
+
+  #seekOn(room) {
+    const { sought } = room;
+    if (sought?.state !== "reading" || room.state !== "joined") return;
+    if (room.has(sought.id)) sought.state = "here";
+    else if (!room.older || compare(room.oldest(), sought.id) < 0) sought.state = "gone";
+    else if (room.entries.length > FAR) sought.state = "far";
+    else this.readOlder(room, this.limits.page);
+  }
+
+  /**
+   * Reads a page of a room's past for a search, and shows nothing of it. Resolves to the page, or to the
+   * `problem`, with `retry_after_ms` if the server was asked too fast.
+   */
+  past(room, before) {
+    return new Promise((take) => {
+      const fields = { before, limit: this.limits.page };
+      const asked = room.state === "joined" && this.#request("history", room, fields, take);
+      if (!asked) take({ problem: "Not connected." });
+    });
   }
 
   typing(room, now = Date.now()) {
@@ -179,10 +218,13 @@ export class Chat {
     if (this.watched && this.active?.markRead()) this.#changed();
   }
 
-  /** Sends a request that has exactly one answer. Answers come in the order of the requests. */
-  #request(type, room, fields = {}) {
+  /**
+   * Sends a request that has exactly one answer. Answers come in the order of the requests. With `take`,
+   * the answer goes there and nowhere else.
+   */
+  #request(type, room, fields = {}, take = null) {
     const asked = this.connection.ask({ type, room: room.name, ...fields });
-    if (asked) this.#asked.push({ type, room });
+    if (asked) this.#asked.push({ type, room, take });
     return asked;
   }
 
@@ -235,6 +277,7 @@ export class Chat {
     this.renewalProblem = "";
     clearTimeout(this.#askAgain);
     this.#askAgain = null;
+    for (const { take } of this.#asked) take?.({ problem: "The connection is lost." });
     this.#asked = [];
     for (const room of this.rooms.values()) {
       if (room.state !== "refused") room.state = "outside";
@@ -255,6 +298,7 @@ export class Chat {
       this.#askAgain = null;
       for (const room of this.rooms.values()) {
         if (room.state === "outside") this.#join(room);
+        this.#seekOn(room);
         this.#sendNext(room);
       }
       this.#changed();
@@ -265,13 +309,16 @@ export class Chat {
   #answered(fits) {
     const index = this.#asked.findIndex(fits);
     if (index < 0) return null;
-    const [{ type, room }] = this.#asked.splice(index, 1);
-    return this.rooms.get(room.name) === room ? { type, room } : null;
+    const [{ type, room, take }] = this.#asked.splice(index, 1);
+    if (this.rooms.get(room.name) === room) return { type, room, take };
+    take?.({ problem: "You have left the room." });
+    return null;
   }
 
   #take(event) {
     const room = this.rooms.get(event.room);
-    const answers = (type) => this.#answered((one) => one.type === type && one.room.name === event.room)?.room;
+    const asked = (type) => this.#answered((one) => one.type === type && one.room.name === event.room);
+    const answers = (type) => asked(type)?.room;
     switch (event.type) {
       case "welcome":
         this.limits = event.limits;
@@ -289,7 +336,7 @@ export class Chat {
         } else answers("leave");
         break;
       case "history":
-        answers("history")?.before(event);
+        this.#read(asked("history"), event);
         break;
       case "members": {
         const asker = answers("members");
@@ -359,6 +406,16 @@ export class Chat {
     }
     this.#settle(room);
     this.#sendNext(room);
+    this.#seekOn(room);
+  }
+
+  /** Takes in a page of a room's past. */
+  #read(asked, event) {
+    if (asked?.take) asked.take(event);
+    else if (asked) {
+      asked.room.before(event);
+      this.#seekOn(asked.room);
+    }
   }
 
   /**
@@ -418,8 +475,15 @@ export class Chat {
   #refused({ room: name, message, retry, retry_after_ms }) {
     const asked = this.#answered((one) => name === undefined || one.room.name === name);
     if (!asked) return;
-    const { type, room } = asked;
-    if (type === "history") room.olderState = sentence(message);
+    const { type, room, take } = asked;
+    if (take) take({ problem: sentence(message), retry_after_ms });
+    else if (type === "history" && room.sought && retry_after_ms) {
+      room.olderState = "";
+      this.#askAgainSoon(retry_after_ms);
+    } else if (type === "history") {
+      room.olderState = sentence(message);
+      room.sought = null;
+    }
     if (type !== "join") return;
     room.state = retry ? "outside" : "refused";
     room.why = sentence(message);

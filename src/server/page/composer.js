@@ -19,11 +19,13 @@ export class Composer {
     });
     this.#text.addEventListener("keydown", (event) => {
       // While an input method composes a character, Enter ends the composition and sends nothing.
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      // Safari has ended it by then, and tells by the key code.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
       event.preventDefault();
       this.#form.requestSubmit();
     });
     this.#text.addEventListener("input", () => this.#typed());
+    new ResizeObserver(() => this.#fit()).observe(this.#form);
   }
 
   show() {
@@ -71,9 +73,12 @@ export class Composer {
     this.#text.setAttribute("aria-invalid", String(problem !== ""));
   }
 
-  /** Makes the field as high as its text, within the limits of the style sheet. */
+  /** Makes the field as high as its wrapped text, up to the limit of the style sheet; then it scrolls. */
   #fit() {
     this.#button.disabled = this.#text.disabled || this.#text.value.trim() === "";
-    this.#text.rows = Math.min(8, this.#text.value.split("\n").length);
+    const { style } = this.#text;
+    style.height = "auto";
+    // The height of a field includes its border, and the height of its text does not.
+    style.height = `${this.#text.scrollHeight + this.#text.offsetHeight - this.#text.clientHeight}px`;
   }
 }

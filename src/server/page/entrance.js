@@ -10,27 +10,27 @@ export class Entrance {
   #room = byId("first-room");
   #token = byId("token");
   #tokenPart = byId("token-part");
-  #problem = byId("entrance-problem");
   #enter;
 
   /** The entrance calls `enter({name, room, token})`, which begins the chat. */
   constructor(enter) {
     this.#enter = enter;
+    for (const field of this.#fields()) field.addEventListener("input", () => say(field, ""));
     byId("entrance-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
   }
 
-  /** Shows the form, with the known values and with the error. */
-  open({ name, room, token = "", problem = "", wantsToken = false }) {
+  /** Shows the form, with the known values, and with the error beside its field if it concerns one. */
+  open({ name, room, token = "", problem = "", field = null }) {
     this.#page.hidden = false;
     this.#name.value = name || subject(token) || loadName();
     this.#room.value = room;
     this.#token.value = token;
-    this.#tokenPart.open = wantsToken || token !== "";
-    this.#say(problem);
-    const first = wantsToken ? this.#token : this.#name;
+    this.#tokenPart.open = field === "token" || token !== "";
+    const first = field === "token" ? this.#token : this.#name;
+    this.#tell(field && first, problem);
     first.focus();
     first.select();
   }
@@ -46,20 +46,35 @@ export class Entrance {
     if (wrongName) return this.#refuse(this.#name, `Your name ${wrongName}.`);
     const wrongRoom = objection(room);
     if (wrongRoom) return this.#refuse(this.#room, `The room's name ${wrongRoom}.`);
-    this.#say("");
+    this.#tell(null, "");
     saveName(name);
     return this.#enter({ name, room, token: this.#token.value.trim() });
   }
 
   #refuse(field, problem) {
-    this.#say(problem);
+    this.#tell(field, problem);
     field.focus();
   }
 
-  #say(problem) {
-    setText(this.#problem, problem);
-    this.#problem.hidden = problem === "";
+  #fields() {
+    return [this.#name, this.#room, this.#token];
   }
+
+  /** Tells a problem beside its field, or below all of them without one. The others have none. */
+  #tell(field, problem) {
+    for (const one of this.#fields()) say(one, one === field ? problem : "");
+    show(byId("entrance-problem"), field ? "" : problem);
+  }
+}
+
+function say(field, problem) {
+  show(byId(field.getAttribute("aria-describedby")), problem);
+  field.setAttribute("aria-invalid", String(problem !== ""));
+}
+
+function show(element, problem) {
+  setText(element, problem);
+  element.hidden = problem === "";
 }
 
 /** The user of a token (RFC 7519, section 4.1.2). Only the server checks whether it is valid. */

@@ -1,7 +1,7 @@
 /** The list of the shown room's members, and of those who are typing. */
 
 import { byId, h, isolated, reconcile, setText, unlike } from "./dom.js";
-import { hue, initial } from "./names.js";
+import { hue, inOrder, initial } from "./names.js";
 import { listed } from "./rows.js";
 
 /** The most members in the list; a room may have thousands. */
@@ -9,8 +9,6 @@ const MOST = 500;
 
 /** The time between two checks for users who have stopped typing. */
 const LOOK_EVERY = 1_000;
-
-const ALPHABET = new Intl.Collator();
 
 export class Members {
   #chat;
@@ -38,8 +36,9 @@ export class Members {
     this.#list.classList.toggle("stale", room !== null && room.state !== "joined");
     const more = names.length - items.length;
     setText(byId("more-members"), more > 0 ? `and ${more.toLocaleString()} more` : "");
-    setText(byId("member-count"), names.length.toLocaleString());
-    byId("members-button").setAttribute("aria-label", `${names.length} here: show who`);
+    const count = names.length.toLocaleString();
+    for (const id of ["member-count", "here-count"]) setText(byId(id), count);
+    byId("members-button").setAttribute("aria-label", `${count} here: show who`);
     this.#showTyping();
   }
 
@@ -48,7 +47,7 @@ export class Members {
     const members = room?.members ?? null;
     if (members !== this.#members) {
       this.#members = members;
-      this.#names = [...(members ?? [])].sort(ALPHABET.compare);
+      this.#names = [...(members ?? [])].sort(inOrder);
     }
     return this.#names;
   }

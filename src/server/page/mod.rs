@@ -49,20 +49,25 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 25] = [
+pub static ASSETS: [Asset; 30] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
     asset!("/page/layout.css", CSS, "layout.css"),
     asset!("/page/timeline.css", CSS, "timeline.css"),
+    asset!("/page/dialogs.css", CSS, "dialogs.css"),
     asset!("/page/app.js", JS, "app.js"),
+    asset!("/page/address.js", JS, "address.js"),
     asset!("/page/entrance.js", JS, "entrance.js"),
     asset!("/page/sidebar.js", JS, "sidebar.js"),
     asset!("/page/members.js", JS, "members.js"),
     asset!("/page/status.js", JS, "status.js"),
+    asset!("/page/search.js", JS, "search.js"),
+    asset!("/page/ask.js", JS, "ask.js"),
     asset!("/page/timeline.js", JS, "timeline.js"),
     asset!("/page/rows.js", JS, "rows.js"),
     asset!("/page/prose.js", JS, "prose.js"),
+    asset!("/page/markup.js", JS, "markup.js"),
     asset!("/page/composer.js", JS, "composer.js"),
     asset!("/page/title.js", JS, "title.js"),
     asset!("/page/chat.js", JS, "chat.js"),

@@ -44,6 +44,9 @@ export function membersUrl(room) {
   return new URL(`api/rooms/${encodeURIComponent(room)}/members`, new URL(".", location.href));
 }
 
+/** Compares two names as people sort them: room 9 before room 10. */
+export const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
+
 /** The reason why `name` is not valid for a user, whose name stands in an address. */
 export function userObjection(name) {
   return name === "." || name === ".." ? "must not be only dots" : objection(name);

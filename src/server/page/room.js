@@ -14,8 +14,8 @@ const MOST = 1000;
 const MOST_WHILE_READ = 5000;
 const KEEP = 600;
 
-/** The most users in one notice of joins and leaves; the oldest are dropped. */
-const TOLD = 20;
+/** The most users in one notice of joins and leaves. After that another notice begins. */
+const TOLD = 200;
 
 /** The notice in place of messages that are lost. */
 const MISSING = "Some messages are missing here: the server could not recover them.";
@@ -53,6 +53,8 @@ export class Room {
   /** The first unread message when the room was opened. */
   newFrom = null;
   draft = "";
+  /** The message that the user wants to see: `{id, state}`, with `reading`, `here`, `gone` or `far`. */
+  sought = null;
   /** Whether the user is at the end of the room, so that its oldest entries may be dropped. */
   atEnd = true;
   #ids = new Set();
@@ -108,7 +110,7 @@ export class Room {
   before({ messages, more }) {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
-    const shown = fresh.map((message) => this.#concealed(message));
+    const shown = fresh.map((message) => this.concealed(message));
     this.entries.unshift(...shown.map((message) => ({ kind: "message", key: message.id, ...message })));
     // Without a new message, the same page would be requested without end.
     this.older = more && fresh.length > 0;
@@ -139,17 +141,17 @@ export class Room {
   deleted({ ids = [], up_to }) {
     for (const id of ids) this.#deleted.add(id);
     this.#deletedTo = up_to ?? this.#deletedTo;
-    this.entries = this.entries.map((one) => (one.kind === "message" ? this.#concealed(one) : one));
+    this.entries = this.entries.map((one) => (one.kind === "message" ? this.concealed(one) : one));
   }
 
   /** The message without its text, if it is deleted: a message may come after the word of it. */
-  #concealed(message) {
+  concealed(message) {
     const { id } = message;
     const isOld = this.#deletedTo !== null && compare(id, this.#deletedTo) <= 0;
     return isOld || this.#deleted.has(id) ? { ...message, text: DELETED } : message;
   }
 
-  /** Somebody `joined` or `left`. */
+  /** Somebody `joined` or `left`. Between two messages there is one notice, with what came of each user. */
   came({ user, type: what, looks_like }) {
     // A new set, so that the list of members sees that it changed.
     this.members = new Set(this.members);
@@ -158,9 +160,14 @@ export class Room {
     this.typing.delete(user);
     const last = this.entries.at(-1);
     if (looks_like) this.#areAlike(user, looks_like);
-    const happened = { user, what, looks_like };
-    if (last?.kind === "notice") last.happened = [...last.happened, happened].slice(-TOLD);
-    else this.#push({ kind: "notice", happened: [happened] });
+    const isNotice = last?.kind === "notice" && (last.happened.has(user) || last.happened.size < TOLD);
+    const { happened } = isNotice ? last : this.#push({ kind: "notice", happened: new Map() });
+    const before = happened.get(user);
+    happened.set(user, {
+      was: before ? before.was : what === "left",
+      is: what === "joined",
+      looks_like: looks_like ?? before?.looks_like,
+    });
   }
 
   /** Two names look alike, and so do all that look like either. */
@@ -187,7 +194,7 @@ export class Room {
   #append(message) {
     if (this.#ids.has(message.id)) return false;
     this.#ids.add(message.id);
-    this.entries.push({ kind: "message", key: message.id, ...this.#concealed(message) });
+    this.entries.push({ kind: "message", key: message.id, ...this.concealed(message) });
     this.#trim();
     return true;
   }
@@ -199,13 +206,15 @@ export class Room {
 
   #push(entry) {
     this.#serial += 1;
-    this.entries.push({ key: `${entry.kind}-${this.#serial}`, ...entry });
+    const pushed = { key: `${entry.kind}-${this.#serial}`, ...entry };
+    this.entries.push(pushed);
     this.#trim();
+    return pushed;
   }
 
   /** Drops the oldest entries. Scrolling back reads them again. */
   #trim() {
-    if (this.entries.length <= (this.atEnd ? MOST : MOST_WHILE_READ)) return;
+    if (this.entries.length <= (this.atEnd && !this.sought ? MOST : MOST_WHILE_READ)) return;
     for (const entry of this.entries.splice(0, this.entries.length - KEEP)) {
       if (entry.kind === "message") this.#ids.delete(entry.id);
     }

@@ -35,8 +35,11 @@ export function rows(room, lines, me) {
     if (entry.kind === "message") {
       say(entry);
     } else {
-      const text = entry.kind === "notice" ? noticeText(entry.happened) : entry.text;
-      result.push({ key: entry.key, kind: entry.kind, text });
+      const { key, kind, happened } = entry;
+      const text = kind === "notice" ? noticeText(happened) : entry.text;
+      // Everybody who left is back.
+      if (text === "") continue;
+      result.push({ key, kind, text, happened });
       before = before && { ...before, from: null };
     }
   }
@@ -55,24 +58,25 @@ export function looks(row) {
   return text ?? "";
 }
 
-/** "ann and bob joined · carl left" */
-function noticeText(happened) {
-  const groups = [];
-  for (const { user, what, looks_like } of happened) {
-    const group = groups.at(-1);
-    // Both names are isolated: `listed` adds the marks around them.
-    const name = looks_like ? `${user}\u2069 (not \u2068${looks_like}\u2069)\u2068` : user;
-    if (group?.what === what) group.users.push(name);
-    else groups.push({ what, users: [name] });
-  }
-  const shown = groups.slice(-NAMES);
-  return shown.map(({ users, what }) => `${listed(users)} ${what}`).join(" · ");
+/** "ann and bob joined, carl left, dora came and went": each user once, unless they left and came back. */
+export function noticeText(happened, most = NAMES) {
+  const all = [...happened];
+  const those = (was, is, what) => {
+    const users = all.filter(([, one]) => one.was === was && one.is === is).map(nameOf);
+    return users.length > 0 ? [`${listed(users, most)} ${what}`] : [];
+  };
+  return [...those(false, true, "joined"), ...those(true, false, "left"), ...those(false, false, "came and went")].join(", ");
+}
+
+/** The name, and another that it looks like. Both are isolated: `listed` adds the marks around them. */
+function nameOf([user, { looks_like }]) {
+  return looks_like ? `${user}\u2069 (not \u2068${looks_like}\u2069)\u2068` : user;
 }
 
 /** A few names, isolated for `isolated`, and the number of others. */
-export function listed(users) {
-  const named = users.length > NAMES ? users.slice(0, NAMES - 1) : users;
+export function listed(users, most = NAMES) {
+  const named = users.length > most ? users.slice(0, most - 1) : users;
   const parts = named.map((user) => `\u2068${user}\u2069`);
-  if (named.length < users.length) parts.push(`${users.length - named.length} others`);
+  if (named.length < users.length) parts.push(`${(users.length - named.length).toLocaleString()} others`);
   return parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
 }

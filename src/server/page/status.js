@@ -5,6 +5,14 @@ import { byId, h, reconcile, setText } from "./dom.js";
 /** The bar stays hidden while a connection takes less than this. */
 const PATIENCE = 400;
 
+/** What is told of a message that the user wants to see. */
+const SOUGHT = {
+  reading: "Looking for the message…",
+  here: "",
+  gone: "The room does not keep this message, or not any more.",
+  far: "This message is too far back to be shown here.",
+};
+
 export class Status {
   #chat;
   #bar = byId("status");
@@ -55,6 +63,11 @@ export class Status {
     }
     if (active && active.why !== "") {
       return bar(`outside ${active.name} ${active.why}`, "busy", [`${active.why} Trying again…`]);
+    }
+    if (active?.sought) {
+      const { state } = active.sought;
+      const end = button(state === "reading" ? "Stop" : "Close", () => this.#chat.seek(active, null));
+      return bar(`sought ${active.name} ${state}`, "busy", [SOUGHT[state], end]);
     }
     if (active?.nameInUse) {
       const words = h("span", {}, h("bdi", {}, user), " is here already. If that is not you, choose another name.");

@@ -3,10 +3,11 @@
  * move that place, except that a user at the end stays at the end.
  */
 
+import { messageUrl } from "./address.js";
 import { byId, h, isolated, reconcile, unlike } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
-import { looks, rows } from "./rows.js";
+import { looks, noticeText, rows } from "./rows.js";
 import { clock, full, shortClock } from "./time.js";
 
 /** Within this distance the user counts as at the end, in pixels. */
@@ -19,6 +20,9 @@ const READ_AHEAD = 600;
 const LONG = 1_500;
 const MANY_LINES = 24;
 
+/** The time for which the page says that a link is copied. */
+const SAID_FOR = 3_000;
+
 export class Timeline {
   #chat;
   #scroller = byId("scroller");
@@ -29,6 +33,9 @@ export class Timeline {
   #oldest = null;
   #places = new WeakMap();
   #unfolded = new Set();
+  /** The one message whose link the Tab key reaches. */
+  #stop = null;
+  #saidUntil = null;
 
   constructor(chat) {
     this.#chat = chat;
@@ -37,6 +44,7 @@ export class Timeline {
       this.toEnd();
       byId("text").focus();
     });
+    this.#log.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#keepEnd()).observe(this.#scroller);
   }
 
@@ -57,6 +65,8 @@ export class Timeline {
     if (other) this.#arrive(room);
     else if (room.atEnd) this.toEnd();
     else this.#restore(place);
+    if (room.sought?.state === "here") this.#point(room);
+    if (!this.#log.contains(document.activeElement)) this.#stopAt([...this.#log.querySelectorAll(".when")].at(-1));
     this.#toEnd.hidden = room.atEnd;
     this.#readAhead();
     setTimeout(() => this.#log.setAttribute("aria-busy", "false"));
@@ -110,6 +120,53 @@ export class Timeline {
       }
     }
     return null;
+  }
+
+  /** Brings the message that was sought into view, and marks it. */
+  #point(room) {
+    const row = [...this.#log.children].find(({ reconcileKey }) => reconcileKey === room.sought.id);
+    room.sought = null;
+    if (!row) return;
+    this.#log.querySelector(".sought")?.classList.remove("sought");
+    row.classList.add("sought");
+    row.scrollIntoView({ block: "center" });
+    this.#scrolled();
+    this.#stopAt(row.querySelector(".when"));
+    // The focus stays with a user who has begun to write meanwhile.
+    if (byId("text").value === "") this.#stop.focus({ preventScroll: true });
+  }
+
+  /** The arrow keys go from the link of one message to the next. */
+  #walk(event) {
+    const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (!by || event.altKey || !event.target.matches(".when")) return;
+    event.preventDefault();
+    const all = [...this.#log.querySelectorAll(".when")];
+    const next = all[all.indexOf(event.target) + by];
+    if (!next) return;
+    this.#stopAt(next);
+    next.focus();
+  }
+
+  #stopAt(link) {
+    if (this.#stop) this.#stop.tabIndex = -1;
+    this.#stop = link ?? null;
+    if (link) link.tabIndex = 0;
+  }
+
+  /** Copies the link to a message, or shows it where the browser forbids that, as it does without TLS. */
+  async #copy(id) {
+    const url = messageUrl(this.#room.name, id);
+    try {
+      await navigator.clipboard.writeText(url);
+    } catch {
+      prompt("Copy this link to the message:", url);
+      return;
+    }
+    const said = byId("said");
+    said.textContent = "Link copied";
+    clearTimeout(this.#saidUntil);
+    this.#saidUntil = setTimeout(() => said.replaceChildren(), SAID_FOR);
   }
 
   #restore(place) {
@@ -168,7 +225,7 @@ export class Timeline {
       case "new":
         return h("div", { class: "new", role: "separator" }, h("span", {}, "New"));
       case "notice":
-        return h("div", { class: "notice" }, ...isolated(row.text));
+        return this.#notice(row);
       case "gap":
         return h("div", { class: "gap" }, row.text);
       default:
@@ -176,11 +233,27 @@ export class Timeline {
     }
   }
 
+  #notice({ key, text, happened }) {
+    const all = noticeText(happened, Infinity);
+    if (all === text || this.#unfolded.has(key)) return h("div", { class: "notice" }, ...isolated(all));
+    const element = h("div", { class: "notice" }, ...isolated(text), " ");
+    const unfold = () => {
+      this.#unfolded.add(key);
+      element.replaceChildren(...isolated(all));
+      this.#scroller.focus({ preventScroll: true });
+    };
+    element.append(h("button", { type: "button", class: "unfold quiet", onclick: unfold }, "Show all"));
+    return element;
+  }
+
   #message(row) {
-    const { from, at, head, own, elsewhere, looks_like, line } = row;
+    const { id, from, at, head, own, elsewhere, looks_like, line } = row;
     const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
     const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
-    const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, head ? clock(at) : shortClock(at));
+    const shown = head ? clock(at) : shortClock(at);
+    const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, shown);
+    const copy = { type: "button", class: "when", tabindex: -1, "aria-label": `${shown}: copy a link to this message`, onclick: () => this.#copy(id) };
+    const when = id ? h("button", copy, time) : time;
     if (head) {
       const name = h("bdi", { class: "name" }, from);
       element.append(
@@ -192,12 +265,12 @@ export class Timeline {
           own ? h("span", { class: "you" }, "you") : null,
           elsewhere ? h("span", { class: "unlike" }, "from another connection") : null,
           unlike(looks_like),
-          time,
+          when,
         ),
       );
     } else {
       const sign = looks_like ? `, not ${looks_like}` : elsewhere ? ", from another connection" : "";
-      element.append(h("span", { class: "hidden" }, `${from}${sign}: `), time);
+      element.append(h("span", { class: "hidden" }, `${from}${sign}: `), when);
     }
     element.append(...this.#text(row));
     if (line) element.append(this.#fate(line));
@@ -213,6 +286,7 @@ export class Timeline {
       this.#unfolded.add(key);
       body.classList.remove("folded");
       event.currentTarget.remove();
+      this.#scroller.focus({ preventScroll: true });
     };
     const size = `Show all ${text.length.toLocaleString()} characters`;
     return [body, h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size)];

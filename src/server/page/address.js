@@ -1,0 +1,42 @@
+/** The page's address: what it asks for, and the address of a message. */
+
+import { objection } from "./names.js";
+
+/** The room, the message in it and the token that are asked for. A token is removed from the address. */
+export function asked() {
+  const query = new URLSearchParams(location.search);
+  const { room, at, token } = askedInHash();
+  if (query.has("room") || query.has("token") || token !== null) {
+    history.replaceState(null, "", location.pathname);
+  }
+  return { room: valid(query.get("room")) ?? room, at, token: query.get("token") ?? token ?? "" };
+}
+
+/** What is behind the hash: `ops`, or fields such as `room=ops&at=1700000000000-0` or `token=…`. */
+export function askedInHash() {
+  const hash = location.hash.slice(1);
+  // An equals sign in a room's name is encoded in the address.
+  const hasFields = hash.includes("=");
+  const fields = new URLSearchParams(hasFields ? hash : "");
+  const at = fields.get("at");
+  return {
+    room: valid(hasFields ? fields.get("room") : decoded(hash)),
+    at: /^\d{1,20}-\d{1,20}$/.test(at) ? at : null,
+    token: fields.get("token"),
+  };
+}
+
+/** The address of a message. Nothing else of this page's address is in it. */
+export function messageUrl(room, id) {
+  return `${location.origin}${location.pathname}#room=${encodeURIComponent(room)}&at=${id}`;
+}
+
+const valid = (room) => (room !== null && objection(room) === null ? room : null);
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
+}
