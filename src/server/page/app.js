@@ -4,11 +4,14 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
 import { Entrance } from "./entrance.js";
+import { Finder } from "./finder.js";
+import { Kept } from "./keep.js";
 import { Members } from "./members.js";
 import { objection } from "./names.js";
+import { Notifier } from "./notify.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
-import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
+import { forgetTab, loadName, loadTab, loadTheme, loadUser, saveTab, saveTheme } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { title } from "./title.js";
 
@@ -17,17 +20,23 @@ const THEMES = { auto: "Light or dark as the system is", light: "Light", dark: "
 
 const app = byId("app");
 const refresh = soon(show);
-const chat = new Chat(() => {
-  save();
-  refresh();
-});
+const chat = new Chat(
+  () => {
+    save();
+    refresh();
+  },
+  (room, message) => notifier.mentioned(room, message),
+);
 const save = soon(keep);
 const timeline = new Timeline(chat);
 const composer = new Composer(chat, () => {
   keep();
   timeline.toEnd();
 });
-const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut)];
+const notifier = new Notifier(chat, choose);
+const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: signOut });
+const sides = [new Sidebar(chat, choose), new Finder(chat, choose), new Members(chat)];
+const views = [timeline, composer, notifier, ...sides, new Status(chat, signOut)];
 const entrance = new Entrance(enter);
 
 /** The room, the name and the token in the page's address. A token is removed from the address. */
@@ -58,7 +67,8 @@ function enter({ name, room, token }) {
   entrance.close();
   app.hidden = false;
   const before = loadTab();
-  chat.begin(before.name === name ? { ...before, token } : { name, token });
+  const mine = before.name === name ? before : { name };
+  chat.begin({ ...mine, token, rooms: kept.recall(name) ?? mine.rooms, active: room }, true);
   choose(room);
   composer.focus();
 }
@@ -87,7 +97,7 @@ function show() {
   byId("nowhere").hidden = room !== null;
   byId("talk").classList.toggle("empty", room === null);
   for (const button of [byId("leave"), byId("members-button")]) button.hidden = !room;
-  const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
+  const elsewhere = [...chat.rooms.values()].some((other) => other !== room && !other.muted && other.unread > 0);
   byId("rooms-button").classList.toggle("news", elsewhere);
   for (const view of views) view.show();
   const hash = room ? `#${encodeURIComponent(room.name)}` : "";
@@ -107,7 +117,9 @@ function refuse(why, status) {
 }
 
 function keep() {
-  if (chat.user !== "") saveTab(chat.saved());
+  if (chat.user === "") return;
+  saveTab(chat.saved());
+  kept.save();
 }
 
 /** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. */
@@ -141,13 +153,26 @@ function mayDrop(lines) {
   return lines.length === 0 || confirm("Some of your lines are not sent yet. Leave, and drop them?");
 }
 
+/** Returns false if the user stays. */
 function signOut() {
-  if (!mayDrop(chat.outgoing.saved())) return;
+  if (!mayDrop(chat.outgoing.saved())) return false;
   chat.end();
   forgetTab();
   app.hidden = true;
+  entrance.open({ name: "", room: lastRoom() });
+  return true;
+}
+
+/** Forgets what the browser keeps for the user. */
+function forget() {
+  const { user } = chat;
+  if (!signOut()) return;
+  kept.forget(user);
   entrance.open({ name: "", room: DEFAULT_ROOM });
 }
+
+/** Where the user of the last visit was. */
+const lastRoom = () => loadUser(loadName())?.active ?? DEFAULT_ROOM;
 
 /** Shows the next or the previous room. */
 function step(by) {
@@ -189,6 +214,9 @@ function listen() {
     if (mayDrop(chat.outgoing.of(chat.active.name))) chat.leave(chat.active);
   });
   byId("sign-out").addEventListener("click", signOut);
+  byId("forget").addEventListener("click", forget);
+  // What is typed is a draft, and is kept as such.
+  byId("composer").addEventListener("input", save);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];
@@ -205,11 +233,11 @@ function begin() {
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;
-    chat.begin(before);
+    chat.begin({ ...before, rooms: kept.recall(before.name) ?? before.rooms });
     if (room !== null) choose(room);
     composer.focus();
   } else {
-    entrance.open({ name: "", room: room ?? DEFAULT_ROOM, token });
+    entrance.open({ name: "", room: room ?? lastRoom(), token });
   }
 }
 
