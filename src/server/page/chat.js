@@ -149,7 +149,9 @@ export class Chat {
   /** Asks for the server's rooms whose names begin so. */
   findRooms(prefix) {
     if (!this.#lists || this.#finding !== null) return;
-    if (this.#request("rooms", new Room(""), prefix === "" ? {} : { prefix })) this.#finding = prefix;
+    if (!this.connection.ask({ type: "rooms", ...(prefix !== "" && { prefix }) })) return;
+    this.#asked.push({ type: "rooms", room: new Room("") });
+    this.#finding = prefix;
   }
 
   leave(room) {

@@ -6,7 +6,7 @@ const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "narrow" });
-const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
+const UNITS = [["day", 1_440], ["hour", 60]];
 
 export const clock = (at) => CLOCK.format(at);
 
@@ -20,9 +20,9 @@ export const full = (at) => FULL.format(at);
 
 /** How long ago something was, in the largest unit that fits: "3 min. ago". */
 export function ago(at, now = Date.now()) {
-  const seconds = Math.max(0, (now - at) / 1000);
-  const [unit, size] = UNITS.find(([, length]) => seconds >= length) ?? ["second", 1];
-  return AGO.format(-Math.floor(seconds / size), unit);
+  const minutes = Math.max(0, (now - at) / 60_000);
+  const [unit, size] = UNITS.find(([, length]) => minutes >= length) ?? ["minute", 1];
+  return AGO.format(-Math.floor(minutes / size), unit);
 }
 
 /** A key for a day, the same for all times of it. */
