@@ -77,6 +77,22 @@ story("rooms, drafts, mutes and what was read outlast the tab, for each user", a
   await hasRooms(again, ["attic"]);
 });
 
+story("of more rooms than the server allows, as many are entered as it does", async (opens) => {
+  const alice = await opens();
+  await alice.opens();
+  await alice.page.evaluate(() => {
+    localStorage.setItem('hubbub.user["/","alice"]', JSON.stringify({ at: Date.now() }));
+    for (let i = 10; i < 50; i += 1) {
+      localStorage.setItem(`hubbub.room${JSON.stringify(["/", "alice", `r${i}`])}`, JSON.stringify({ at: Date.now() }));
+    }
+  });
+  await alice.enters("alice", "one more");
+  await until("32 rooms", async () => (await rooms(alice)).length === 32);
+  assert.ok((await rooms(alice)).includes("one more"));
+  assert.equal(await alice.page.locator("#room-list .trouble").count(), 0);
+  await until("as many are kept", async () => ((await kept(alice)).match(/hubbub\.room/g) ?? []).length === 32);
+});
+
 story("a name that somebody else uses meanwhile is told on the next visit as well", async (opens) => {
   const alice = await opens();
   await alice.enters("alice", "in use");

@@ -18,6 +18,9 @@ import { title } from "./title.js";
 const DEFAULT_ROOM = "lobby";
 const THEMES = { auto: "Light or dark as the system is", light: "Light", dark: "Dark" };
 
+/** Each time that the browser keeps something, all tabs hear of it. In milliseconds. */
+const KEEP_EVERY = 200;
+
 const app = byId("app");
 const refresh = soon(show);
 const chat = new Chat(
@@ -35,6 +38,7 @@ const composer = new Composer(chat, () => {
 });
 const notifier = new Notifier(chat, choose);
 const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: signOut });
+const remember = soon(() => kept.save(), KEEP_EVERY);
 const sides = [new Sidebar(chat, choose), new Finder(chat, choose), new Members(chat)];
 const views = [timeline, composer, notifier, ...sides, new Status(chat, signOut)];
 const entrance = new Entrance(enter);
@@ -119,7 +123,7 @@ function refuse(why, status) {
 function keep() {
   if (chat.user === "") return;
   saveTab(chat.saved());
-  kept.save();
+  remember();
 }
 
 /** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. */
@@ -156,6 +160,7 @@ function mayDrop(lines) {
 /** Returns false if the user stays. */
 function signOut() {
   if (!mayDrop(chat.outgoing.saved())) return false;
+  kept.save();
   chat.end();
   forgetTab();
   app.hidden = true;
@@ -184,7 +189,10 @@ function step(by) {
 function listen() {
   for (const event of ["focus", "blur"]) addEventListener(event, watch);
   document.addEventListener("visibilitychange", watch);
-  addEventListener("pagehide", keep);
+  addEventListener("pagehide", () => {
+    keep();
+    kept.save();
+  });
   addEventListener("hashchange", () => {
     const token = tokenInHash();
     if (token !== null) {

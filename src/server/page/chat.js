@@ -124,11 +124,11 @@ export class Chat {
     return null;
   }
 
-  /** Another tab of this user has joined a room, or changed what is kept of it. */
+  /** Another tab of this user has joined a room, or changed what is kept of it. Returns false if there is no place. */
   agree(name, kept) {
     let room = this.rooms.get(name);
     if (!room) {
-      if (this.rooms.size >= this.limits.rooms) return;
+      if (this.rooms.size >= this.limits.rooms) return false;
       room = new Room(name, kept);
       this.rooms.set(name, room);
       this.active ??= room;
@@ -138,6 +138,7 @@ export class Chat {
     room.muted = kept.muted;
     if (kept.read !== null) room.readTo(kept.read, (message) => this.#isOthers(message));
     this.#changed();
+    return true;
   }
 
   /** Mutes a room, or ends that. */

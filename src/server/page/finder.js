@@ -40,6 +40,10 @@ export class Finder {
     this.#form.addEventListener("focusout", ({ relatedTarget }) => {
       if (!this.#form.contains(relatedTarget)) this.#close();
     });
+    // A press on a button must not take the focus from the field: some browsers give it to nobody then.
+    this.#list.addEventListener("mousedown", (event) => {
+      if (event.target !== this.#list) event.preventDefault();
+    });
     this.#form.addEventListener("keydown", (event) => this.#pressed(event));
   }
 

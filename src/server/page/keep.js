@@ -11,7 +11,7 @@ const ALPHABET = new Intl.Collator(undefined, { numeric: true });
 export class Kept {
   #chat;
   #hooks;
-  /** Each room as it is stored, so that only changes are written. */
+  /** Each room as it is stored, so that only changes are written; empty if its age is to begin anew. */
   #stored = new Map();
   #active = null;
 
@@ -29,14 +29,15 @@ export class Kept {
     this.#active = null;
     if (!loadUser(user)) return null;
     const rooms = [...loadRooms(user)].map(([name, value]) => ({ name, ...checked(value) }));
-    const valid = rooms.filter(({ name }) => typeof name === "string" && objection(name) === null);
-    for (const room of valid) this.#stored.set(room.name, look(room));
+    const valid = rooms.filter(({ name }) => isName(name));
+    for (const { name } of valid) this.#stored.set(name, "");
     return valid.sort((a, b) => ALPHABET.compare(a.name, b.name));
   }
 
   /** Stores what has changed. */
   save() {
     const { user, rooms, active, limits } = this.#chat;
+    if (user === "") return;
     const shown = active?.name ?? null;
     if (shown !== this.#active) saveUser(user, { active: shown });
     this.#active = shown;
@@ -81,12 +82,14 @@ export class Kept {
   }
 
   #heard(name, value) {
-    this.#stored.set(name, look(value));
     const before = this.#chat.rooms.get(name)?.draft;
-    this.#chat.agree(name, value);
+    if (!isName(name) || !this.#chat.agree(name, value)) return;
+    this.#stored.set(name, look(value));
     if (before !== undefined && before !== value.draft) this.#hooks.drafted();
   }
 }
+
+const isName = (name) => typeof name === "string" && objection(name) === null;
 
 const look = ({ read, draft, muted }) => JSON.stringify([read, draft, muted]);
 

@@ -74,9 +74,9 @@ export class Notifier {
   }
 
   #state() {
+    if (!isSecureContext) return "only over https";
     if (!("Notification" in window)) return "not in this browser";
     if (Notification.permission === "granted") return loadUser(this.#chat.user)?.notify ? "on" : "off";
-    if (!isSecureContext) return "only over https";
     return Notification.permission === "denied" ? "blocked by the browser" : "off";
   }
 
