@@ -55,6 +55,7 @@ story("the server's rooms are asked for by the field, found as one types, and jo
   await alice.page.click("#found button");
   await alice.isIn("ops");
   assert.equal(await alice.page.locator("#found").isVisible(), false);
+  assert.equal(await alice.page.inputValue("#join-room"), "");
   assert.equal(asks(alice).length, 1);
 });
 

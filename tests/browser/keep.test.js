@@ -49,7 +49,9 @@ const kept = (person) => person.page.evaluate(() => JSON.stringify({ ...localSto
 story("rooms, drafts, mutes and what was read outlast the tab, for each user", async (opens) => {
   const alice = await opens();
   await alice.enters("alice", "den");
-  await alice.says("read already");
+  const crowd = await Crowd.at(browser, one);
+  await crowd.enters("bob", "den");
+  await crowd.says("bob", "read already", "den");
   await alice.sees("read already");
   await alice.types("half a thou");
   await alice.joins("attic");
@@ -193,21 +195,24 @@ story("a browser that stores nothing, or holds nonsense, has the page as it is",
   const alice = await opens();
   await alice.opens();
   await alice.page.evaluate(() => {
-    localStorage.setItem('hubbub.user["/","alice"]', "{");
-    for (const value of ["[", "null", '{"read":7,"draft":{},"muted":"x"}']) {
-      localStorage.setItem(`hubbub.room${JSON.stringify(["/", "alice", `r${value.length}`])}`, value);
-    }
-    localStorage.setItem('hubbub.room["/","alice","a/b"]', "{}");
-    localStorage.setItem("hubbub.room[", "{}");
-    localStorage.setItem('hubbub.user["/","bob"]', '{"active":"den"}');
-    localStorage.setItem('hubbub.room["/","bob","den"]', "7");
-    localStorage.setItem('hubbub.room["/","bob","x/y"]', "{}");
-    localStorage.setItem('hubbub.room["/","bob","old"]', '{"at":1}');
+    const at = Date.now();
+    const put = (key, value) => localStorage.setItem(`hubbub.${key}`, value);
+    put('user["/","alice"]', "{");
+    put('room["/","alice","a"]', "[");
+    put("room[", "{}");
+    put("room[]", "{}");
+    put('user["/","bob"]', JSON.stringify({ active: 7, at }));
+    put('room["/","bob","den"]', JSON.stringify({ read: 7, draft: {}, muted: "x", at }));
+    put('room["/","bob","x/y"]', JSON.stringify({ at }));
+    put('room["/","bob",7]', JSON.stringify({ at }));
+    put('room["/","bob","old"]', JSON.stringify({ at: at - 91 * 24 * 3_600_000 }));
+    put('room["/elsewhere/","bob","other server"]', JSON.stringify({ at }));
   });
   await alice.enters("alice", "plain");
   await alice.page.click("#sign-out");
   await alice.enters("bob", "plain");
-  await hasRooms(alice, ["plain"]);
+  await hasRooms(alice, ["den", "plain"]);
+  assert.equal(await alice.page.locator("#room-list .muted").count(), 0);
   await context.addInitScript(() => {
     Storage.prototype.setItem = () => {
       throw new DOMException("full", "QuotaExceededError");

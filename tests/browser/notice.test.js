@@ -63,6 +63,14 @@ function standIns() {
   };
 }
 
+/** Runs in a page: what another tab has told of is stored, and not here yet. */
+function storesLate() {
+  const { getItem } = Storage.prototype;
+  Storage.prototype.getItem = function (key) {
+    return key.startsWith("hubbub.told") ? null : getItem.call(this, key);
+  };
+}
+
 /** Whether the user looks at a page; all pages of a test have the focus otherwise. */
 const looks = (person, isHere) =>
   person.page.evaluate((here) => {
@@ -77,7 +85,7 @@ story("a mention is the user's own name behind an at sign, and not in code or in
   const me = "Ann O. [x]";
   await alice.enters(me, "names");
   await crowd.enters("bob", "names");
-  const mentions = [`hi @${me}!`, "@ANN o. [X], and @ann O. [x] again", `(@${me})`, `\u05d0 @${me}`];
+  const mentions = [`hi @${me}!`, "@ANN o. [X], and @ann O. [x] again", `(@${me})`, `\u05d0 @${me}`, `\`@${me}\` is @${me}`];
   const others = [
     `mail bob@${me}`,
     "@Ann O. [xy]".replace("[xy]", "[x]y"),
@@ -90,9 +98,9 @@ story("a mention is the user's own name behind an at sign, and not in code or in
   await crowd.says("bob", "last", "names");
   await alice.sees("last");
   const marked = await alice.page.$$eval("#log .message.mention .text", (all) => all.map((row) => row.textContent));
-  assert.deepEqual(marked, mentions);
+  assert.deepEqual(marked, mentions.map((text) => text.replaceAll("`", "")));
   const marks = await alice.page.$$eval("#log mark", (all) => all.map((mark) => mark.textContent));
-  assert.deepEqual(marks, [`@${me}`, "@ANN o. [X]", "@ann O. [x]", `@${me}`, `@${me}`]);
+  assert.deepEqual(marks, [`@${me}`, "@ANN o. [X]", "@ann O. [x]", `@${me}`, `@${me}`, `@${me}`]);
   await alice.says(`I am @${me}`);
   await alice.sees(`I am @${me}`);
   assert.equal(await count(alice, "#log .own.mention"), 0);
@@ -140,26 +148,40 @@ story("a notification is asked for by a button only, and comes for mentions out 
   await crowd.says("bob", "@alice, come", "bell");
   await until("a notification", async () => (await shown(alice)).length > 0);
   assert.deepEqual(await shown(alice), ["bob in bell: @alice, come"]);
-  await looks(alice, false);
-  await crowd.says("bob", "@alice, look here", "desk");
-  await until("another", async () => (await shown(alice)).length > 1);
-  assert.equal((await shown(alice))[1], "bob in desk: @alice, look here");
   await alice.page.evaluate(() => window.lastShown.onclick());
+  await alice.isIn("bell");
+  await looks(alice, false);
+  await crowd.says("bob", "@alice, look here", "bell");
+  await until("another", async () => (await shown(alice)).length > 1);
+  assert.equal((await shown(alice))[1], "bob in bell: @alice, look here");
+  // A muted room is not told of.
+  await alice.page.click("#room-list >> text=desk");
   await alice.isIn("desk");
-  // A room that is muted is not told of, and neither is what was said before the page came.
-  await looks(alice, true);
   await alice.page.click("#mute");
-  await alice.page.click("#room-list >> text=bell");
+  await alice.page.waitForSelector("#room-list .muted");
   await crowd.says("bob", "@alice, muted", "desk");
   await alice.reads("@1", "#room-list .muted .mentions");
-  await alice.page.click("#room-list >> text=desk");
-  await alice.page.click("#mute");
-  await alice.page.click("#leave");
-  await alice.joins("desk");
-  await alice.page.click("#room-list >> text=bell");
-  await crowd.says("bob", "@alice, the marker", "desk");
+  await crowd.says("bob", "@alice, the marker", "bell");
   await until("the marker", async () => (await shown(alice)).length > 2);
-  assert.equal((await shown(alice))[2], "bob in desk: @alice, the marker");
+  assert.equal((await shown(alice))[2], "bob in bell: @alice, the marker");
+});
+
+story("what was said before the page came is counted, and not told of", async (alice, crowd) => {
+  await alice.enters("alice", "inbox");
+  await crowd.enters("bob", "inbox");
+  await crowd.says("bob", "hello", "inbox");
+  await alice.sees("hello");
+  await alice.page.click("text=Settings");
+  await alice.page.click("#notify");
+  await alice.reads("Notify me of mentions: on", "#notify");
+  await alice.joins("desk");
+  await alice.page.goto("about:blank");
+  await crowd.says("bob", "@alice, while you were out", "inbox");
+  await alice.opens();
+  await alice.reads("@1", "#room-list .mentions");
+  await crowd.says("bob", "@alice, the marker", "inbox");
+  await until("the marker", async () => (await shown(alice)).length > 0);
+  assert.deepEqual(await shown(alice), ["bob in inbox: @alice, the marker"]);
 });
 
 story("what came while the page was away is told of, and once for all tabs", async (alice, crowd) => {
@@ -170,7 +192,10 @@ story("what came while the page was away is told of, and once for all tabs", asy
   const tab = await Person.in(alice.context, one);
   await tab.enters("alice", "relay");
   await crowd.enters("bob", "relay");
-  for (const each of [alice, tab]) await looks(each, false);
+  for (const each of [alice, tab]) {
+    await looks(each, false);
+    await each.page.evaluate(storesLate);
+  }
   await alice.context.setOffline(true);
   // An open socket outlives that.
   for (const each of [alice, tab]) await each.page.evaluate(() => window.socket.close());
@@ -214,6 +239,8 @@ story("a browser that blocks notifications is said so, and a sound is heard once
 
 story("new messages below are counted at the way to them, and their beginning stays marked", async (alice, crowd) => {
   await alice.enters("alice", "tall");
+  await alice.page.click("text=Settings");
+  await alice.page.click("#notify");
   await crowd.enters("bob", "tall");
   for (let i = 0; i < 60; i += 1) await crowd.says("bob", `line ${i}`, "tall");
   await alice.sees("line 59");
@@ -232,6 +259,19 @@ story("new messages below are counted at the way to them, and their beginning st
   await alice.page.click("#to-end");
   await alice.title("tall · Hubbub");
   assert.equal(await behindMark(), "news 0");
+  await alice.page.evaluate(() => (document.getElementById("scroller").scrollTop = 700));
+  await alice.reads("To the newest", "#to-end");
+  await crowd.says("bob", "newer, @alice", "tall");
+  await alice.reads("1 new, to the newest", "#to-end");
+  assert.equal(await behindMark(), "newer, @alice");
+  // Who looks at the room is not told of it, even further up.
+  await crowd.enters("bob", "other");
+  await crowd.says("bob", "@alice, the marker", "other");
+  await until("the marker", async () => (await shown(alice)).length > 0);
+  assert.deepEqual(await shown(alice), ["bob in other: @alice, the marker"]);
+  await alice.title("(2) tall · Hubbub");
+  await alice.page.click("#to-end");
+  await alice.title("(1) tall · Hubbub");
   await alice.page.click("#room-list >> text=other");
   await alice.page.click("#room-list >> text=tall");
   await alice.sees("news 11");

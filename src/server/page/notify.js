@@ -7,8 +7,11 @@ import { byId, setText } from "./dom.js";
 import { BEGINNING, compare } from "./ids.js";
 import { loadTold, loadUser, saveTold, saveUser } from "./store.js";
 
-/** The time in which a tab that shows the room can read the message. Then nothing needs to be told. */
-const GRACE = 400;
+/** The time in which a tab that shows the room reads the message, and the others hear of it. */
+const GRACE = 1_000;
+
+/** The time in which what one tab stores has reached all others. */
+const STORED_WITHIN = 10_000;
 
 /** The most characters of a message in a notification. */
 const LONG = 200;
@@ -114,11 +117,16 @@ export class Notifier {
 
 /** Whether no tab has told of this message yet, or of a later one in its room. Notes that this one does. */
 function isFirst(user, room, id) {
-  const note = () => {
-    const isNew = compare(id, loadTold(user, room) ?? BEGINNING) > 0;
-    if (isNew) saveTold(user, room, id);
-    return isNew;
-  };
-  // The tabs run beside each other. Without https there are no locks, and no notifications either.
-  return navigator.locks ? navigator.locks.request("hubbub.told", note) : note();
+  if (compare(id, loadTold(user, room) ?? BEGINNING) <= 0) return false;
+  saveTold(user, room, id);
+  // Without https there are no locks, and no notifications either.
+  if (!navigator.locks) return true;
+  // What one tab stores reaches another later. Until then a lock that is held tells of it.
+  return new Promise((resolve) => {
+    const name = `hubbub.told ${JSON.stringify([user, room, id])}`;
+    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null);
+      return lock && new Promise((release) => setTimeout(release, STORED_WITHIN));
+    });
+  });
 }
