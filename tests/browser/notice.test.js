@@ -101,6 +101,8 @@ story("a mention is the user's own name behind an at sign, and not in code or in
   assert.deepEqual(marked, mentions.map((text) => text.replaceAll("`", "")));
   const marks = await alice.page.$$eval("#log mark", (all) => all.map((mark) => mark.textContent));
   assert.deepEqual(marks, [`@${me}`, "@ANN o. [X]", "@ann O. [x]", `@${me}`, `@${me}`, `@${me}`]);
+  await crowd.says("bob", `@${me} `.repeat(101), "names");
+  await until("a hundred more", async () => (await count(alice, "#log mark")) === marks.length + 100);
   await alice.says(`I am @${me}`);
   await alice.sees(`I am @${me}`);
   assert.equal(await count(alice, "#log .own.mention"), 0);
@@ -250,7 +252,7 @@ story("new messages below are counted at the way to them, and their beginning st
   for (let i = 0; i < 12; i += 1) await crowd.says("bob", `news ${i}`, "tall");
   await alice.reads("12 new, to the newest", "#to-end");
   await alice.title("• tall · Hubbub");
-  const behindMark = () => alice.page.$eval("#log .new + .day + .message .text, #log .new + .message .text", (text) => text.textContent);
+  const behindMark = () => alice.page.locator("#log .new + .message .text").textContent();
   assert.equal(await behindMark(), "news 0");
   await alice.joins("other");
   await alice.page.click("#room-list >> text=tall");
@@ -295,7 +297,7 @@ story("who comes back finds the mark in view, and more unread messages as they r
       return top > 0 && bottom < innerHeight;
     });
   assert.ok(await isInView());
-  const behindMark = (person) => person.page.$eval("#log .new + .message .text", (text) => text.textContent);
+  const behindMark = (person) => person.page.locator("#log .new + .message .text").textContent();
   assert.equal(await behindMark(again), "line 0");
   await again.title("(1) long ago · Hubbub");
   await again.leaves();

@@ -16,15 +16,21 @@ export function mentions(text, name) {
   return /[@\uff20]/.test(text) && pattern(name).test(text.replace(NO_MENTION, " "));
 }
 
-/** Puts a `mark` around each mention of the user in an element. */
+/** The most mentions that are marked in one message. Thousands would hold the page up. */
+const MOST = 100;
+
+/** Puts a `mark` around the mentions of the user in an element. */
 export function markMentions(element, name) {
+  let left = MOST;
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
   const nodes = [];
   while (walker.nextNode()) nodes.push(walker.currentNode);
   for (const node of nodes) {
     if (node.parentElement.closest("code, a")) continue;
+    const all = [...node.data.matchAll(pattern(name))].slice(0, left);
+    left -= all.length;
     // From the last to the first, so that the places of those before it stay right.
-    for (const { 0: whole, index } of [...node.data.matchAll(pattern(name))].reverse()) {
+    for (const { 0: whole, index } of all.reverse()) {
       const found = node.splitText(index);
       found.splitText(whole.length);
       found.replaceWith(h("mark", {}, whole));
