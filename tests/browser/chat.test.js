@@ -186,7 +186,7 @@ people("unread messages are counted per room and in the title, until they are se
   await alice.title("elsewhere · Hubbub");
   await bob.says("one");
   await bob.says("two");
-  await alice.title("(2) elsewhere · Hubbub");
+  await alice.title("• elsewhere · Hubbub");
   await alice.reads("2", "#room-list .unread");
   await alice.looks();
   await alice.page.click("#room-list >> text=quiet");

@@ -6,31 +6,44 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, setText, soon } from "./dom.js";
 import { Entrance } from "./entrance.js";
+import { Finder } from "./finder.js";
+import { Kept } from "./keep.js";
 import { Members } from "./members.js";
+import { Notifier } from "./notify.js";
 import { Search } from "./search.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
-import { forgetTab, loadTab, loadTheme, saveTab, saveTheme } from "./store.js";
+import { forgetTab, loadName, loadTab, loadTheme, loadUser, saveTab, saveTheme } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { title } from "./title.js";
 
 const DEFAULT_ROOM = "lobby";
 const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
+/** Each time that the browser keeps something, all tabs hear of it. In milliseconds. */
+const KEEP_EVERY = 200;
+
 const app = byId("app");
 const refresh = soon(show);
-const chat = new Chat(() => {
-  save();
-  refresh();
-});
+const chat = new Chat(
+  () => {
+    save();
+    refresh();
+  },
+  (room, message) => notifier.mentioned(room, message),
+);
 const save = soon(keep);
 const timeline = new Timeline(chat);
 const composer = new Composer(chat, () => {
   keep();
   timeline.toEnd();
 });
+const notifier = new Notifier(chat, choose);
+const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: signOut });
+const remember = soon(() => kept.save(), KEEP_EVERY);
 const search = new Search(chat, choose);
-const views = [timeline, composer, new Sidebar(chat, choose), new Members(chat), new Status(chat, signOut), search];
+const sides = [new Sidebar(chat, choose), new Finder(chat, choose), new Members(chat)];
+const views = [timeline, composer, notifier, ...sides, new Status(chat, signOut), search];
 const entrance = new Entrance(enter);
 /** The room that was shown last. */
 let shown = null;
@@ -41,7 +54,8 @@ function enter({ name, room, token }) {
   entrance.close();
   app.hidden = false;
   const before = loadTab();
-  chat.begin(before.name === name ? { ...before, token } : { name, token });
+  const mine = before.name === name ? before : { name };
+  chat.begin({ ...mine, token, rooms: kept.recall(name) ?? mine.rooms, active: room }, true);
   choose(room, wanted.room === room ? wanted.at : null);
   wanted = {};
   composer.focus();
@@ -72,7 +86,7 @@ function show() {
   byId("nowhere").hidden = room !== null;
   byId("talk").classList.toggle("empty", room === null);
   for (const id of ["search-button", "leave", "members-button"]) byId(id).hidden = !room;
-  const elsewhere = [...chat.rooms.values()].some((other) => other !== room && other.unread > 0);
+  const elsewhere = [...chat.rooms.values()].some((other) => other !== room && !other.muted && other.unread > 0);
   byId("rooms-button").classList.toggle("news", elsewhere);
   for (const view of views) view.show();
   if (room !== shown) bringIntoView();
@@ -106,7 +120,9 @@ function hide() {
 }
 
 function keep() {
-  if (chat.user !== "") saveTab(chat.saved());
+  if (chat.user === "") return;
+  saveTab(chat.saved());
+  remember();
 }
 
 /** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. */
@@ -153,16 +169,28 @@ async function leave() {
   if (agrees && chat.rooms.get(room.name) === room) chat.leave(room);
 }
 
+/** Forgets what the browser keeps for the user. */
+async function forget() {
+  const { user } = chat;
+  if (!(await signOut())) return;
+  kept.forget(user);
+  entrance.open({ name: "", room: DEFAULT_ROOM });
+}
+
 /** Resolves to false if the user stays. */
 async function signOut() {
   const more = dropped(chat.outgoing.saved());
   if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return false;
+  kept.save();
   chat.end();
   forgetTab();
   hide();
-  entrance.open({ name: "", room: DEFAULT_ROOM });
+  entrance.open({ name: "", room: lastRoom() });
   return true;
 }
+
+/** Where the user of the last visit was. */
+const lastRoom = () => loadUser(loadName())?.active ?? DEFAULT_ROOM;
 
 /** Shows the next or the previous room. */
 function step(by) {
@@ -174,7 +202,10 @@ function step(by) {
 function listen() {
   for (const event of ["focus", "blur"]) addEventListener(event, watch);
   document.addEventListener("visibilitychange", watch);
-  addEventListener("pagehide", keep);
+  addEventListener("pagehide", () => {
+    keep();
+    kept.save();
+  });
   addEventListener("hashchange", () => {
     const { room, at, token } = askedInHash();
     if (token !== null) {
@@ -211,6 +242,9 @@ function listen() {
   byId("search-button").addEventListener("click", () => search.open());
   byId("leave").addEventListener("click", leave);
   byId("sign-out").addEventListener("click", signOut);
+  byId("forget").addEventListener("click", forget);
+  // What is typed is a draft, and is kept as such.
+  byId("composer").addEventListener("input", save);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];
@@ -227,12 +261,12 @@ function begin() {
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;
-    chat.begin(before);
+    chat.begin({ ...before, rooms: kept.recall(before.name) ?? before.rooms });
     if (room !== null) choose(room, at);
     composer.focus();
   } else {
     wanted = { room, at };
-    entrance.open({ name: "", room: room ?? DEFAULT_ROOM, token });
+    entrance.open({ name: "", room: room ?? lastRoom(), token });
   }
 }
 

@@ -7,6 +7,7 @@
 import { compare } from "./ids.js";
 import { Connection } from "./connection.js";
 import { answerTabs, isInUse } from "./elsewhere.js";
+import { mentions } from "./mention.js";
 import { inOrder } from "./names.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
@@ -35,7 +36,14 @@ export class Chat {
   /** Whether the user looks at the page. */
   watched = false;
   outgoing = new Outgoing();
+  /** The server's rooms, as `{rooms, more, prefix}`; null if it did not list them. */
+  found = null;
+  /** The beginning of the names that the server was asked for, until it answers. */
+  #finding = null;
+  /** Whether the server lists its rooms. An older one does not. */
+  #lists = true;
   #changed;
+  #mentioned;
   #asked = [];
   #askAgain = null;
   #typed = 0;
@@ -48,9 +56,13 @@ export class Chat {
   /** Whether the user was told, on this connection, that the server lost its log. */
   #toldAnew = false;
 
-  /** The chat calls `changed` after every change, which is often. */
-  constructor(changed) {
+  /**
+   * The chat calls `changed` after every change, which is often, and `mentioned(room, message)` after a new
+   * mention of the user, who does not look at the room.
+   */
+  constructor(changed, mentioned) {
     this.#changed = changed;
+    this.#mentioned = mentioned;
     answerTabs((name, room) => name === this.user && this.rooms.get(room)?.state === "joined");
     this.connection = new Connection({
       event: (event) => this.#take(event),
@@ -64,14 +76,19 @@ export class Chat {
     return this.connection.state;
   }
 
-  /** Begins as this user, with the value that `saved` returned before a reload. */
-  begin({ name, token = "", rooms = [], active = null, lines = [] }) {
+  /**
+   * Begins as this user, with the value that `saved` returned before a reload. On a new visit it looks
+   * first whether the name is in use in the active room.
+   */
+  begin({ name, token = "", rooms = [], active = null, lines = [] }, isNewVisit = false) {
     this.user = name;
     this.token = token;
     this.rooms.clear();
     for (const room of rooms) this.#add(new Room(room.name, room));
     this.active = this.rooms.get(active) ?? this.rooms.values().next().value ?? null;
     this.outgoing = new Outgoing(lines);
+    this.found = null;
+    if (isNewVisit && this.rooms.has(active)) this.#lookAndJoin(this.active);
     this.connection.start(name, token);
   }
 
@@ -88,7 +105,7 @@ export class Chat {
     return {
       name: this.user,
       token: this.token,
-      rooms: [...this.rooms.values()].map(({ name, read, draft }) => ({ name, read, draft })),
+      rooms: [...this.rooms.values()].map(({ name, read, draft, muted }) => ({ name, read, draft, muted })),
       active: this.active?.name ?? null,
       lines: this.outgoing.saved(),
     };
@@ -106,10 +123,9 @@ export class Chat {
       this.#lookAndJoin(room);
     }
     if (this.active !== room) {
-      if (this.active) this.active.newFrom = null;
+      if (this.active?.unread === 0) this.active.newFrom = null;
       this.active = room;
     }
-    this.look();
     this.#changed();
     return null;
   }
@@ -117,6 +133,37 @@ export class Chat {
   #add(room) {
     const all = [...this.rooms, [room.name, room]];
     this.rooms = new Map(all.sort(([a], [b]) => inOrder(a, b)));
+  }
+
+  /** Another tab of this user has joined a room, or changed what is kept of it. Returns false if there is no place. */
+  agree(name, kept) {
+    let room = this.rooms.get(name);
+    if (!room) {
+      if (this.rooms.size >= this.limits.rooms) return false;
+      room = new Room(name, kept);
+      this.#add(room);
+      this.active ??= room;
+      this.#join(room);
+    }
+    room.draft = kept.draft;
+    room.muted = kept.muted;
+    if (kept.read !== null) room.readTo(kept.read, (message) => this.#isOthers(message));
+    this.#changed();
+    return true;
+  }
+
+  /** Mutes a room, or ends that. */
+  mute(room) {
+    room.muted = !room.muted;
+    this.#changed();
+  }
+
+  /** Asks for the server's rooms whose names begin so. */
+  findRooms(prefix) {
+    if (!this.#lists || this.#finding !== null) return;
+    if (!this.connection.ask({ type: "rooms", ...(prefix !== "" && { prefix }) })) return;
+    this.#asked.push({ type: "rooms", room: new Room("") });
+    this.#finding = prefix;
   }
 
   leave(room) {
@@ -213,9 +260,13 @@ export class Chat {
     this.connection.ask({ type: "typing", room: room.name });
   }
 
-  /** The user looks at the page, so the messages of the shown room are read. */
+  /** The user looks at the page, so the messages of the shown room are read, if its end is in view. */
   look() {
-    if (this.watched && this.active?.markRead()) this.#changed();
+    if (this.#isSeen(this.active) && this.active.markRead()) this.#changed();
+  }
+
+  #isSeen(room) {
+    return this.watched && room !== null && room === this.active && room.atEnd;
   }
 
   /**
@@ -248,6 +299,12 @@ export class Chat {
     room.state = this.#request("join", room, from) ? "joining" : "outside";
   }
 
+  /** The rooms of an earlier visit may be more than the server allows now. */
+  #dropBeyondLimit() {
+    const others = [...this.rooms.values()].filter((room) => room !== this.active);
+    for (const room of others.slice(Math.max(0, this.limits.rooms - 1))) this.rooms.delete(room.name);
+  }
+
   #sendNext(room) {
     if (room?.state !== "joined") return;
     const line = this.outgoing.next(room.name);
@@ -275,6 +332,8 @@ export class Chat {
     this.expires = null;
     this.#renewing = null;
     this.renewalProblem = "";
+    this.#finding = null;
+    this.#lists = true;
     clearTimeout(this.#askAgain);
     this.#askAgain = null;
     for (const { take } of this.#asked) take?.({ problem: "The connection is lost." });
@@ -324,6 +383,7 @@ export class Chat {
         this.limits = event.limits;
         this.readonly = event.readonly ?? false;
         this.#toldAnew = false;
+        this.#dropBeyondLimit();
         for (const one of this.rooms.values()) if (one.state !== "looking") this.#join(one);
         break;
       case "room":
@@ -337,6 +397,11 @@ export class Chat {
         break;
       case "history":
         this.#read(asked("history"), event);
+        break;
+      case "rooms":
+        this.#answered((one) => one.type === "rooms");
+        this.found = { rooms: event.rooms, more: event.more, prefix: this.#finding ?? "" };
+        this.#finding = null;
         break;
       case "members": {
         const asker = answers("members");
@@ -396,14 +461,11 @@ export class Chat {
       (this.active ?? room).startedAnew();
     }
     const messages = event.messages.map((message) => this.#marked(room, message));
+    const isPast = room.last === null;
     const fresh = room.entered({ ...event, messages });
-    for (const message of fresh) this.#heard(room, message);
-    if (room.read === null) {
-      // Old messages of a room that was never open do not count as unread.
-      room.unread = 0;
-      room.newFrom = null;
-      room.read = room.last;
-    }
+    // Old messages of a room that was never open do not count as unread.
+    if (isPast) room.read ??= room.last;
+    for (const message of fresh) this.#heard(room, message, isPast);
     this.#settle(room);
     this.#sendNext(room);
     this.#seekOn(room);
@@ -413,7 +475,7 @@ export class Chat {
   #read(asked, event) {
     if (asked?.take) asked.take(event);
     else if (asked) {
-      asked.room.before(event);
+      this.#readBefore(asked.room, event);
       this.#seekOn(asked.room);
     }
   }
@@ -424,21 +486,36 @@ export class Chat {
    */
   #marked(room, message) {
     const isNew = message.from === this.user && this.token === "" && room.last !== null;
-    return isNew && !this.outgoing.has(room.name, message) ? { ...message, elsewhere: true } : message;
+    const isElsewhere = isNew && !this.outgoing.has(room.name, message);
+    return this.#withMention(isElsewhere ? { ...message, elsewhere: true } : message);
   }
 
-  #heard(room, message) {
-    if (message.from === this.user && !message.elsewhere) {
+  #isOthers({ from, elsewhere }) {
+    return from !== this.user || elsewhere === true;
+  }
+
+  #withMention(message) {
+    return this.#isOthers(message) && mentions(message.text, this.user) ? { ...message, mention: true } : message;
+  }
+
+  /** Takes in a new message. One of the past is read once the user gets to the room's end. */
+  #heard(room, message, isPast = false) {
+    if (!this.#isOthers(message)) {
       this.outgoing.heard(room.name, message);
     } else if (room.read === null || compare(message.id, room.read) > 0 || room.anew) {
-      if (this.watched && this.active === room) {
-        room.read = message.id;
-      } else {
-        room.unread += 1;
-        room.newFrom ??= message.id;
-      }
+      if (!isPast && this.#isSeen(room)) room.read = message.id;
+      else room.addUnread(message);
+      const isLookedAt = this.watched && room === this.active;
+      if (message.mention && !isPast && !isLookedAt) this.#mentioned(room, message);
     }
     this.#settle(room);
+  }
+
+  #readBefore(room, event) {
+    const messages = event.messages.map((message) => this.#withMention(message));
+    const isUnread = (one) => this.#isOthers(one) && room.read !== null && compare(one.id, room.read) > 0;
+    room.addOlderUnread(messages.filter((one) => !room.has(one.id) && isUnread(one)));
+    room.before({ ...event, messages });
   }
 
   /** Removes the lines that are in the room now from the outgoing lines. */
@@ -473,6 +550,12 @@ export class Chat {
 
   /** A request other than a send failed. Shows the error in the room that it concerns. */
   #refused({ room: name, message, retry, retry_after_ms }) {
+    if (name === undefined && this.#asked[0]?.type === "rooms") {
+      this.#asked.shift();
+      this.#finding = null;
+      this.#lists = retry === true;
+      return;
+    }
     const asked = this.#answered((one) => name === undefined || one.room.name === name);
     if (!asked) return;
     const { type, room, take } = asked;

@@ -1,6 +1,7 @@
 /** The composer: the field in which the user writes a line for the shown room. */
 
 import { byId, setText } from "./dom.js";
+import { completed } from "./mention.js";
 
 export class Composer {
   #chat;
@@ -24,6 +25,9 @@ export class Composer {
       event.preventDefault();
       this.#form.requestSubmit();
     });
+    this.#text.addEventListener("keydown", (event) => {
+      if (event.key === "Tab" && !event.shiftKey && this.#complete()) event.preventDefault();
+    });
     this.#text.addEventListener("input", () => this.#typed());
     new ResizeObserver(() => this.#fit()).observe(this.#form);
   }
@@ -43,6 +47,13 @@ export class Composer {
     this.#fit();
   }
 
+  /** Another tab wrote the draft. A field in which the user writes keeps what it has. */
+  recall() {
+    if (!this.#room || (document.hasFocus() && document.activeElement === this.#text)) return;
+    this.#text.value = this.#room.draft;
+    this.#fit();
+  }
+
   /** On a touch screen, focusing the field would open the keyboard without being asked. */
   focus() {
     if (!matchMedia("(pointer: coarse)").matches) this.#text.focus();
@@ -53,6 +64,17 @@ export class Composer {
     this.#say("");
     this.#fit();
     if (this.#text.value.trim() !== "") this.#chat.typing(this.#room);
+  }
+
+  /** Completes the name that is begun behind an `@`. Returns false if there is none. */
+  #complete() {
+    const others = [...(this.#room?.members ?? [])].filter((name) => name !== this.#chat.user).sort();
+    const found = completed(this.#text.value, this.#text.selectionEnd, others);
+    if (!found) return false;
+    this.#text.value = found.text;
+    this.#text.setSelectionRange(found.caret, found.caret);
+    this.#typed();
+    return true;
   }
 
   #send() {

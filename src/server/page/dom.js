@@ -63,8 +63,8 @@ export function reconcile(parent, items, looks, make) {
   for (const child of before.values()) child.remove();
 }
 
-/** A function that runs `action` soon, and once for all calls in between. */
-export function soon(action) {
+/** A function that runs `action` soon, or after some milliseconds, and once for all calls in between. */
+export function soon(action, after = 0) {
   let asked = false;
   return () => {
     if (asked) return;
@@ -72,6 +72,6 @@ export function soon(action) {
     setTimeout(() => {
       asked = false;
       action();
-    });
+    }, after);
   };
 }

@@ -49,17 +49,19 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 30] = [
+pub static ASSETS: [Asset; 35] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
     asset!("/page/layout.css", CSS, "layout.css"),
     asset!("/page/timeline.css", CSS, "timeline.css"),
     asset!("/page/dialogs.css", CSS, "dialogs.css"),
+    asset!("/page/notice.css", CSS, "notice.css"),
     asset!("/page/app.js", JS, "app.js"),
     asset!("/page/address.js", JS, "address.js"),
     asset!("/page/entrance.js", JS, "entrance.js"),
     asset!("/page/sidebar.js", JS, "sidebar.js"),
+    asset!("/page/finder.js", JS, "finder.js"),
     asset!("/page/members.js", JS, "members.js"),
     asset!("/page/status.js", JS, "status.js"),
     asset!("/page/search.js", JS, "search.js"),
@@ -69,12 +71,15 @@ pub static ASSETS: [Asset; 30] = [
     asset!("/page/prose.js", JS, "prose.js"),
     asset!("/page/markup.js", JS, "markup.js"),
     asset!("/page/composer.js", JS, "composer.js"),
+    asset!("/page/notify.js", JS, "notify.js"),
     asset!("/page/title.js", JS, "title.js"),
+    asset!("/page/keep.js", JS, "keep.js"),
     asset!("/page/chat.js", JS, "chat.js"),
     asset!("/page/room.js", JS, "room.js"),
     asset!("/page/outgoing.js", JS, "outgoing.js"),
     asset!("/page/connection.js", JS, "connection.js"),
     asset!("/page/elsewhere.js", JS, "elsewhere.js"),
+    asset!("/page/mention.js", JS, "mention.js"),
     asset!("/page/names.js", JS, "names.js"),
     asset!("/page/ids.js", JS, "ids.js"),
     asset!("/page/time.js", JS, "time.js"),

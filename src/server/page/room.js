@@ -50,7 +50,9 @@ export class Room {
   /** `reading`, or the reason why the older messages could not be read. */
   olderState = "";
   unread = 0;
-  /** The first unread message when the room was opened. */
+  /** The unread messages that mention the user. */
+  mentions = 0;
+  /** The first message that was unread when the user last came to the room, or to its end. */
   newFrom = null;
   draft = "";
   /** The message that the user wants to see: `{id, state}`, with `reading`, `here`, `gone` or `far`. */
@@ -62,11 +64,13 @@ export class Room {
   #deletedTo = null;
   #serial = 0;
 
-  constructor(name, { read = null, draft = "" } = {}) {
+  constructor(name, { read = null, draft = "", muted = false } = {}) {
     this.name = name;
     /** The last message that was read, also before a reload. */
     this.read = read;
     this.draft = draft;
+    /** Whether only the sidebar tells what is new here. */
+    this.muted = muted;
   }
 
   /** Takes in the answer to a join. Returns the messages that are new here. */
@@ -185,10 +189,37 @@ export class Room {
 
   /** Marks all messages as read. */
   markRead() {
+    if (this.last === null) return false;
     const changed = this.unread > 0 || this.read !== this.last;
     this.unread = 0;
+    this.mentions = 0;
     this.read = this.last;
     return changed;
+  }
+
+  /** Counts a new message that was not read. */
+  addUnread({ id, mention }) {
+    if (this.unread === 0) this.newFrom = id;
+    this.unread += 1;
+    if (mention) this.mentions += 1;
+  }
+
+  /** Counts unread messages that are older than those here, oldest first. */
+  addOlderUnread(messages) {
+    if (messages.length === 0) return;
+    this.unread += messages.length;
+    this.mentions += messages.filter(({ mention }) => mention).length;
+    this.newFrom = messages[0].id;
+  }
+
+  /** All up to `id` were read in another tab. `counts` tells whether a message counts as unread. */
+  readTo(id, counts) {
+    if (this.read !== null && compare(id, this.read) <= 0) return;
+    this.read = id;
+    const rest = this.entries.filter((one) => one.kind === "message" && compare(one.id, id) > 0 && counts(one));
+    this.unread = rest.length;
+    this.mentions = rest.filter(({ mention }) => mention).length;
+    this.newFrom = rest[0]?.id ?? this.newFrom;
   }
 
   #append(message) {

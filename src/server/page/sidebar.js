@@ -1,24 +1,17 @@
-/** The sidebar: the rooms with their unread messages, the form to join a room, and the user. */
+/** The sidebar: the rooms with their unread messages and mentions, and the user. */
 
 import { byId, h, reconcile, setText } from "./dom.js";
-import { hue, initial, objection, typed } from "./names.js";
+import { hue, initial } from "./names.js";
 
 export class Sidebar {
   #chat;
   #choose;
   #list = byId("room-list");
-  #input = byId("join-room");
-  #problem = byId("join-problem");
 
-  /** `choose(name)` shows a room, and joins it first if necessary. It returns the reason if it cannot. */
+  /** `choose(name)` shows a room. */
   constructor(chat, choose) {
     this.#chat = chat;
     this.#choose = choose;
-    byId("join").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#join();
-    });
-    this.#input.addEventListener("input", () => this.#say(""));
   }
 
   show() {
@@ -35,38 +28,34 @@ export class Sidebar {
     byId("me").dataset.state = state.kind;
   }
 
-  #join() {
-    // Many people write a hash before a room; it is not part of the name.
-    const name = typed(this.#input.value).replace(/^#(?=.)/, "");
-    const wrong = objection(name);
-    const problem = wrong ? `The name ${wrong}.` : this.#choose(name);
-    this.#say(problem ?? "");
-    if (!problem) this.#input.value = "";
-  }
-
-  #say(problem) {
-    setText(this.#problem, problem);
-    this.#problem.hidden = problem === "";
-    this.#input.setAttribute("aria-invalid", String(problem !== ""));
-  }
-
   #item({ room, current }) {
-    const unread = room.unread > 0 ? h("span", { class: "unread" }, room.unread > 99 ? "99+" : room.unread) : null;
-    const told = room.unread > 0 ? h("span", { class: "hidden" }, " unread") : null;
+    const { name, muted, unread, mentions } = room;
+    const properties = {
+      type: "button",
+      class: muted ? "room muted" : "room",
+      "aria-current": current ? "page" : null,
+      onclick: () => this.#choose(name),
+    };
     return h(
       "li",
       {},
       h(
         "button",
-        { type: "button", class: "room", "aria-current": current ? "page" : null, onclick: () => this.#choose(room.name) },
+        properties,
         h("span", { class: "mark", "aria-hidden": "true" }, "#"),
-        h("bdi", { class: "label" }, room.name),
+        h("bdi", { class: "label" }, name),
         room.state === "refused" ? h("span", { class: "trouble", title: room.why }, "!") : null,
-        unread,
-        told,
+        muted ? h("span", { class: "hint" }, "muted") : null,
+        ...(mentions > 0 ? count("mentions", `@${few(mentions)}`, " mentions") : []),
+        ...(unread > 0 ? count("unread", few(unread), " unread") : []),
       ),
     );
   }
 }
 
-const looks = ({ room, current }) => `${room.unread}|${current}|${room.state === "refused"}`;
+const few = (count) => (count > 99 ? "99+" : String(count));
+
+const count = (kind, text, meaning) => [h("span", { class: kind }, text), h("span", { class: "hidden" }, meaning)];
+
+const looks = ({ room, current }) =>
+  `${room.unread}|${room.mentions}|${room.muted}|${current}|${room.state === "refused"}`;

@@ -1,12 +1,27 @@
 /**
  * The storage that outlives a reload. The state of the tab (user, rooms, unsent lines) is kept with the
- * tab. Only the name and the theme are kept for the next visit. A token is never kept longer than the
+ * tab. For the next visit the browser keeps the name, the theme, and for each user of this server the
+ * settings and the rooms, each with its draft and what was read. A token is never kept longer than the
  * tab.
  */
 
 const TAB = "hubbub.tab";
 const NAME = "hubbub.name";
 const THEME = "hubbub.theme";
+
+/** The server: several may be below one origin, each at a path of its own. */
+const SERVER = new URL(".", location.href).pathname;
+
+/** The keys of what is kept for users, and of the last message of a room that was told of. */
+const USER = "hubbub.user";
+const ROOM = "hubbub.room";
+const TOLD = "hubbub.told";
+
+/** What was not used for this long is dropped. */
+const KEPT_FOR = 90 * 24 * 3_600_000;
+
+/** The most rooms that are kept, of all users together. */
+const MOST = 500;
 
 // Storage may be forbidden or full; the page works without it.
 function attempt(action) {
@@ -17,20 +32,84 @@ function attempt(action) {
   }
 }
 
-export function loadTab() {
-  return attempt(() => JSON.parse(sessionStorage.getItem(TAB))) ?? {};
-}
+const load = (storage, key) => attempt(() => JSON.parse(storage().getItem(key)));
 
-/** Stores a value. Returns false if it could not be stored. */
-export function saveTab(state) {
-  return attempt(() => {
-    sessionStorage.setItem(TAB, JSON.stringify(state));
+/** Stores a value. Returns null if it could not be stored. */
+const save = (storage, key, value) =>
+  attempt(() => {
+    storage().setItem(key, JSON.stringify(value));
     return true;
   });
-}
 
+// Where storage is forbidden, even to name it throws.
+const tab = () => sessionStorage;
+const browser = () => localStorage;
+
+export const loadTab = () => load(tab, TAB) ?? {};
+export const saveTab = (state) => save(tab, TAB, state);
 export const forgetTab = () => attempt(() => sessionStorage.removeItem(TAB));
 export const loadName = () => attempt(() => localStorage.getItem(NAME)) ?? "";
 export const saveName = (name) => attempt(() => localStorage.setItem(NAME, name));
 export const loadTheme = () => attempt(() => localStorage.getItem(THEME)) ?? "auto";
 export const saveTheme = (theme) => attempt(() => localStorage.setItem(THEME, theme));
+
+const keyOf = (kind, ...names) => kind + JSON.stringify([SERVER, ...names]);
+
+/** What a key is for, as `{kind, user, room}`; nothing unless it is kept for a user of this server. */
+export function keptAt(key) {
+  const [, kind, names] = /^(hubbub\.\w+)(\[.*\])$/su.exec(key ?? "") ?? [];
+  const [server, user, room] = attempt(() => JSON.parse(names)) ?? [];
+  return server === SERVER ? { kind, user, room } : null;
+}
+
+export const isRoom = ({ kind }) => kind === ROOM;
+export const isUser = ({ kind }) => kind === USER;
+
+const keys = () => attempt(() => Object.keys(localStorage)) ?? [];
+const kept = () => keys().flatMap((key) => ({ key, ...keptAt(key) })).filter(({ kind }) => kind);
+
+/** The user's settings and last room; null if nothing is kept. */
+export const loadUser = (user) => load(browser, keyOf(USER, user));
+
+/** Changes some of what is kept for a user. */
+export const saveUser = (user, fields) =>
+  save(browser, keyOf(USER, user), { ...loadUser(user), ...fields, at: Date.now() });
+
+/** The rooms that are kept for a user, by name. */
+export function loadRooms(user) {
+  const theirs = kept().filter((one) => isRoom(one) && one.user === user);
+  return new Map(theirs.map(({ key, room }) => [room, load(browser, key) ?? {}]));
+}
+
+/** Keeps a room, without its draft if there is no place for it. */
+export function saveRoom(user, room, value) {
+  const key = keyOf(ROOM, user, room);
+  const at = Date.now();
+  return save(browser, key, { ...value, at }) ?? save(browser, key, { ...value, draft: "", at });
+}
+
+const remove = (key) => attempt(() => localStorage.removeItem(key));
+
+export function forgetRoom(user, room) {
+  for (const kind of [ROOM, TOLD]) remove(keyOf(kind, user, room));
+}
+
+/** Forgets all that is kept for a user, and the name for the entrance. */
+export function forgetUser(user) {
+  for (const one of kept()) if (one.user === user) remove(one.key);
+  if (loadName() === user) remove(NAME);
+}
+
+/** Drops what was not used for long, and the oldest of too much. */
+export function dropOld(now = Date.now()) {
+  const all = kept().filter((one) => isRoom(one) || isUser(one));
+  const aged = all.map((one) => ({ ...one, at: load(browser, one.key)?.at ?? 0 })).sort((a, b) => b.at - a.at);
+  for (const [index, { key, user, room, at }] of aged.entries()) {
+    if (index < MOST && now - at < KEPT_FOR) continue;
+    remove(key);
+    if (room !== undefined) forgetRoom(user, room);
+  }
+}
+
+export const loadTold = (user, room) => load(browser, keyOf(TOLD, user, room));
+export const saveTold = (user, room, id) => save(browser, keyOf(TOLD, user, room), id);

@@ -5,6 +5,8 @@ const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: 
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "narrow" });
+const UNITS = [["day", 1_440], ["hour", 60]];
 
 export const clock = (at) => CLOCK.format(at);
 
@@ -15,6 +17,13 @@ export function shortClock(at) {
 }
 
 export const full = (at) => FULL.format(at);
+
+/** How long ago something was, in the largest unit that fits: "3 min. ago". */
+export function ago(at, now = Date.now()) {
+  const minutes = Math.max(0, (now - at) / 60_000);
+  const [unit, size] = UNITS.find(([, length]) => minutes >= length) ?? ["minute", 1];
+  return AGO.format(-Math.floor(minutes / size), unit);
+}
 
 /** A key for a day, the same for all times of it. */
 export const dayKey = (at) => new Date(at).toDateString();

@@ -4,7 +4,8 @@
  */
 
 import { messageUrl } from "./address.js";
-import { byId, h, isolated, reconcile, unlike } from "./dom.js";
+import { byId, h, isolated, reconcile, setText, unlike } from "./dom.js";
+import { markMentions } from "./mention.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, noticeText, rows } from "./rows.js";
@@ -57,17 +58,19 @@ export class Timeline {
     const place = this.#anchor();
     // Screen readers read out only new messages, not the past.
     const oldest = room.oldest();
+    const begins = oldest !== undefined && this.#oldest === undefined;
     if (other || oldest !== this.#oldest) this.#log.setAttribute("aria-busy", "true");
     this.#oldest = oldest;
     const lines = this.#chat.outgoing.of(room.name);
     reconcile(this.#log, rows(room, lines, this.#chat.user), looks, (row) => this.#row(row));
     this.#showBeginning(room);
-    if (other) this.#arrive(room);
+    if (other || begins) this.#arrive(room);
     else if (room.atEnd) this.toEnd();
     else this.#restore(place);
     if (room.sought?.state === "here") this.#point(room);
     if (!this.#log.contains(document.activeElement)) this.#stopAt([...this.#log.querySelectorAll(".when")].at(-1));
     this.#toEnd.hidden = room.atEnd;
+    setText(this.#toEnd, room.unread > 0 ? `${room.unread.toLocaleString()} new, to the newest` : "To the newest");
     this.#readAhead();
     setTimeout(() => this.#log.setAttribute("aria-busy", "false"));
   }
@@ -100,6 +103,7 @@ export class Timeline {
     if (!this.#room) return;
     this.#room.atEnd = scrollHeight - clientHeight - scrollTop < AT_END;
     this.#toEnd.hidden = this.#room.atEnd;
+    this.#chat.look();
     this.#readAhead();
   }
 
@@ -273,6 +277,10 @@ export class Timeline {
       element.append(h("span", { class: "hidden" }, `${from}${sign}: `), when);
     }
     element.append(...this.#text(row));
+    if (row.mention) {
+      element.classList.add("mention");
+      markMentions(element.querySelector(".text"), this.#chat.user);
+    }
     if (line) element.append(this.#fate(line));
     return element;
   }

@@ -1,0 +1,133 @@
+/**
+ * The form that joins a room: what is typed finds rooms of the server, and joins or creates one. A server
+ * that lists no rooms leaves the plain field.
+ */
+
+import { byId, h, reconcile, setText } from "./dom.js";
+import { objection, typed } from "./names.js";
+import { ago } from "./time.js";
+
+export class Finder {
+  #chat;
+  #choose;
+  #form = byId("join");
+  #input = byId("join-room");
+  #button = byId("join-button");
+  #list = byId("found");
+  #problem = byId("join-problem");
+  #open = false;
+  #found = null;
+
+  /** `choose(name)` shows a room, and joins it first if necessary. It returns the reason if it cannot. */
+  constructor(chat, choose) {
+    this.#chat = chat;
+    this.#choose = choose;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#join(this.#name());
+    });
+    this.#input.addEventListener("focus", () => {
+      this.#open = true;
+      this.#ask(true);
+      this.show();
+    });
+    this.#input.addEventListener("input", () => {
+      this.#open = true;
+      this.#say("");
+      this.#ask();
+      this.show();
+    });
+    this.#form.addEventListener("focusout", ({ relatedTarget }) => {
+      if (!this.#form.contains(relatedTarget)) this.#close();
+    });
+    // A press on a button must not take the focus from the field: some browsers give it to nobody then.
+    this.#list.addEventListener("mousedown", (event) => {
+      if (event.target !== this.#list) event.preventDefault();
+    });
+    this.#form.addEventListener("keydown", (event) => this.#pressed(event));
+  }
+
+  show() {
+    const { found, rooms } = this.#chat;
+    const name = this.#name();
+    const isNew = found !== null && name !== "" && !rooms.has(name) && !found.rooms.some(({ room }) => room === name);
+    const word = isNew && !found.more ? "Create" : "Join";
+    setText(this.#button, word);
+    this.#list.hidden = !this.#open || found === null;
+    if (this.#list.hidden) return;
+    // What was typed meanwhile may need another list.
+    if (found !== this.#found) this.#ask();
+    this.#found = found;
+    const low = name.toLowerCase();
+    const others = found.rooms.filter(({ room }) => !rooms.has(room) && room.toLowerCase().includes(low));
+    const items = others.map((one) => ({ key: one.room, ...one }));
+    if (isNew && objection(name) === null) items.push({ key: "/new", room: name, word });
+    reconcile(this.#list, items, looks, (item) => this.#item(item));
+  }
+
+  /** Many people write a hash before a room; it is not part of the name. */
+  #name() {
+    return typed(this.#input.value).replace(/^#(?=.)/, "");
+  }
+
+  /** Asks for the rooms that begin as it is typed, unless the list has them all. */
+  #ask(anew = false) {
+    const name = this.#name();
+    const { found } = this.#chat;
+    const isKnown = found !== null && name.startsWith(found.prefix) && (!found.more || name === found.prefix);
+    if (name !== "" && objection(name) !== null) return;
+    if (anew || (found !== null && !isKnown)) this.#chat.findRooms(name);
+  }
+
+  #join(name) {
+    const wrong = objection(name);
+    const problem = wrong ? `The name ${wrong}.` : this.#choose(name);
+    this.#say(problem ?? "");
+    if (problem) return;
+    this.#input.value = "";
+    this.#close();
+  }
+
+  #close() {
+    this.#open = false;
+    this.show();
+  }
+
+  #say(problem) {
+    setText(this.#problem, problem);
+    this.#problem.hidden = problem === "";
+    this.#input.setAttribute("aria-invalid", String(problem !== ""));
+  }
+
+  /** The arrows go from the field through the list; Escape closes the list, and first of all. */
+  #pressed(event) {
+    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    if (this.#list.hidden || event.altKey) return;
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      this.#input.focus();
+      this.#close();
+    } else if (event.key in steps) {
+      event.preventDefault();
+      const stops = [this.#input, ...this.#list.querySelectorAll("button")];
+      stops[stops.indexOf(document.activeElement) + steps[event.key]]?.focus();
+    }
+  }
+
+  #item({ room, members, at, word }) {
+    const facts = word ? null : [`${members.toLocaleString()} here`, at === undefined ? "" : ago(at)];
+    return h(
+      "li",
+      {},
+      h(
+        "button",
+        { type: "button", class: "room", onclick: () => this.#join(room) },
+        h("span", { class: "mark", "aria-hidden": "true" }, word ? "+" : "#"),
+        h("span", { class: "label" }, word ? `${word} ` : null, h("bdi", {}, room)),
+        facts ? h("span", { class: "hint" }, facts.filter(Boolean).join(" · ")) : null,
+      ),
+    );
+  }
+}
+
+const looks = ({ room, members, at, word }) => `${room}|${members}|${at === undefined ? "" : ago(at)}|${word}`;
