@@ -239,6 +239,7 @@ pub(super) struct ServeArgs {
         default_value = "on",
         action = ArgAction::Set,
         value_parser = BoolishValueParser::new(),
+        hide_possible_values = true,
         help_heading = "Who may come in"
     )]
     room_list: bool,

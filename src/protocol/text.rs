@@ -36,7 +36,7 @@ const HELP: [&str; 6] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
     "/history 20   the last 20 lines",
-    "/rooms te     the rooms whose names begin so, or all",
+    "/rooms te     the rooms whose names begin with te; /rooms: all",
     "/help         this text",
     "//text        says a line that begins with a slash: /text",
 ];

@@ -113,9 +113,9 @@ fn a_command_that_is_none_is_told_what_there_is() {
     alice.enters("/exit");
     alice.shows(&[
         "lobby> /exit",
-        "! there is no /exit; there are /who, /history, /join,",
-        "  /times, /quit and /help, and //text says a line that",
-        "  begins with a slash",
+        "! there is no /exit; there are /who, /history, /rooms,",
+        "  /join, /times, /quit and /help, and //text says a line",
+        "  that begins with a slash",
         "lobby>",
     ]);
     alice.enters("//exit");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::data::pipe;
 use crate::support::client::{Client, get};
 use crate::support::cluster::Cluster;
-use crate::support::hubbub::{Hubbub, command, run};
+use crate::support::hubbub::{Hubbub, command, refuses, run};
 use crate::support::redis::Redis;
 use crate::support::terminal::Terminal;
 use crate::support::until;
@@ -259,6 +259,7 @@ fn a_server_that_keeps_the_names_to_itself_lists_none() {
     let mut bob = hubbub.join("bob");
     bob.says("/rooms");
     assert_eq!(bob.hears(), "! this server does not list its rooms");
+    refuses(&["--room-list", "some"], &["--room-list", "some"]);
 }
 
 #[test]
@@ -406,4 +407,17 @@ fn rooms_that_are_imported_are_listed() {
     let hubbub = Hubbub::on(&redis);
     let answer = shows(&hubbub, "", &[("past", 0)]);
     assert_eq!(answer["rooms"][0]["at"], 1_700_000_000_000_u64);
+}
+
+#[test]
+fn rooms_with_users_come_back_when_redis_lost_the_list() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("ops");
+    shows(&hubbub, "", &[("ops", 1)]);
+    assert_eq!(redis.run::<usize>(&["DEL", "hubbub:rooms"]), 1);
+    until("the index has the room again", || {
+        redis.run::<Option<f64>>(&["ZSCORE", "hubbub:rooms", "ops"])
+    });
 }

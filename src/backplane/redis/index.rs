@@ -24,7 +24,7 @@ const INDEX: &str = include_str!("index.lua");
 
 /// The pause between two times that all hosted rooms are told: a FLUSHALL may have taken the index, or a room that
 /// seemed gone may have come back.
-const TELL_HOSTED_EVERY: Duration = Duration::from_secs(20);
+const TELL_HOSTED_EVERY: Duration = Duration::from_secs(10);
 
 /// The number of questions about one room.
 pub(super) const QUESTIONS: usize = 3;

@@ -8,7 +8,7 @@ pub(super) const HELP: [&str; 10] = [
     "what you type is said to everyone in the room",
     "/who          who is here",
     "/history 20   the last 20 lines",
-    "/rooms te     the rooms whose names begin so, or all",
+    "/rooms te     the rooms whose names begin with te; /rooms: all",
     "/join ROOM    leave this room and enter another",
     "/times        show the time of each message, or no longer",
     "/quit         leave; Ctrl-D does the same",
