@@ -237,6 +237,19 @@ fn the_past_is_shown_with_its_times_and_all_else_on_request() {
 }
 
 #[test]
+fn say_takes_what_is_typed_up_to_ctrl_d() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    let ci = Window::running(&["say", "ci", "-", "--url", &hubbub.url()]);
+    ci.enters("one");
+    ci.enters("two");
+    ci.presses("C-d");
+    assert_eq!(bob.hears(), "ci: one");
+    assert_eq!(bob.hears(), "ci: two");
+    assert_eq!(ci.ends(), 0);
+}
+
+#[test]
 fn there_are_colours_unless_they_are_not_wanted() {
     let hubbub = Hubbub::alone();
     let mut bob = hubbub.join("bob");

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::authority::Authority;
 use crate::support::checker::{Speaker, Witness, check};
 use crate::support::client::{Client, get};
-use crate::support::hubbub::{Hubbub, command};
+use crate::support::hubbub::{Hubbub, command, misuses};
 use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
@@ -167,7 +167,7 @@ fn what_cannot_be_trusted_ends_the_start() {
     let without_tls = format!("rediss://127.0.0.1:{}", redis.port());
     refuses(&ours, &without_tls, "cannot use Redis");
     refuses(&ours, &url.replace("rediss", "redis"), "cannot use Redis");
-    refuses(&ours, &format!("{url}/#insecure"), "#insecure");
+    misuses(&["--redis", &format!("{url}/#insecure")], &["#insecure"]);
     let (_redis, url) = authority.redis_that_wants_certificates("yes");
     refuses(&ours, &url, "tls-auth-clients");
 }
