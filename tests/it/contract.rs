@@ -402,7 +402,9 @@ fn rooms_are_listed_while_somebody_is_there_or_something_is_remembered(house: &H
     });
     for room in [&odd, &silent] {
         for user in [user("alice"), user("bob")] {
-            backplane.enter(room, Some(&user), None).expect("an entrance");
+            backplane
+                .enter(room, Some(&user), None)
+                .expect("an entrance");
         }
     }
     let is_listed = |expected: &[&RoomName]| {
