@@ -72,6 +72,7 @@ story("rooms, drafts, mutes and what was read outlast the tab, for each user", a
   await again.sees("read already");
   assert.equal(await again.page.locator(".unread, .new").count(), 0);
   await again.page.click("#leave");
+  await again.page.click("#ask-yes");
   await hasRooms(again, ["attic"]);
   await again.page.click("#sign-out");
   assert.equal(await again.page.inputValue("#first-room"), "attic");
@@ -142,6 +143,7 @@ story("rooms that are joined, left, muted or read in one tab are so in the other
   await right.page.waitForSelector("#room-list .muted");
   await right.page.click("#room-list >> text=second");
   await right.page.click("#leave");
+  await right.page.click("#ask-yes");
   await hasRooms(left, ["first", "third"]);
   await crowd.enters("carol", "second");
   const { members } = await (await fetch(`${one.url}api/rooms/second/members`)).json();
