@@ -84,15 +84,17 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// Opens a connection to the first address of the server that answers. `timeout` is the limit for the next address.
+/// Opens a connection to the first address of the server that answers. `left` returns the limit for the next address.
 pub fn open(
     server: &ServerUrl,
     authorities: Option<&Authorities>,
-    timeout: impl Fn() -> Duration,
+    left: impl Fn() -> Duration,
 ) -> io::Result<Stream> {
     let mut outcome = Err(io::Error::other("the name has no address"));
     for address in server.authority.to_socket_addrs()? {
-        outcome = TcpStream::connect_timeout(&address, timeout());
+        // The system call rejects a limit of zero.
+        let limit = left().max(Duration::from_millis(1));
+        outcome = TcpStream::connect_timeout(&address, limit);
         if outcome.is_ok() {
             break;
         }

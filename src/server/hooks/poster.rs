@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use log::{debug, info, warn};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::request::{Answer, Patience, PostError, post};
+use super::request::{Patience, PostError, post};
 use crate::backoff::Backoff;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
@@ -23,7 +23,7 @@ use crate::protocol::{Cursor, Encoding, Event, json};
 use crate::server::history::{PAGE_MOST, read_page};
 use crate::server::state::State;
 use crate::server::webhook::Webhook;
-use crate::stream::Authorities;
+use crate::stream::{Authorities, ResponseHead};
 use crate::threads;
 
 /// The pause between two looks at the log, and at the lease.
@@ -317,18 +317,19 @@ impl Poster {
             &body,
             &patience,
         ) {
-            Ok(Answer {
+            Ok(ResponseHead {
                 status: 200..=299, ..
             }) => {
                 metrics::WEBHOOK_POSTED.count();
                 self.is_well();
                 Outcome::Done
             }
-            Ok(Answer {
+            Ok(ResponseHead {
                 status: status @ (408 | 429 | 500..),
                 retry_after,
+                ..
             }) => self.try_again(&format!("it answers {status}"), retry_after),
-            Ok(Answer { status, .. }) => {
+            Ok(ResponseHead { status, .. }) => {
                 metrics::WEBHOOK_FAILED.count();
                 warn!(
                     "{key} is not posted to {}: it answers {status}",
