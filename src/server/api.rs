@@ -95,22 +95,16 @@ fn get_messages(
     let room = room_of(room)?;
     let user = authorize_for(state, request, None, &room)?.user;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
-    let id = |name| -> Result<Option<MessageId>, Response> {
-        let text = request.parameter(name);
-        text.map(|text| {
-            text.parse()
-                .map_err(|why| bad(&format!("bad {name}: {why}")))
-        })
-        .transpose()
-    };
+    let id = |name| request.parsed(name).map_err(|why| bad(&why));
     let which = match (id("before")?, id("after")?) {
         (None, None) => Cursor::Newest,
         (Some(before), None) => Cursor::Before(before),
         (None, Some(after)) => Cursor::After(after),
         (Some(_), Some(_)) => return Err(bad("before or after, not both")),
     };
-    let limit = limit(request, "messages")?.unwrap_or(PAGE_DEFAULT);
-    let limit = limit.min(PAGE_MOST);
+    let limit = request.number_of("messages", "limit");
+    let limit = limit.map_err(|why| bad(&why))?;
+    let limit = limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MOST);
     pace(state, client, Some(&room), user.as_ref())?;
     let bytes = state.config.outbox_bytes / 2;
     let excerpt = read_page(
@@ -169,21 +163,13 @@ fn get_rooms(state: &State, client: IpAddr, request: &Request) -> ApiResult {
     if !state.config.room_list {
         return Err(error(403, ErrorCode::Forbidden, NOT_LISTED));
     }
-    let limit = limit(request, "rooms")?;
+    let limit = request.number_of("rooms", "limit");
+    let limit = limit.map_err(|why| error(400, ErrorCode::BadRequest, &why))?;
     pace(state, client, None, user.as_ref())?;
     let prefix = request.parameter("prefix").unwrap_or_default();
     let listed = state.list_rooms(&grant, prefix, limit);
     let listed = listed.map_err(|why| cannot_do("cannot list the rooms", &why))?;
     Ok(object(200, &listed))
-}
-
-/// The most messages, or rooms, that a request asks for.
-fn limit(request: &Request, what: &str) -> Result<Option<usize>, Response> {
-    let limit = request.parameter("limit").map(str::parse).transpose();
-    limit.map_err(|_| {
-        let message = format!("bad limit: it is a number of {what}");
-        error(400, ErrorCode::BadRequest, &message)
-    })
 }
 
 /// The message in a request's body. Other JSON fields are ignored.

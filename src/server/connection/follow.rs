@@ -93,18 +93,16 @@ fn check(
     }
     // A browser comes back to the same address, and tells in the field how far it came.
     let field = request.header("last-event-id");
-    let since = match (field, request.parameter("since")) {
-        (Some(id), _) => Some(("Last-Event-ID", id)),
-        (None, Some(id)) => Some(("since", id)),
-        (None, None) => None,
+    let since = match field {
+        Some(id) => id
+            .parse()
+            .map(Some)
+            .map_err(|why| format!("bad Last-Event-ID: {why}")),
+        None => request.parsed("since"),
     };
-    let since = since.map(|(name, id)| {
-        id.parse::<MessageId>()
-            .map_err(|why| bad(&format!("bad {name}: {why}")))
-    });
-    let since = since.transpose()?;
-    let history = request.parameter("history").map(str::parse).transpose();
-    let history = history.map_err(|_| bad("bad history: it is a number of messages"))?;
+    let since: Option<MessageId> = since.map_err(|why| bad(&why))?;
+    let history = request.number_of("messages", "history");
+    let history = history.map_err(|why| bad(&why))?;
     if let Err(wait) = take_token(state, &state.command_buckets, client, user.as_ref()) {
         let rate = state.config.command_rate();
         let refusal = too_fast("cannot follow the room", rate, wait, Some(room), None);

@@ -11,6 +11,9 @@ mod head;
 mod proxy_header;
 mod response;
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use percent_encoding::percent_decode_str;
 
 use self::body::Body;
@@ -43,6 +46,21 @@ impl Request {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let mut values = self.query.iter().filter(|(found, _)| found == name);
         values.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a query parameter, parsed; `None` without one. The error is a sentence.
+    pub fn parsed<T>(&self, name: &str) -> Result<Option<T>, String>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let value = self.parameter(name).map(str::parse).transpose();
+        value.map_err(|why| format!("bad {name}: {why}"))
+    }
+
+    /// The same of a parameter that is a number of messages, or of something else.
+    pub fn number_of(&self, what: &str, name: &str) -> Result<Option<usize>, String> {
+        let number = self.parameter(name).map(str::parse).transpose();
+        number.map_err(|_| format!("bad {name}: it is a number of {what}"))
     }
 
     /// The first value of a header field.
