@@ -58,19 +58,13 @@ pub(super) fn follow_request(
     request: &Request,
     room: Option<String>,
 ) -> Result<FollowRequest, Response> {
-    let finish = |response: Response| {
-        let response = show_to_page(state, request, response);
-        match &*request.method {
-            "HEAD" => response.without_body(),
-            _ => response,
-        }
-    };
-    let mut checked = check(state, client, request, room).map_err(finish)?;
+    let shown = |response| show_to_page(state, request, response);
+    let mut checked = check(state, client, request, room).map_err(shown)?;
     let retry = match checked.encoding {
         Encoding::EventStream => records::retry(spread(RETRY_AFTER)),
         Encoding::Text | Encoding::Json | Encoding::JsonLines => String::new(),
     };
-    let head = finish(endless(checked.encoding, retry));
+    let head = shown(endless(checked.encoding, retry));
     if request.method == "HEAD" {
         return Err(head);
     }
