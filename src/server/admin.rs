@@ -14,10 +14,10 @@ use log::{info, warn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{cannot_do, deny, error, not_found, wrong_method};
 use super::auth::{Denied, bearer, sent_by};
 use super::http::{Request, Response, read_body};
 use super::proxies::ClientAddress;
+use super::responses::{cannot, deny, error, not_found, wrong_method};
 use super::state::State;
 use super::token::Secret;
 use crate::backplane::{Ban, Banned};
@@ -179,7 +179,7 @@ impl Operator<'_> {
 
     fn disconnect(&self, user: &UserName) -> Result<Response, Response> {
         let told = self.state.backplane.order(&Order::Disconnect(user.clone()));
-        told.map_err(|why| cannot_do("not disconnected", &why))?;
+        told.map_err(|why| cannot("not disconnected", None, &why))?;
         self.note(&format!("disconnects {user:?}"));
         Ok(Response::empty(202))
     }
@@ -201,7 +201,7 @@ impl Operator<'_> {
     /// The bans that are not over.
     fn read_bans(&self) -> Result<BTreeMap<Banned, Ban>, Response> {
         let bans = self.state.backplane.bans();
-        let mut bans = bans.map_err(|why| cannot_do("cannot read the bans", &why))?;
+        let mut bans = bans.map_err(|why| cannot("cannot read the bans", None, &why))?;
         let now = SystemTime::now();
         bans.retain(|_, ban| !ban.left(now).is_zero());
         Ok(bans)
@@ -242,7 +242,7 @@ impl Operator<'_> {
         let until = millis(SystemTime::now() + term);
         let ban = Ban { until, reason };
         let set = self.state.backplane.set_ban(banned, Some(&ban));
-        set.map_err(|why| cannot_do("not done", &why))?;
+        set.map_err(|why| cannot("not done", None, &why))?;
         // Here it holds at once. The moderator tells of it.
         lock(&self.state.bans).insert(banned.clone(), ban.clone());
         Ok(ban)
@@ -274,7 +274,7 @@ impl Operator<'_> {
             };
             if is_within {
                 let lifted = self.state.backplane.set_ban(&earlier, None);
-                lifted.map_err(|why| cannot_do("an earlier deletion stays", &why))?;
+                lifted.map_err(|why| cannot("an earlier deletion stays", None, &why))?;
             }
         }
         Ok(done)
@@ -282,7 +282,7 @@ impl Operator<'_> {
 
     fn first_of(&self, room: &RoomName, page: Cursor) -> Result<Option<MessageId>, Response> {
         let read = self.state.backplane.read(room, page, 1);
-        let read = read.map_err(|why| cannot_do("cannot read the room", &why))?;
+        let read = read.map_err(|why| cannot("cannot read the room", None, &why))?;
         Ok(read.reach)
     }
 
@@ -303,7 +303,7 @@ impl Operator<'_> {
             return Err(error(404, ErrorCode::NotFound, &is_not));
         }
         let set = self.state.backplane.set_ban(banned, None);
-        set.map_err(|why| cannot_do("not done", &why))?;
+        set.map_err(|why| cannot("not done", None, &why))?;
         self.note(&act);
         Ok(Response::empty(204))
     }
