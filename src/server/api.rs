@@ -10,9 +10,9 @@ use super::answers::{NOT_LISTED, receipt, too_fast};
 use super::auth::{Authorized, FOREIGN_ORIGIN, NO_TOKEN, authorize, is_admitted, origin};
 use super::grant::{Grant, READ_ONLY};
 use super::history::{PAGE_DEFAULT, PAGE_MOST, messages, read_page};
-use super::hooks::AGENT;
 use super::http::{Request, Resource, Response};
 use super::post_body::{PostBody, read_hook, read_message};
+use super::poster::AGENT;
 use super::proxies::counted_as;
 use super::rate::Buckets;
 use super::responses::{

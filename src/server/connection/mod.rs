@@ -38,8 +38,8 @@ use crate::metrics;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::hooks;
 use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
+use crate::server::poster;
 use crate::server::proxies::{ClientAddress, is_trusted};
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
@@ -310,7 +310,7 @@ fn respond(connections: &Connections, route: &Route, request: &Request) -> Respo
             metrics::IN_FLIGHT.set(connections.state.backplane.in_flight());
             let shards = connections.state.backplane.shards();
             metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
-            let webhooks = hooks::render_lags(&connections.state);
+            let webhooks = poster::render_lags(&connections.state);
             Response::of_text(metrics::render() + &render_shards(&shards) + &webhooks)
         }
         Route::Chat { .. } | Route::Api { .. } | Route::Admin(_) | Route::Unknown => {

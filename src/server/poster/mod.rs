@@ -3,7 +3,9 @@
 //! Each webhook has a thread. It reads the room's log from behind the last message that was posted, twice a second, so
 //! nothing of it waits in memory. One instance at a time has the [lease](crate::backplane::Backplane::lease), and with
 //! it the place in the log. It renews the lease after each message. If it dies, another one goes on, and may repeat the
-//! last message under the same `Idempotency-Key`.
+//! last message under the same `Idempotency-Key`. A [`request`] posts one message.
+
+mod request;
 
 use std::io;
 use std::sync::Arc;
@@ -15,14 +17,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use log::{debug, info, warn};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::request::{Patience, PostError, post};
+pub use self::request::AGENT;
+use self::request::{Patience, PostError, post};
+use super::history::{PAGE_MOST, read_page};
+use super::state::State;
+use super::webhook::Webhook;
 use crate::backoff::Backoff;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, Event, json};
-use crate::server::history::{PAGE_MOST, read_page};
-use crate::server::state::State;
-use crate::server::webhook::Webhook;
 use crate::stream::{Authorities, ResponseHead};
 use crate::threads;
 
