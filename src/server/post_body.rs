@@ -28,14 +28,14 @@ pub(super) struct PostBody {
 enum BodyType {
     /// `application/json`
     Json,
-    /// `text/plain` and the like: the text itself, whatever it looks like.
+    /// `text/plain` and the like: the text itself, also if it looks like JSON.
     Text,
-    /// None, or another, such as that which curl sends of itself: the text itself, unless it looks like JSON.
+    /// No type, or another one, such as curl's default: the text itself, unless it looks like JSON.
     Unclear,
 }
 
-/// The type of the request's body. A form with parts, and JSON of another kind, would be said as they are, which
-/// nobody means.
+/// The type of the request's body. A form with parts, and other JSON, are refused: the room
+/// would read them as they are.
 fn body_type(request: &Request) -> Result<BodyType, Response> {
     let kind = request.header("content-type").unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -55,13 +55,13 @@ fn body_type(request: &Request) -> Result<BodyType, Response> {
 
 /// Whether a text looks like a JSON message.
 fn looks_like_json(text: &str) -> bool {
-    /// Only a look: the values are not kept.
+    /// The values are not kept.
     #[derive(Deserialize)]
-    struct Look {
+    struct WithText {
         #[serde(rename = "text")]
         _text: IgnoredAny,
     }
-    text.trim_start().starts_with('{') && serde_json::from_str::<Look>(text).is_ok()
+    text.trim_start().starts_with('{') && serde_json::from_str::<WithText>(text).is_ok()
 }
 
 fn unsupported(why: &str) -> Response {
@@ -105,12 +105,12 @@ pub(super) fn read_hook(
 ) -> Result<PostBody, Response> {
     let most = state.config.max_message;
     let is_large = request.body_may_exceed(most);
-    let _place = match is_large.then(|| state.large_bodies.take()) {
+    let _permit = match is_large.then(|| state.large_bodies.take()) {
         Some(None) => {
             let message = "not sent: too many large hooks come at once, try again";
             return Err(later(error(503, ErrorCode::Unavailable, message)));
         }
-        place => place,
+        permit => permit,
     };
     let body = read_text(state, stream, request, MOST_HOOK_BYTES.max(most))?;
     let event = request.header("x-github-event");

@@ -10,7 +10,7 @@ use log::{error, info};
 
 use super::config::Config;
 use super::grant::Grant;
-use super::rate::{Buckets, Places, TokenBucket};
+use super::rate::{Buckets, Permits, TokenBucket};
 use super::room_list::RoomList;
 use super::token::Verifier;
 use crate::backplane::{Backplane, BackplaneError, Ban, Banned, Deletions, conceal};
@@ -23,7 +23,7 @@ use crate::threads::lock;
 /// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
 const USERS_OF_ADDRESS: u32 = 4;
 
-/// So many large bodies are in memory at a time.
+/// The most bodies of hooks in memory at a time that are larger than a message.
 const MOST_LARGE_BODIES: usize = 32;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
@@ -51,8 +51,8 @@ pub struct State {
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
     /// Of each webhook, when the first message was said that this instance has to post: milliseconds since 1970, or 0.
     pub waiting_since: Vec<Arc<AtomicU64>>,
-    /// The bodies of hooks that are larger than a message.
-    pub large_bodies: Places,
+    /// Permits for the bodies of hooks that are larger than a message.
+    pub large_bodies: Permits,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     /// The list of rooms.
@@ -74,7 +74,7 @@ impl State {
             verifier: Verifier::new(&config.tokens),
             bans: Arc::default(),
             waiting_since: config.webhooks.iter().map(|_| Arc::default()).collect(),
-            large_bodies: Places::new(MOST_LARGE_BODIES),
+            large_bodies: Permits::new(MOST_LARGE_BODIES),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,

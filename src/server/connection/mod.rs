@@ -49,8 +49,8 @@ use crate::websocket::{Ended, Incoming};
 /// The most requests on one connection. A proxy or a client opens another one then.
 const MOST_REQUESTS: usize = 100;
 
-/// The time in which the next request's head has to come, if the deadline for a head is not shorter. A connection that
-/// waits has a thread, as one has that asks for nothing at all, and holds it for no longer.
+/// The time within which the next request's head has to come, unless the deadline for a head is shorter: a connection
+/// that waits holds a thread.
 const NEXT_REQUEST: Duration = Duration::from_secs(5);
 
 /// A connection that is not upgraded.
@@ -60,7 +60,7 @@ struct Visit<'a> {
     id: ConnectionId,
     peer: SocketAddr,
     header: ProxyHeader,
-    /// None behind a proxy that may name another client in each request.
+    /// `None` behind a proxy that may name another client in each request.
     place: Option<AddressPlace>,
 }
 
@@ -127,8 +127,8 @@ fn refuse_head(stream: &Stream, peer: SocketAddr, error: &HeadError, deadlines: 
     }
 }
 
-/// Reads the next request of a connection, of which `read` was read already, and takes a place for its client. Refuses
-/// it if that cannot be done.
+/// Reads the next request of a connection, and takes a place for its client. `read` has the bytes of the request that
+/// were read before. If one of the two fails, the client gets the reason and the connection ends.
 fn next_request(
     visit: &Visit<'_>,
     nth: usize,
@@ -139,7 +139,7 @@ fn next_request(
     let config = &connections.state.config;
     let request = http::read_request(stream, &mut read, config.max_head, head_due);
     if request.is_err() && read.trim_ascii().is_empty() && nth > 1 {
-        // It has nothing more to ask. A response could be taken for that to a request on its way.
+        // The client has nothing more to ask. It could take a response for the one to a request that is on its way.
         let _ = stream.socket().write_all(&stream.farewell());
         return None;
     }
@@ -154,7 +154,7 @@ fn next_request(
     };
     let place = match (&visit.place, nth) {
         (Some(_), 1) => Ok(None),
-        // It has its place. The rate of requests stays what it is with a connection for each.
+        // It has its place. But the request counts as a new connection does: keeping one gains no higher rate.
         (Some(_), _) => connections.arrive(client.address).map(|()| None),
         // The next request may be another client's.
         (None, _) => connections.enter(client.address).map(Some),
@@ -168,8 +168,8 @@ fn next_request(
     }
 }
 
-/// Serves the next request of a connection, of which `read` was read already. Returns what was read behind it, if the
-/// connection goes on.
+/// Serves the next request of a connection. `read` has the bytes of the request that were read before. Returns the bytes
+/// that were read behind it, if the connection goes on.
 fn serve_request(
     visit: &Visit<'_>,
     nth: usize,
@@ -195,7 +195,7 @@ fn serve_request(
             connections.set_phase(id, Phase::Responding);
             match follow_request(&connections.state, client.address, &request, room) {
                 Ok(following) => {
-                    // It may last for days.
+                    // Frees the head: following may last for days.
                     drop(request);
                     follow_room(connections, stream, id, client, following);
                     return None;
@@ -321,8 +321,8 @@ fn respond(connections: &Connections, route: &Route, request: &Request) -> Respo
 
 /// The metrics of each server of the backplane.
 fn render_shards(shards: &[ShardState]) -> String {
-    type Metric = (&'static str, &'static str, fn(&ShardState) -> u64);
-    const METRICS: [Metric; 4] = [
+    type ShardMetric = (&'static str, &'static str, fn(&ShardState) -> u64);
+    const METRICS: [ShardMetric; 4] = [
         (
             "hubbub_shard_ready",
             "Whether messages can be stored and heard on this server: 1 or 0.",

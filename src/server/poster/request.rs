@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use crate::server::webhook::Webhook;
 use crate::stream::{Authorities, NotHttp, ResponseHead, Stream, open};
 
-/// The sender of every request of ours. No server takes a post from it, or two rooms that post to each other would
-/// never end.
+/// The `User-Agent` of every request. No Hubbub takes a post with it: two rooms that post to each other would never
+/// end.
 pub const AGENT: &str = "hubbub-webhook";
 
 /// The largest head of a response, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// The pause between two looks whether the poster was stopped.
-const LOOK: Duration = Duration::from_millis(200);
+/// The time-out of one read or write, after which it is checked whether the poster was stopped.
+const STOP_CHECK: Duration = Duration::from_millis(200);
 
 /// Why there is no response. The poster tries again.
 #[derive(Debug)]
@@ -47,20 +47,20 @@ impl From<io::Error> for PostError {
     }
 }
 
-/// Waits no longer than until `due`, nor much longer once `is_stopped`.
+/// The deadline of a POST, which also ends soon after `is_stopped` returns true.
 pub(super) struct Patience<F> {
     pub(super) due: Instant,
     pub(super) is_stopped: F,
 }
 
 impl<F: Fn() -> bool> Patience<F> {
-    /// The time-out of the next read or write, unless there is none.
+    /// The time-out of the next read or write, or the reason why there is none.
     fn next(&self) -> Result<Duration, PostError> {
         let left = self.due.saturating_duration_since(Instant::now());
         match left.is_zero() {
             _ if (self.is_stopped)() => Err(PostError::Stopped),
             true => Err(PostError::Late),
-            false => Ok(left.min(LOOK)),
+            false => Ok(left.min(STOP_CHECK)),
         }
     }
 }
