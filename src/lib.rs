@@ -83,6 +83,7 @@
 
 // Tools.
 mod backoff;
+mod date;
 mod threads;
 pub mod process;
 pub mod metrics;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 use serde::Deserialize;
@@ -21,6 +21,7 @@ use super::responses::{cannot, deny, error, not_found, wrong_method};
 use super::state::State;
 use super::token::Secret;
 use crate::backplane::{Ban, Banned};
+use crate::date::unix_millis;
 use crate::hub::Order;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::metrics;
@@ -239,7 +240,7 @@ impl Operator<'_> {
             };
             return Err(error(400, ErrorCode::BadRequest, &why));
         }
-        let until = millis(SystemTime::now() + term);
+        let until = unix_millis(SystemTime::now() + term);
         let ban = Ban { until, reason };
         let set = self.state.backplane.set_ban(banned, Some(&ban));
         set.map_err(|why| cannot("not done", None, &why))?;
@@ -328,7 +329,7 @@ impl Operator<'_> {
                 "id": chat.connection.0,
                 "user": chat.user,
                 "address": chat.address,
-                "since": millis(chat.since),
+                "since": unix_millis(chat.since),
                 "rooms": rooms.remove(&chat.connection).unwrap_or_default(),
             })
         });
@@ -385,11 +386,6 @@ fn ban_object(banned: &Banned, ban: &Ban) -> Value {
 }
 
 /// Milliseconds since 1970.
-fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
-}
-
 fn answer(status: u16, value: &Value) -> Response {
     Response::of_json(status, value.to_string())
 }

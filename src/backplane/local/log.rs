@@ -7,9 +7,10 @@
 //! still undo. What is forgotten is listed, for the disk to forget it with the next commit.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
+use crate::date::unix_millis;
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Ref};
 
@@ -96,9 +97,8 @@ struct NotedRef {
 
 /// The clock's millisecond, as the first id within it.
 pub(super) fn now_as_id() -> MessageId {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     MessageId {
-        millis: since.map_or(0, |since| since.as_millis() as u64),
+        millis: unix_millis(SystemTime::now()),
         number: 0,
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use log::{debug, info, warn};
@@ -23,6 +23,7 @@ use super::history::{PAGE_MOST, read_page};
 use super::state::State;
 use super::webhook::Webhook;
 use crate::backoff::Backoff;
+use crate::date::unix_millis;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, Event, json};
@@ -131,7 +132,7 @@ pub fn render_lags(state: &State) -> String {
     let names: Vec<_> = names
         .map(|(index, webhook)| format!("{}: {webhook}", index + 1))
         .collect();
-    let now = now_in_millis();
+    let now = unix_millis(SystemTime::now());
     let lags = state
         .waiting_since
         .iter()
@@ -147,11 +148,6 @@ pub fn render_lags(state: &State) -> String {
         names.iter().map(String::as_str).zip(lags),
     );
     text
-}
-
-fn now_in_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
 }
 
 /// The state of one webhook's thread.
