@@ -3,7 +3,7 @@
 //!
 //! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
 //! `token`, `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the
-//! arguments, and `environment` which variables are unknown. Three are clients: `join`, `say` and `tail` share
+//! arguments, `values` what an option's value has to be, and `environment` which variables are unknown. Three are clients: `join`, `say` and `tail` share
 //! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe. `times` shows
 //! when a message was said.
 //!
@@ -14,6 +14,7 @@
 mod exit;
 mod environment;
 mod usage;
+mod values;
 mod times;
 mod timed_client;
 mod screen;
