@@ -2,7 +2,7 @@
 //!
 //! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either
 //! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets
-//! it [`follow`] a room. The writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`]
+//! it [`follow`] a room; [`probes`] are the page, the probes and the metrics. The writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`]
 //! counts both.
 //! [`Connections`] holds every open connection.
 
@@ -14,6 +14,7 @@ mod heartbeat;
 mod pumps;
 mod upgrade;
 mod follow;
+mod probes;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -31,7 +32,6 @@ pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
-use crate::backplane::ShardState;
 use crate::hub::framing;
 use crate::message::ConnectionId;
 use crate::metrics;
@@ -39,7 +39,6 @@ use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
-use crate::server::poster;
 use crate::server::proxies::{ClientAddress, is_trusted};
 use crate::server::session::{self, PUT_OUT, Session, put_out};
 use crate::stream::Stream;
@@ -221,10 +220,10 @@ fn serve_request(
             admin::respond(state, stream, &request, client, &path, chats)
         }
         route => match request.method.as_str() {
-            "GET" | "HEAD" => respond(connections, &route, &request),
+            "GET" | "HEAD" => probes::respond(connections, &route, &request),
             // RFC 9112 §3.2.4: an asterisk means the server.
             "OPTIONS" if request.path == "*" => wrong_method("GET, HEAD, POST, OPTIONS"),
-            _ if route == Route::Unknown => respond(connections, &route, &request),
+            _ if route == Route::Unknown => probes::respond(connections, &route, &request),
             _ => wrong_method("GET, HEAD, OPTIONS"),
         },
     };
@@ -293,63 +292,6 @@ fn write_last_response(stream: &Stream, response: &Response, deadlines: &Deadlin
     let _ = socket.set_read_timeout(Some(deadlines.close));
     let mut discarded = [0; 1024];
     while matches!(socket.read(&mut discarded), Ok(1..)) && Instant::now() < deadline {}
-}
-
-/// The response for the page, for probes, and for metrics.
-fn respond(connections: &Connections, route: &Route, request: &Request) -> Response {
-    match route {
-        Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
-        Route::Live => Response::new(200, "alive"),
-        Route::Ready => match connections.ready(&connections.state.backplane.shards()) {
-            Ok(state) => Response::new(200, state),
-            Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
-        },
-        Route::Metrics => {
-            metrics::CONNECTIONS.set(connections.count());
-            metrics::ROOMS.set(connections.state.hub.count());
-            metrics::IN_FLIGHT.set(connections.state.backplane.in_flight());
-            let shards = connections.state.backplane.shards();
-            metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
-            let webhooks = poster::render_lags(&connections.state);
-            Response::of_text(metrics::render() + &render_shards(&shards) + &webhooks)
-        }
-        Route::Chat { .. } | Route::Api { .. } | Route::Admin(_) | Route::Unknown => {
-            Response::new(404, "there is nothing here; chat is at /chat/{your name}")
-        }
-    }
-}
-
-/// The metrics of each server of the backplane.
-fn render_shards(shards: &[ShardState]) -> String {
-    type ShardMetric = (&'static str, &'static str, fn(&ShardState) -> u64);
-    const METRICS: [ShardMetric; 4] = [
-        (
-            "hubbub_shard_ready",
-            "Whether messages can be stored and heard on this server: 1 or 0.",
-            |shard| u64::from(shard.trouble.is_none()),
-        ),
-        (
-            "hubbub_shard_waiting",
-            "Commands that wait to be sent to this server.",
-            |shard| shard.waiting as u64,
-        ),
-        (
-            "hubbub_shard_losses_total",
-            "Times the command connection to this server was lost.",
-            |shard| shard.losses,
-        ),
-        (
-            "hubbub_shard_cuts_total",
-            "Times the subscription at this server was lost.",
-            |shard| shard.cuts,
-        ),
-    ];
-    let mut text = String::new();
-    for (name, help, value) in METRICS {
-        let values = shards.iter().map(|shard| (&shard.name[..], value(shard)));
-        metrics::render_labelled(&mut text, name, help, "shard", values);
-    }
-    text
 }
 
 /// Serves a chat, from the upgrade to the end.
