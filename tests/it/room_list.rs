@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::data::pipe;
 use crate::support::client::{Client, get};
 use crate::support::cluster::Cluster;
-use crate::support::hubbub::{Hubbub, command, refuses, run};
+use crate::support::hubbub::{Hubbub, command, misuses, run};
 use crate::support::redis::Redis;
 use crate::support::terminal::Terminal;
 use crate::support::until;
@@ -259,7 +259,7 @@ fn a_server_that_keeps_the_names_to_itself_lists_none() {
     let mut bob = hubbub.join("bob");
     bob.says("/rooms");
     assert_eq!(bob.hears(), "! this server does not list its rooms");
-    refuses(&["--room-list", "some"], &["--room-list", "some"]);
+    misuses(&["--room-list", "some"], &["--room-list", "some"]);
 }
 
 #[test]

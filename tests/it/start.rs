@@ -402,7 +402,7 @@ fn a_log_of_json_has_an_object_on_each_line() {
     assert_eq!(joined["thread"], "reader-1");
     assert_eq!(joined["target"], "hubbub::server::session");
     assert!(!log.contains("secret text"), "{log}");
-    refuses(&["--log-format", "xml"], &["--log-format", "text, json"]);
+    misuses(&["--log-format", "xml"], &["--log-format", "text, json"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, metric, raw, request};
 use crate::support::folder::Folder;
-use crate::support::hubbub::{Hubbub, refuses, run};
+use crate::support::hubbub::{Hubbub, misuses, run};
 use crate::support::receiver::Receiver;
 use crate::support::redis::{Redis, free_port};
 use crate::support::until;
@@ -307,13 +307,13 @@ fn what_an_operator_deleted_is_not_posted() {
 #[test]
 fn a_webhook_that_cannot_be_used_ends_the_start() {
     let good = "ops=http://127.0.0.1:1/x";
-    refuses(&["--webhook", "ops"], &["--webhook", "ops=https://"]);
-    refuses(&["--webhook", good, "--webhook", good], &["given twice"]);
-    refuses(&["--webhook-secret", SECRET], &["--webhook"]);
+    misuses(&["--webhook", "ops"], &["--webhook", "ops=https://"]);
+    misuses(&["--webhook", good, "--webhook", good], &["given twice"]);
+    misuses(&["--webhook-secret", SECRET], &["--webhook"]);
     let output = run(&["--webhook", "ops=http://user:concealed@host/"]);
     let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(!stderr.contains("concealed"), "{stderr}");
     #[cfg(not(feature = "tls"))]
-    refuses(&["--webhook", "ops=https://x"], &["--features tls"]);
+    misuses(&["--webhook", "ops=https://x"], &["--features tls"]);
 }
