@@ -58,7 +58,8 @@ enum Act {
     Rooms,
     /// List the users on this instance: name, number of connections
     Users,
-    /// List the connections of this instance: id, user (- for one that follows a room and has none), address, seconds since the upgrade, rooms
+    /// List the connections of this instance: id, user (- for one that follows a room and has none), address, seconds
+    /// since the upgrade, rooms
     Connections,
     /// List the bans: user, seconds left, reason
     Bans,

@@ -16,7 +16,7 @@ const TIME: &[FormatItem<'static>] =
 /// The beginning of our own records' targets. At debug and trace, other crates would log the texts of users.
 const OURS: &str = "hubbub";
 
-/// How a record is written.
+/// The form of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
     Text,

@@ -1,4 +1,5 @@
-//! The times of messages. They are in UTC, and say so: the system's time zone would take one more crate, or unsafe code.
+//! The times of messages. They are in UTC, and say so: the system's time zone would take one more crate, or unsafe
+//! code.
 
 use crate::date::Date;
 

@@ -71,7 +71,7 @@ impl ServerUrl {
     ) -> Result<PlainResponse, RequestError> {
         let authorities = self.authorities(ca);
         let authorities = authorities.map_err(|why| RequestError::Permanent(why.to_string()))?;
-        // A time beyond the clock's is as good as none.
+        // A time that the clock cannot hold is as good as none.
         let deadline = Instant::now() + within.min(LONGEST_WAIT);
         let cannot_reach = |why: io::Error| match why.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {

@@ -12,8 +12,8 @@
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
 //! Other services post to a room at [`hooks`], and the [`poster`] posts to them what is said there, to each by a
-//! [`webhook`]. [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what all
-//! connections share, [`config`] holds the options, and [`proxies`] finds the address of a client behind a proxy.
+//! [`webhook`]. [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what
+//! all connections share, [`config`] holds the options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
 pub mod grant;

@@ -1,5 +1,5 @@
-//! The responses of the HTTP API: an event of the `hubbub.v1` encoding ([`crate::protocol::json`]), with the HTTP status
-//! that fits it.
+//! The responses of the HTTP API: an event of the `hubbub.v1` encoding ([`crate::protocol::json`]), with the HTTP
+//! status that fits it.
 
 use std::time::Duration;
 

@@ -49,7 +49,7 @@ pub struct State {
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
-    /// Of each webhook, when the first message was said that this instance has to post: milliseconds since 1970, or 0.
+    /// For each webhook, the time (ms since 1970) of the first message that this instance has to post; 0 if none waits.
     pub waiting_since: Vec<Arc<AtomicU64>>,
     /// Permits for the bodies of hooks that are larger than a message.
     pub large_bodies: Permits,
@@ -90,8 +90,8 @@ impl State {
         self.identity.is_some() || self.verifier.as_ref().is_some_and(Verifier::has_files)
     }
 
-    /// Reads the certificate and the keys of tokens again, for the connections that come. What cannot be used is logged,
-    /// and stays as it was.
+    /// Reads the certificate and the keys of tokens again, for the connections that come. What cannot be used is
+    /// logged, and stays as it was.
     pub fn read_files_again(&self) {
         match self.identity.as_ref().map(Identity::read_again) {
             Some(Ok(())) => info!("the certificate and its key were read again"),
@@ -118,8 +118,8 @@ impl State {
         Deletions::of(&lock(&self.bans), room)
     }
 
-    /// Lists the rooms whose names begin with `prefix`, as far as the grant allows them and nobody closed them. `limit`
-    /// is the asker's.
+    /// Lists the rooms whose names begin with `prefix`, as far as the grant allows them and no operator closed them; at
+    /// most `limit`, if the asker named one.
     pub fn list_rooms(
         &self,
         grant: &Grant,

@@ -5,8 +5,8 @@
 //! then writes them to the [socket](Stream::socket), in the order in which they were sealed. So it may write without
 //! blocking, or queue what the kernel does not take.
 //!
-//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted. [`ServerUrl`] names
-//! a server that a stream is opened to, and [`ResponseHead`] is the beginning of its HTTP response.
+//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted. [`ServerUrl`]
+//! names a server that a stream is opened to, and [`ResponseHead`] is the beginning of its HTTP response.
 
 #[cfg(feature = "tls")]
 mod tls;
@@ -87,7 +87,7 @@ impl Stream {
         &self.socket
     }
 
-    /// Whether TLS is not agreed on yet. So long, nothing that was sealed has left.
+    /// Whether the TLS handshake is still under way. Until its end, no sealed bytes were sent.
     pub fn is_handshaking(&self) -> bool {
         self.session
             .as_ref()

@@ -32,7 +32,7 @@ impl ServerUrl {
         }
         let port = authority.rsplit_once(':').map(|(_, port)| port);
         let has_port = port.is_some_and(|port| port.parse::<u16>().is_ok());
-        // What is behind the last colon of an IPv6 address ends with a bracket.
+        // Without a port, the part behind an IPv6 address's last colon ends with a bracket.
         if !has_port && port.is_some_and(|port| !port.ends_with(']')) {
             return Err("it should look like http://127.0.0.1:8080".to_owned());
         }

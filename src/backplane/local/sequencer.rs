@@ -65,7 +65,8 @@ pub(super) enum Waiting {
     Past(RoomName, Vec<Entry>, Outcome),
     /// A ban, and where to tell the outcome.
     Ban(BanChange, Outcome),
-    /// How far a webhook is. Nobody waits for it: what was posted since is posted again after a crash.
+    /// The last message that was posted to a webhook. Nobody waits until it is on disk: after a crash, later messages
+    /// are posted again.
     Posted(String, MessageId),
 }
 

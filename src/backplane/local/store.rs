@@ -240,8 +240,8 @@ impl Store {
         read().map_err(|why| self.failed(why))
     }
 
-    /// Stores messages, bans and what was posted, and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
-    /// store must be [opened again](Self::reopened).
+    /// Stores messages, bans and what was posted, and forgets others, all of it or nothing. Returns once it is on disk.
+    /// After an error, the store must be [opened again](Self::reopened).
     pub(super) fn commit(
         &self,
         records: &[Record],

@@ -92,7 +92,7 @@ pub(super) enum Phase {
 
 /// What others may do with a chat.
 pub(super) struct ChatHandle {
-    /// The user, or that of a follower's token.
+    /// The user; of a follower, the user of the token, if there is one.
     pub(super) user: Option<UserName>,
     pub(super) address: IpAddr,
     pub(super) since: SystemTime,
@@ -245,15 +245,16 @@ impl Connections {
         }
     }
 
-    /// Whether a connection may wait for another request. It has a thread meanwhile, and a place of its address, which
-    /// newcomers may need; and a drain would end it.
+    /// Whether a connection may wait for another request. Not if newcomers may need its thread, or its place among its
+    /// address's; nor during a drain.
     pub(super) fn may_wait(&self, place: Option<&AddressPlace>) -> bool {
         !self.state.is_closing()
             && self.count() <= self.capacity.connections / 2
             && place.is_none_or(AddressPlace::leaves_room)
     }
 
-    /// Notes that a connection waits for its next request. False if [`Connections::close_all`] has ended those.
+    /// Notes that a connection waits for its next request. Returns false if [`Connections::close_all`] has ended the
+    /// connections that wait.
     pub(super) fn awaits_request(&self, id: ConnectionId) -> bool {
         let mut open = lock(&self.open);
         if let Some(open) = open.get_mut(&id) {

@@ -1,8 +1,8 @@
 //! Follows a room over HTTP: `GET /api/rooms/{room}/messages?follow`. The response is a stream of
 //! [`records`] and ends with the connection.
 //!
-//! The follower is a member of the room like any other, with an outbox, a writer and a heartbeat, but it is nobody: no
-//! user is present for it, and what the client sends means nothing.
+//! The follower is a member of the room like any other, with an outbox, a writer and a heartbeat, but no user is
+//! present for it, and nothing that the client sends has a meaning.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::server::state::State;
 use crate::stream::Stream;
 use crate::websocket::code;
 
-/// A browser comes back after this time at the latest, unless it is told another.
+/// The longest time after which a browser comes back, unless the stream's end names another.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Parameters of a page of the past, which has an end.
@@ -86,7 +86,7 @@ fn check(
         let why = format!("with follow there are since and history, and no {other}");
         return Err(bad(&why));
     }
-    // A browser comes back to the same address, and tells in the field how far it came.
+    // A browser comes back to the same address, and names in the field the last id that it got.
     let field = request.header("last-event-id");
     let since = match field {
         Some(id) => id
@@ -103,7 +103,7 @@ fn check(
         let refusal = too_fast("cannot follow the room", rate, wait, Some(room), None);
         let encoding = Encoding::EventStream;
         return Err(match accepts(request, encoding) {
-            // A browser would never come back after another status.
+            // After another status, a browser would never come back.
             true => {
                 let refused = encoding.encode(&refusal).concat();
                 let end = records::closed(encoding, code::TRY_AGAIN_LATER, "too fast");
@@ -117,7 +117,7 @@ fn check(
         room,
         grant,
         since,
-        // None at all is what comes without it.
+        // No history at all is the same as no parameter.
         history: history.filter(|count| *count > 0),
         encoding: match accepts(request, Encoding::JsonLines) {
             true => Encoding::JsonLines,
@@ -140,7 +140,7 @@ fn accepts(request: &Request, encoding: Encoding) -> bool {
 fn endless(encoding: Encoding, beginning: String) -> Response {
     Response::endless(encoding.name(), beginning)
         .with("Cache-Control", "no-store")
-        // nginx would collect records before it passes any on.
+        // Without it, nginx collects records before it passes any on.
         .with("X-Accel-Buffering", "no")
 }
 

@@ -1,10 +1,9 @@
 //! One connection, from its request to its end.
 //!
-//! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either
-//! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets
-//! it [`follow`] a room; [`probes`] are the page, the probes and the metrics. The writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`]
-//! counts both.
-//! [`Connections`] holds every open connection.
+//! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either sends a response
+//! and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets it [`follow`] a
+//! room; [`probes`] are the page, the probes and the metrics. The writer thread runs the write pump ([`pumps`]), while
+//! frames have to wait. [`ThreadBudget`] counts both. [`Connections`] holds every open connection.
 
 mod thread_budget;
 mod addresses;
@@ -167,8 +166,8 @@ fn next_request(
     }
 }
 
-/// Serves the next request of a connection. `read` has the bytes of the request that were read before. Returns the bytes
-/// that were read behind it, if the connection goes on.
+/// Serves the next request of a connection. `read` has the bytes of the request that were read before. Returns the
+/// bytes that were read behind it, if the connection goes on.
 fn serve_request(
     visit: &Visit<'_>,
     nth: usize,

@@ -53,7 +53,7 @@ impl Body {
         !matches!(framing, Some(Framing::Absent | Framing::Length(0)))
     }
 
-    /// Whether it may be longer than so many bytes: that of chunks is not known before.
+    /// Whether it may have more bytes than this. The length of chunks is not known before they are read.
     pub(super) fn may_exceed(&self, most: usize) -> bool {
         let unread = self.0.borrow();
         match unread.as_ref().map(|unread| unread.framing) {

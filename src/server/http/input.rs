@@ -1,4 +1,4 @@
-//! Reads the bytes of requests, each by an absolute deadline.
+//! Reads the bytes of requests by an absolute deadline.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -109,7 +109,8 @@ impl Posters {
         self.stop = None;
     }
 
-    /// Waits for the threads until the deadline. A thread that still connects, or waits for a name server, is left behind.
+    /// Waits for the threads until the deadline. A thread that still connects, or waits for a name server, is left
+    /// behind.
     pub fn close(mut self, deadline: Instant) {
         self.stop();
         for (thread, ended) in self.threads {
