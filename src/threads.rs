@@ -1,8 +1,8 @@
 //! Threads and locks, and the reach of a panic.
 //!
 //! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process: the acceptor, the
-//! publisher, its receipts, the subscriber, the fan-out workers, the keeper, the moderator, the webhooks, and the
-//! embedded backplane's threads.
+//! publisher, its receipts, the subscriber, the topology, the sentinel, the fan-out workers, the keeper, the moderator,
+//! the posters, `hangup`, and the embedded backplane's threads.
 //!
 //! A vital thread cannot be replaced. Its state is lost with it, and after an unknown fault a loop that
 //! begins anew could not keep its promises. Without that thread the process would go on in part: it
