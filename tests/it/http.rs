@@ -235,7 +235,8 @@ fn a_drain_ends_connections_that_wait_at_once_and_those_that_are_answered_after_
     });
     hubbub.signal(Signal::SIGTERM);
     let answer = busy.hears();
-    assert_eq!(answer.status, 504, "{}", answer.body);
+    // 503 if another command was written first, and this one still waited: then it is not stored.
+    assert!(matches!(answer.status, 503 | 504), "{}", answer.body);
     assert!(answer.has("Connection: close"), "{}", answer.head);
     assert_eq!((idle.rest(), busy.rest()), (String::new(), String::new()));
     redis.thaw();
