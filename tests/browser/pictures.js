@@ -126,7 +126,7 @@ await me.page.setViewportSize({ width: 1280, height: 800 });
 await me.page.click("#mute");
 await me.joins("release");
 await crowd.says("ken", "@maya, have you seen this?", "random");
-await crowd.says("ken", "And you, @maya?", "on-call");
+await crowd.says("ci-bot", "@maya, build 128 is red.", "on-call");
 await crowd.says("ken", "@maya, it is out. Thanks!", "release");
 await me.page.waitForSelector("#log .mention");
 await me.page.waitForSelector("#room-list .muted .mentions");
@@ -141,7 +141,7 @@ await me.page.click("#rooms-button");
 await me.page.fill("#join-room", "rel");
 await shoot(me, "settings");
 await me.page.click("text=Settings");
-await me.page.click(".sidebar .close-pane");
+await me.page.keyboard.press("Escape");
 await me.page.setViewportSize({ width: 1280, height: 800 });
 await me.joins("release");
 
