@@ -28,7 +28,7 @@ const SAID = [
   ["me", "That one is known. The assertion compares the second answer with the first, and the second says `duplicate: true`, as it should. I'll mend the test."],
   ["me", "Done, see the branch. Please run it again when you have a minute."],
   ["ken", "Green. 200 runs, no failure.\nThree things I noticed on the way:\n  1. the log says \"connection 17\" twice\n  2. the drain takes 2.0 s even when nobody is there\n  3. <b>bold</b> is shown as typed, which I like"],
-  ["Zoë", "👏👏"],
+  ["Zoë", "👏👏 @maya will you tell the *on-call* people?"],
 ];
 
 const OTHERS = ["aaliyah", "Björn", "chen", "dmitri", "eleni", "farid", "Νίκος", "grace.hopper", "hana", "jürgen-with-a-rather-long-name", "ci-bot"];
@@ -46,7 +46,7 @@ async function shootOne({ page }, name) {
 
 async function shoot(person, name) {
   await person.page.mouse.move(640, 400);
-  for (const [width, height] of [[390, 844], [1280, 800]]) {
+  for (const [width, height] of [[390, 844], [768, 1024], [1280, 800], [1920, 1080]]) {
     for (const colorScheme of ["light", "dark"]) {
       await person.page.setViewportSize({ width, height });
       await person.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
