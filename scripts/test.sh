@@ -23,19 +23,39 @@ if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
   install python3-websockets || true
 fi
 
-scripts/check.sh
+# Runs a stage, and says which of how many it is, and how long it took.
+stages=11
+stage=0
+stage() {
+  local name=$1 begun=$SECONDS
+  shift
+  stage=$((stage + 1))
+  echo "test: stage $stage of $stages, $name"
+  "$@"
+  echo "test: stage $stage of $stages, $name, took $((SECONDS - begun)) s"
+}
+
+# Most tests wait more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+
+stage checks scripts/check.sh
 # The plain build first, so that the scripts find the other one, which is what releases are.
-cargo test --locked --lib
-cargo test --locked --features tls
+stage 'unit tests without TLS' cargo test --locked --lib
+stage 'unit and integration tests' cargo test --locked --features tls
+export HUBBUB=target/debug/hubbub
+stage 'shell tests' scripts/chat_test.sh
 cargo build --locked --features tls --example lesson
-HUBBUB=target/debug/hubbub scripts/chat_test.sh
-LESSON=target/debug/examples/lesson scripts/chat_test.sh
-HUBBUB=target/debug/hubbub scripts/browser_test.sh
-HUBBUB=target/debug/hubbub scripts/readme_test.sh
-HUBBUB=target/debug/hubbub scripts/restart_test.sh
-HUBBUB=target/debug/hubbub scripts/deploy_test.sh
-scripts/conformance.sh
-for mode in one three sentinel cluster; do
-  scripts/soak.sh 60 "$(date +%s)" "$mode"
-done
-echo 'test: all passed'
+LESSON=target/debug/examples/lesson stage 'shell tests of the lesson' scripts/chat_test.sh
+stage 'the page in a browser' scripts/browser_test.sh
+stage 'the README' scripts/readme_test.sh
+stage 'restarts' scripts/restart_test.sh
+stage 'deployment' scripts/deploy_test.sh
+unset HUBBUB
+stage conformance scripts/conformance.sh
+soak() {
+  for mode in one three sentinel cluster; do
+    scripts/soak.sh 60 "$(date +%s)" "$mode"
+  done
+}
+stage soak soak
+echo "test: all passed in $SECONDS s"

@@ -166,9 +166,12 @@ story("a draft is the last writer's, and no field changes under the hands of who
   await hasRooms(right, ["a marker", "desk"]);
   assert.equal(await right.page.inputValue("#text"), "mine, and more");
   await right.says("mine, and done");
-  await left.page.click("#room-list >> text=desk");
+  await until("the draft is gone", async () => {
+    await left.page.click("#room-list >> text=a marker");
+    await left.page.click("#room-list >> text=desk");
+    return (await left.page.inputValue("#text")) === "";
+  });
   await left.sees("mine, and done");
-  assert.equal(await left.page.inputValue("#text"), "");
 });
 
 story("the browser forgets a user who wants it, in all tabs, and nobody else", async (opens) => {

@@ -28,7 +28,7 @@ const SAID = [
   ["me", "That one is known. The assertion compares the second answer with the first, and the second says `duplicate: true`, as it should. I'll mend the test."],
   ["me", "Done, see the branch. Please run it again when you have a minute."],
   ["ken", "Green. 200 runs, no failure.\nThree things I noticed on the way:\n  1. the log says \"connection 17\" twice\n  2. the drain takes 2.0 s even when nobody is there\n  3. <b>bold</b> is shown as typed, which I like"],
-  ["Zoë", "👏👏"],
+  ["Zoë", "👏👏 @maya will you tell the *on-call* people?"],
 ];
 
 const OTHERS = ["aaliyah", "Björn", "chen", "dmitri", "eleni", "farid", "Νίκος", "grace.hopper", "hana", "jürgen-with-a-rather-long-name", "ci-bot"];
@@ -46,7 +46,7 @@ async function shootOne({ page }, name) {
 
 async function shoot(person, name) {
   await person.page.mouse.move(640, 400);
-  for (const [width, height] of [[390, 844], [1280, 800]]) {
+  for (const [width, height] of [[390, 844], [768, 1024], [1280, 800], [1920, 1080]]) {
     for (const colorScheme of ["light", "dark"]) {
       await person.page.setViewportSize({ width, height });
       await person.page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
@@ -126,7 +126,7 @@ await me.page.setViewportSize({ width: 1280, height: 800 });
 await me.page.click("#mute");
 await me.joins("release");
 await crowd.says("ken", "@maya, have you seen this?", "random");
-await crowd.says("ken", "And you, @maya?", "on-call");
+await crowd.says("ci-bot", "@maya, build 128 is red.", "on-call");
 await crowd.says("ken", "@maya, it is out. Thanks!", "release");
 await me.page.waitForSelector("#log .mention");
 await me.page.waitForSelector("#room-list .muted .mentions");
@@ -141,7 +141,7 @@ await me.page.click("#rooms-button");
 await me.page.fill("#join-room", "rel");
 await shoot(me, "settings");
 await me.page.click("text=Settings");
-await me.page.click(".sidebar .close-pane");
+await me.page.keyboard.press("Escape");
 await me.page.setViewportSize({ width: 1280, height: 800 });
 await me.joins("release");
 
