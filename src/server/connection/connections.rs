@@ -90,14 +90,14 @@ pub(super) enum Phase {
     Chatting(ChatHandle),
 }
 
-/// What others may do with a chat.
+/// The handle of a chat, or of a follower, for operators and for a teardown.
 pub(super) struct ChatHandle {
     /// The user; of a follower, the user of the token, if there is one.
-    pub(super) user: Option<UserName>,
-    pub(super) address: IpAddr,
-    pub(super) since: SystemTime,
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) memberships: Arc<Memberships>,
+    user: Option<UserName>,
+    address: IpAddr,
+    since: SystemTime,
+    outbox: Arc<Outbox>,
+    memberships: Arc<Memberships>,
 }
 
 impl Connections {
@@ -222,6 +222,29 @@ impl Connections {
             return Err("closing".to_owned());
         }
         readiness(shards)
+    }
+
+    /// Notes that a connection chats now, or follows a room. Without a `user`, it follows one without a token.
+    pub(super) fn begin_chat(
+        &self,
+        id: ConnectionId,
+        address: IpAddr,
+        user: Option<&UserName>,
+        outbox: &Arc<Outbox>,
+        memberships: &Arc<Memberships>,
+    ) {
+        let chat = ChatHandle {
+            user: user.cloned(),
+            address,
+            since: SystemTime::now(),
+            outbox: Arc::clone(outbox),
+            memberships: Arc::clone(memberships),
+        };
+        self.set_phase(id, Phase::Chatting(chat));
+        // The ban may have come between the check of the request and here.
+        if let Some(why) = user.and_then(|user| self.state.why_banned(user)) {
+            put_out(outbox, why);
+        }
     }
 
     /// Notes the phase of a connection. If it begins to chat after [`Connections::close_all`], it is

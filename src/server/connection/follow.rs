@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use log::info;
 
-use super::connections::{ChatHandle, Connections, Phase};
+use super::connections::Connections;
 use super::pumps::{Pumps, Upgrade};
 use crate::backoff::spread;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
@@ -22,7 +22,7 @@ use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
 use crate::server::proxies::ClientAddress;
 use crate::server::responses::{error, object, show_to_page};
-use crate::server::session::{Follower, put_out};
+use crate::server::session::Follower;
 use crate::server::state::State;
 use crate::stream::Stream;
 use crate::websocket::code;
@@ -174,18 +174,8 @@ pub(super) fn follow_room(
     let whose = whose.unwrap_or_default();
     info!("connection {id} from {client} follows {room:?}{whose}");
     let follower = Follower::new(Arc::clone(state), id, grant, Arc::clone(&outbox));
-    let chat = ChatHandle {
-        user: user.clone(),
-        address: client.address,
-        since: SystemTime::now(),
-        outbox: Arc::clone(&outbox),
-        memberships: Arc::clone(follower.memberships()),
-    };
-    connections.set_phase(id, Phase::Chatting(chat));
-    // The ban may have come between the check of the request and here.
-    if let Some(why) = user.and_then(|user| state.why_banned(&user)) {
-        put_out(&outbox, why);
-    }
+    let rooms = follower.memberships();
+    connections.begin_chat(id, client.address, user.as_ref(), &outbox, rooms);
     if outbox.is_open() {
         follower.join(&room, request.since, request.history);
     }

@@ -24,7 +24,7 @@ use log::{debug, info};
 
 use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
-use self::connections::{ChatHandle, Phase};
+use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
 use self::follow::{follow_request, follow_room, is_asked_to_follow};
 pub use self::pumps::{Pumps, Upgrade};
@@ -39,7 +39,7 @@ use crate::server::api;
 use crate::server::config::Deadlines;
 use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
 use crate::server::proxies::{ClientAddress, is_trusted};
-use crate::server::session::{self, PUT_OUT, Session, put_out};
+use crate::server::session::{self, PUT_OUT, Session};
 use crate::stream::Stream;
 use crate::websocket::code;
 use crate::websocket::{Ended, Incoming};
@@ -337,18 +337,8 @@ fn chat(
         Arc::clone(&grant),
         Arc::clone(&outbox),
     );
-    let chat = ChatHandle {
-        user: Some(user.clone()),
-        address: client.address,
-        since: SystemTime::now(),
-        outbox: Arc::clone(&outbox),
-        memberships: Arc::clone(session.memberships()),
-    };
-    connections.set_phase(id, Phase::Chatting(chat));
-    // The ban may have come between the check of the request and here.
-    if let Some(why) = state.why_banned(&user) {
-        put_out(&outbox, why);
-    }
+    let rooms = session.memberships();
+    connections.begin_chat(id, client.address, Some(&user), &outbox, rooms);
     if request.joins && outbox.is_open() {
         session.join_first_room(request.since, request.history);
     }
