@@ -53,7 +53,7 @@ run() {
 tests=(tests/browser/*.test.js)
 tests=("${tests[@]##*/}")
 test=(node --test --test-reporter=spec --test-concurrency=2)
-# What people do most: they come in, speak and hear, change rooms, come back, and use nothing but keys.
+# The most frequent acts: to come in, speak and hear, change rooms, come back, and use only the keyboard.
 heart='^(two people|a name in use|the keyboard|a reload|unread|two tabs|on a phone|a server that is killed|a line on its way|a drain|a token that is wanted)'
 
 case $what in

@@ -20,10 +20,11 @@
 //! | hub | the rooms that this instance hosts, and their members |
 //! | member | one connection in one room |
 //! | follower | a member that only listens, over HTTP; no user is present for it |
-//! | record | an event, or the end, as a follower is sent it |
+//! | record | an event, or the end, in the form that a follower gets |
 //! | outbox | what one connection still has to be sent, bounded in bytes |
 //! | slow consumer | a connection whose outbox is full; it is closed with 1013 |
 //! | worker | a thread that writes the events of rooms to their members |
+//! | stopwatch | times one message after another, from its send to the end of its fan-out, for the metrics |
 //! | backplane | what instances share: logs, refs, and presence |
 //! | batch | commands, or messages, that are written together |
 //! | shard | one Redis server and the rooms that are on it; the only one has all |
@@ -35,13 +36,14 @@
 //! | roster | the users that are connected to this instance, by room |
 //! | roll | the users that are present in one room, as its members were told |
 //! | keeper | the thread that renews this instance and sweeps the users of instances that nobody renews |
-//! | index | the rooms that there are, as instances on one Redis tell each other for the list of rooms |
+//! | index | the names of all rooms, which the instances on one Redis keep there for the list of rooms |
 //! | term | the part of an instance's life in which all of its arrivals and departures reached Redis |
 //! | session | one user's conversation: commands in, events out |
 //! | grant | what a connection may do, and until when: the claims of its token |
-//! | ban | a user, or everybody from one room, is kept out until its end |
-//! | order | what an operator tells all instances to do |
-//! | webhook | a room, and the address to which what is said there is posted |
+//! | ban | a user, or everybody in one room, is kept out for a time |
+//! | order | an operator's instruction to all instances |
+//! | webhook | a room, and the address to which its messages are posted |
+//! | poster | the thread that posts them, of the instance that has the lease |
 //! | hook | the address at which another service posts to a room |
 //! | lease | one instance's right to post to a webhook, for a while |
 //! | drain | the end of an instance: everybody is told, nothing acknowledged is lost |
@@ -79,10 +81,12 @@
 //! a room; a member's outbox (its lane); its writer's handle; the thread of a connection that ended last; the
 //! outbox's flag that its reader waits; what TLS knows of a connection. Commands and jobs are queued under the
 //! roster's lock, so that they keep its order; to queue never blocks. A debug build checks this order at each lock
-//! (`threads.rs`), so every test run holds it.
+//! (`threads.rs`), so every test run holds it. The turn to ask for the list of rooms is no lock but a channel: it is kept
+//! while the backplane answers, and a request waits for it no longer than for an answer.
 
 // Tools.
 mod backoff;
+mod date;
 mod threads;
 pub mod process;
 pub mod metrics;

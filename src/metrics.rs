@@ -16,7 +16,7 @@ enum Kind {
     Counter,
     /// The value goes up and down.
     Gauge,
-    /// The values, by how many are at most so large.
+    /// Many values, counted by their size.
     Histogram,
 }
 
@@ -95,7 +95,7 @@ const BOUNDS: [Duration; 10] = [
     Duration::from_secs(2),
 ];
 
-/// How long something takes.
+/// The distribution of a duration.
 #[derive(Debug)]
 pub struct Histogram {
     name: &'static str,

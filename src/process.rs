@@ -1,4 +1,4 @@
-//! What a process on this machine uses: processor time, memory, files and threads. Linux tells most of it in `/proc`.
+//! The resources of a process on this machine: processor time, memory, files and threads. Most are read from `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -27,8 +27,9 @@ fn status(pid: i32, field: &str) -> Option<f64> {
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// What this process uses now, each with its name and description: the names are those of Prometheus's client libraries
-/// (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). What is not known is left out.
+/// The resources that this process uses now, each with its name and description. The names are those of Prometheus's
+/// client libraries (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Unknown values
+/// are left out.
 pub(crate) fn own() -> impl Iterator<Item = (&'static str, &'static str, f64)> {
     let pid = Pid::this().as_raw();
     let bytes = |field| status(pid, field).map(|kib| kib * 1024.0);

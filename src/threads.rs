@@ -1,8 +1,8 @@
 //! Threads and locks, and the reach of a panic.
 //!
-//! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process:
-//! the acceptor, the publisher, its receipts, the subscriber, the fan-out workers, the keeper, the moderator, the webhooks, and the
-//! embedded backplane's threads.
+//! A panic in a connection's thread ends that connection. A panic in a vital thread ends the process: the acceptor, the
+//! publisher, its receipts, the subscriber, the topology, the sentinel, the fan-out workers, the keeper, the moderator,
+//! the posters, `hangup`, and the embedded backplane's threads.
 //!
 //! A vital thread cannot be replaced. Its state is lost with it, and after an unknown fault a loop that
 //! begins anew could not keep its promises. Without that thread the process would go on in part: it
@@ -37,9 +37,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
     Guard { guard, _held: held }
 }
 
-/// What those locks guard that a thread may take while it holds another one, in the order in which it
-/// takes them: the roster and the owners of a cluster's slots; the worker's members of a room, a member's outbox, its writer's handle, the thread of a
-/// connection that ended last, the flag that the outbox's reader waits, and what TLS knows of a connection. All other locks are taken alone.
+/// What those locks guard that a thread may take while it holds another one, in the order in which it takes them: the
+/// roster and the owners of a cluster's slots; the worker's members of a room, a member's outbox, its writer's handle,
+/// the thread of a connection that ended last, the flag that the outbox's reader waits, and what TLS knows of a
+/// connection. All other locks are taken alone.
 #[cfg(debug_assertions)]
 const NESTED: [&str; 8] = [
     "backplane::roster::Roster",

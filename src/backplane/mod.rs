@@ -227,8 +227,8 @@ pub trait Backplane: Send + Sync {
     /// one last and by name, at most [`MOST_LISTED`]. It may be some seconds old, and have rooms that are gone.
     fn listed(&self) -> Result<Vec<RoomName>, BackplaneError>;
 
-    /// What is to be told of these rooms, in any order. Rooms that nobody is in and that remember nothing are left out,
-    /// and so are those on a server that is away.
+    /// Describes these rooms, in any order. Left out are rooms that nobody is in and that remember nothing, and those
+    /// on a server that is away.
     fn describe(&self, rooms: &[RoomName]) -> Result<Vec<ListedRoom>, BackplaneError>;
 
     /// The rooms that remember messages, for an export. It may take long.
@@ -271,9 +271,9 @@ pub trait Backplane: Send + Sync {
     /// All bans, perhaps some that are over.
     fn bans(&self) -> Result<BTreeMap<Banned, Ban>, BackplaneError>;
 
-    /// Takes the lease of a webhook of this room, or keeps it, for this time; a lease of no time gives it up. Returns the
-    /// last message that was posted there, which is at least `posted` from now on, or `None` if another instance has
-    /// the lease. The first lease of all begins behind the room's newest message.
+    /// Takes the lease of a webhook of this room, or keeps it, for this time; a lease of no time gives it up. Returns
+    /// the last message that was posted there, which is at least `posted` from now on, or `None` if another instance
+    /// has the lease. The first lease of all begins behind the room's newest message.
     fn lease(
         &self,
         room: &RoomName,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use super::{RoomName, UserName};
 use crate::client::{PlainRequest, ServerUrl};
+use crate::date::unix_millis;
 use crate::message::MessageId;
 use crate::server::token::Secret;
 
@@ -57,7 +58,8 @@ enum Act {
     Rooms,
     /// List the users on this instance: name, number of connections
     Users,
-    /// List the connections of this instance: id, user (- for one that follows a room and has none), address, seconds since the upgrade, rooms
+    /// List the connections of this instance: id, user (- for one that follows a room and has none), address, seconds
+    /// since the upgrade, rooms
     Connections,
     /// List the bans: user, seconds left, reason
     Bans,
@@ -272,10 +274,7 @@ struct Ending {
 }
 
 fn lines(answer: Value) -> Result<String, serde_json::Error> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = now.as_millis() as u64;
+    let now = unix_millis(SystemTime::now());
     let lists: Lists = serde_json::from_value(answer)?;
     let mut text = String::new();
     for RoomRow { room, users } in lists.rooms {

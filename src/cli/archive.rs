@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::complain;
 use super::exit::Exit;
-use super::serve::within;
+use super::values::within;
 use crate::backplane::{Backplane, BackplaneError, Local, Redis, RedisAddress, Retention, conceal};
 use crate::hub::Hub;
 use crate::message::{Entry, InstanceId, Message, MessageId, RoomName, UserName};

@@ -32,7 +32,7 @@ fn collect(command: &Command, known: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether Kubernetes sets it, in every container beside a service that is called hubbub.
+/// Whether Kubernetes sets this variable: it does so in every container beside a service that is called hubbub.
 fn is_service_link(name: &str, value: &str) -> bool {
     let parts = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
     parts.iter().any(|part| name.contains(part)) || value.starts_with("tcp://")

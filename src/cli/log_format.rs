@@ -13,10 +13,10 @@ use time::OffsetDateTime;
 const TIME: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Where our own records come from. At debug and trace, other crates would log the texts of users.
+/// The beginning of our own records' targets. At debug and trace, other crates would log the texts of users.
 const OURS: &str = "hubbub";
 
-/// How a record is written.
+/// The form of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
     Text,
@@ -56,9 +56,9 @@ struct JsonLog {
     names_threads: bool,
 }
 
-/// One record.
+/// The object for one record.
 #[derive(Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     time: String,
     level: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ impl Log for JsonLog {
             return;
         }
         let thread = thread::current();
-        let line = serde_json::to_string(&Line {
+        let line = serde_json::to_string(&LogLine {
             time: OffsetDateTime::now_utc().format(TIME).unwrap_or_default(),
             level: record.level().as_str(),
             thread: thread.name().filter(|_| self.names_threads),

@@ -1,11 +1,11 @@
 //! The command line: parses the arguments, runs a command, and turns an error into one line on stderr and
 //! an exit code.
 //!
-//! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`,
-//! `token`, `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the
-//! arguments, and `environment` which variables are unknown. Three are clients: `join`, `say` and `tail` share
-//! [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or a pipe. `times` shows
-//! when a message was said.
+//! Each command has a module, which begins with its arguments: `serve`, `join`, `say`, `tail`, `ready`, `token`,
+//! `admin`, `archive` (`export` and `import`). All end by `exit`. `usage` tells what is wrong with the arguments,
+//! `values` what an option's value has to be, and `environment` which variables are unknown. Three are clients: `join`,
+//! `say` and `tail` share [`ConnectArgs`]. `tail` has a deadline: `timed_client`. `join` has a `screen`: a terminal, or
+//! a pipe. `times` shows when a message was said.
 //!
 //! Exit codes: 0 done, 1 an error, 2 wrong arguments, 101 a panic, which is a bug (in the
 //! main thread, or in a vital thread of `hubbub serve`: `threads`), 130 a second
@@ -14,6 +14,7 @@
 mod exit;
 mod environment;
 mod usage;
+mod values;
 mod times;
 mod timed_client;
 mod screen;

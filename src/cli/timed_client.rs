@@ -26,7 +26,7 @@ pub(super) fn client_ended() -> Exit {
 pub(super) struct TimedClient {
     client: Client,
     deadline: Option<Instant>,
-    /// Tells that nobody reads the output any more.
+    /// Has an item once nobody reads the output any more.
     output_closed: Receiver<()>,
     /// The last failure. Cleared by every success.
     last_trouble: Option<String>,
@@ -97,7 +97,7 @@ fn watch_output() -> io::Result<Receiver<()>> {
     let (tell, told) = bounded(1);
     let watch = move || {
         let stdout = io::stdout();
-        // A reader that is gone is told unasked (poll(2)), and nothing else is.
+        // Without events asked for, poll(2) reports only errors: here, that the reader is gone.
         let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
         while matches!(
             poll(&mut watched, PollTimeout::NONE),

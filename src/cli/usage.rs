@@ -10,7 +10,7 @@ use clap::{Arg, Command};
 
 use super::exit::Exit;
 
-/// How the flags begin whose values hold passwords. An error does not repeat them: it may end up in a log.
+/// The beginnings of the flags whose values hold passwords. An error does not repeat those: it may end up in a log.
 const SECRETS: [&str; 5] = ["--redis", "--token", "--admin", "--secret", "--webhook"];
 
 /// A value that is well formed, and names a file or a host that cannot be used now. The operator acts next. It is no
@@ -26,7 +26,7 @@ impl fmt::Display for Unusable {
 
 impl Error for Unusable {}
 
-/// Lets -1 be a value, so that the error tells what is allowed in its place, and so that `hubbub say` can say it.
+/// Lets -1 be a value: then the error tells which numbers are allowed, and `hubbub say` can say it.
 pub(super) fn with_negative_numbers(command: Command) -> Command {
     let allow = |arg: Arg| match arg.get_action().takes_values() {
         true => arg.allow_negative_numbers(true),
@@ -36,7 +36,7 @@ pub(super) fn with_negative_numbers(command: Command) -> Command {
     command.mut_subcommands(with_negative_numbers)
 }
 
-/// The end of the command for clap's error. Help and version are printed as they are.
+/// Turns clap's error into the end of the command. Prints help and version as they are.
 pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
     if !error.use_stderr() {
         let _ = write!(io::stdout(), "{error}");
@@ -86,7 +86,7 @@ pub(super) fn explain(error: &clap::Error, command: &Command) -> Exit {
     Exit::Usage(format!("{sentence} (hubbub{subcommand} --help tells more)"))
 }
 
-/// What a value has to be.
+/// The reason why a value is refused, as a sentence about what it has to be.
 fn allowed(why: &(dyn Error + 'static)) -> String {
     match why.downcast_ref().map(ParseIntError::kind) {
         Some(IntErrorKind::PosOverflow) => "it is too large".to_owned(),

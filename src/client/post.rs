@@ -13,8 +13,8 @@ use crate::backoff::Backoff;
 use crate::message::RoomName;
 use crate::protocol::{Event, Ref, json};
 
-/// The time within which one server has to answer; then it is the next one's turn. A server answers within three seconds
-/// also while its Redis is away.
+/// The time within which one server has to answer; then it is the next one's turn. A server answers within three
+/// seconds also while its Redis is away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why one attempt did not store the message.
@@ -124,7 +124,8 @@ impl ClientOptions {
         let wait = wait.or(response.retry_after).unwrap_or_default();
         Err(Failure {
             why,
-            // A server, or a proxy, got no answer from what is behind it. Or this is no server of ours.
+            // A server, or a proxy, got no answer from Redis, or from the server behind it. Or this is no server of
+            // ours.
             in_doubt: matches!(status, 200..=299 | 502 | 504),
             retry_after: passes.then_some(wait),
         })

@@ -1,22 +1,18 @@
 //! One plain HTTP request, for `hubbub say`, `ready` and `admin`.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::protocol::Ref;
-use crate::stream::{ServerUrl, Stream, open};
+use crate::stream::{NotHttp, ResponseHead, ServerUrl, Stream, open};
 
-/// The most bytes that are read of an answer: more than any list of the server's.
+/// The most bytes that are read of a response: more than any list of the server's has.
 const MAX_RESPONSE: usize = 64 << 20;
 
 /// No request takes longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The end of a response's head.
-const HEAD_END: &str = "\r\n\r\n";
 
 /// An HTTP request.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ pub struct PlainRequest<'a> {
     pub body: &'a str,
 }
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PlainResponse {
     /// The status code.
@@ -44,7 +40,7 @@ pub struct PlainResponse {
     pub body: String,
 }
 
-/// Why a request has no answer. Each holds a sentence.
+/// Why a request has no response. Each holds a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError {
     /// Another attempt would fail the same way. The user acts next.
@@ -66,7 +62,7 @@ impl fmt::Display for RequestError {
 impl std::error::Error for RequestError {}
 
 impl ServerUrl {
-    /// Sends a request and reads the answer, in this time at most.
+    /// Sends a request and reads the response, in this time at most.
     pub fn send(
         &self,
         request: &PlainRequest<'_>,
@@ -75,7 +71,7 @@ impl ServerUrl {
     ) -> Result<PlainResponse, RequestError> {
         let authorities = self.authorities(ca);
         let authorities = authorities.map_err(|why| RequestError::Permanent(why.to_string()))?;
-        // A time beyond the clock's is as good as none.
+        // A time that the clock cannot hold is as good as none.
         let deadline = Instant::now() + within.min(LONGEST_WAIT);
         let cannot_reach = |why: io::Error| match why.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -83,63 +79,59 @@ impl ServerUrl {
             }
             _ => format!("cannot reach {self}: {why}"),
         };
-        let time_left = || time_left(deadline);
-        let stream = open(self, authorities.as_ref(), time_left)
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let stream = open(self, authorities.as_ref(), left)
             .map_err(|why| RequestError::NotSent(cannot_reach(why)))?;
-        let answer = self.exchange(&stream, request, deadline);
+        let response = self.exchange(&stream, request, deadline);
         let lost = |why| match stream.is_handshaking() {
             true => RequestError::NotSent(why),
             false => RequestError::NotAnswered(why),
         };
-        let answer = answer.map_err(|why| match why.kind() {
+        let response = response.map_err(|why| match why.kind() {
             // The certificate is not trusted.
             io::ErrorKind::InvalidData => RequestError::Permanent(cannot_reach(why)),
             _ => lost(cannot_reach(why)),
         })?;
         let unanswered = |what: &str| lost(format!("{self} {what}"));
-        if answer.is_empty() {
+        if response.is_empty() {
             return Err(unanswered("closed without an answer"));
         }
-        let answer = String::from_utf8_lossy(&answer);
-        let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok());
-        let status = status.filter(|_| answer.starts_with("HTTP/"));
-        let status = status
-            .ok_or_else(|| RequestError::Permanent(format!("{self} is not an HTTP server")))?;
-        let (head, body) = answer
-            .split_once(HEAD_END)
-            .ok_or_else(|| unanswered("broke off its answer"))?;
-        if field(head, "content-length").is_some_and(|length| (body.len() as u64) < length) {
+        let not_http = |NotHttp| RequestError::Permanent(format!("{self} is not an HTTP server"));
+        let head = ResponseHead::parse(&response).map_err(not_http)?;
+        let head = head.ok_or_else(|| unanswered("broke off its answer"))?;
+        let body = &response[head.end..];
+        if head
+            .length
+            .is_some_and(|length| (body.len() as u64) < length)
+        {
             return Err(unanswered("broke off its answer"));
         }
         Ok(PlainResponse {
-            status,
-            retry_after: field(head, "retry-after").map(Duration::from_secs),
-            body: body.trim().to_owned(),
+            status: head.status,
+            retry_after: head.retry_after,
+            body: String::from_utf8_lossy(body).trim().to_owned(),
         })
     }
 
-    /// Writes the request, and reads until the answer is whole or the server closes. A server that refuses a large
-    /// body may answer before it has read it.
+    /// Writes the request, and reads until the response is whole or the server closes. A server that refuses a large
+    /// body may respond before it has read it.
     fn exchange(
         &self,
         stream: &Stream,
         request: &PlainRequest<'_>,
         deadline: Instant,
     ) -> io::Result<Vec<u8>> {
-        let socket = stream.socket();
-        let bytes = self.head_and_body(request).into_bytes();
-        let written = write_by(socket, &stream.sealed(&bytes), deadline);
+        let left = || match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            left => Ok(left),
+        };
+        let written = stream.write_while(self.head_and_body(request).as_bytes(), left);
         let mut response = Vec::new();
         let mut buffer = [0; 4096];
         while response.len() < MAX_RESPONSE && !is_whole(&response) {
-            if Instant::now() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            socket.set_read_timeout(Some(time_left(deadline)))?;
-            match stream.read(&mut buffer) {
+            match stream.read_while(&mut buffer, left) {
                 Ok(0) => break,
                 Ok(count) => response.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if !response.is_empty() => break,
                 Err(error) => return Err(written.err().unwrap_or(error)),
             }
@@ -168,40 +160,14 @@ impl ServerUrl {
     }
 }
 
-/// Writes all bytes. A server that takes a few of them now and then does not extend the deadline.
-fn write_by(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        if Instant::now() >= deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_write_timeout(Some(time_left(deadline)))?;
-        let count = socket.write(bytes)?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
-}
-
-/// The socket API rejects a timeout of zero.
-fn time_left(deadline: Instant) -> Duration {
-    let left = deadline.saturating_duration_since(Instant::now());
-    left.max(Duration::from_millis(1))
-}
-
-/// The number in a field of a response's head.
-fn field(head: &str, name: &str) -> Option<u64> {
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = fields.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
-    value.trim().parse().ok()
-}
-
-/// Whether a response says how long it is, and has come so far.
+/// Whether a response says how long it is, and has come so far; or whether it is none.
 fn is_whole(response: &[u8]) -> bool {
-    let end = response
-        .windows(HEAD_END.len())
-        .position(|bytes| bytes == HEAD_END.as_bytes());
-    end.is_some_and(|end| {
-        let head = String::from_utf8_lossy(&response[..end]);
-        let length = field(&head, "content-length");
-        length.is_some_and(|length| (response.len() - end - HEAD_END.len()) as u64 >= length)
-    })
+    match ResponseHead::parse(response) {
+        Ok(Some(head)) => {
+            let come = (response.len() - head.end) as u64;
+            head.length.is_some_and(|length| come >= length)
+        }
+        Ok(None) => false,
+        Err(NotHttp) => true,
+    }
 }

@@ -30,7 +30,7 @@ pub(super) struct Broadcast {
     /// A join or leave goes to the members whose list has a revision in this range.
     pub(super) listed: Range<Revision>,
     frames: Frames,
-    /// Stops with the last worker that has this.
+    /// Stops the time once the last worker has dropped this.
     _lap: Option<Lap>,
 }
 

@@ -1,15 +1,15 @@
-//! The bytes on the wire for what a server says: the frames of a WebSocket, or the records of a client that follows a
-//! room over HTTP, which need no frames.
+//! The bytes on the wire for a server's events: the frames of a WebSocket, or, without frames, the records of a client
+//! that follows a room over HTTP.
 
 use crate::protocol::{Encoding, Event, records};
 use crate::websocket::frame::{self, Frame};
 
-/// An event; `None` if this encoding tells its users nothing of it.
+/// An event; `None` if this encoding leaves it out.
 pub fn event(encoding: Encoding, event: &Event) -> Option<Frame> {
     payloads(encoding, &encoding.encode(event))
 }
 
-/// What [`Encoding::encode`] returned; `None` if that is nothing.
+/// The payloads that [`Encoding::encode`] returned; `None` if there are none.
 pub fn payloads(encoding: Encoding, payloads: &[String]) -> Option<Frame> {
     match encoding.is_for_followers() {
         false => frame::text(payloads),
@@ -18,7 +18,7 @@ pub fn payloads(encoding: Encoding, payloads: &[String]) -> Option<Frame> {
     }
 }
 
-/// The heartbeat: a ping, or bytes that tell nothing.
+/// The heartbeat: a ping, or bytes without meaning.
 pub(super) fn heartbeat(encoding: Encoding) -> Frame {
     match encoding.is_for_followers() {
         false => frame::ping(),

@@ -1,8 +1,8 @@
 //! The time that a message takes from its send to the end of its fan-out, on the clock of one process.
 //!
 //! One message at a time is timed: the next that a connection of this instance sends, once the one before has arrived.
-//! It is known again by its connection and its text, so nothing more travels through the backplane, and the others
-//! cost a look at this.
+//! When it comes back from the backplane it is recognized by its connection, room and text, so the backplane carries
+//! nothing more for it. All other messages cost one look at the stopwatch.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use crate::message::{Entry, MessageId, RoomName, Via};
 use crate::metrics;
 use crate::threads::lock;
 
-/// A message that has not arrived by then is not waited for: its sender may have left the room. Longer than a send waits
-/// for its receipt.
+/// After this time the message is given up, since its sender may have left the room. Longer than a send waits for its
+/// receipt.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// Times one message after the other.
@@ -28,7 +28,7 @@ struct Timed {
 }
 
 impl Stopwatch {
-    /// A message is sent now. True if it is timed.
+    /// Begins to time a message that is sent now, unless another one is timed. Returns whether it does.
     pub fn start(&self, room: &RoomName, via: Via, text: &str) -> bool {
         let now = Instant::now();
         let mut timed = lock(&self.0);
@@ -51,7 +51,7 @@ impl Stopwatch {
         *lock(&self.0) = None;
     }
 
-    /// If the message that is timed is among these, what stops when it is dropped.
+    /// If the message that is timed is among these, the rest of its time, which ends when the [`Lap`] is dropped.
     pub(super) fn lap(&self, room: &RoomName, entries: &[Entry]) -> Option<Lap> {
         let mut timed = lock(&self.0);
         let one = timed.as_ref().filter(|one| one.room == *room)?;
@@ -65,7 +65,7 @@ impl Stopwatch {
     }
 }
 
-/// The end of the fan-out: the last worker that has the message drops it.
+/// The fan-out of the message that is timed. The last worker that has the message drops it, and so stops the time.
 pub(super) struct Lap {
     pub(super) of: MessageId,
     since: Instant,

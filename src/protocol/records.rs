@@ -1,11 +1,11 @@
 //! The encodings of a client that follows a room over HTTP: server-sent events (WHATWG HTML §9.2), and JSON lines.
 //!
 //! A record is an event with its end, so records are written one behind the other. The client learns of messages, of
-//! what is wrong with them (`gap`, `deleted`), and why the stream ends; nobody tells it who joins, leaves or types.
+//! those that are missing or deleted, and of the reason for the stream's end; not of users who join, leave or type.
 //!
-//! A browser that comes back sends the last `id:` that it got. So this must be the id to resume from behind each
-//! record: a message has its own, and `room` has the one before the first message behind it. All other records leave it
-//! as it is.
+//! A browser that comes back sends the last `id:` that it got. So after each record, the last `id:` must be the one to
+//! resume from: a message has its own id, and `room` has the id before the first message that follows. All other
+//! records have none.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const MOST_AROUND: usize = 384;
 
 /// An event as both encodings tell it.
 struct Record {
-    /// Its `event:` field; `None` for a message, which is what a browser takes an event for that has none.
+    /// Its `event:` field; `None` for a message: a browser takes an event without the field for a message.
     kind: Option<&'static str>,
     /// The id to resume from behind it, if it changes.
     id: Option<MessageId>,
@@ -29,7 +29,8 @@ struct Record {
     json: String,
 }
 
-/// The first event. It has neither members, which would soon be others, nor messages, which follow.
+/// The first event. It has no members, since a follower is not told of later changes, and no messages, since they
+/// follow.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "room")]
 struct Followed<'a> {
@@ -77,8 +78,8 @@ pub fn closed(encoding: Encoding, code: u16, reason: &str) -> String {
     }
 }
 
-/// Bytes that tell a client nothing, and keep proxies from cutting the connection: a comment, or an empty line, which
-/// readers of JSON skip.
+/// Bytes without meaning, which keep proxies from cutting the connection: a comment, or an empty line, which readers of
+/// JSON skip.
 pub const fn heartbeat(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::EventStream => ":\n",
@@ -117,7 +118,7 @@ fn record(event: &Event) -> Option<Record> {
             last,
             ..
         } => {
-            // Nothing was said yet: all that comes is behind the beginning.
+            // No message yet: all that come are behind the beginning.
             let last = last.unwrap_or(MessageId::ZERO);
             let json = to_json(&Followed {
                 room,

@@ -8,19 +8,20 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{cannot_do, deny, error, not_found, wrong_method};
 use super::auth::{Denied, bearer, sent_by};
 use super::http::{Request, Response, read_body};
 use super::proxies::ClientAddress;
+use super::responses::{cannot, deny, error, not_found, wrong_method};
 use super::state::State;
 use super::token::Secret;
 use crate::backplane::{Ban, Banned};
+use crate::date::unix_millis;
 use crate::hub::Order;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::metrics;
@@ -93,11 +94,7 @@ pub fn respond(
     let response = operator
         .is_let_in(secret)
         .and_then(|()| operator.run(path, chats));
-    let response = response.unwrap_or_else(|error| error);
-    match &*request.method {
-        "HEAD" => response.without_body(),
-        _ => response,
-    }
+    response.unwrap_or_else(|error| error)
 }
 
 /// An operator's request.
@@ -183,7 +180,7 @@ impl Operator<'_> {
 
     fn disconnect(&self, user: &UserName) -> Result<Response, Response> {
         let told = self.state.backplane.order(&Order::Disconnect(user.clone()));
-        told.map_err(|why| cannot_do("not disconnected", &why))?;
+        told.map_err(|why| cannot("not disconnected", None, &why))?;
         self.note(&format!("disconnects {user:?}"));
         Ok(Response::empty(202))
     }
@@ -205,7 +202,7 @@ impl Operator<'_> {
     /// The bans that are not over.
     fn read_bans(&self) -> Result<BTreeMap<Banned, Ban>, Response> {
         let bans = self.state.backplane.bans();
-        let mut bans = bans.map_err(|why| cannot_do("cannot read the bans", &why))?;
+        let mut bans = bans.map_err(|why| cannot("cannot read the bans", None, &why))?;
         let now = SystemTime::now();
         bans.retain(|_, ban| !ban.left(now).is_zero());
         Ok(bans)
@@ -243,10 +240,10 @@ impl Operator<'_> {
             };
             return Err(error(400, ErrorCode::BadRequest, &why));
         }
-        let until = millis(SystemTime::now() + term);
+        let until = unix_millis(SystemTime::now() + term);
         let ban = Ban { until, reason };
         let set = self.state.backplane.set_ban(banned, Some(&ban));
-        set.map_err(|why| cannot_do("not done", &why))?;
+        set.map_err(|why| cannot("not done", None, &why))?;
         // Here it holds at once. The moderator tells of it.
         lock(&self.state.bans).insert(banned.clone(), ban.clone());
         Ok(ban)
@@ -278,7 +275,7 @@ impl Operator<'_> {
             };
             if is_within {
                 let lifted = self.state.backplane.set_ban(&earlier, None);
-                lifted.map_err(|why| cannot_do("an earlier deletion stays", &why))?;
+                lifted.map_err(|why| cannot("an earlier deletion stays", None, &why))?;
             }
         }
         Ok(done)
@@ -286,7 +283,7 @@ impl Operator<'_> {
 
     fn first_of(&self, room: &RoomName, page: Cursor) -> Result<Option<MessageId>, Response> {
         let read = self.state.backplane.read(room, page, 1);
-        let read = read.map_err(|why| cannot_do("cannot read the room", &why))?;
+        let read = read.map_err(|why| cannot("cannot read the room", None, &why))?;
         Ok(read.reach)
     }
 
@@ -307,7 +304,7 @@ impl Operator<'_> {
             return Err(error(404, ErrorCode::NotFound, &is_not));
         }
         let set = self.state.backplane.set_ban(banned, None);
-        set.map_err(|why| cannot_do("not done", &why))?;
+        set.map_err(|why| cannot("not done", None, &why))?;
         self.note(&act);
         Ok(Response::empty(204))
     }
@@ -332,7 +329,7 @@ impl Operator<'_> {
                 "id": chat.connection.0,
                 "user": chat.user,
                 "address": chat.address,
-                "since": millis(chat.since),
+                "since": unix_millis(chat.since),
                 "rooms": rooms.remove(&chat.connection).unwrap_or_default(),
             })
         });
@@ -389,11 +386,6 @@ fn ban_object(banned: &Banned, ban: &Ban) -> Value {
 }
 
 /// Milliseconds since 1970.
-fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
-}
-
 fn answer(status: u16, value: &Value) -> Response {
     Response::of_json(status, value.to_string())
 }

@@ -54,8 +54,8 @@ pub struct Config {
     /// The most connections of one address, 0 for no limit; `None` for the default, but no limit where an address
     /// is exempt.
     pub max_per_address: Option<usize>,
-    /// The average number of connections that one address may open in a second, as which further requests count, 0 for
-    /// no limit; `None` as above.
+    /// The average number of connections that one address may open in a second, 0 for no limit; `None` as above. Each
+    /// further request on a connection counts as a new one.
     pub connect_rate: Option<u32>,
     /// The average number of messages and other requests that a connection may send in a second; 0 for no
     /// limit.
@@ -76,9 +76,9 @@ pub struct Config {
     pub room_list: bool,
     /// The secret of operators. Without it there is no operators' API.
     pub admin_secret: Option<Secret>,
-    /// Where what is said in rooms is posted to.
+    /// The rooms whose messages are posted, and the addresses to which.
     pub webhooks: Vec<Webhook>,
-    /// The secret that signs what is posted there.
+    /// The secret that signs each post to a webhook.
     pub webhook_secret: Option<Secret>,
     /// The origins of pages that may connect, beside this server's own host; `*` for any.
     pub allow_origin: Vec<String>,

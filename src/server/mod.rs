@@ -11,9 +11,9 @@
 //! 4. [`session`] turns a message into a command, checks its [`rate`], and publishes it to the backplane.
 //!    It answers with events ([`answers`]) and pages of the log ([`history`]).
 //!
-//! [`hooks`] is for other services: what they post to a room, and how they hear of what is said, each by a
-//! [`webhook`]. [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what all
-//! connections share, [`config`] holds the options, and [`proxies`] finds the address of a client behind a proxy.
+//! Other services post to a room at [`hooks`], and the [`poster`] posts to them what is said there, to each by a
+//! [`webhook`]. [`moderator`] carries out what operators order. [`room_list`] is the list of rooms. [`state`] is what
+//! all connections share, [`config`] holds the options, and [`proxies`] finds the address of a client behind a proxy.
 
 pub mod token;
 pub mod grant;
@@ -30,7 +30,10 @@ pub mod session;
 pub mod page;
 pub mod http;
 pub mod auth;
+mod responses;
 pub mod hooks;
+pub mod poster;
+mod post_body;
 pub mod api;
 pub mod admin;
 pub mod connection;
@@ -50,8 +53,8 @@ use socket2::SockRef;
 use self::accept::{accept, listen_on};
 use self::config::{Config, ConfigError};
 use self::connection::Connections;
-use self::hooks::{Posters, take_leases};
 use self::moderator::{Moderator, read_bans};
+use self::poster::{Posters, take_leases};
 use self::state::State;
 use crate::backplane::{
     Backplane, BackplaneError, ConnectError, Local, LocalError, Redis, conceal,

@@ -1,4 +1,4 @@
-//! Rate limits: a token bucket, the buckets of users and addresses, which outlive a connection; and places.
+//! Rate limits: a token bucket, the buckets of users and addresses, which outlive a connection; and permits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -58,31 +58,31 @@ impl TokenBucket {
     }
 }
 
-/// A number of places, each of which one request may take at a time.
+/// A number of permits, as of a semaphore, each for one request at a time.
 #[derive(Debug)]
-pub struct Places(AtomicUsize);
+pub struct Permits(AtomicUsize);
 
-/// A place that was taken. Dropping it gives it back.
+/// A permit that was taken. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Place<'a>(&'a Places);
+pub struct Permit<'a>(&'a Permits);
 
-impl Places {
+impl Permits {
     /// All are free.
     pub fn new(count: usize) -> Self {
         Self(AtomicUsize::new(count))
     }
 
-    /// Takes a place; `None` if all are taken.
-    pub fn take(&self) -> Option<Place<'_>> {
+    /// Takes a permit; `None` if all are taken.
+    pub fn take(&self) -> Option<Permit<'_>> {
         let fewer = |free: usize| free.checked_sub(1);
         let taken = self
             .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
-        taken.is_ok().then(|| Place(self))
+        taken.is_ok().then(|| Permit(self))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::AcqRel);
     }

@@ -1,7 +1,7 @@
 //! The list of rooms: which there are, how many users are in each, and when something was said there last.
 //!
-//! Strangers may ask for it, so the backplane is asked for all of them together, one question at a time, and each answer
-//! is kept for [`KEPT_FOR`].
+//! Strangers may ask for it, so the backplane is asked for all of them together, one question at a time, and each
+//! answer is kept for [`KEPT_FOR`].
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,14 +15,14 @@ use crate::message::RoomName;
 use crate::protocol::{Event, ListedRoom};
 use crate::threads::lock;
 
-/// The time for which an answer of the backplane is kept, also one that it cannot tell.
+/// The time for which an answer of the backplane is kept, and also an error.
 const KEPT_FOR: Duration = Duration::from_secs(2);
 
-/// The most rooms that one request has described anew; beyond that its answer says that there are more. Rooms that
-/// are gone make it more than are listed.
+/// The most rooms that the backplane describes for one request, including those that turn out to be gone. If there are
+/// others, the answer says that there are more.
 const MOST_DESCRIBED: usize = 2000;
 
-/// What the backplane told.
+/// The answers of the backplane, shared by all that ask for the list.
 pub struct RoomList {
     /// Holds one item while somebody asks the backplane.
     turn: (Sender<()>, Receiver<()>),
@@ -36,7 +36,7 @@ struct Told {
     described: HashMap<RoomName, Option<ListedRoom>>,
 }
 
-/// The turn to ask. Dropped, also by a panic, it lets the next one ask.
+/// The turn to ask the backplane. When it is dropped, also by a panic, the next request has the turn.
 struct Turn<'a>(&'a Receiver<()>);
 
 impl Drop for Turn<'_> {
@@ -58,8 +58,8 @@ impl RoomList {
         }
     }
 
-    /// Lists up to `limit` of the rooms that are `shown` to the asker. Waits for the backplane, and for those that ask
-    /// it already.
+    /// Lists up to `limit` of the rooms that are `shown` to the asker. Waits for the backplane, and for the requests
+    /// that came before.
     pub fn page(
         &self,
         backplane: &dyn Backplane,
@@ -113,7 +113,7 @@ impl RoomList {
         rooms
     }
 
-    /// Those of these rooms that are still there. The caller has the turn.
+    /// Describes those of these rooms that are still there. The caller has the turn.
     fn describe(
         &self,
         backplane: &dyn Backplane,

@@ -10,7 +10,7 @@ use log::{error, info};
 
 use super::config::Config;
 use super::grant::Grant;
-use super::rate::{Buckets, Places, TokenBucket};
+use super::rate::{Buckets, Permits, TokenBucket};
 use super::room_list::RoomList;
 use super::token::Verifier;
 use crate::backplane::{Backplane, BackplaneError, Ban, Banned, Deletions, conceal};
@@ -23,7 +23,7 @@ use crate::threads::lock;
 /// One address may send as many HTTP requests as this many users. A chat needs none, so these are its scripts.
 const USERS_OF_ADDRESS: u32 = 4;
 
-/// So many large bodies are in memory at a time.
+/// The most bodies of hooks in memory at a time that are larger than a message.
 const MOST_LARGE_BODIES: usize = 32;
 
 /// Requests with a wrong secret of operators: so many a second, so many at once.
@@ -49,10 +49,10 @@ pub struct State {
     pub address_buckets: Buckets<IpAddr>,
     /// The bans that this instance knows, perhaps some that are over.
     pub bans: Arc<Mutex<BTreeMap<Banned, Ban>>>,
-    /// Of each webhook, when the first message was said that this instance has to post: milliseconds since 1970, or 0.
+    /// For each webhook, the time (ms since 1970) of the first message that this instance has to post; 0 if none waits.
     pub waiting_since: Vec<Arc<AtomicU64>>,
-    /// The bodies of hooks that are larger than a message.
-    pub large_bodies: Places,
+    /// Permits for the bodies of hooks that are larger than a message.
+    pub large_bodies: Permits,
     /// The rate of requests with a wrong secret of operators, all together: so many are logged.
     pub wrong_secrets: Mutex<TokenBucket>,
     /// The list of rooms.
@@ -74,7 +74,7 @@ impl State {
             verifier: Verifier::new(&config.tokens),
             bans: Arc::default(),
             waiting_since: config.webhooks.iter().map(|_| Arc::default()).collect(),
-            large_bodies: Places::new(MOST_LARGE_BODIES),
+            large_bodies: Permits::new(MOST_LARGE_BODIES),
             wrong_secrets: Mutex::new(TokenBucket::new(per_second, burst, Instant::now())),
             config,
             hub,
@@ -90,8 +90,8 @@ impl State {
         self.identity.is_some() || self.verifier.as_ref().is_some_and(Verifier::has_files)
     }
 
-    /// Reads the certificate and the keys of tokens again, for the connections that come. What cannot be used is logged,
-    /// and stays as it was.
+    /// Reads the certificate and the keys of tokens again, for the connections that come. What cannot be used is
+    /// logged, and stays as it was.
     pub fn read_files_again(&self) {
         match self.identity.as_ref().map(Identity::read_again) {
             Some(Ok(())) => info!("the certificate and its key were read again"),
@@ -118,8 +118,8 @@ impl State {
         Deletions::of(&lock(&self.bans), room)
     }
 
-    /// Lists the rooms whose names begin with `prefix`, as far as the grant allows them and nobody closed them. `limit`
-    /// is the asker's.
+    /// Lists the rooms whose names begin with `prefix`, as far as the grant allows them and no operator closed them; at
+    /// most `limit`, if the asker named one.
     pub fn list_rooms(
         &self,
         grant: &Grant,

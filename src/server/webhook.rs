@@ -1,4 +1,4 @@
-//! A webhook: the room, and the address that hears what is said there.
+//! A webhook: a room, and the address to which its messages are posted.
 
 use std::fmt;
 

@@ -5,22 +5,25 @@
 //! then writes them to the [socket](Stream::socket), in the order in which they were sealed. So it may write without
 //! blocking, or queue what the kernel does not take.
 //!
-//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted. [`ServerUrl`] names
-//! a server that a stream is opened to.
+//! TLS is in the feature `tls`. Without it, `no_tls` stands in its place, and nothing can be encrypted. [`ServerUrl`]
+//! names a server that a stream is opened to, and [`ResponseHead`] is the beginning of its HTTP response.
 
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+mod response_head;
 mod server_url;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
+pub use self::response_head::{NotHttp, ResponseHead};
 pub use self::server_url::{ServerUrl, open};
 use self::tls::TlsSession;
 pub use self::tls::{Authorities, Identity};
@@ -84,7 +87,7 @@ impl Stream {
         &self.socket
     }
 
-    /// Whether TLS is not agreed on yet. So long, nothing that was sealed has left.
+    /// Whether the TLS handshake is still under way. Until its end, no sealed bytes were sent.
     pub fn is_handshaking(&self) -> bool {
         self.session
             .as_ref()
@@ -106,6 +109,43 @@ impl Stream {
         }
     }
 
+    /// Reads as [`read`](Self::read) does, and waits again until there are bytes or an end. `left` returns the time for
+    /// the next wait, or the error that ends the reading.
+    pub fn read_while<E: From<io::Error>>(
+        &self,
+        buffer: &mut [u8],
+        left: impl Fn() -> Result<Duration, E>,
+    ) -> Result<usize, E> {
+        loop {
+            self.socket.set_read_timeout(Some(left()?))?;
+            match self.read(buffer) {
+                Err(error) if is_passing(&error) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+
+    /// Seals these bytes and writes all of them; no other thread may write meanwhile. `left` returns the time for the
+    /// next wait, or the error that ends the writing. A peer that takes a few bytes now and then does not extend it.
+    pub fn write_while<E: From<io::Error>>(
+        &self,
+        bytes: &[u8],
+        left: impl Fn() -> Result<Duration, E>,
+    ) -> Result<(), E> {
+        let sealed = self.sealed(bytes);
+        let mut bytes = &*sealed;
+        while !bytes.is_empty() {
+            self.socket.set_write_timeout(Some(left()?))?;
+            match (&self.socket).write(bytes) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes as they have to be written to the socket. Whatever was sealed before has to be written before.
     pub fn sealed<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         match &self.session {
@@ -122,4 +162,12 @@ impl Stream {
             .map(TlsSession::farewell)
             .unwrap_or_default()
     }
+}
+
+/// Whether the next read or write may go well.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }

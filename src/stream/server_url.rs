@@ -32,7 +32,7 @@ impl ServerUrl {
         }
         let port = authority.rsplit_once(':').map(|(_, port)| port);
         let has_port = port.is_some_and(|port| port.parse::<u16>().is_ok());
-        // What is behind the last colon of an IPv6 address ends with a bracket.
+        // Without a port, the part behind an IPv6 address's last colon ends with a bracket.
         if !has_port && port.is_some_and(|port| !port.ends_with(']')) {
             return Err("it should look like http://127.0.0.1:8080".to_owned());
         }
@@ -84,15 +84,17 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// Opens a connection to the first address of the server that answers. `timeout` is the limit for the next address.
+/// Opens a connection to the first address of the server that answers. `left` returns the limit for the next address.
 pub fn open(
     server: &ServerUrl,
     authorities: Option<&Authorities>,
-    timeout: impl Fn() -> Duration,
+    left: impl Fn() -> Duration,
 ) -> io::Result<Stream> {
     let mut outcome = Err(io::Error::other("the name has no address"));
     for address in server.authority.to_socket_addrs()? {
-        outcome = TcpStream::connect_timeout(&address, timeout());
+        // The system call rejects a limit of zero.
+        let limit = left().max(Duration::from_millis(1));
+        outcome = TcpStream::connect_timeout(&address, limit);
         if outcome.is_ok() {
             break;
         }

@@ -1,9 +1,10 @@
 /** What two people see of each other, each with a browser of their own, on instances of their own. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before } from "node:test";
 import { Crowd } from "./crowd.js";
 import { Instance, Redis, openBrowser, tearDown, until } from "./house.js";
+import { testsWithPeople } from "./people.js";
 import { Person } from "./person.js";
 
 const OPERATORS = "an operators' secret of enough bytes";
@@ -23,23 +24,7 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with people, who must have nothing to complain about when it is over. */
-function people(sentence, story) {
-  test(sentence, { timeout: 60_000 }, async () => {
-    const everybody = [];
-    const arrives = async (instance, options) => {
-      const person = await Person.at(browser, instance, options);
-      everybody.push(person);
-      return person;
-    };
-    try {
-      await story(arrives);
-      for (const { complaints } of everybody) assert.deepEqual(complaints, []);
-    } finally {
-      await Promise.all(everybody.map(({ context }) => context.close()));
-    }
-  });
-}
+const people = testsWithPeople(() => browser);
 
 people("two people on two instances see each other come, type, talk and leave", async (arrives) => {
   const alice = await arrives(one);

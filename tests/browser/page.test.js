@@ -1,10 +1,10 @@
 /** The page itself: writing, reading back, finding, leaving, and the way in. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before } from "node:test";
 import { Crowd } from "./crowd.js";
 import { Instance, openBrowser, tearDown, until } from "./house.js";
-import { Person } from "./person.js";
+import { testsWithPeople } from "./people.js";
 
 const OPERATORS = "an operators' secret of enough bytes";
 
@@ -23,23 +23,7 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with people, who must have nothing to complain about when it is over. */
-function people(sentence, story) {
-  test(sentence, { timeout: 60_000 }, async () => {
-    const everybody = [];
-    const arrives = async (instance, options) => {
-      const person = await Person.at(browser, instance, options);
-      everybody.push(person);
-      return person;
-    };
-    try {
-      await story(arrives);
-      for (const { complaints } of everybody) assert.deepEqual(complaints, []);
-    } finally {
-      await Promise.all(everybody.map(({ context }) => context.close()));
-    }
-  });
-}
+const people = testsWithPeople(() => browser);
 
 const focused = (person) => person.page.evaluate(() => document.activeElement.id || document.activeElement.className);
 const texts = (person, where) => person.page.$$eval(where, (all) => all.map((one) => one.textContent));

@@ -323,7 +323,8 @@ fn a_post_that_is_in_flight_is_answered_during_a_teardown() {
     hubbub.signal(Signal::SIGTERM);
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    assert_eq!(Answer::of(answer).status, 504, "it may be stored");
+    // 503 if another command was written first, and this one still waited: then it is not stored.
+    assert!(matches!(Answer::of(answer).status, 503 | 504));
     redis.thaw();
     assert!(hubbub.ends().success());
 }

@@ -135,8 +135,11 @@ fn one_connection_serves_many_requests_and_the_last_may_be_a_chat() {
     let again = format!("GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {etag}\r\n\r\n");
     browser.sends(again);
     assert_eq!(browser.hears_one(false).status, 304);
-    browser.sends("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(browser.hears_one(false).status, 200);
+    // No response to HEAD has a body, which would be taken for the next response (RFC 9110 §9.3.2).
+    for (path, status) in [("/", 200), ("/chat/alice", 405), ("/api/nowhere", 404)] {
+        browser.sends(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(browser.hears_one(false).status, status, "{path}");
+    }
     assert_eq!(browser.asks(says("hello")).status, 201);
     assert_eq!(browser.asks(says("")).status, 400);
     let options = "OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -235,7 +238,8 @@ fn a_drain_ends_connections_that_wait_at_once_and_those_that_are_answered_after_
     });
     hubbub.signal(Signal::SIGTERM);
     let answer = busy.hears();
-    assert_eq!(answer.status, 504, "{}", answer.body);
+    // 503 if another command was written first, and this one still waited: then it is not stored.
+    assert!(matches!(answer.status, 503 | 504), "{}", answer.body);
     assert!(answer.has("Connection: close"), "{}", answer.head);
     assert_eq!((idle.rest(), busy.rest()), (String::new(), String::new()));
     redis.thaw();

@@ -160,7 +160,7 @@ fn a_foreign_crate_has_one_room() {
         ("rustls", &["stream/tls.rs"]),
         ("rustls_native_certs", &["stream/tls.rs"]),
         ("tungstenite", &["websocket/", "bench/"]),
-        ("httparse", &["server/http/", "server/hooks/request.rs"]),
+        ("httparse", &["server/http/", "stream/response_head.rs"]),
         ("icu_normalizer", &["message.rs"]),
         ("icu_properties", &["message.rs"]),
         ("unicode_security", &["lookalikes.rs"]),

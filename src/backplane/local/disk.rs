@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info};
 
-use super::log::{Forgotten, Record};
+use super::log::{Forgotten, PlacedEntry};
 use super::store::{BanChange, Posted, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::backplane::ShardState;
@@ -33,7 +33,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// What is written together.
 pub(super) struct Batch {
     /// In the order of their positions.
-    pub(super) records: Vec<Record>,
+    pub(super) entries: Vec<PlacedEntry>,
     pub(super) forgotten: Forgotten,
     pub(super) bans: Vec<BanChange>,
     pub(super) posted: Vec<Posted>,
@@ -198,7 +198,7 @@ impl Committer {
         let Some(store) = &mut self.store else {
             return Err("it is closed".to_owned());
         };
-        let committed = store.commit(&batch.records, &batch.forgotten, &batch.bans, &batch.posted);
+        let committed = store.commit(&batch.entries, &batch.forgotten, &batch.bans, &batch.posted);
         committed.map_err(|error| error.to_string())?;
         metrics::COMMITS.count();
         Ok(())
@@ -210,7 +210,7 @@ impl Committer {
         self.store = None;
         let store = Store::reopened(&self.condition.path)?;
         // It is stored as a whole or not at all.
-        let is_stored = match (batch.records.last(), batch.bans.last()) {
+        let is_stored = match (batch.entries.last(), batch.bans.last()) {
             (Some(last), _) => store.has(last.position)?,
             (None, Some((banned, ban))) => store.bans()?.get(banned) == ban.as_ref(),
             (None, None) => false,

@@ -7,9 +7,10 @@
 //! still undo. What is forgotten is listed, for the disk to forget it with the next commit.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
+use crate::date::unix_millis;
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Ref};
 
@@ -21,9 +22,9 @@ const ROOM_BYTES: usize = 512;
 /// A message's place in the order of all messages, of all rooms.
 pub(super) type Position = u64;
 
-/// A message of some room, with its place.
+/// An entry of some room's log, with its place in the order of all rooms.
 #[derive(Debug, Clone)]
-pub(super) struct Record {
+pub(super) struct PlacedEntry {
     pub(super) position: Position,
     pub(super) room: RoomName,
     pub(super) entry: Entry,
@@ -34,7 +35,7 @@ pub(super) struct Record {
 #[derive(Default)]
 pub(super) struct Plan {
     /// In their order.
-    pub(super) records: Vec<Record>,
+    pub(super) entries: Vec<PlacedEntry>,
     /// The newest ids, and the refs, that the logs do not know yet.
     tails: HashMap<RoomName, MessageId>,
     refs: HashMap<(RoomName, UserName, Ref), MessageId>,
@@ -96,9 +97,8 @@ struct NotedRef {
 
 /// The clock's millisecond, as the first id within it.
 pub(super) fn now_as_id() -> MessageId {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     MessageId {
-        millis: since.map_or(0, |since| since.as_millis() as u64),
+        millis: unix_millis(SystemTime::now()),
         number: 0,
     }
 }
@@ -145,8 +145,9 @@ impl Logs {
             let planned = plan.refs.get(&key).copied();
             let known = planned.or_else(|| log?.known_by(&from, reference, now));
             if let Some(id) = known {
-                let is_it = |record: &&Record| record.room == room && record.entry.message.id == id;
-                let planned = plan.records.iter().find(is_it).map(|one| &one.entry);
+                let is_it =
+                    |placed: &&PlacedEntry| placed.room == room && placed.entry.message.id == id;
+                let planned = plan.entries.iter().find(is_it).map(|one| &one.entry);
                 return match planned.or_else(|| log?.entry(id)) {
                     Some(entry) if entry.message.text != text => Err(BackplaneError::RefReused),
                     Some(_) | None => Ok(Stored {
@@ -170,7 +171,7 @@ impl Logs {
         }
         let at = id.millis;
         let message = Message { id, from, text, at };
-        plan.records.push(Record {
+        plan.entries.push(PlacedEntry {
             position: self.next,
             room,
             entry: Entry { message, prev, via },
@@ -199,7 +200,7 @@ impl Logs {
         }
         for entry in entries {
             plan.tails.insert(room.clone(), entry.message.id);
-            plan.records.push(Record {
+            plan.entries.push(PlacedEntry {
                 position: self.next,
                 room: room.clone(),
                 entry,
@@ -223,19 +224,19 @@ impl Logs {
     }
 
     /// Takes in a message that was stored.
-    pub(super) fn take_in(&mut self, record: &Record, now: Instant) {
-        self.add(record, now);
-        if let Some(reference) = &record.reference {
-            let message = &record.entry.message;
+    pub(super) fn take_in(&mut self, placed: &PlacedEntry, now: Instant) {
+        self.add(placed, now);
+        if let Some(reference) = &placed.reference {
+            let message = &placed.entry.message;
             let by = (message.from.clone(), reference.clone());
-            self.note_ref(&record.room, by, message.id, record.position, now);
+            self.note_ref(&placed.room, by, message.id, placed.position, now);
         }
     }
 
     /// Takes in a message that an earlier process stored. Those of a room come in their order.
-    pub(super) fn restore(&mut self, record: &Record, now: Instant) {
-        self.begin_after(record.position);
-        self.add(record, said_at(record.entry.message.id, now));
+    pub(super) fn restore(&mut self, placed: &PlacedEntry, now: Instant) {
+        self.begin_after(placed.position);
+        self.add(placed, said_at(placed.entry.message.id, now));
     }
 
     /// Takes in a ref of an earlier process.
@@ -300,13 +301,13 @@ impl Logs {
         self.totals.bytes + self.totals.ref_bytes
     }
 
-    fn add(&mut self, record: &Record, spoken: Instant) {
-        let Record {
+    fn add(&mut self, placed: &PlacedEntry, spoken: Instant) {
+        let PlacedEntry {
             position,
             room,
             entry,
             ..
-        } = record;
+        } = placed;
         self.change(room, |log, totals| {
             if log.entries.is_empty() && log.last.is_some() {
                 totals.forgotten.tails.insert(room.clone(), None);
@@ -548,8 +549,8 @@ mod tests {
         };
         let mut plan = Plan::default();
         let stored = logs.plan(&mut plan, draft, now).expect("it is stored");
-        for record in &plan.records {
-            logs.take_in(record, now);
+        for placed in &plan.entries {
+            logs.take_in(placed, now);
         }
         stored
     }
@@ -660,7 +661,7 @@ mod tests {
             text: "before".to_owned(),
             at: ahead.millis,
         };
-        let record = Record {
+        let placed = PlacedEntry {
             position: 41,
             room: RoomName::lobby(),
             entry: Entry {
@@ -670,7 +671,7 @@ mod tests {
             },
             reference: None,
         };
-        logs.restore(&record, now);
+        logs.restore(&placed, now);
         let next = say(&mut logs, "lobby", "after", None, now);
         assert_eq!((next.id.millis, next.id.number), (ahead.millis, 8));
         let entries = logs.excerpt(&RoomName::lobby(), Cursor::Newest, 9).entries;

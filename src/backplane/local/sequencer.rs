@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Shared;
 use super::disk::Batch;
-use super::log::{Plan, Record, now_as_id};
+use super::log::{PlacedEntry, Plan, now_as_id};
 use super::store::BanChange;
 use crate::backplane::backlog::Place;
 use crate::backplane::ban::KEPT_LONGER;
@@ -65,7 +65,8 @@ pub(super) enum Waiting {
     Past(RoomName, Vec<Entry>, Outcome),
     /// A ban, and where to tell the outcome.
     Ban(BanChange, Outcome),
-    /// How far a webhook is. Nobody waits for it: what was posted since is posted again after a crash.
+    /// The last message that was posted to a webhook. Nobody waits until it is on disk: after a crash, later messages
+    /// are posted again.
     Posted(String, MessageId),
 }
 
@@ -73,10 +74,10 @@ type Outcome = Sender<Result<(), BackplaneError>>;
 
 /// What is told once a batch is stored.
 enum AfterCommit {
-    /// The outcome of a message; a new one is the batch's next record.
+    /// The outcome of a message; a new one is the batch's next entry.
     Message(Result<Stored, BackplaneError>, Receipt, Place),
     Notice(RoomName, Notice),
-    /// The outcome for so many of the batch's next records, which nobody hears.
+    /// The outcome for so many of the batch's next entries, which nobody hears.
     Past(usize, Result<(), BackplaneError>, Outcome),
     Ban(Outcome),
     Nothing,
@@ -199,9 +200,9 @@ impl Sequencer {
                 }
                 Waiting::Notice(room, notice) => AfterCommit::Notice(room, notice),
                 Waiting::Past(room, entries, tell) => {
-                    let before = plan.records.len();
+                    let before = plan.entries.len();
                     let outcome = logs.plan_past(&mut plan, &room, entries);
-                    AfterCommit::Past(plan.records.len() - before, outcome, tell)
+                    AfterCommit::Past(plan.entries.len() - before, outcome, tell)
                 }
                 Waiting::Ban(change, tell) => {
                     bans.push(change);
@@ -222,16 +223,16 @@ impl Sequencer {
         let needed = logs.bytes();
         drop(logs);
         metrics::HISTORY_BYTES.set(needed);
-        let records = plan.records;
+        let entries = plan.entries;
         match &self.shared.disk {
             Some(disk)
-                if !(records.is_empty()
+                if !(entries.is_empty()
                     && forgotten.is_empty()
                     && bans.is_empty()
                     && posted.is_empty()) =>
             {
                 disk.commit(Batch {
-                    records,
+                    entries,
                     forgotten,
                     bans,
                     posted,
@@ -240,7 +241,7 @@ impl Sequencer {
                 self.commit = Some(steps);
                 self.gather_until = now + GATHER;
             }
-            _ => self.shared.tell(records, bans, steps, queue.is_empty()),
+            _ => self.shared.tell(entries, bans, steps, queue.is_empty()),
         }
     }
 
@@ -251,8 +252,8 @@ impl Sequencer {
             disk.is_well();
         }
         if is_stored {
-            let Batch { records, bans, .. } = batch;
-            self.shared.tell(records, bans, steps, queue.is_empty());
+            let Batch { entries, bans, .. } = batch;
+            self.shared.tell(entries, bans, steps, queue.is_empty());
         } else {
             lock(&self.shared.logs).forget_again(&batch.forgotten);
             self.shared.refuse(steps, &BackplaneError::DiskUnavailable);
@@ -303,7 +304,7 @@ impl Shared {
     /// else waits.
     fn tell(
         &self,
-        records: Vec<Record>,
+        entries: Vec<PlacedEntry>,
         bans: Vec<BanChange>,
         steps: Vec<AfterCommit>,
         is_calm: bool,
@@ -311,11 +312,11 @@ impl Shared {
         self.take_in_bans(bans);
         {
             let (mut logs, now) = (lock(&self.logs), Instant::now());
-            for record in &records {
-                logs.take_in(record, now);
+            for placed in &entries {
+                logs.take_in(placed, now);
             }
         }
-        let mut records = records.into_iter();
+        let mut entries = entries.into_iter();
         let mut left = steps.len();
         for step in steps {
             left -= 1;
@@ -326,8 +327,8 @@ impl Shared {
             match step {
                 AfterCommit::Message(outcome, receipt, _place) => {
                     let is_new = matches!(&outcome, Ok(stored) if !stored.duplicate);
-                    if is_new && let Some(record) = records.next() {
-                        self.deliver(record, pace);
+                    if is_new && let Some(placed) = entries.next() {
+                        self.deliver(placed, pace);
                     }
                     self.answer(receipt, outcome);
                 }
@@ -335,7 +336,7 @@ impl Shared {
                     self.hub.deliver(&room, Delivery::Notice(notice), pace);
                 }
                 AfterCommit::Past(count, outcome, tell) => {
-                    records.by_ref().take(count).for_each(drop);
+                    entries.by_ref().take(count).for_each(drop);
                     let _ = tell.send(outcome);
                 }
                 AfterCommit::Ban(tell) => {
@@ -345,7 +346,7 @@ impl Shared {
             }
         }
         // The senders of the others were told that it is not known.
-        records.for_each(|record| self.deliver(record, Pace::Busy));
+        entries.for_each(|placed| self.deliver(placed, Pace::Busy));
     }
 
     /// Takes changes of bans in, and has them read.
@@ -366,9 +367,9 @@ impl Shared {
         self.hub.order(Order::ReadBans);
     }
 
-    fn deliver(&self, record: Record, pace: Pace) {
-        let entries = Delivery::Messages(vec![record.entry]);
-        self.hub.deliver(&record.room, entries, pace);
+    fn deliver(&self, placed: PlacedEntry, pace: Pace) {
+        let entries = Delivery::Messages(vec![placed.entry]);
+        self.hub.deliver(&placed.room, entries, pace);
     }
 
     fn answer(&self, receipt: Receipt, outcome: Result<Stored, BackplaneError>) {

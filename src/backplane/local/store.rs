@@ -18,7 +18,7 @@ use redb::{
     TableDefinition, TableError, TransactionError, WriteTransaction,
 };
 
-use super::log::{Forgotten, Logs, Position, Record, now_as_id};
+use super::log::{Forgotten, Logs, PlacedEntry, Position, now_as_id};
 use crate::backplane::ban::KEPT_LONGER;
 use crate::backplane::{Ban, Banned};
 use crate::message::{Entry, Message, MessageId, UserName};
@@ -188,7 +188,7 @@ impl Store {
         }
         for row in stored.open_table(MESSAGES)?.iter()? {
             let (position, row) = row?;
-            logs.restore(&record(position.value(), row.value())?, now);
+            logs.restore(&placed(position.value(), row.value())?, now);
         }
         for row in stored.open_table(REFS)?.iter()? {
             let (position, row) = row?;
@@ -240,22 +240,22 @@ impl Store {
         read().map_err(|why| self.failed(why))
     }
 
-    /// Stores messages, bans and what was posted, and forgets others, all of it or nothing. Returns once it is on disk. After an error, the
-    /// store must be [opened again](Self::reopened).
+    /// Stores messages, bans and what was posted, and forgets others, all of it or nothing. Returns once it is on disk.
+    /// After an error, the store must be [opened again](Self::reopened).
     pub(super) fn commit(
         &self,
-        records: &[Record],
+        entries: &[PlacedEntry],
         forgotten: &Forgotten,
         bans: &[BanChange],
         posted: &[Posted],
     ) -> Result<(), StoreError> {
-        let written = self.write(records, forgotten, bans, posted);
+        let written = self.write(entries, forgotten, bans, posted);
         written.map_err(|why| self.failed(why))
     }
 
     fn write(
         &self,
-        records: &[Record],
+        entries: &[PlacedEntry],
         forgotten: &Forgotten,
         bans: &[BanChange],
         posted: &[Posted],
@@ -277,15 +277,15 @@ impl Store {
                     None => tails.remove(room.as_str())?,
                 };
             }
-            for record in records {
-                let Entry { message, prev, .. } = &record.entry;
+            for placed in entries {
+                let Entry { message, prev, .. } = &placed.entry;
                 let id = (message.id.millis, message.id.number);
                 let prev = prev.map_or((0, 0), |prev| (prev.millis, prev.number));
-                let (room, from) = (record.room.as_str(), message.from.as_str());
+                let (room, from) = (placed.room.as_str(), message.from.as_str());
                 let row = (room, id, prev, from, message.text.as_str());
-                messages.insert(record.position, row)?;
-                if let Some(reference) = &record.reference {
-                    refs.insert(record.position, (room, from, reference.as_str(), id))?;
+                messages.insert(placed.position, row)?;
+                if let Some(reference) = &placed.reference {
+                    refs.insert(placed.position, (room, from, reference.as_str(), id))?;
                 }
             }
         }
@@ -417,7 +417,7 @@ fn name<T: std::str::FromStr>(text: &str) -> Result<T, Trouble> {
         .map_err(|_| Trouble::Damaged(format!("{text:?} is no name")))
 }
 
-fn record(position: Position, row: (&str, Id, Id, &str, &str)) -> Result<Record, Trouble> {
+fn placed(position: Position, row: (&str, Id, Id, &str, &str)) -> Result<PlacedEntry, Trouble> {
     let (room, id, prev, from, text) = row;
     let id = id_of(id);
     let prev = Some(id_of(prev)).filter(|&prev| prev != MessageId::ZERO);
@@ -428,7 +428,7 @@ fn record(position: Position, row: (&str, Id, Id, &str, &str)) -> Result<Record,
         at: id.millis,
     };
     let via = None;
-    Ok(Record {
+    Ok(PlacedEntry {
         position,
         room: name(room)?,
         entry: Entry { message, prev, via },
@@ -533,9 +533,9 @@ mod tests {
         let stored = logs.plan(&mut plan, draft, now).expect("it is planned");
         let forgotten = logs.take_forgotten(usize::MAX);
         store
-            .commit(&plan.records, &forgotten, &[], &[])
+            .commit(&plan.entries, &forgotten, &[], &[])
             .expect("a commit");
-        plan.records.iter().for_each(|one| logs.take_in(one, now));
+        plan.entries.iter().for_each(|one| logs.take_in(one, now));
         stored.id
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A scan would find the rooms' own keys, but between those of millions of refs; and no script of a cluster may write a
 //! room's keys and the index in one step. So each instance tells the index every second in which rooms it stored a
-//! message or let somebody in, and from time to time all that it hosts. What the index has is a hint: the room's own keys
-//! decide whether it is there ([`facts`]), and one that is gone is taken out by the instance that finds it.
+//! message or let somebody in, and from time to time all rooms that it hosts. The index is a hint: a room's own keys
+//! decide whether the room is there ([`facts`]), and the instance that finds a room gone takes it out of the index.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub(super) const QUESTIONS: usize = 3;
 /// The most rooms that one step tells: a script keeps Redis from everything else.
 const TOLD_AT_ONCE: usize = 500;
 
-/// What the index is not told yet: rooms, and the time of the newest message in each (ms), 0 if none is known.
+/// News that the index does not have yet: rooms, and the time of the newest message in each (ms), 0 if none is known.
 /// Beyond [`MOST_LISTED`] rooms, others have to wait for their next message.
 #[derive(Default)]
 pub(super) struct RoomNews(Mutex<HashMap<RoomName, u64>>);
@@ -77,8 +77,8 @@ impl RoomIndex {
         &self.key
     }
 
-    /// The commands that tell the index what is new, and now and then what is `hosted`. What cannot be told is news
-    /// again.
+    /// The commands that tell the index the news, and from time to time all rooms that are `hosted`. The news of a
+    /// command that fails is kept for the next time.
     pub(super) fn news(
         &mut self,
         hosted: impl FnOnce() -> Vec<RoomName>,

@@ -1,5 +1,5 @@
 //! The keeper: the thread that ends graces, renews this instance on every server, announces the users that
-//! a killed instance left behind, and tells the index of rooms what is new.
+//! a killed instance left behind, and tells the index of rooms the news.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -98,11 +98,11 @@ fn run(router: &Router, users: &Users, mut index: RoomIndex, stopped: &Receiver<
         }
         tell(&mut index, router, users);
     }
-    // What was said last is told as well.
+    // The index hears of the last messages as well.
     tell(&mut index, router, users);
 }
 
-/// Tells the index of rooms what is new. Does not wait.
+/// Tells the index of rooms the news. Does not wait.
 fn tell(index: &mut RoomIndex, router: &Router, users: &Users) {
     let hosted = || lock(&users.roster).rooms().cloned().collect();
     let news = index.news(hosted, Instant::now());

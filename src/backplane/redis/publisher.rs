@@ -398,9 +398,9 @@ impl PublisherThread {
         }
     }
 
-    /// Loads the scripts again after a SCRIPT FLUSH, and returns the commands that were answered with NOSCRIPT. Those did
-    /// nothing, so they are safe to repeat. They stay in order, since nothing is in flight now, unless
-    /// another instance loaded the scripts while they were.
+    /// Loads the scripts again after a SCRIPT FLUSH, and returns the commands that were answered with NOSCRIPT. Those
+    /// did nothing, so they are safe to repeat. They stay in order, since nothing is in flight now, unless another
+    /// instance loaded the scripts while they were.
     fn load_for_unknown(&mut self) -> Vec<PendingCommand> {
         if let Some(pipeline) = &mut self.pipeline
             && let Err(error) = pipeline.load(&self.to.scripts, Vec::new())

@@ -16,7 +16,8 @@ if owner and owner ~= instance and (tonumber(ends) or 0) > now then
   return false
 end
 
--- Where the id was lost, the instance that has the lease knows it; the first of all begins behind what was said.
+-- If Redis lost the id, the instance that has the lease knows it. The first lease of all begins behind the newest
+-- message.
 if is_id(posted) and not (is_id(last) and is_later(last, posted)) then
   last = posted
 elseif not is_id(last) then

@@ -1,10 +1,11 @@
 //! How a [`Chat`] handles the events of the client.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use super::room_lines::{now_ms, room_lines};
+use super::room_lines::room_lines;
 use super::{ANSWERED_WITHIN, Chat, Connectivity, Exit};
 use crate::client::ClientEvent;
+use crate::date::unix_millis;
 use crate::message::{Message, RoomName};
 use crate::protocol::text::{self, Line};
 use crate::protocol::{Event, Ref};
@@ -81,7 +82,8 @@ impl Chat {
             }
             Event::Rooms { rooms, more } => {
                 self.awaited = self.awaited.saturating_sub(1);
-                return Ok(self.screen.print(&room_lines(rooms, *more, now_ms()))?);
+                let now = unix_millis(SystemTime::now());
+                return Ok(self.screen.print(&room_lines(rooms, *more, now))?);
             }
             _ => {}
         }

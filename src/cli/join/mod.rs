@@ -1,8 +1,8 @@
 //! `hubbub join`: a chat in one room at a time, at a terminal or in a pipe.
 //!
-//! Read here [`Chat`] and its loop, and how it handles the user's lines; then `events`, how it handles
-//! the events of the client. `user_command` reads a line, `room_lines` shows a list of rooms, and `echoes` recognizes the user's own lines
-//! when the server sends them back.
+//! Read here [`Chat`] and its loop, and how it handles the user's lines; then `events`, how it handles the events of
+//! the client. `user_command` reads a line, `room_lines` shows a list of rooms, and `echoes` recognizes the user's own
+//! lines when the server sends them back.
 
 mod user_command;
 mod echoes;

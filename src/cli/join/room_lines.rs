@@ -1,7 +1,5 @@
 //! The list of rooms of `hubbub join`: a line for each, with the time since its last message.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::protocol::ListedRoom;
 use crate::protocol::text::{Line, NO_ROOMS, and_others, grouped};
 
@@ -16,13 +14,7 @@ const UNITS: [(&str, u64); 4] = [
     ("second", 1000),
 ];
 
-/// The clock, in milliseconds since the Unix epoch.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
-
-/// The lines for a list of rooms at this time, by the clock as above.
+/// The lines for a list of rooms at this time, in milliseconds since the Unix epoch.
 pub(super) fn room_lines(rooms: &[ListedRoom], more: bool, now: u64) -> Vec<Line> {
     let others = match rooms {
         [] if !more => Some(NO_ROOMS.to_owned()),

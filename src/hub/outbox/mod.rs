@@ -162,7 +162,7 @@ impl Outbox {
         }
     }
 
-    /// Pings the peer (RFC 6455 §5.5.2); a peer that only listens is sent what tells it nothing. Returns false if
+    /// Pings the peer (RFC 6455 §5.5.2); a follower gets bytes without meaning instead. Returns false if
     /// that is not on its way to the peer: other frames wait, or the ping itself does. Then the writer's deadline
     /// shows whether the peer is there.
     pub fn ping(&self) -> bool {

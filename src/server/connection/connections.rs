@@ -90,14 +90,14 @@ pub(super) enum Phase {
     Chatting(ChatHandle),
 }
 
-/// What others may do with a chat.
+/// The handle of a chat, or of a follower, for operators and for a teardown.
 pub(super) struct ChatHandle {
-    /// The user, or that of a follower's token.
-    pub(super) user: Option<UserName>,
-    pub(super) address: IpAddr,
-    pub(super) since: SystemTime,
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) memberships: Arc<Memberships>,
+    /// The user; of a follower, the user of the token, if there is one.
+    user: Option<UserName>,
+    address: IpAddr,
+    since: SystemTime,
+    outbox: Arc<Outbox>,
+    memberships: Arc<Memberships>,
 }
 
 impl Connections {
@@ -224,6 +224,29 @@ impl Connections {
         readiness(shards)
     }
 
+    /// Notes that a connection chats now, or follows a room. Without a `user`, it follows one without a token.
+    pub(super) fn begin_chat(
+        &self,
+        id: ConnectionId,
+        address: IpAddr,
+        user: Option<&UserName>,
+        outbox: &Arc<Outbox>,
+        memberships: &Arc<Memberships>,
+    ) {
+        let chat = ChatHandle {
+            user: user.cloned(),
+            address,
+            since: SystemTime::now(),
+            outbox: Arc::clone(outbox),
+            memberships: Arc::clone(memberships),
+        };
+        self.set_phase(id, Phase::Chatting(chat));
+        // The ban may have come between the check of the request and here.
+        if let Some(why) = user.and_then(|user| self.state.why_banned(user)) {
+            put_out(outbox, why);
+        }
+    }
+
     /// Notes the phase of a connection. If it begins to chat after [`Connections::close_all`], it is
     /// closed as the others were.
     pub(super) fn set_phase(&self, id: ConnectionId, phase: Phase) {
@@ -245,15 +268,16 @@ impl Connections {
         }
     }
 
-    /// Whether a connection may wait for another request. It has a thread meanwhile, and a place of its address, which
-    /// newcomers may need; and a drain would end it.
+    /// Whether a connection may wait for another request. Not if newcomers may need its thread, or its place among its
+    /// address's; nor during a drain.
     pub(super) fn may_wait(&self, place: Option<&AddressPlace>) -> bool {
         !self.state.is_closing()
             && self.count() <= self.capacity.connections / 2
             && place.is_none_or(AddressPlace::leaves_room)
     }
 
-    /// Notes that a connection waits for its next request. False if [`Connections::close_all`] has ended those.
+    /// Notes that a connection waits for its next request. Returns false if [`Connections::close_all`] has ended the
+    /// connections that wait.
     pub(super) fn awaits_request(&self, id: ConnectionId) -> bool {
         let mut open = lock(&self.open);
         if let Some(open) = open.get_mut(&id) {

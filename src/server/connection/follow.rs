@@ -1,32 +1,33 @@
 //! Follows a room over HTTP: `GET /api/rooms/{room}/messages?follow`. The response is a stream of
 //! [`records`] and ends with the connection.
 //!
-//! The follower is a member of the room like any other, with an outbox, a writer and a heartbeat, but it is nobody: no
-//! user is present for it, and what the client sends means nothing.
+//! The follower is a member of the room like any other, with an outbox, a writer and a heartbeat, but no user is
+//! present for it, and nothing that the client sends has a meaning.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use log::info;
 
-use super::connections::{ChatHandle, Connections, Phase};
+use super::connections::Connections;
 use super::pumps::{Pumps, Upgrade};
 use crate::backoff::spread;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::protocol::{Encoding, ErrorCode, records};
 use crate::server::answers::too_fast;
-use crate::server::api::{authorize_for, error, object, room_of, show_to_page, take_token};
+use crate::server::api::{authorize_for, room_of, take_token};
 use crate::server::auth::Authorized;
 use crate::server::grant::Grant;
 use crate::server::http::{Request, Response};
 use crate::server::proxies::ClientAddress;
-use crate::server::session::{Follower, put_out};
+use crate::server::responses::{error, object, show_to_page};
+use crate::server::session::Follower;
 use crate::server::state::State;
 use crate::stream::Stream;
 use crate::websocket::code;
 
-/// A browser comes back after this time at the latest, unless it is told another.
+/// The longest time after which a browser comes back, unless the stream's end names another.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Parameters of a page of the past, which has an end.
@@ -58,19 +59,13 @@ pub(super) fn follow_request(
     request: &Request,
     room: Option<String>,
 ) -> Result<FollowRequest, Response> {
-    let finish = |response: Response| {
-        let response = show_to_page(state, request, response);
-        match &*request.method {
-            "HEAD" => response.without_body(),
-            _ => response,
-        }
-    };
-    let mut checked = check(state, client, request, room).map_err(finish)?;
+    let shown = |response| show_to_page(state, request, response);
+    let mut checked = check(state, client, request, room).map_err(shown)?;
     let retry = match checked.encoding {
         Encoding::EventStream => records::retry(spread(RETRY_AFTER)),
         Encoding::Text | Encoding::Json | Encoding::JsonLines => String::new(),
     };
-    let head = finish(endless(checked.encoding, retry));
+    let head = shown(endless(checked.encoding, retry));
     if request.method == "HEAD" {
         return Err(head);
     }
@@ -91,26 +86,24 @@ fn check(
         let why = format!("with follow there are since and history, and no {other}");
         return Err(bad(&why));
     }
-    // A browser comes back to the same address, and tells in the field how far it came.
+    // A browser comes back to the same address, and names in the field the last id that it got.
     let field = request.header("last-event-id");
-    let since = match (field, request.parameter("since")) {
-        (Some(id), _) => Some(("Last-Event-ID", id)),
-        (None, Some(id)) => Some(("since", id)),
-        (None, None) => None,
+    let since = match field {
+        Some(id) => id
+            .parse()
+            .map(Some)
+            .map_err(|why| format!("bad Last-Event-ID: {why}")),
+        None => request.parsed("since"),
     };
-    let since = since.map(|(name, id)| {
-        id.parse::<MessageId>()
-            .map_err(|why| bad(&format!("bad {name}: {why}")))
-    });
-    let since = since.transpose()?;
-    let history = request.parameter("history").map(str::parse).transpose();
-    let history = history.map_err(|_| bad("bad history: it is a number of messages"))?;
+    let since: Option<MessageId> = since.map_err(|why| bad(&why))?;
+    let history = request.number_of("messages", "history");
+    let history = history.map_err(|why| bad(&why))?;
     if let Err(wait) = take_token(state, &state.command_buckets, client, user.as_ref()) {
         let rate = state.config.command_rate();
         let refusal = too_fast("cannot follow the room", rate, wait, Some(room), None);
         let encoding = Encoding::EventStream;
         return Err(match accepts(request, encoding) {
-            // A browser would never come back after another status.
+            // After another status, a browser would never come back.
             true => {
                 let refused = encoding.encode(&refusal).concat();
                 let end = records::closed(encoding, code::TRY_AGAIN_LATER, "too fast");
@@ -124,7 +117,7 @@ fn check(
         room,
         grant,
         since,
-        // None at all is what comes without it.
+        // No history at all is the same as no parameter.
         history: history.filter(|count| *count > 0),
         encoding: match accepts(request, Encoding::JsonLines) {
             true => Encoding::JsonLines,
@@ -147,7 +140,7 @@ fn accepts(request: &Request, encoding: Encoding) -> bool {
 fn endless(encoding: Encoding, beginning: String) -> Response {
     Response::endless(encoding.name(), beginning)
         .with("Cache-Control", "no-store")
-        // nginx would collect records before it passes any on.
+        // Without it, nginx collects records before it passes any on.
         .with("X-Accel-Buffering", "no")
 }
 
@@ -181,18 +174,8 @@ pub(super) fn follow_room(
     let whose = whose.unwrap_or_default();
     info!("connection {id} from {client} follows {room:?}{whose}");
     let follower = Follower::new(Arc::clone(state), id, grant, Arc::clone(&outbox));
-    let chat = ChatHandle {
-        user: user.clone(),
-        address: client.address,
-        since: SystemTime::now(),
-        outbox: Arc::clone(&outbox),
-        memberships: Arc::clone(follower.memberships()),
-    };
-    connections.set_phase(id, Phase::Chatting(chat));
-    // The ban may have come between the check of the request and here.
-    if let Some(why) = user.and_then(|user| state.why_banned(&user)) {
-        put_out(&outbox, why);
-    }
+    let rooms = follower.memberships();
+    connections.begin_chat(id, client.address, user.as_ref(), &outbox, rooms);
     if outbox.is_open() {
         follower.join(&room, request.since, request.history);
     }

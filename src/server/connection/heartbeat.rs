@@ -38,9 +38,9 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Pings at each `interval`, through the `outbox`. The peer is silent after `interval` and the time
-    /// for a pong without a byte (with TLS, one that is decrypted). Silence counts from the last read, not from the ping: our ping may
-    /// still be queued in the kernel.
+    /// Pings at each `interval`, through the `outbox`. The peer is silent after `interval` and the time for a pong
+    /// without a byte (with TLS, one that is decrypted). Silence counts from the last read, not from the ping: our ping
+    /// may still be queued in the kernel.
     pub(super) fn new(
         stream: Arc<Stream>,
         outbox: Arc<Outbox>,

@@ -1,10 +1,9 @@
 //! One connection, from its request to its end.
 //!
-//! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either
-//! sends a response and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets
-//! it [`follow`] a room. The writer thread runs the write pump ([`pumps`]), while frames have to wait. [`ThreadBudget`]
-//! counts both.
-//! [`Connections`] holds every open connection.
+//! A connection has up to two threads. The reader thread runs [`serve`]: it reads a request and either sends a response
+//! and reads the next one, or upgrades the connection ([`upgrade`]) and runs the [`read_pump`], or lets it [`follow`] a
+//! room; [`probes`] are the page, the probes and the metrics. The writer thread runs the write pump ([`pumps`]), while
+//! frames have to wait. [`ThreadBudget`] counts both. [`Connections`] holds every open connection.
 
 mod thread_budget;
 mod addresses;
@@ -14,6 +13,7 @@ mod heartbeat;
 mod pumps;
 mod upgrade;
 mod follow;
+mod probes;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -24,24 +24,22 @@ use log::{debug, info};
 
 use self::addresses::{AddressPlace, AddressRefusal};
 use self::client_address::{client_of, read_proxy_header};
-use self::connections::{ChatHandle, Phase};
+use self::connections::Phase;
 pub use self::connections::{Connections, NotStarted};
 use self::follow::{follow_request, follow_room, is_asked_to_follow};
 pub use self::pumps::{Pumps, Upgrade};
 use self::pumps::{WRITE_CHECK, write_by};
 pub use self::thread_budget::ThreadBudget;
 use self::upgrade::{ChatRequest, chat_request};
-use crate::backplane::ShardState;
 use crate::hub::framing;
 use crate::message::ConnectionId;
 use crate::metrics;
 use crate::server::admin;
 use crate::server::api;
 use crate::server::config::Deadlines;
-use crate::server::hooks;
 use crate::server::http::{self, HeadError, ProxyHeader, Request, Resource, Response, Route};
 use crate::server::proxies::{ClientAddress, is_trusted};
-use crate::server::session::{self, PUT_OUT, Session, put_out};
+use crate::server::session::{self, PUT_OUT, Session};
 use crate::stream::Stream;
 use crate::websocket::code;
 use crate::websocket::{Ended, Incoming};
@@ -49,8 +47,8 @@ use crate::websocket::{Ended, Incoming};
 /// The most requests on one connection. A proxy or a client opens another one then.
 const MOST_REQUESTS: usize = 100;
 
-/// The time in which the next request's head has to come, if the deadline for a head is not shorter. A connection that
-/// waits has a thread, as one has that asks for nothing at all, and holds it for no longer.
+/// The time within which the next request's head has to come, unless the deadline for a head is shorter: a connection
+/// that waits holds a thread.
 const NEXT_REQUEST: Duration = Duration::from_secs(5);
 
 /// A connection that is not upgraded.
@@ -60,7 +58,7 @@ struct Visit<'a> {
     id: ConnectionId,
     peer: SocketAddr,
     header: ProxyHeader,
-    /// None behind a proxy that may name another client in each request.
+    /// `None` behind a proxy that may name another client in each request.
     place: Option<AddressPlace>,
 }
 
@@ -127,8 +125,8 @@ fn refuse_head(stream: &Stream, peer: SocketAddr, error: &HeadError, deadlines: 
     }
 }
 
-/// Reads the next request of a connection, of which `read` was read already, and takes a place for its client. Refuses
-/// it if that cannot be done.
+/// Reads the next request of a connection, and takes a place for its client. `read` has the bytes of the request that
+/// were read before. If one of the two fails, the client gets the reason and the connection ends.
 fn next_request(
     visit: &Visit<'_>,
     nth: usize,
@@ -139,7 +137,7 @@ fn next_request(
     let config = &connections.state.config;
     let request = http::read_request(stream, &mut read, config.max_head, head_due);
     if request.is_err() && read.trim_ascii().is_empty() && nth > 1 {
-        // It has nothing more to ask. A response could be taken for that to a request on its way.
+        // The client has nothing more to ask. It could take a response for the one to a request that is on its way.
         let _ = stream.socket().write_all(&stream.farewell());
         return None;
     }
@@ -154,7 +152,7 @@ fn next_request(
     };
     let place = match (&visit.place, nth) {
         (Some(_), 1) => Ok(None),
-        // It has its place. The rate of requests stays what it is with a connection for each.
+        // It has its place. But the request counts as a new connection does: keeping one gains no higher rate.
         (Some(_), _) => connections.arrive(client.address).map(|()| None),
         // The next request may be another client's.
         (None, _) => connections.enter(client.address).map(Some),
@@ -168,8 +166,8 @@ fn next_request(
     }
 }
 
-/// Serves the next request of a connection, of which `read` was read already. Returns what was read behind it, if the
-/// connection goes on.
+/// Serves the next request of a connection. `read` has the bytes of the request that were read before. Returns the
+/// bytes that were read behind it, if the connection goes on.
 fn serve_request(
     visit: &Visit<'_>,
     nth: usize,
@@ -195,7 +193,7 @@ fn serve_request(
             connections.set_phase(id, Phase::Responding);
             match follow_request(&connections.state, client.address, &request, room) {
                 Ok(following) => {
-                    // It may last for days.
+                    // Frees the head: following may last for days.
                     drop(request);
                     follow_room(connections, stream, id, client, following);
                     return None;
@@ -221,16 +219,16 @@ fn serve_request(
             admin::respond(state, stream, &request, client, &path, chats)
         }
         route => match request.method.as_str() {
-            "GET" => respond(connections, &route, &request),
-            "HEAD" => respond(connections, &route, &request).without_body(),
+            "GET" | "HEAD" => probes::respond(connections, &route, &request),
             // RFC 9112 §3.2.4: an asterisk means the server.
             "OPTIONS" if request.path == "*" => wrong_method("GET, HEAD, POST, OPTIONS"),
-            _ if route == Route::Unknown => respond(connections, &route, &request),
+            _ if route == Route::Unknown => probes::respond(connections, &route, &request),
             _ => wrong_method("GET, HEAD, OPTIONS"),
         },
     };
     let response = match request.method.as_str() {
         "OPTIONS" => response.to_options(),
+        "HEAD" => response.without_body(),
         _ => response,
     };
     if response.status >= 400 {
@@ -295,63 +293,6 @@ fn write_last_response(stream: &Stream, response: &Response, deadlines: &Deadlin
     while matches!(socket.read(&mut discarded), Ok(1..)) && Instant::now() < deadline {}
 }
 
-/// The response for the page, for probes, and for metrics.
-fn respond(connections: &Connections, route: &Route, request: &Request) -> Response {
-    match route {
-        Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
-        Route::Live => Response::new(200, "alive"),
-        Route::Ready => match connections.ready(&connections.state.backplane.shards()) {
-            Ok(state) => Response::new(200, state),
-            Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
-        },
-        Route::Metrics => {
-            metrics::CONNECTIONS.set(connections.count());
-            metrics::ROOMS.set(connections.state.hub.count());
-            metrics::IN_FLIGHT.set(connections.state.backplane.in_flight());
-            let shards = connections.state.backplane.shards();
-            metrics::READY.set(usize::from(connections.ready(&shards).is_ok()));
-            let webhooks = hooks::render_lags(&connections.state);
-            Response::of_text(metrics::render() + &render_shards(&shards) + &webhooks)
-        }
-        Route::Chat { .. } | Route::Api { .. } | Route::Admin(_) | Route::Unknown => {
-            Response::new(404, "there is nothing here; chat is at /chat/{your name}")
-        }
-    }
-}
-
-/// The metrics of each server of the backplane.
-fn render_shards(shards: &[ShardState]) -> String {
-    type Metric = (&'static str, &'static str, fn(&ShardState) -> u64);
-    const METRICS: [Metric; 4] = [
-        (
-            "hubbub_shard_ready",
-            "Whether messages can be stored and heard on this server: 1 or 0.",
-            |shard| u64::from(shard.trouble.is_none()),
-        ),
-        (
-            "hubbub_shard_waiting",
-            "Commands that wait to be sent to this server.",
-            |shard| shard.waiting as u64,
-        ),
-        (
-            "hubbub_shard_losses_total",
-            "Times the command connection to this server was lost.",
-            |shard| shard.losses,
-        ),
-        (
-            "hubbub_shard_cuts_total",
-            "Times the subscription at this server was lost.",
-            |shard| shard.cuts,
-        ),
-    ];
-    let mut text = String::new();
-    for (name, help, value) in METRICS {
-        let values = shards.iter().map(|shard| (&shard.name[..], value(shard)));
-        metrics::render_labelled(&mut text, name, help, "shard", values);
-    }
-    text
-}
-
 /// Serves a chat, from the upgrade to the end.
 fn chat(
     connections: &Arc<Connections>,
@@ -396,18 +337,8 @@ fn chat(
         Arc::clone(&grant),
         Arc::clone(&outbox),
     );
-    let chat = ChatHandle {
-        user: Some(user.clone()),
-        address: client.address,
-        since: SystemTime::now(),
-        outbox: Arc::clone(&outbox),
-        memberships: Arc::clone(session.memberships()),
-    };
-    connections.set_phase(id, Phase::Chatting(chat));
-    // The ban may have come between the check of the request and here.
-    if let Some(why) = state.why_banned(&user) {
-        put_out(&outbox, why);
-    }
+    let rooms = session.memberships();
+    connections.begin_chat(id, client.address, Some(&user), &outbox, rooms);
     if request.joins && outbox.is_open() {
         session.join_first_room(request.since, request.history);
     }

@@ -48,14 +48,14 @@ const KEEP_BUFFER: usize = 4 * 1024;
 /// once.
 const CONTROL_FRAMES: (u32, u32) = (100, 200);
 
-/// A peer that only listens may send so many bytes for nothing, such as a second request.
-const MOST_UNHEARD: usize = 16 * 1024;
+/// The most bytes that a follower may send, such as a second request. Nobody reads their meaning.
+const MOST_FROM_FOLLOWER: usize = 16 * 1024;
 
 /// Reads discarded after a violation, before a client that floods is reset, and the pause after each.
 const DISCARDED_READS: usize = 100;
 const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is on the wire when a connection is upgraded, or begins to follow a room.
+/// The bytes in both directions when a connection is upgraded, or begins to follow a room.
 pub struct Upgrade {
     /// The response, and the first event.
     pub opening: Vec<u8>,
@@ -68,23 +68,23 @@ pub struct Pumps<'a> {
     stream: &'a Arc<Stream>,
     config: &'a Config,
     outbox: Arc<Outbox>,
-    input: Input,
+    reads: ReadSide,
     control_frames: TokenBucket,
     writer: Arc<Writer>,
 }
 
-/// What the peer sends.
-enum Input {
+/// The reading half: frames of a chat, or nothing of meaning from a follower.
+enum ReadSide {
     WebSocket(ReadHalf),
-    /// Nothing that would mean anything: the peer only listens. With it, how many bytes it may still send.
-    Unheard(Heartbeat, usize),
+    /// The follower's heartbeat, and the number of bytes that the follower may still send.
+    Follower(Heartbeat, usize),
 }
 
-impl Input {
+impl ReadSide {
     fn read(&mut self) -> Result<Incoming, Ended> {
         match self {
             Self::WebSocket(half) => half.read(),
-            Self::Unheard(heartbeat, left) => match heartbeat.read(&mut [0; 256]) {
+            Self::Follower(heartbeat, left) => match heartbeat.read(&mut [0; 256]) {
                 Ok(0) => Err(Ended::Vanished),
                 Ok(count) if count > *left => Err(Ended::Wrong {
                     code: code::POLICY,
@@ -133,9 +133,9 @@ impl<'a> Pumps<'a> {
             &config.deadlines,
         );
         let replies = Arc::clone(&outbox);
-        let input = match encoding.is_for_followers() {
-            true => Input::Unheard(heartbeat, MOST_UNHEARD),
-            false => Input::WebSocket(ReadHalf::server(
+        let reads = match encoding.is_for_followers() {
+            true => ReadSide::Follower(heartbeat, MOST_FROM_FOLLOWER),
+            false => ReadSide::WebSocket(ReadHalf::server(
                 Box::new(heartbeat),
                 upgrade.read_already,
                 config.max_message,
@@ -147,7 +147,7 @@ impl<'a> Pumps<'a> {
             stream,
             config,
             outbox,
-            input,
+            reads,
             control_frames: TokenBucket::new(per_second, burst, Instant::now()),
             writer,
         }
@@ -162,7 +162,7 @@ impl<'a> Pumps<'a> {
     /// since nothing can answer them, until the client ends its side or has sent too many.
     pub fn read(&mut self) -> Result<Incoming, Ended> {
         loop {
-            let incoming = self.input.read()?;
+            let incoming = self.reads.read()?;
             match incoming {
                 Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive
                     if !self.outbox.is_open() =>

@@ -52,22 +52,8 @@ pub(super) fn chat_request(
         .map_err(|denied| denied.response())?
         .grant;
     is_admitted(state, Some(&user), joined).map_err(|why| Response::new(403, why))?;
-    let since = request
-        .parameter("since")
-        .map(|since| {
-            since
-                .parse()
-                .map_err(|why| bad(format!("bad since: {why}")))
-        })
-        .transpose()?;
-    let history = request
-        .parameter("history")
-        .map(|lines| {
-            lines
-                .parse()
-                .map_err(|_| bad("bad history: it is a number of messages".to_owned()))
-        })
-        .transpose()?;
+    let since = request.parsed("since").map_err(bad)?;
+    let history = request.number_of("messages", "history").map_err(bad)?;
     // A proxy that speaks it drops the field for the upgrade.
     if request.is_old {
         let why =

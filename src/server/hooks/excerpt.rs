@@ -6,13 +6,13 @@ use serde_json::Value;
 /// The most commits, alerts or attachments that one text has.
 pub(super) const MOST_ITEMS: usize = 5;
 
-/// The longest value, in characters, but for links.
+/// The longest value that is no link, in characters.
 const LONGEST_VALUE: usize = 200;
 
 /// The longest link, in bytes. A longer one is left out, since half a link leads nowhere.
 const LONGEST_LINK: usize = 1000;
 
-/// Stands for what was cut off.
+/// Stands in the place of a part that was cut off.
 const CUT: &str = "…";
 
 /// The beginning of a text that fits into so many bytes.

@@ -26,7 +26,7 @@ pub(super) fn text_of(name: &str, payload: &Value) -> Option<String> {
     }
 }
 
-/// An event, and what nearly all have.
+/// An event, with the fields that nearly all events have.
 struct GithubEvent<'a> {
     payload: &'a Value,
     sender: Option<String>,

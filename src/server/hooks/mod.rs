@@ -1,14 +1,9 @@
-//! Webhooks, in both directions.
+//! Hooks: what other services post to a room, at `/hooks/{room}`.
 //!
-//! In: [`payload`] turns another service's JSON into the text of a message, [`github`] that of GitHub, and [`excerpt`]
-//! shortens its parts; [`super::api`] reads it from a request, and publishes it as any other post. Out: the [`poster`]
-//! posts what is said in a room to another service, by a [`request`].
+//! [`excerpt`] makes short lines of a service's JSON, [`github`] the text for an event of GitHub, and [`payload`] the
+//! text for any service. `post_body.rs` reads the JSON from a request, and [`super::api`] publishes the text as any
+//! other post.
 
 mod excerpt;
 mod github;
 pub mod payload;
-mod request;
-mod poster;
-
-pub use self::poster::{Posters, render_lags, take_leases};
-pub use self::request::AGENT;

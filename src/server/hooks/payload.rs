@@ -47,14 +47,14 @@ impl PayloadError {
     }
 }
 
-/// The text for a body, of at most `most` bytes. `github_event` is the value of `X-GitHub-Event`, if there is one. The
-/// body is JSON, perhaps in a form's field `payload`, as Slack takes it and GitHub may send it.
+/// Makes a text of at most `most` bytes from a body. The body is JSON, alone or in a form's field `payload`, as Slack
+/// takes it and GitHub may send it. `github_event` is the value of `X-GitHub-Event`, if there is one.
 pub fn text_of(
     body: &str,
     github_event: Option<&str>,
     most: usize,
 ) -> Result<String, PayloadError> {
-    // A parsed body may need a hundred times its bytes, so there is one at a time.
+    // A parsed body may need a hundred times its bytes, so only one is parsed at a time.
     static PARSING: Mutex<()> = Mutex::new(());
     let decoded = body.strip_prefix("payload=").map(|form| {
         let form = form.split('&').next().unwrap_or_default();
@@ -118,7 +118,7 @@ fn slack(payload: &Value) -> Option<String> {
         return Some(plain(text));
     }
     let Some(attachments) = payload["attachments"].as_array() else {
-        // An empty text is refused as that of a post is.
+        // An empty text is refused later, as in any post.
         return payload["text"].as_str().map(str::to_owned);
     };
     let attachments = attachments
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// The keys that mean something somewhere.
+    /// The keys that one of the services uses.
     const KEYS: [&str; 24] = [
         "action",
         "alerts",

@@ -29,11 +29,11 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A request's body, and what was read behind the head.
+/// A request's body, with the bytes that came behind the head.
 #[derive(Debug)]
 pub(super) struct Body(RefCell<Option<Unread>>);
 
-/// What of a request is still to be read. There is none once the end of the body is in doubt.
+/// The unread part of a request. The [`Body`] has none once the end of the body is in doubt.
 #[derive(Debug)]
 struct Unread {
     framing: Framing,
@@ -53,7 +53,7 @@ impl Body {
         !matches!(framing, Some(Framing::Absent | Framing::Length(0)))
     }
 
-    /// Whether it may be longer than so many bytes: that of chunks is not known before.
+    /// Whether it may have more bytes than this. The length of chunks is not known before they are read.
     pub(super) fn may_exceed(&self, most: usize) -> bool {
         let unread = self.0.borrow();
         match unread.as_ref().map(|unread| unread.framing) {
@@ -148,7 +148,7 @@ pub fn read_body(
             .socket()
             .write_all(&stream.sealed(b"HTTP/1.1 100 Continue\r\n\r\n"));
     }
-    let mut input = Input {
+    let mut input = BodyReader {
         stream,
         deadline,
         bytes: read,
@@ -167,15 +167,15 @@ pub fn read_body(
     String::from_utf8(body).map_err(|_| BodyError::NotText)
 }
 
-/// What comes from the client: `bytes` first, of which so many are taken, and then what the stream gives.
-struct Input<'a> {
+/// Reads a body: first the `bytes` that came behind the head, from the index `taken` on, and then those of the stream.
+struct BodyReader<'a> {
     stream: &'a Stream,
     deadline: Instant,
     bytes: Vec<u8>,
     taken: usize,
 }
 
-impl Input<'_> {
+impl BodyReader<'_> {
     /// Reads more.
     fn fill(&mut self) -> Result<(), BodyError> {
         let mut buffer = [0; 4096];

@@ -2,16 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::date::Date;
+
+/// January 1, 1970, was a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 
-/// Here a year begins in March, so that the leap day is its last.
 const MONTHS: [&str; 12] = [
-    "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
-
-/// From March 1 of the year 0 to January 1, 1970.
-const DAYS_BEFORE_1970: u64 = 719_468;
-const DAYS_OF_400_YEARS: u64 = 146_097;
 
 /// The time as an IMF-fixdate (RFC 9110 §5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(super) fn imf_fixdate(time: SystemTime) -> String {
@@ -19,15 +17,8 @@ pub(super) fn imf_fixdate(time: SystemTime) -> String {
     let (days, second) = (seconds.as_secs() / 86_400, seconds.as_secs() % 86_400);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let weekday = WEEKDAYS[(days % 7) as usize];
-    // See <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
-    let days = days + DAYS_BEFORE_1970;
-    let (era, days) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-    let year = (days - days / 1460 + days / 36_524 - days / 146_096) / 365;
-    let days = days - (365 * year + year / 4 - year / 100);
-    let month = (5 * days + 2) / 153;
-    let day = days - (153 * month + 2) / 5 + 1;
-    let year = 400 * era + year + u64::from(month >= 10);
-    let month = MONTHS[month as usize];
+    let Date { year, month, day } = Date::after_epoch(days);
+    let month = MONTHS[month as usize - 1];
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
@@ -38,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_months_and_years_are_those_of_the_calendar() {
+    fn a_time_has_its_weekday_and_its_month_in_letters() {
         for (seconds, date) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),

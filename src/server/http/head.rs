@@ -81,8 +81,8 @@ impl HeadError {
     }
 }
 
-/// Reads a request's head of up to `most` bytes, until `deadline` at the latest. `head` has what was read of it before,
-/// and keeps what is read if that is no request.
+/// Reads a request's head of up to `most` bytes, until `deadline` at the latest. `head` has the bytes that were read
+/// before. If this fails, it has all bytes that were read.
 pub fn read_request(
     stream: &Stream,
     head: &mut Vec<u8>,

@@ -1,7 +1,7 @@
-//! Reads the bytes of requests, each by an absolute deadline.
+//! Reads the bytes of requests by an absolute deadline.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::stream::Stream;
 
@@ -13,27 +13,24 @@ pub(super) enum ReadError {
     Late,
 }
 
+impl From<io::Error> for ReadError {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
 /// Reads at least one byte, until `deadline` at the latest.
 pub(super) fn read_by(
     stream: &Stream,
     buffer: &mut [u8],
     deadline: Instant,
 ) -> Result<usize, ReadError> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ReadError::Late);
-        }
-        let timed = stream.socket().set_read_timeout(Some(left));
-        timed.map_err(|_| ReadError::Gone)?;
-        match stream.read(buffer) {
-            Ok(0) => return Err(ReadError::Gone),
-            Ok(count) => return Ok(count),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(ReadError::Late),
-                _ => return Err(ReadError::Gone),
-            },
-        }
+    let left = || match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ReadError::Late),
+        left => Ok(left),
+    };
+    match stream.read_while(buffer, left)? {
+        0 => Err(ReadError::Gone),
+        count => Ok(count),
     }
 }

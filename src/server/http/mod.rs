@@ -1,8 +1,8 @@
 //! HTTP/1.1: requests and responses, one after the other.
 //!
 //! [`proxy_header`] reads what a proxy says first, [`head`] reads the request, [`Request::route`] finds its route,
-//! [`body`] reads its body if somebody wants it, and [`Response`] is written back. The server does not use tungstenite's
-//! own accept, since that sends no response to a bad request.
+//! [`body`] reads its body if somebody wants it, and [`Response`] is written back. The server does not use
+//! tungstenite's own accept, since that sends no response to a bad request.
 
 mod date;
 mod input;
@@ -10,6 +10,9 @@ mod body;
 mod head;
 mod proxy_header;
 mod response;
+
+use std::fmt::Display;
+use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
@@ -20,7 +23,7 @@ pub use self::proxy_header::{ProxyHeader, read_proxy_header};
 pub use self::response::Response;
 use crate::server::page::{self, Asset};
 
-/// A request: its head, and what is known of its body.
+/// A request: its head, and its body, which may not have been read yet.
 #[derive(Debug)]
 pub struct Request {
     /// Such as `GET`.
@@ -43,6 +46,21 @@ impl Request {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let mut values = self.query.iter().filter(|(found, _)| found == name);
         values.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a query parameter, parsed; `None` without one. The error is a sentence.
+    pub fn parsed<T>(&self, name: &str) -> Result<Option<T>, String>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let value = self.parameter(name).map(str::parse).transpose();
+        value.map_err(|why| format!("bad {name}: {why}"))
+    }
+
+    /// The first value of a query parameter that is a number of messages, or of something else (`what`).
+    pub fn number_of(&self, what: &str, name: &str) -> Result<Option<usize>, String> {
+        let number = self.parameter(name).map(str::parse).transpose();
+        number.map_err(|_| format!("bad {name}: it is a number of {what}"))
     }
 
     /// The first value of a header field.
@@ -70,7 +88,7 @@ impl Request {
         self.body.is_present()
     }
 
-    /// Whether the body may be longer than so many bytes.
+    /// Whether the body may have more bytes than this.
     pub fn body_may_exceed(&self, most: usize) -> bool {
         self.body.may_exceed(most)
     }
@@ -93,8 +111,8 @@ impl Request {
         !self.is_old && expected.is_some_and(|what| what.eq_ignore_ascii_case("100-continue"))
     }
 
-    /// The bytes that were read behind the request; `None` if its end is not known. Frees the head, since the chat that
-    /// follows may last for days.
+    /// The bytes that were read behind the request; `None` if its end is not known. Frees the head: a chat may follow,
+    /// and last for days.
     pub fn into_rest(self) -> Option<Vec<u8>> {
         self.body.into_rest()
     }

@@ -1,19 +1,19 @@
-/** The page's address: what it asks for, and the address of a message. */
+/** The page's address: the room, the message and the token that it names; and the address of a message. */
 
 import { objection } from "./names.js";
 
-/** The room, the message in it and the token that are asked for. A token is removed from the address. */
-export function asked() {
+/** The room, the message in it and the token that the address names. Removes a token from the address. */
+export function fromAddress() {
   const query = new URLSearchParams(location.search);
-  const { room, at, token } = askedInHash();
+  const { room, at, token } = fromHash();
   if (query.has("room") || query.has("token") || token !== null) {
     history.replaceState(null, "", location.pathname);
   }
   return { room: valid(query.get("room")) ?? room, at, token: query.get("token") ?? token ?? "" };
 }
 
-/** What is behind the hash: `ops`, or fields such as `room=ops&at=1700000000000-0` or `token=…`. */
-export function askedInHash() {
+/** The same of the part behind the hash: `ops`, or fields such as `room=ops&at=1700000000000-0` or `token=…`. */
+export function fromHash() {
   const hash = location.hash.slice(1);
   // An equals sign in a room's name is encoded in the address.
   const hasFields = hash.includes("=");

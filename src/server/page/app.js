@@ -1,6 +1,6 @@
 /** The entry of the page: makes the chat and its views, and passes events between them. */
 
-import { asked, askedInHash } from "./address.js";
+import { fromAddress, fromHash } from "./address.js";
 import { ask } from "./ask.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
@@ -155,7 +155,7 @@ function wear(theme) {
   byId("theme").setAttribute("aria-label", `${THEMES[known]} colours. Change them`);
 }
 
-/** What a user loses who leaves now, in words. */
+/** The loss of a user who leaves now, in words. */
 function dropped(lines) {
   if (lines.length === 0) return "";
   return lines.length === 1 ? "One of your lines is not sent yet, and is dropped." : `${lines.length} of your lines are not sent yet, and are dropped.`;
@@ -207,7 +207,7 @@ function listen() {
     kept.save();
   });
   addEventListener("hashchange", () => {
-    const { room, at, token } = askedInHash();
+    const { room, at, token } = fromHash();
     if (token !== null) {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
@@ -243,7 +243,7 @@ function listen() {
   byId("leave").addEventListener("click", leave);
   byId("sign-out").addEventListener("click", signOut);
   byId("forget").addEventListener("click", forget);
-  // What is typed is a draft, and is kept as such.
+  // The text in the field is a draft, and is kept as one.
   byId("composer").addEventListener("input", save);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
@@ -257,7 +257,7 @@ function begin() {
   wear(loadTheme());
   listen();
   watch();
-  const { room, at, token } = asked();
+  const { room, at, token } = fromAddress();
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;

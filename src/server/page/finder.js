@@ -55,7 +55,7 @@ export class Finder {
     setText(this.#button, word);
     this.#list.hidden = !this.#open || found === null;
     if (this.#list.hidden) return;
-    // What was typed meanwhile may need another list.
+    // The text may have changed since the server was asked, and need another list.
     if (found !== this.#found) this.#ask();
     this.#found = found;
     const low = name.toLowerCase();

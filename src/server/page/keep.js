@@ -1,12 +1,10 @@
 /**
- * What the browser keeps for a user's next visit: the rooms, each with its draft, what was read, and
- * whether it is muted. It is also how the tabs of one user agree, since each hears what another stores.
+ * The rooms that the browser keeps for a user's next visit, each with its draft, the last message that was
+ * read, and whether it is muted. The tabs of one user agree by them, since each tab hears of what another stores.
  */
 
 import { objection } from "./names.js";
 import { dropOld, forgetRoom, forgetUser, isRoom, isUser, keptAt, loadRooms, loadUser, saveRoom, saveUser } from "./store.js";
-
-const ALPHABET = new Intl.Collator(undefined, { numeric: true });
 
 export class Kept {
   #chat;
@@ -22,7 +20,7 @@ export class Kept {
     addEventListener("storage", (event) => this.#hear(event));
   }
 
-  /** The rooms that are kept for a user; null if nothing is kept. */
+  /** The rooms that are kept for a user, in any order; null if nothing is kept. */
   recall(user) {
     dropOld();
     this.#stored.clear();
@@ -31,7 +29,7 @@ export class Kept {
     const rooms = [...loadRooms(user)].map(([name, value]) => ({ name, ...checked(value) }));
     const valid = rooms.filter(({ name }) => isName(name));
     for (const { name } of valid) this.#stored.set(name, "");
-    return valid.sort((a, b) => ALPHABET.compare(a.name, b.name));
+    return valid;
   }
 
   /** Stores what has changed. */
@@ -42,7 +40,7 @@ export class Kept {
     if (shown !== this.#active) saveUser(user, { active: shown });
     this.#active = shown;
     for (const { name, read, draft, muted } of rooms.values()) {
-      // What is too long to be sent is not kept either.
+      // A draft that is too long to be sent is not kept either.
       const value = { read, draft: draft.length > limits.max_message ? "" : draft, muted };
       if (this.#stored.get(name) === look(value)) continue;
       this.#stored.set(name, look(value));

@@ -7,9 +7,11 @@ import { h } from "./dom.js";
 
 const NO_MENTION = /```[\s\S]+?```|`[^`\n]+`|\bhttps?:\/\/\S+/gi;
 
-/** A name may have any character, so each that means something in a pattern is taken as it is. */
+/** A pattern for this text: characters that mean something in a pattern stand for themselves. */
+export const literal = (text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+
 const pattern = (name) =>
-  new RegExp(`(?<![\\p{L}\\p{N}_])[@\uff20]${name.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")}(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
+  new RegExp(`(?<![\\p{L}\\p{N}_])[@\uff20]${literal(name)}(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
 
 /** Whether a message's text mentions the user. */
 export function mentions(text, name) {

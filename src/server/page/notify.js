@@ -10,7 +10,7 @@ import { loadTold, loadUser, saveTold, saveUser } from "./store.js";
 /** The time in which a tab that shows the room reads the message, and the others hear of it. */
 const GRACE = 1_000;
 
-/** The time in which what one tab stores has reached all others. */
+/** The time within which all tabs see a change of the storage. */
 const STORED_WITHIN = 10_000;
 
 /** The most characters of a message in a notification. */
@@ -121,7 +121,7 @@ function isFirst(user, room, id) {
   saveTold(user, room, id);
   // Without https there are no locks, and no notifications either.
   if (!navigator.locks) return true;
-  // What one tab stores reaches another later. Until then a lock that is held tells of it.
+  // Other tabs see the storage's change with a delay. Until then they see the lock, which is held for that long.
   return new Promise((resolve) => {
     const name = `hubbub.told ${JSON.stringify([user, room, id])}`;
     navigator.locks.request(name, { ifAvailable: true }, (lock) => {

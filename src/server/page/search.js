@@ -4,6 +4,7 @@
  */
 
 import { byId, h, reconcile, setText } from "./dom.js";
+import { literal } from "./mention.js";
 import { hue } from "./names.js";
 import { clock, dayName, full } from "./time.js";
 
@@ -69,7 +70,7 @@ export class Search {
   #begin(words) {
     if (words === "") return;
     const room = this.#chat.active;
-    const pattern = new RegExp(words.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "iu");
+    const pattern = new RegExp(literal(words), "iu");
     const loaded = room.entries.filter(({ kind }) => kind === "message");
     this.#run = { room, pattern, found: [], looked: 0, oldest: null, more: room.older, state: "", problem: "", turn: 0 };
     this.#look(this.#run, loaded);
@@ -146,7 +147,7 @@ export class Search {
   }
 }
 
-/** How far a search has come, in words. */
+/** The progress of a search, in words. */
 function told({ found, looked, oldest, state, problem }) {
   const shown = found.length > SHOWN ? ` (the newest ${SHOWN} are shown)` : "";
   const matches = found.length === 0 ? "Nothing found" : `${found.length.toLocaleString()} found${shown}`;

@@ -5,7 +5,7 @@ import { byId, h, reconcile, setText } from "./dom.js";
 /** The bar stays hidden while a connection takes less than this. */
 const PATIENCE = 400;
 
-/** What is told of a message that the user wants to see. */
+/** The words for each state of a message that the user wants to see. */
 const SOUGHT = {
   reading: "Looking for the message…",
   here: "",

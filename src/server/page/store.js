@@ -12,12 +12,12 @@ const THEME = "hubbub.theme";
 /** The server: several may be below one origin, each at a path of its own. */
 const SERVER = new URL(".", location.href).pathname;
 
-/** The keys of what is kept for users, and of the last message of a room that was told of. */
+/** The kinds of keys: a user, a room of a user, and the last message of a room that a notification told of. */
 const USER = "hubbub.user";
 const ROOM = "hubbub.room";
 const TOLD = "hubbub.told";
 
-/** What was not used for this long is dropped. */
+/** Users and rooms that were not used for this long are dropped. */
 const KEPT_FOR = 90 * 24 * 3_600_000;
 
 /** The most rooms that are kept, of all users together. */
@@ -55,7 +55,7 @@ export const saveTheme = (theme) => attempt(() => localStorage.setItem(THEME, th
 
 const keyOf = (kind, ...names) => kind + JSON.stringify([SERVER, ...names]);
 
-/** What a key is for, as `{kind, user, room}`; nothing unless it is kept for a user of this server. */
+/** The parts of a key, as `{kind, user, room}`; null unless it is of a user of this server. */
 export function keptAt(key) {
   const [, kind, names] = /^(hubbub\.\w+)(\[.*\])$/su.exec(key ?? "") ?? [];
   const [server, user, room] = attempt(() => JSON.parse(names)) ?? [];
@@ -71,7 +71,7 @@ const kept = () => keys().flatMap((key) => ({ key, ...keptAt(key) })).filter(({ 
 /** The user's settings and last room; null if nothing is kept. */
 export const loadUser = (user) => load(browser, keyOf(USER, user));
 
-/** Changes some of what is kept for a user. */
+/** Changes some fields that are kept for a user. */
 export const saveUser = (user, fields) =>
   save(browser, keyOf(USER, user), { ...loadUser(user), ...fields, at: Date.now() });
 
@@ -100,7 +100,7 @@ export function forgetUser(user) {
   if (loadName() === user) remove(NAME);
 }
 
-/** Drops what was not used for long, and the oldest of too much. */
+/** Drops users and rooms that were not used for long, and the oldest of too many. */
 export function dropOld(now = Date.now()) {
   const all = kept().filter((one) => isRoom(one) || isUser(one));
   const aged = all.map((one) => ({ ...one, at: load(browser, one.key)?.at ?? 0 })).sort((a, b) => b.at - a.at);

@@ -18,7 +18,7 @@ export function shortClock(at) {
 
 export const full = (at) => FULL.format(at);
 
-/** How long ago something was, in the largest unit that fits: "3 min. ago". */
+/** The time since then, in the largest unit that fits: "3 min. ago". */
 export function ago(at, now = Date.now()) {
   const minutes = Math.max(0, (now - at) / 60_000);
   const [unit, size] = UNITS.find(([, length]) => minutes >= length) ?? ["minute", 1];

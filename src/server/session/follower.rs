@@ -38,12 +38,13 @@ impl Follower {
         }
     }
 
-    /// The room that it is in.
+    /// Its membership, once it has joined the room.
     pub fn memberships(&self) -> &Arc<Memberships> {
         &self.rooms
     }
 
-    /// Joins the room, with the messages after `since`, or else so many of the last, or closes the connection.
+    /// Joins the room, and sends the messages after `since`, or else the last `history`. If the room cannot be joined,
+    /// closes the connection.
     pub fn join(&self, room: &RoomName, since: Option<MessageId>, history: Option<usize>) {
         let joiner = Joiner {
             state: &self.state,

@@ -19,7 +19,7 @@ use crate::websocket::code;
 /// The most messages in the first frame of a room.
 const FIRST_FRAME: usize = 1000;
 
-/// What a connection joins rooms with. Only its reader thread may.
+/// The parts of a connection that joining a room needs. Only the connection's reader thread has one.
 pub(super) struct Joiner<'a> {
     pub(super) state: &'a Arc<State>,
     pub(super) connection: ConnectionId,
@@ -47,7 +47,7 @@ impl Joiner<'_> {
         let entrance = membership.enter(page.map(|(cursor, limit)| (cursor, limit.min(PIECE))))?;
         self.send_past(room, since, page, entrance)?;
         self.rooms.insert(room.clone(), membership);
-        // What the client has from before may be deleted.
+        // Messages that the client has from before may be deleted.
         let known = deleted_before
             .clone()
             .up_to(since.unwrap_or(MessageId::ZERO));
@@ -55,7 +55,7 @@ impl Joiner<'_> {
             self.answer(&deleted(room.clone(), known, true));
         }
         self.tell_deleted_since(room, &deleted_before);
-        // It may have been closed meanwhile.
+        // The room may have been closed meanwhile.
         if let Some(why) = self.state.why_closed(room)
             && self.rooms.remove(room)
         {
@@ -64,7 +64,7 @@ impl Joiner<'_> {
         Ok(())
     }
 
-    /// Tells what was deleted since `before` was read, which the client may have been sent meanwhile.
+    /// Tells the client of messages that were deleted since `before` was read: it may have got them meanwhile.
     pub(super) fn tell_deleted_since(&self, room: &RoomName, before: &Deletions) {
         let news = self.state.deletions(room).since(before);
         if !news.is_empty() {

@@ -95,12 +95,12 @@ impl Session {
         }
     }
 
-    /// The rooms that it is in.
+    /// Its memberships, one for each room.
     pub fn memberships(&self) -> &Arc<Memberships> {
         &self.rooms
     }
 
-    /// What joins its rooms, and reads their past.
+    /// Joins the session's rooms, and reads their past.
     fn joiner(&self) -> Joiner<'_> {
         Joiner {
             state: &self.state,

@@ -2,7 +2,8 @@
 //!
 //! A token is a JSON Web Token (RFC 7519). It is signed with HS256 and this server's [`secret`], or by another issuer
 //! whose public [`key`] is in a file. Each key has one algorithm, so an attacker cannot choose a weaker one. The `ring`
-//! crate computes the MACs and verifies the signatures. [`claims`] are what a token says, and the [`verifier`] judges it.
+//! crate computes the MACs and verifies the signatures. [`claims`] are what a token says, and the [`verifier`] judges
+//! it.
 
 mod secret;
 mod key;

@@ -8,7 +8,7 @@ use ring::hmac;
 /// Shorter secrets can be guessed offline from one token (RFC 7518 §3.2 asks for 32 bytes).
 const MIN_SECRET: usize = 32;
 
-/// A secret: the one that signs tokens, the operators', or the one that signs what webhooks post. Its debug output hides it.
+/// A secret: of tokens, of operators, or of the posts to webhooks. Its debug output hides it.
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 

@@ -3,31 +3,35 @@
 //! Each webhook has a thread. It reads the room's log from behind the last message that was posted, twice a second, so
 //! nothing of it waits in memory. One instance at a time has the [lease](crate::backplane::Backplane::lease), and with
 //! it the place in the log. It renews the lease after each message. If it dies, another one goes on, and may repeat the
-//! last message under the same `Idempotency-Key`.
+//! last message under the same `Idempotency-Key`. A [`request`] posts one message.
+
+mod request;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use log::{debug, info, warn};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::request::{Answer, Patience, PostError, post};
+pub use self::request::AGENT;
+use self::request::{Patience, PostError, post};
+use super::history::{PAGE_MOST, read_page};
+use super::state::State;
+use super::webhook::Webhook;
 use crate::backoff::Backoff;
+use crate::date::unix_millis;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, Event, json};
-use crate::server::history::{PAGE_MOST, read_page};
-use crate::server::state::State;
-use crate::server::webhook::Webhook;
-use crate::stream::Authorities;
+use crate::stream::{Authorities, ResponseHead};
 use crate::threads;
 
-/// The pause between two looks at the log, and at the lease.
-const LOOK: Duration = Duration::from_millis(500);
+/// The pause between two reads of the log and of the lease.
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// The lease lasts for this long without being renewed. It must be longer than two POSTs (a gap and a message) and two
 /// answers of the backplane ([`ANSWER_WITHIN`](crate::backplane::ANSWER_WITHIN)).
@@ -46,8 +50,8 @@ const RETRY_AFTER_CAP: Duration = Duration::from_secs(5 * 60);
 /// The bytes of messages that are read at once, unless one message has more.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Takes the leases that nobody has, so that all that is said from now on will be posted. Where that fails, the poster
-/// begins later.
+/// Takes the leases that no instance has, so that all messages from now on will be posted. If that fails for a webhook,
+/// its poster begins later.
 pub fn take_leases(state: &State) {
     for webhook in &state.config.webhooks {
         let lease = state
@@ -63,7 +67,7 @@ pub fn take_leases(state: &State) {
 pub struct Posters {
     /// Dropping it stops them.
     stop: Option<Sender<()>>,
-    /// Each with what is disconnected once it has ended.
+    /// Each thread with a channel that is disconnected once the thread has ended.
     threads: Vec<(JoinHandle<()>, Receiver<()>)>,
 }
 
@@ -100,12 +104,13 @@ impl Posters {
         Ok(Self { stop, threads })
     }
 
-    /// Posts nothing more, and gives what is being posted up.
+    /// Makes the threads end: they post nothing more, and give up the POST that is under way.
     pub fn stop(&mut self) {
         self.stop = None;
     }
 
-    /// Waits for the threads. One that connects until the deadline, or waits for a name server, is left behind.
+    /// Waits for the threads until the deadline. A thread that still connects, or waits for a name server, is left
+    /// behind.
     pub fn close(mut self, deadline: Instant) {
         self.stop();
         for (thread, ended) in self.threads {
@@ -117,7 +122,7 @@ impl Posters {
     }
 }
 
-/// A metric for each webhook: how long the first message waits that is not posted.
+/// The metric of each webhook's lag: the age of the first message that is not posted yet.
 pub fn render_lags(state: &State) -> String {
     let mut text = String::new();
     let webhooks = &state.config.webhooks;
@@ -128,7 +133,7 @@ pub fn render_lags(state: &State) -> String {
     let names: Vec<_> = names
         .map(|(index, webhook)| format!("{}: {webhook}", index + 1))
         .collect();
-    let now = now_in_millis();
+    let now = unix_millis(SystemTime::now());
     let lags = state
         .waiting_since
         .iter()
@@ -146,12 +151,7 @@ pub fn render_lags(state: &State) -> String {
     text
 }
 
-fn now_in_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
-}
-
-/// The thread's own state.
+/// The state of one webhook's thread.
 struct Poster {
     state: Arc<State>,
     webhook: Webhook,
@@ -164,18 +164,18 @@ struct Poster {
     /// The message before which a gap was told.
     gap_told_before: Option<MessageId>,
     backoff: Backoff,
-    /// When the message is posted again that was not taken.
+    /// When a message that was not taken is posted again.
     again_at: Option<Instant>,
-    /// Whether the log says so.
+    /// Whether the last POST failed, and the log says so.
     is_in_trouble: bool,
     stopped: Receiver<()>,
 }
 
-/// What became of a POST.
-enum Outcome {
-    /// The receiver has it, or will never take it.
+/// The result of one POST.
+enum PostResult {
+    /// The message was taken, or will never be.
     Done,
-    /// It has to be posted again, and no earlier than this.
+    /// The message has to be posted again, after this time at the earliest.
     Again(Duration),
 }
 
@@ -185,7 +185,7 @@ impl Poster {
         while self.stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             pause = self.round();
         }
-        // The others need not wait until it ends by itself.
+        // Another instance may take the lease at once.
         if self.posted.is_some() {
             self.lease(Duration::ZERO);
         }
@@ -195,8 +195,8 @@ impl Poster {
         self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Takes the lease, or keeps it. Returns the last message that was posted; `None` if another instance has it, or
-    /// nobody knows.
+    /// Takes or keeps the lease. Returns the last message that was posted; `None` if another instance has the lease, or
+    /// the backplane does not answer.
     fn lease(&mut self, lasts: Duration) -> Option<MessageId> {
         let Webhook { room, .. } = &self.webhook;
         let backplane = &self.state.backplane;
@@ -218,14 +218,14 @@ impl Poster {
         }
     }
 
-    /// Posts what waits. Returns the pause before the next round.
+    /// Posts the messages that wait. Returns the pause before the next round.
     fn round(&mut self) -> Duration {
         let Some(posted) = self.lease(LEASE) else {
-            return LOOK;
+            return POLL_EVERY;
         };
         let now = Instant::now();
         if let Some(left) = self.again_at.and_then(|at| at.checked_duration_since(now)) {
-            return left.min(LOOK);
+            return left.min(POLL_EVERY);
         }
         let page = (Cursor::After(posted), PAGE_MOST);
         let (backplane, room) = (&*self.state.backplane, &self.webhook.room);
@@ -242,7 +242,7 @@ impl Poster {
             Ok(excerpt) => excerpt,
             Err(why) => {
                 debug!("cannot read what to post to {}: {why}", self.webhook);
-                return LOOK;
+                return POLL_EVERY;
             }
         };
         for entry in excerpt.entries {
@@ -250,25 +250,29 @@ impl Poster {
                 .store(entry.message.at, Ordering::Relaxed);
             let id = entry.message.id;
             match self.post_entry(entry) {
-                Outcome::Done => {
+                PostResult::Done => {
                     self.again_at = None;
                     self.posted = Some(id);
                 }
-                Outcome::Again(wait) => {
+                PostResult::Again(wait) => {
                     self.again_at = Some(Instant::now() + wait);
                     return Duration::ZERO;
                 }
             }
             if self.lease(LEASE) != Some(id) {
-                return LOOK;
+                return POLL_EVERY;
             }
         }
         self.waiting_since.store(0, Ordering::Relaxed);
-        if excerpt.more { Duration::ZERO } else { LOOK }
+        if excerpt.more {
+            Duration::ZERO
+        } else {
+            POLL_EVERY
+        }
     }
 
-    /// Posts a message, and before it a gap if messages are missing that the log does not have any more.
-    fn post_entry(&mut self, entry: Entry) -> Outcome {
+    /// Posts a message. If the log has lost messages before it, posts a gap first.
+    fn post_entry(&mut self, entry: Entry) -> PostResult {
         let (mut message, room) = (entry.message, self.webhook.room.clone());
         let id = message.id;
         let posted = self.posted.filter(|&posted| posted != MessageId::ZERO);
@@ -279,7 +283,7 @@ impl Poster {
                 after,
                 before,
             };
-            if let again @ Outcome::Again(_) = self.post(&format!("gap-{id}"), &gap) {
+            if let again @ PostResult::Again(_) = self.post(&format!("gap-{id}"), &gap) {
                 return again;
             }
             metrics::WEBHOOK_GAPS.count();
@@ -298,7 +302,7 @@ impl Poster {
     }
 
     /// Posts an event. The key names it within the room.
-    fn post(&mut self, key: &str, event: &Event) -> Outcome {
+    fn post(&mut self, key: &str, event: &Event) -> PostResult {
         let body = json::encode(event);
         let room = utf8_percent_encode(self.webhook.room.as_str(), NON_ALPHANUMERIC);
         let mut fields = format!("Idempotency-Key: {room}/{key}\r\n");
@@ -317,36 +321,37 @@ impl Poster {
             &body,
             &patience,
         ) {
-            Ok(Answer {
+            Ok(ResponseHead {
                 status: 200..=299, ..
             }) => {
                 metrics::WEBHOOK_POSTED.count();
                 self.is_well();
-                Outcome::Done
+                PostResult::Done
             }
-            Ok(Answer {
+            Ok(ResponseHead {
                 status: status @ (408 | 429 | 500..),
                 retry_after,
+                ..
             }) => self.try_again(&format!("it answers {status}"), retry_after),
-            Ok(Answer { status, .. }) => {
+            Ok(ResponseHead { status, .. }) => {
                 metrics::WEBHOOK_FAILED.count();
                 warn!(
                     "{key} is not posted to {}: it answers {status}",
                     self.webhook
                 );
                 self.is_well();
-                Outcome::Done
+                PostResult::Done
             }
-            Err(PostError::Stopped) => Outcome::Again(Duration::ZERO),
+            Err(PostError::Stopped) => PostResult::Again(Duration::ZERO),
             Err(why) => self.try_again(&why.to_string(), None),
         }
     }
 
-    fn try_again(&mut self, why: &str, retry_after: Option<Duration>) -> Outcome {
+    fn try_again(&mut self, why: &str, retry_after: Option<Duration>) -> PostResult {
         metrics::WEBHOOK_RETRIES.count();
         self.tell_trouble(why);
         let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_CAP);
-        Outcome::Again(self.backoff.next().max(asked))
+        PostResult::Again(self.backoff.next().max(asked))
     }
 
     fn tell_trouble(&mut self, why: &str) {

@@ -1,0 +1,27 @@
+/** Tests with people on pages of their own. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Person } from "./person.js";
+
+/**
+ * Returns a function that makes a test of a story. People arrive in the story, and must have nothing to complain about
+ * when it is over. `browser` returns the browser, which starts after the tests are made.
+ */
+export function testsWithPeople(browser) {
+  return (sentence, story) =>
+    test(sentence, { timeout: 60_000 }, async () => {
+      const everybody = [];
+      const arrives = async (instance, options) => {
+        const person = await Person.at(browser(), instance, options);
+        everybody.push(person);
+        return person;
+      };
+      try {
+        await story(arrives);
+        for (const { complaints } of everybody) assert.deepEqual(complaints, []);
+      } finally {
+        await Promise.all(everybody.map(({ context }) => context.close()));
+      }
+    });
+}
