@@ -17,6 +17,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::request::{Answer, Patience, PostError, post};
 use crate::backoff::Backoff;
+use crate::backplane::BackplaneError;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
 use crate::protocol::{Cursor, Encoding, Event, json};
@@ -212,7 +213,7 @@ impl Poster {
                 last
             }
             Err(why) => {
-                debug!("no lease for {}: {why}", self.webhook);
+                self.note_failure("there is no lease", &why);
                 None
             }
         }
@@ -241,7 +242,7 @@ impl Poster {
         ) {
             Ok(excerpt) => excerpt,
             Err(why) => {
-                debug!("cannot read what to post to {}: {why}", self.webhook);
+                self.note_failure("the log cannot be read", &why);
                 return LOOK;
             }
         };
@@ -347,6 +348,21 @@ impl Poster {
         self.tell_trouble(why);
         let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_CAP);
         Outcome::Again(self.backoff.next().max(asked))
+    }
+
+    /// Notes that the backplane did not do its part. While it is away, the log has that already. Of what it refuses, such
+    /// as a lease whose key holds something else, the log has only the refusal, and the operator has to know what stands
+    /// still.
+    fn note_failure(&mut self, what: &str, why: &BackplaneError) {
+        match why {
+            BackplaneError::Refused(_) => self.tell_trouble(&format!("{what}: {why}")),
+            BackplaneError::Unavailable
+            | BackplaneError::NoAnswer
+            | BackplaneError::Overloaded
+            | BackplaneError::DiskUnavailable
+            | BackplaneError::DiskSilent
+            | BackplaneError::RefReused => debug!("{}: {what}: {why}", self.webhook),
+        }
     }
 
     fn tell_trouble(&mut self, why: &str) {
