@@ -93,11 +93,7 @@ pub fn respond(
     let response = operator
         .is_let_in(secret)
         .and_then(|()| operator.run(path, chats));
-    let response = response.unwrap_or_else(|error| error);
-    match &*request.method {
-        "HEAD" => response.without_body(),
-        _ => response,
-    }
+    response.unwrap_or_else(|error| error)
 }
 
 /// An operator's request.

@@ -73,11 +73,7 @@ pub fn respond(
         (Some(Resource::Members | Resource::Rooms), _) => Err(wrong_method(ON_LISTS)),
         (Some(Resource::Hook), _) => Err(wrong_method(ON_HOOKS)),
     };
-    let response = show_to_page(state, request, result.unwrap_or_else(|error| error));
-    match request.method.as_str() {
-        "HEAD" => response.without_body(),
-        _ => response,
-    }
+    show_to_page(state, request, result.unwrap_or_else(|error| error))
 }
 
 /// The response for an unknown path.

@@ -58,13 +58,7 @@ pub(super) fn follow_request(
     request: &Request,
     room: Option<String>,
 ) -> Result<FollowRequest, Response> {
-    let finish = |response: Response| {
-        let response = show_to_page(state, request, response);
-        match &*request.method {
-            "HEAD" => response.without_body(),
-            _ => response,
-        }
-    };
+    let finish = |response| show_to_page(state, request, response);
     let mut checked = check(state, client, request, room).map_err(finish)?;
     let retry = match checked.encoding {
         Encoding::EventStream => records::retry(spread(RETRY_AFTER)),

@@ -221,8 +221,7 @@ fn serve_request(
             admin::respond(state, stream, &request, client, &path, chats)
         }
         route => match request.method.as_str() {
-            "GET" => respond(connections, &route, &request),
-            "HEAD" => respond(connections, &route, &request).without_body(),
+            "GET" | "HEAD" => respond(connections, &route, &request),
             // RFC 9112 §3.2.4: an asterisk means the server.
             "OPTIONS" if request.path == "*" => wrong_method("GET, HEAD, POST, OPTIONS"),
             _ if route == Route::Unknown => respond(connections, &route, &request),
@@ -231,6 +230,8 @@ fn serve_request(
     };
     let response = match request.method.as_str() {
         "OPTIONS" => response.to_options(),
+        // Whoever made it: the client would take a body for the next response.
+        "HEAD" => response.without_body(),
         _ => response,
     };
     if response.status >= 400 {
