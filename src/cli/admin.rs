@@ -166,6 +166,7 @@ pub(super) fn run(args: &AdminArgs) -> Result<(), Exit> {
         bearer: Some(&secret),
         reference: None,
         body: &body,
+        body_type: None,
     };
     let response = args.url.send(&request, args.ca.as_deref(), ANSWER_WITHIN);
     let response = response.map_err(|why| why.to_string())?;

@@ -87,6 +87,8 @@ impl ClientOptions {
             bearer: token.as_deref(),
             reference: Some(reference),
             body: text,
+            // It may look like JSON.
+            body_type: Some("text/plain; charset=utf-8"),
         };
         match server.send(&request, self.ca.as_deref(), within) {
             Ok(response) => self.look_at(server, response),

@@ -16,6 +16,7 @@ impl ServerUrl {
             bearer: None,
             reference: None,
             body: "",
+            body_type: None,
         };
         let response = self.send(&request, ca, within);
         let response = response.map_err(|why| why.to_string())?;

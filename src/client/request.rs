@@ -27,6 +27,8 @@ pub struct PlainRequest<'a> {
     pub reference: Option<&'a Ref>,
     /// JSON, a text, or nothing.
     pub body: &'a str,
+    /// The media type of the body, where a server would guess it otherwise.
+    pub body_type: Option<&'a str>,
 }
 
 /// The response to a request.
@@ -150,11 +152,14 @@ impl ServerUrl {
         let bearer = request.bearer.map_or(String::new(), |secret| {
             format!("Authorization: Bearer {secret}\r\n")
         });
+        let kind = request
+            .body_type
+            .map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
         let key = request.reference.map_or(String::new(), |reference| {
             format!("Idempotency-Key: {}\r\n", reference.as_str())
         });
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{bearer}{key}\
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{bearer}{kind}{key}\
              Content-Length: {length}\r\n\r\n{body}"
         )
     }

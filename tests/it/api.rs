@@ -323,8 +323,9 @@ fn a_post_that_is_in_flight_is_answered_during_a_teardown() {
     hubbub.signal(Signal::SIGTERM);
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    // 503 if another command was written first, and this one still waited: then it is not stored.
-    assert!(matches!(Answer::of(answer).status, 503 | 504));
+    // It may be stored; or a renewal was on its way already, and the post behind it was not sent.
+    let status = Answer::of(answer).status;
+    assert!([503, 504].contains(&status), "{status}");
     redis.thaw();
     assert!(hubbub.ends().success());
 }

@@ -322,7 +322,7 @@ fn a_folder_that_is_in_use_or_damaged_is_refused_with_a_sentence() {
         "hello"
     );
     refuses(
-        &["--data", "/proc/none/of/this"],
+        &["--data", "/proc/none/of/this", "--listen", "127.0.0.1:0"],
         &["cannot use /proc/none/of/this"],
     );
     let redis = ["--data", folder.text(), "--redis", "redis://127.0.0.1:1"];
@@ -448,7 +448,11 @@ fn a_store_that_cannot_be_written_is_refused_at_the_start_and_told_later() {
     let arguments = ["--data", folder.text()];
     drop(on(&folder));
     mode(&folder.file(), 0o400);
-    let refused = bound_by_modes().args(arguments).output();
+    let mut refused = bound_by_modes();
+    let refused = refused
+        .args(arguments)
+        .args(["--listen", "127.0.0.1:0"])
+        .output();
     let refused = text(refused.expect("hubbub can be started").stderr);
     assert!(refused.contains("cannot use"), "{refused}");
     assert!(refused.contains("Permission denied"), "{refused}");

@@ -563,6 +563,38 @@ fn every_path_says_what_is_allowed_there() {
     assert_eq!(client.asks(star).status, 404);
 }
 
+/// Its client would take it for the next response.
+#[test]
+fn no_response_to_head_has_a_body() {
+    let secret = "an operator's secret of enough bytes";
+    let hubbub = Hubbub::with(&["--admin-secret", secret]);
+    let mut client = Connection::to(&hubbub);
+    for target in [
+        "/",
+        "/livez",
+        "/nowhere",
+        "*",
+        "/chat",
+        "/chat/alice",
+        "/chat/a%2Fb",
+        "/hooks/ops",
+        "/api/rooms",
+        "/api/rooms/ops/messages?limit=x",
+        "/api/rooms/ops/messages?follow&limit=1",
+        "/api/admin/rooms",
+    ] {
+        client.sends(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let answer = client.hears_one(false);
+        assert!(answer.has("Connection: keep-alive"), "{target}");
+        let next = client.asks("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(
+            next.head.starts_with("HTTP/1.1 200 OK"),
+            "{target}: {}",
+            next.head
+        );
+    }
+}
+
 #[test]
 fn what_looks_like_json_or_is_a_form_is_said_only_if_the_client_means_it() {
     let hubbub = Hubbub::alone();

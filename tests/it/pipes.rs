@@ -5,7 +5,7 @@ use std::process::ChildStdin;
 use std::thread::JoinHandle;
 
 use crate::support::client::{Client, metric};
-use crate::support::hubbub::Hubbub;
+use crate::support::hubbub::{Hubbub, run};
 use crate::support::terminal::Terminal;
 use crate::support::until;
 
@@ -156,4 +156,15 @@ fn say_does_not_keep_what_is_too_long_for_any_server() {
     let (status, _) = say.ends();
     assert_eq!(status.code(), Some(1));
     assert!(!is_read_on, "it ends in the middle of the text");
+}
+
+/// The server refuses such a text over HTTP, unless it is told that it is no JSON message.
+#[test]
+fn say_says_what_looks_like_json_as_it_is() {
+    let hubbub = Hubbub::alone();
+    let mut bob = hubbub.join("bob");
+    let text = r#"{"text":"a log line","level":3}"#;
+    let said = run(&["say", "alice", text, "--url", &hubbub.url()]);
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(bob.hears(), format!("alice: {text}"));
 }

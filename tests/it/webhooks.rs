@@ -220,6 +220,28 @@ fn when_the_instance_that_posts_ends_or_is_killed_another_goes_on_without_a_loss
 }
 
 #[test]
+fn a_webhook_whose_lease_redis_refuses_is_named_in_the_log_and_goes_on_after_it() {
+    let redis = Redis::start();
+    let receiver = Receiver::start();
+    let hubbub = Hubbub::on_with(&redis, &["--webhook", &to(&receiver)]);
+    say(&hubbub, "one");
+    assert_eq!(receiver.reads(), "one");
+    let [lease] = &redis.run::<Vec<String>>(&["KEYS", "hubbub:{ops}:webhook:*"])[..] else {
+        panic!("there is one webhook");
+    };
+    let _: () = redis.run(&["SET", lease, "something else"]);
+    say(&hubbub, "two");
+    let told = || hubbub.log().matches("cannot post to ops at").count();
+    until("the trouble is logged", || (told() > 0).then_some(()));
+    let _: i32 = redis.run(&["DEL", lease]);
+    assert_eq!(receiver.reads(), "two");
+    until("its end is logged", || {
+        hubbub.log().contains("posts to ops at").then_some(())
+    });
+    assert_eq!(told(), 1, "once");
+}
+
+#[test]
 fn a_receiver_that_does_not_answer_holds_no_teardown_up() {
     let receiver = Receiver::start();
     receiver.answers_all("");

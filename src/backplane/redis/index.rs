@@ -118,10 +118,11 @@ pub(super) fn read(keys: &Keys) -> Cmd {
 
 /// Reads the answer to [`read`]: the rooms with the newest messages first, those without one last and by name.
 pub(super) fn rooms(answer: &Value) -> Result<Vec<RoomName>, BackplaneError> {
-    let parsed: Result<Vec<(String, f64)>, _> = redis::from_redis_value_ref(answer);
+    let parsed: Result<Vec<(Vec<u8>, f64)>, _> = redis::from_redis_value_ref(answer);
     let rows = parsed.map_err(|_| wire::unexpected("ZREVRANGE"))?;
     let rooms = rows.iter().filter_map(|(room, at)| {
-        // The index may have something that is not Hubbub's.
+        // The index may have something that is not Hubbub's, and no text.
+        let room = std::str::from_utf8(room).ok()?;
         Some((Reverse(*at as u64), room.parse::<RoomName>().ok()?))
     });
     let mut rooms: Vec<_> = rooms.collect();
@@ -181,6 +182,17 @@ pub(super) fn facts(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_room_is_left_out_of_the_list() {
+        let row = |member: &[u8], at| {
+            let row = vec![Value::BulkString(member.to_vec()), Value::Double(at)];
+            Value::Array(row)
+        };
+        let answer = vec![row(b"a", 1.0), row(b"\xff", 2.0), row(b"a/b", 3.0)];
+        let listed = rooms(&Value::Array(answer)).expect("a list");
+        assert_eq!(listed, ["a".parse().expect("a name")]);
+    }
 
     #[test]
     fn what_is_not_told_yet_is_bounded_and_keeps_the_newest_time() {

@@ -228,6 +228,7 @@ fn serve_request(
     };
     let response = match request.method.as_str() {
         "OPTIONS" => response.to_options(),
+        // The client would take a body for the next response.
         "HEAD" => response.without_body(),
         _ => response,
     };

@@ -23,6 +23,7 @@ use super::history::{PAGE_MOST, read_page};
 use super::state::State;
 use super::webhook::Webhook;
 use crate::backoff::Backoff;
+use crate::backplane::BackplaneError;
 use crate::date::unix_millis;
 use crate::message::{Entry, MessageId};
 use crate::metrics;
@@ -212,7 +213,7 @@ impl Poster {
                 last
             }
             Err(why) => {
-                debug!("no lease for {}: {why}", self.webhook);
+                self.note_failure("there is no lease", &why);
                 None
             }
         }
@@ -241,7 +242,7 @@ impl Poster {
         ) {
             Ok(excerpt) => excerpt,
             Err(why) => {
-                debug!("cannot read what to post to {}: {why}", self.webhook);
+                self.note_failure("the log cannot be read", &why);
                 return POLL_EVERY;
             }
         };
@@ -352,6 +353,21 @@ impl Poster {
         self.tell_trouble(why);
         let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_CAP);
         PostResult::Again(self.backoff.next().max(asked))
+    }
+
+    /// Notes that the backplane did not do its part. While it is away, the log has that already. Of what it refuses, such
+    /// as a lease whose key holds something else, the log has only the refusal, and the operator has to know what stands
+    /// still.
+    fn note_failure(&mut self, what: &str, why: &BackplaneError) {
+        match why {
+            BackplaneError::Refused(_) => self.tell_trouble(&format!("{what}: {why}")),
+            BackplaneError::Unavailable
+            | BackplaneError::NoAnswer
+            | BackplaneError::Overloaded
+            | BackplaneError::DiskUnavailable
+            | BackplaneError::DiskSilent
+            | BackplaneError::RefReused => debug!("{}: {what}: {why}", self.webhook),
+        }
     }
 
     fn tell_trouble(&mut self, why: &str) {
