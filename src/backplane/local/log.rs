@@ -422,16 +422,10 @@ impl Logs {
     }
 }
 
-/// The clock's millisecond, or the last id's where the clock stands still or goes back.
+/// The clock's millisecond, or the next id where the clock stands still or goes back.
 fn id_after(last: Option<MessageId>) -> MessageId {
-    let now = now_as_id();
-    match last {
-        Some(last) if last.millis >= now.millis => MessageId {
-            millis: last.millis,
-            number: last.number + 1,
-        },
-        _ => now,
-    }
+    let next = last.and_then(MessageId::next);
+    now_as_id().max(next.unwrap_or(MessageId::ZERO))
 }
 
 impl Log {
