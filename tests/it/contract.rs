@@ -380,6 +380,15 @@ fn the_past_of_another_backplane_can_be_put_before_what_is_said_next(house: &Hou
         assert!(matches!(refused, Err(BackplaneError::Refused(_))));
     }
     assert_eq!(read(&past), entries);
+    let empty = room("empty");
+    let mut nowhere = entry(None, 0);
+    nowhere.message.id = MessageId::ZERO;
+    let [later, sooner] = [entries[1].clone(), entries[0].clone()];
+    for wrong in [&[later, sooner][..], &[nowhere], &[]] {
+        let restored = backplane.restore(&empty, wrong);
+        assert_eq!(restored.is_ok(), wrong.is_empty(), "{restored:?}");
+        assert_eq!(read(&empty), []);
+    }
     let said = house.say(&past, "now", None).expect("it is stored");
     assert!(said.id > entries[2].message.id);
     assert_eq!(read(&past)[3].prev, Some(entries[2].message.id));

@@ -9,7 +9,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
+use crate::backplane::{
+    BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored, can_follow,
+};
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Ref};
 
@@ -190,11 +192,7 @@ impl Logs {
     ) -> Result<(), BackplaneError> {
         let planned = plan.tails.get(room).copied();
         let last = planned.or_else(|| self.tail(room));
-        if entries
-            .first()
-            .is_some_and(|first| Some(first.message.id) <= last)
-            || !entries.is_sorted_by(|one, next| one.message.id < next.message.id)
-        {
+        if !can_follow(last, &entries) {
             return Err(BackplaneError::has_later(room));
         }
         for entry in entries {
