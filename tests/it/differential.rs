@@ -5,8 +5,8 @@
 //! differs by design is made the same first:
 //!
 //! - An id is written as its place among the ids of its room, a time as whether it is that of its message.
-//! - Joins and leaves in quick succession are told together. So a member's messages are compared, each with the users
-//!   that the member knew of when it came.
+//! - Joins and leaves in quick succession are told together, and sometimes again to members that know of them. So a
+//!   member's messages are compared, each with the users that the member knew of when it came.
 //! - Users and members of the hub end with a process: when the folder is reopened, all come back to it.
 //! - The list of rooms may be some seconds old: it is asked for until it agrees with what the rooms are.
 //! - Messages are restored only where nobody has listened yet: on Redis, those that listen hear them as missed.
@@ -665,8 +665,14 @@ impl House {
                 heard.push(format!("{place} {from}: {text:?}, to {knows:?}; "));
                 return Some(id) == self.ids(room).last();
             }
-            Event::Joined { user, .. } if knows.insert(user.clone()) => return false,
-            Event::Left { user, .. } if knows.remove(&user) => return false,
+            Event::Joined { user, .. } => {
+                knows.insert(user);
+                return false;
+            }
+            Event::Left { user, .. } => {
+                knows.remove(&user);
+                return false;
+            }
             Event::Typing { user, .. } => format!("{user} types, to {knows:?}; "),
             other => format!("{other:?}; "),
         };
