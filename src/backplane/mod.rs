@@ -18,6 +18,7 @@ mod redis;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,7 +236,7 @@ pub trait Backplane: Send + Sync {
     fn rooms(&self) -> Result<Vec<RoomName>, BackplaneError>;
 
     /// Puts messages of another backplane into a room, with their ids and their chain, oldest first. They must come
-    /// after all that the room has. Nobody is told: they are past.
+    /// after all that the room has, or none is taken. Nobody is told: they are past.
     fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError>;
 
     /// Whether this message is older than all that this backplane can know: it began anew after it.
@@ -332,6 +333,14 @@ pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -
         follows
     });
     follow && tail <= last
+}
+
+/// Whether these can be put into a room behind `last`, and another message behind them: their ids grow.
+fn can_follow(last: Option<MessageId>, entries: &[Entry]) -> bool {
+    let ids = entries.iter().map(|entry| entry.message.id);
+    let ids = iter::once(last.unwrap_or(MessageId::ZERO)).chain(ids);
+    ids.chain(iter::once(MessageId::GREATEST))
+        .is_sorted_by(|one, next| one < next)
 }
 
 #[cfg(test)]

@@ -380,6 +380,26 @@ fn the_past_of_another_backplane_can_be_put_before_what_is_said_next(house: &Hou
         assert!(matches!(refused, Err(BackplaneError::Refused(_))));
     }
     assert_eq!(read(&past), entries);
+    let (empty, ahead) = (room("empty"), room("ahead of the clock"));
+    let at = |id| {
+        let mut entry = entry(None, 0);
+        entry.message.id = id;
+        entry
+    };
+    let [later, sooner] = [1, 0].map(|index| entries[index].clone());
+    let ends = [MessageId::ZERO, MessageId::GREATEST].map(at);
+    for wrong in [&[later, sooner][..], &ends[..1], &ends[1..], &[]] {
+        let restored = backplane.restore(&empty, wrong);
+        assert_eq!(restored.is_ok(), wrong.is_empty(), "{restored:?}");
+        assert_eq!(read(&empty), []);
+    }
+    let last = MessageId {
+        millis: 4_000_000_000_000,
+        number: u64::MAX,
+    };
+    assert_eq!(backplane.restore(&ahead, &[at(last)]), Ok(()));
+    let said = house.say(&ahead, "now", None).expect("it is stored");
+    assert!(said.id > last);
     let said = house.say(&past, "now", None).expect("it is stored");
     assert!(said.id > entries[2].message.id);
     assert_eq!(read(&past)[3].prev, Some(entries[2].message.id));

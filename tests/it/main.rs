@@ -15,6 +15,7 @@ mod clock;
 mod cluster;
 mod contract;
 mod data;
+mod differential;
 mod drain;
 mod follow;
 mod fuzz;

@@ -9,7 +9,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::backplane::{BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored};
+use crate::backplane::{
+    BackplaneError, Draft, Excerpt, LAST_ID_LASTS, Retention, Stored, can_follow,
+};
 use crate::date::unix_millis;
 use crate::message::{Entry, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Ref};
@@ -191,11 +193,7 @@ impl Logs {
     ) -> Result<(), BackplaneError> {
         let planned = plan.tails.get(room).copied();
         let last = planned.or_else(|| self.tail(room));
-        if entries
-            .first()
-            .is_some_and(|first| Some(first.message.id) <= last)
-            || !entries.is_sorted_by(|one, next| one.message.id < next.message.id)
-        {
+        if !can_follow(last, &entries) {
             return Err(BackplaneError::has_later(room));
         }
         for entry in entries {
@@ -423,16 +421,10 @@ impl Logs {
     }
 }
 
-/// The clock's millisecond, or the last id's where the clock stands still or goes back.
+/// The clock's millisecond, or the next id where the clock stands still or goes back.
 fn id_after(last: Option<MessageId>) -> MessageId {
-    let now = now_as_id();
-    match last {
-        Some(last) if last.millis >= now.millis => MessageId {
-            millis: last.millis,
-            number: last.number + 1,
-        },
-        _ => now,
-    }
+    let next = last.and_then(MessageId::next);
+    now_as_id().max(next.unwrap_or(MessageId::ZERO))
 }
 
 impl Log {

@@ -69,7 +69,7 @@ use self::subscription::CONFIRM_WITHIN;
 use self::wire::{PubSub, Scripts};
 use super::{
     Backplane, BackplaneError, Ban, Banned, Departure, Draft, Entrance, Excerpt, Receipt,
-    Retention, ShardState,
+    Retention, ShardState, can_follow,
 };
 use crate::hub::{Hub, Order};
 use crate::message::{Entry, MessageId, RoomName, UserName};
@@ -311,6 +311,13 @@ impl Backplane for Redis {
     }
 
     fn restore(&self, room: &RoomName, entries: &[Entry]) -> Result<(), BackplaneError> {
+        // The script could not take back what it has written before one that is out of order.
+        if !can_follow(None, entries) {
+            return Err(BackplaneError::has_later(room));
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
         self.shard(room)?.restore(room, entries, &self.retention)?;
         let newest = entries.last().map(|entry| entry.message.id);
         self.room_news.note(room, newest);

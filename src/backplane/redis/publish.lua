@@ -56,6 +56,10 @@ if not id then
   local last_millis, last_number = parts(floor)
   if millis < last_millis or (millis == last_millis and number <= last_number) then
     millis, number = last_millis, last_number + 1
+    -- Behind an import a number may be larger than Lua can count.
+    if number >= 2 ^ 53 then
+      millis, number = millis + 1, 0
+    end
   end
   local place = string.format('%d-%d', millis, number)
   id = redis.call('XADD', log, 'MAXLEN', '~', keep, place, unpack(entry))

@@ -17,6 +17,7 @@ pub(crate) mod receiver;
 pub(crate) mod redis;
 pub(crate) mod scene;
 pub(crate) mod sentinel;
+pub(crate) mod steps;
 pub(crate) mod terminal;
 pub(crate) mod tmux;
 #[cfg(feature = "tls")]
