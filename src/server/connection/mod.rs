@@ -299,7 +299,7 @@ fn write_last_response(stream: &Stream, response: &Response, deadlines: &Deadlin
 fn respond(connections: &Connections, route: &Route, request: &Request) -> Response {
     match route {
         Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
-        Route::Live => Response::new(200, "alive"),
+        Route::Live => Response::new(200, concat!("alive ", env!("CARGO_PKG_VERSION"))),
         Route::Ready => match connections.ready(&connections.state.backplane.shards()) {
             Ok(state) => Response::new(200, state),
             Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),
