@@ -21,16 +21,18 @@ fail() {
 [ $# -eq 1 ] || fail 'usage: scripts/release.sh VERSION'
 version=$1
 commit=$(git rev-parse HEAD)
-grep -qx "version = \"$version\"" Cargo.toml || fail "Cargo.toml has another version than $version: change it there"
+grep -qxF "version = \"$version\"" Cargo.toml || fail "Cargo.toml has another version than $version: change it there"
 grep -qxF "## $version" scripts/release/CHANGELOG.md ||
   fail "scripts/release/CHANGELOG.md has no entry \"## $version\": write one"
 [ -z "$(git status --porcelain)" ] || fail 'there are changes that are not committed: a release is made of a commit'
 if tagged=$(git rev-parse -q --verify "v$version^{commit}"); then
-  [ "$tagged" = "$commit" ] || fail "the tag v$version is on another commit: check that out, or take a new version"
+  [ "$tagged" = "$commit" ] ||
+    fail "the tag v$version is on another commit: check that out, or take a new version"
 fi
 
 # --- What is needed
 
+[ "$(uname -m)" = x86_64 ] || fail 'it is made on x86-64, where the other binaries are cross-built'
 command -v musl-gcc >/dev/null || install musl-tools || exit 1
 targets=(x86_64-unknown-linux-musl)
 if command -v aarch64-linux-gnu-gcc >/dev/null || install gcc-aarch64-linux-gnu; then
@@ -61,17 +63,17 @@ export_to() {
 
 # Runs cargo in the current folder. The paths that are left in a binary, those of panics, are the same everywhere.
 cargo_here() {
-  local from=$1 separator=$'\x1f'
+  local from=$1 crates=${CARGO_HOME:-$HOME/.cargo} separator=$'\x1f'
   shift
-  env -u RUSTFLAGS \
-    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo$separator--remap-path-prefix=$from=/hubbub" \
-    CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$from=/hubbub" \
+  CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$crates=/cargo$separator--remap-path-prefix=$from=/hubbub" \
+    CFLAGS="-ffile-prefix-map=$crates=/cargo -ffile-prefix-map=$from=/hubbub" \
     CARGO_TARGET_DIR="$from/target" CARGO_INCREMENTAL=0 cargo "$@"
 }
 
 # Packs a folder of the current one, with nothing in it that depends on when and by whom.
 pack() {
-  tar --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -c "$1" |
+  tar --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+    --mode=u=rwX,go=rX -c "$1" |
     gzip -n -9
 }
 
@@ -82,10 +84,10 @@ debian() {
   install_file() { command install -D -m "$1" "$2" "$tree/$3"; }
   install_file 755 "$binary" usr/bin/hubbub
   install_file 600 scripts/deploy/hubbub.env etc/hubbub.env
-  mkdir -p "$tree/lib/systemd/system"
+  mkdir -p "$tree/usr/lib/systemd/system"
   # Without its beginning, which says how to install it by hand.
   sed '/^\[Unit\]/,$!d; s|/usr/local/bin/|/usr/bin/|' scripts/deploy/hubbub.service \
-    >"$tree/lib/systemd/system/hubbub.service"
+    >"$tree/usr/lib/systemd/system/hubbub.service"
   for page in "$manual"/*.1; do
     install_file 644 "$page" "usr/share/man/man1/$(basename "$page")"
   done
@@ -149,7 +151,8 @@ export_to "$commit" "$again"
 (build "$again" "$folder/second")
 diff -r "$folder/first" "$folder/second" || fail 'a second build has other bytes'
 for target in "${targets[@]}"; do
-  ! grep -qF -e "$folder" -e "$HOME/" "$again/target/$target/release/hubbub" || fail "the binary for $target names a folder of this machine"
+  ! grep -qF -e "$folder" -e "$HOME/" "$again/target/$target/release/hubbub" ||
+    fail "the binary for $target names a folder of this machine"
 done
 echo 'release: two builds in two folders have the same bytes'
 

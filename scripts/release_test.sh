@@ -27,6 +27,7 @@ fail() {
 # Starts a server with a command, asks it for its version, says something, and ends it.
 serves() {
   local url=''
+  : >"$folder/server.out"
   "$@" >"$folder/server.out" 2>"$folder/server.err" &
   server=$!
   for _ in $(seq 400); do
@@ -65,7 +66,10 @@ for tarball in "$release"/*.tar.gz; do
   if [[ $name != *-$own-* ]]; then
     emulator=qemu-${name#hubbub-"$version"-}
     emulator=${emulator%-linux}-static
-    command -v "$emulator" >/dev/null || install qemu-user-static || { echo "release_test: no $emulator; $name is not run" && continue; }
+    command -v "$emulator" >/dev/null || install qemu-user-static || {
+      echo "release_test: no $emulator here; $name is not run"
+      continue
+    }
     run=("$emulator" "$binary")
   fi
   [ "$("${run[@]}" --version)" = "hubbub $version" ] || fail "$name --version"
@@ -148,7 +152,7 @@ files() {
 : >"$root/tmp/asked"
 files >"$folder/files-before"
 dpkg_asks daemon-reload --install "$package"
-unit=$root/lib/systemd/system/hubbub.service
+unit=$root/usr/lib/systemd/system/hubbub.service
 program=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' "$unit")
 [ -x "$root$program" ] || fail "the unit starts $program, which is not there"
 [ "$(stat -c %a "$root$(sed -n 's/^EnvironmentFile=//p' "$unit")")" = 600 ] || fail 'the secrets can be read by all'
