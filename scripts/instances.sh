@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # To be sourced by the tests in shell: a `folder` and `processes` that are gone at the end, lines to wait
-# for, and instances that share a Redis. HUBBUB names the binary (default target/debug/hubbub).
+# for, and instances that share a Redis. HUBBUB names the binary (default target/debug/hubbub), and `server` one for
+# instances alone.
 set -euo pipefail
 hubbub=$(realpath "${HUBBUB:-target/debug/hubbub}")
 test=$(basename "$0" .sh)
@@ -39,7 +40,7 @@ start_redis() {
 
 # Runs an instance that listens at an address and shares a Redis.
 serve() {
-  exec "$hubbub" --listen "$1" --redis "$2"
+  exec "${server:-$hubbub}" --listen "$1" --redis "$2"
 }
 
 # Starts an instance, on a free port or where it is told; sets `url` and `pid`.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A rolling restart under load: two instances over one Redis are restarted in turn while four
 # speakers talk and three listeners count. Passes when every listener heard every line once, and all
-# in one order. HUBBUB names the binary (default target/debug/hubbub); takes about half a minute.
+# in one order. HUBBUB names the binary (default target/debug/hubbub); takes about half a minute. BEFORE
+# names that of an older version, which the instances run until they are restarted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/instances.sh
@@ -9,8 +10,10 @@ export HUBBUB_SEND_RATE=0
 lines=1500 # of each speaker
 
 start_redis
+server=${BEFORE:-$hubbub}
 start_instance one 127.0.0.1:0 && one=$url one_pid=$pid
 start_instance two 127.0.0.1:0 && two=$url two_pid=$pid
+server=$hubbub
 
 listeners=()
 for listener in 1 2 3; do

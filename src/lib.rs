@@ -4,7 +4,7 @@
 //! The modules are listed bottom-up: each uses only those above it, here and behind each door, and
 //! `tests/it/tidy.rs` holds them to it. Each door's first comment says what is inside and in which order
 //! to read it. The README walks one message through the house; `src/lesson.rs` is the same shape in 200
-//! lines.
+//! lines, and `src/manual.rs` writes the manual pages.
 //!
 //! # Terms
 //!

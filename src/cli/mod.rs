@@ -138,6 +138,11 @@ impl ConnectArgs {
     }
 }
 
+/// The command line, with all its options: what its manual pages and completions are made from (`src/manual.rs`).
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
     let outcome = parse().and_then(|(cli, given)| dispatch(cli, &given));

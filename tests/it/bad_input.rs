@@ -245,7 +245,8 @@ fn a_target_may_name_the_server_and_only_one_path_leads_to_a_place() {
 fn plain_requests_are_answered() {
     let hubbub = Hubbub::alone();
     let address = hubbub.address();
-    assert_eq!(get(address, "/livez"), (200, "alive".to_owned()));
+    let alive = concat!("alive ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(get(address, "/livez"), (200, alive.to_owned()));
     assert_eq!(get(address, "/readyz"), (200, "ready".to_owned()));
     let (status, home) = get(address, "/");
     assert_eq!(status, 200);

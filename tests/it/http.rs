@@ -406,7 +406,7 @@ fn a_body_that_nobody_wants_is_passed_over_if_it_is_there_and_ends_the_connectio
     let mut client = Connection::to(&hubbub);
     let ready = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.sends([&with_body, request, ready].concat());
-    assert_eq!(client.hears().body, "alive\n");
+    assert!(client.hears().body.starts_with("alive "));
     assert_eq!(client.hears().body, "ready\n");
     let refused =
         "POST /api/rooms/ops/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";

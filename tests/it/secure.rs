@@ -322,7 +322,8 @@ fn everybody_is_told_of_a_drain_and_every_stream_ends_with_its_farewell() {
     let response =
         server.says(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let response = rest(&response);
-    assert!(response.ends_with(b"alive\n"), "{response:?}");
+    let alive = concat!("\nalive ", env!("CARGO_PKG_VERSION"), "\n");
+    assert!(response.ends_with(alive.as_bytes()), "{response:?}");
     alice.asks(&json!({"type": "send", "room": "lobby", "text": "the last", "ref": "r"}));
     alice.event_of("sent");
     server.hubbub.signal(Signal::SIGTERM);
@@ -347,7 +348,7 @@ fn one_stream_carries_many_requests_and_ends_when_no_more_come() {
     let sent = stream.socket().write_all(&stream.sealed(request));
     sent.expect("it is taken");
     let responses = String::from_utf8(rest(&stream)).expect("text");
-    assert_eq!(responses.matches("alive\n").count(), 3, "{responses}");
+    assert_eq!(responses.matches("\nalive ").count(), 3, "{responses}");
 }
 
 #[test]

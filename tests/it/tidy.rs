@@ -364,3 +364,11 @@ fn what_the_readme_points_to_is_there() {
         assert!(there, "{link} is not there");
     }
 }
+
+#[test]
+fn the_newest_entry_of_the_changelog_is_this_version() {
+    let changelog = root().join("scripts/release/CHANGELOG.md");
+    let changelog = fs::read_to_string(changelog).expect("the changelog");
+    let newest = changelog.lines().find_map(|line| line.strip_prefix("## "));
+    assert_eq!(newest, Some(env!("CARGO_PKG_VERSION")));
+}

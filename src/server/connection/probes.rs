@@ -10,7 +10,7 @@ use crate::server::poster;
 pub(super) fn respond(connections: &Connections, route: &Route, request: &Request) -> Response {
     match route {
         Route::Page(asset) => Response::of_asset(asset, request.header("if-none-match")),
-        Route::Live => Response::new(200, "alive"),
+        Route::Live => Response::new(200, concat!("alive ", env!("CARGO_PKG_VERSION"))),
         Route::Ready => match connections.ready(&connections.state.backplane.shards()) {
             Ok(state) => Response::new(200, state),
             Err(why) => Response::new(503, format!("not ready: {why}")).with("Retry-After", "1"),

@@ -176,7 +176,7 @@ fn decode(text: &str) -> Option<String> {
 pub enum Route {
     /// `/`, and the files that its document loads.
     Page(&'static Asset),
-    /// `/livez`: whether the process answers.
+    /// `/livez`: whether the process answers, and its version.
     Live,
     /// `/readyz`: whether the instance can take users.
     Ready,
