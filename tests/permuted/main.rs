@@ -1,0 +1,85 @@
+//! Threads, permuted: the protocols between threads run under many orders of their steps, and what must always be true
+//! is looked at under each.
+//!
+//! This crate compiles files of `src` once more, as they are. Only what they wait with is another: `shuttle` runs the
+//! threads of a test one at a time, and chooses at each lock, wait, queue and atomic which one goes on. For that, the
+//! names `std`, `crossbeam_channel` and `socket2` mean this crate itself, which has the rest of `std` as it is. A thread
+//! that waits for ever is found at once, since limits of time never pass: see [`channel`] and [`threads`].
+//!
+//! Steps interleave, and are not reordered: the orders of memory (`Ordering::Acquire` and the like) are not tested.
+//!
+//!     cargo run --example permuted -- [schedules] [part of a test's name]
+//!
+//! A failure prints its seed, with which `HUBBUB_PERMUTED_SEED` repeats it.
+
+// Nobody reads the documentation of a test's own std.
+#![allow(missing_docs, unreachable_pub)]
+
+extern crate self as crossbeam_channel;
+extern crate self as socket2;
+extern crate self as std;
+extern crate std as real;
+
+pub mod permuter;
+pub mod threads;
+pub mod channel;
+pub mod socket;
+#[path = "../../src/hub/mod.rs"]
+#[allow(dead_code)]
+pub mod hub;
+pub mod server;
+#[path = "../../src/backplane/redis/single_flight.rs"]
+mod single_flight;
+mod tests;
+
+// The rest of `std`, as it is.
+pub use real::{
+    any, borrow, cell, collections, convert, env, error, fmt, hash, io, iter, mem, ops, panic,
+    process, str, string, time,
+};
+
+pub use channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+pub use socket::SockRef;
+
+use hubbub::{lookalikes, message, metrics, protocol, websocket};
+
+pub mod sync {
+    //! Shuttle's locks and atomics. An `Arc` and a `OnceLock` make nobody wait.
+    pub use real::sync::OnceLock;
+    pub use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic};
+}
+
+pub mod thread {
+    //! Shuttle's threads.
+    pub use shuttle::thread::{Builder, JoinHandle, panicking, scope, sleep, spawn, yield_now};
+}
+
+pub mod net {
+    //! A socket that the permuter moves.
+    pub use crate::socket::TcpStream;
+    pub use real::net::Shutdown;
+}
+
+pub mod stream {
+    //! A stream in the clear.
+    pub use crate::socket::Stream;
+}
+
+pub mod backplane {
+    //! Why an answer is none, as it is.
+    pub use hubbub::backplane::BackplaneError;
+}
+
+fn main() -> process::ExitCode {
+    let mut arguments = env::args().skip(1);
+    let schedules = arguments.next().map(|number| number.parse());
+    let Ok(schedules) = schedules.unwrap_or(Ok(1000)) else {
+        eprintln!("permuted: the first argument is the number of schedules of each test");
+        return process::ExitCode::from(2);
+    };
+    permuter::run(
+        &tests::ALL,
+        schedules,
+        &arguments.next().unwrap_or_default(),
+    )
+}

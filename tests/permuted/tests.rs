@@ -1,0 +1,50 @@
+//! What must always be true, whatever the order.
+
+mod lists;
+mod connections;
+mod rooms;
+
+use crate::permuter::Test;
+
+pub const ALL: [Test; 8] = [
+    (
+        "no answer is older than its question",
+        100,
+        lists::no_answer_is_older_than_its_question,
+    ),
+    (
+        "frames keep their order, and the last one is last",
+        100,
+        connections::frames_keep_their_order_and_the_last_one_is_last,
+    ),
+    (
+        "a writer that rests misses no frame",
+        100,
+        connections::a_writer_that_rests_misses_no_frame,
+    ),
+    (
+        "a reader that waits for space is woken",
+        100,
+        connections::a_reader_that_waits_for_space_is_woken,
+    ),
+    (
+        "a connection that is broken or has no writer ends",
+        100,
+        connections::a_connection_that_is_broken_or_has_no_writer_ends,
+    ),
+    (
+        "members of a room that grows miss nothing",
+        100,
+        rooms::members_of_a_room_that_grows_miss_nothing,
+    ),
+    (
+        "who enters as the last one leaves is in the room",
+        100,
+        rooms::who_enters_as_the_last_one_leaves_is_in_the_room,
+    ),
+    (
+        "a worker with too much to do makes only the deliverer wait",
+        1,
+        rooms::a_worker_with_too_much_to_do_makes_only_the_deliverer_wait,
+    ),
+];
