@@ -3,19 +3,20 @@
 //!
 //! This crate compiles files of `src` once more, as they are. Only what they wait with is another: `shuttle` runs the
 //! threads of a test one at a time, and chooses at each lock, wait, queue and atomic which one goes on. For that, the
-//! names `std`, `crossbeam_channel` and `socket2` mean this crate itself, which has the rest of `std` as it is. A thread
+//! names `std`, `crossbeam_channel`, `redis` and `socket2` mean this crate itself, which has the rest of `std` as it is. A thread
 //! that waits for ever is found at once, since limits of time never pass: see [`channel`] and [`threads`].
 //!
 //! Steps interleave, and are not reordered: the orders of memory (`Ordering::Acquire` and the like) are not tested.
 //!
 //!     cargo run --example permuted -- [schedules] [part of a test's name]
 //!
-//! A failure prints its seed, with which `HUBBUB_PERMUTED_SEED` repeats it.
+//! A failure prints its seed, with which `PERMUTED_SEED` repeats it.
 
 // Nobody reads the documentation of a test's own std.
 #![allow(missing_docs, unreachable_pub)]
 
 extern crate self as crossbeam_channel;
+extern crate self as redis;
 extern crate self as socket2;
 extern crate self as std;
 extern crate std as real;
@@ -23,11 +24,18 @@ extern crate std as real;
 pub mod permuter;
 pub mod threads;
 pub mod channel;
+pub mod clock;
 pub mod socket;
 #[path = "../../src/hub/mod.rs"]
 #[allow(dead_code)]
 pub mod hub;
 pub mod server;
+#[path = "../../src/backoff.rs"]
+#[allow(dead_code)]
+mod backoff;
+pub mod pubsub;
+#[allow(dead_code)]
+pub mod backplane;
 #[path = "../../src/backplane/redis/single_flight.rs"]
 mod single_flight;
 mod tests;
@@ -35,10 +43,11 @@ mod tests;
 // The rest of `std`, as it is.
 pub use real::{
     any, borrow, cell, collections, convert, env, error, fmt, hash, io, iter, mem, ops, panic,
-    process, str, string, time,
+    process, str, string,
 };
 
 pub use channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+pub use pubsub::{Cmd, Connection, PushKind, RedisError, Value, cmd};
 pub use socket::SockRef;
 
 use hubbub::{lookalikes, message, metrics, protocol, websocket};
@@ -54,6 +63,12 @@ pub mod thread {
     pub use shuttle::thread::{Builder, JoinHandle, panicking, scope, sleep, spawn, yield_now};
 }
 
+pub mod time {
+    //! A clock that stands still, unless it is moved.
+    pub use crate::clock::Instant;
+    pub use real::time::{Duration, SystemTime, UNIX_EPOCH};
+}
+
 pub mod net {
     //! A socket that the permuter moves.
     pub use crate::socket::TcpStream;
@@ -63,11 +78,6 @@ pub mod net {
 pub mod stream {
     //! A stream in the clear.
     pub use crate::socket::Stream;
-}
-
-pub mod backplane {
-    //! Why an answer is none, as it is.
-    pub use hubbub::backplane::BackplaneError;
 }
 
 fn main() -> process::ExitCode {

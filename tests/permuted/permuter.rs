@@ -4,9 +4,9 @@
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use real::sync::atomic::{AtomicUsize, Ordering};
+use real::time::Instant;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
@@ -22,7 +22,7 @@ const MOST_STEPS: usize = 100_000;
 
 const STACK: usize = 256 * 1024;
 
-const SEED: &str = "HUBBUB_PERMUTED_SEED";
+const SEED: &str = "PERMUTED_SEED";
 
 /// The permuter's choice: true once in so many times.
 pub fn chance(of: u32) -> bool {

@@ -6,7 +6,7 @@ mod rooms;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 8] = [
+pub const ALL: [Test; 10] = [
     (
         "no answer is older than its question",
         100,
@@ -28,6 +28,11 @@ pub const ALL: [Test; 8] = [
         connections::a_reader_that_waits_for_space_is_woken,
     ),
     (
+        "a reader that waits for time is woken by the end",
+        100,
+        connections::a_reader_that_waits_for_time_is_woken_by_the_end,
+    ),
+    (
         "a connection that is broken or has no writer ends",
         100,
         connections::a_connection_that_is_broken_or_has_no_writer_ends,
@@ -41,6 +46,11 @@ pub const ALL: [Test; 8] = [
         "who enters as the last one leaves is in the room",
         100,
         rooms::who_enters_as_the_last_one_leaves_is_in_the_room,
+    ),
+    (
+        "a room that is forgotten is heard by who enters",
+        100,
+        rooms::a_room_that_is_forgotten_is_heard_by_who_enters,
     ),
     (
         "a worker with too much to do makes only the deliverer wait",

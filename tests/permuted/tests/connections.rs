@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::hub::outbox::{Collected, Outbox, Pushed, outbox};
 use crate::message::ConnectionId;
+use crate::permuter::chance;
 use crate::protocol::{Encoding, Priority};
 use crate::server::config::Config;
 use crate::server::connection::{Pumps, ThreadBudget, Upgrade, join_writers};
@@ -156,7 +158,7 @@ pub(super) fn a_reader_that_waits_for_space_is_woken() {
         let (mut bytes, mut all) = (Vec::new(), 0);
         loop {
             bytes.clear();
-            match queue.collect_by(std::time::Instant::now(), &mut bytes) {
+            match queue.collect_by(Instant::now(), &mut bytes) {
                 Some(Collected::Last) => return all,
                 Some(Collected::More) => queue.written(),
                 None => thread::yield_now(),
@@ -188,13 +190,27 @@ pub(super) fn a_reader_that_waits_for_space_is_woken() {
     assert!(written <= taken + 8 * 100, "{written}");
 }
 
+/// A reader that was told to wait a minute is woken by the end, even if that needs no writer.
+pub(super) fn a_reader_that_waits_for_time_is_woken_by_the_end() {
+    let stream = Arc::new(Stream::default());
+    let (outbox, queue) = outbox(Encoding::Text, 8, Some(stream));
+    outbox.start_writer_with(Box::new(move || {
+        thread::spawn(move || queue.collect_by(Instant::now(), &mut Vec::new()));
+        true
+    }));
+    let others = Arc::clone(&outbox);
+    let ends = thread::spawn(move || others.close(code::RESTART, "end"));
+    assert!(!outbox.stays_open_for(Duration::from_secs(60)));
+    ends.join().expect("it does not panic");
+}
+
 /// The peer is reset, or stops reading, or no thread is left for a writer: the connection ends, and what was written is
 /// no more than what was pushed, in order.
 pub(super) fn a_connection_that_is_broken_or_has_no_writer_ends() {
-    let threads = usize::from(crate::permuter::chance(2));
+    let threads = usize::from(chance(2));
     let connection = Connection::new(8, threads);
     let socket = Arc::clone(&connection.stream);
-    let peer = thread::spawn(move || match crate::permuter::chance(2) {
+    let peer = thread::spawn(move || match chance(2) {
         true => socket.socket().peer_resets(),
         false => socket.socket().peer_ends(),
     });

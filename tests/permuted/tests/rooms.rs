@@ -1,9 +1,11 @@
 //! The hub: the fan-out workers, with a room that grows and shrinks.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::backplane::redis::Rooms;
+use crate::clock;
 use crate::hub::outbox::{Collected, Queue, outbox};
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{
@@ -11,6 +13,7 @@ use crate::message::{
 };
 use crate::permuter::chance;
 use crate::protocol::Encoding;
+use crate::pubsub::Redis;
 use crate::threads::lock;
 use crate::websocket::code;
 
@@ -143,6 +146,72 @@ pub(super) fn who_enters_as_the_last_one_leaves_is_in_the_room() {
             .remove_member(&house.room, ConnectionId(connection));
     }
     assert!(!house.hub.hosts(&house.room), "nobody is left");
+}
+
+/// Comes and goes as a session does: enters the hub, has the room heard, and reads the log. Returns the last message that
+/// the log had; `None` if Redis is not there in time.
+fn comes(redis: &Redis, rooms: &Rooms, hub: &Hub, connection: u64) -> Option<(u64, Queue)> {
+    let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
+    let (room, connection) = (RoomName::lobby(), ConnectionId(connection));
+    let name = "bob".parse().expect("a name");
+    hub.add_member(&room, connection, Some(&name), &outbox);
+    if rooms.hear(&room).is_err() {
+        goes(rooms, hub, connection);
+        return None;
+    }
+    let number = redis.said();
+    let list = MemberList {
+        users: [].into(),
+        revision: Revision::ZERO,
+    };
+    let last = Some(MessageId { millis: 1, number });
+    hub.release(&room, connection, last, &list, None);
+    Some((number, queue))
+}
+
+fn goes(rooms: &Rooms, hub: &Hub, connection: ConnectionId) {
+    let room = RoomName::lobby();
+    hub.remove_member(&room, connection);
+    rooms.may_forget(&room);
+}
+
+/// While one forgets the room, another enters: once it was told that the room is heard, it hears all of it. A room of
+/// nobody is not heard for long.
+pub(super) fn a_room_that_is_forgotten_is_heard_by_who_enters() {
+    let redis = Arc::new(Redis::default());
+    let hub = Arc::new(Hub::start(InstanceId::random(), 0).expect("no threads"));
+    let rooms = Rooms::start(&redis, &hub);
+    let mut stays = None;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for connection in [1, 2] {
+                if comes(&redis, &rooms, &hub, connection).is_some() {
+                    goes(&rooms, &hub, ConnectionId(connection));
+                }
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..2 {
+                redis.say();
+                thread::yield_now();
+            }
+        });
+        let staying = scope.spawn(|| comes(&redis, &rooms, &hub, 3));
+        stays = staying.join().expect("it does not panic");
+    });
+    redis.settles();
+    redis.say();
+    redis.settles();
+    if let Some((last, queue)) = stays {
+        let expected: Vec<_> = (last + 1..=redis.said()).collect();
+        assert_eq!(heard(&queue), expected);
+        goes(&rooms, &hub, ConnectionId(3));
+    }
+    redis.settles();
+    clock::pass(Duration::from_secs(10));
+    redis.settles();
+    assert!(!redis.is_heard(), "nobody is there");
+    rooms.end();
 }
 
 /// What waits for a worker is bounded, and the thread that waits for space is woken.
