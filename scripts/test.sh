@@ -43,7 +43,7 @@ stage checks scripts/check.sh
 stage 'unit tests without TLS' cargo test --locked --lib
 stage 'unit and integration tests' cargo test --locked --features tls
 # More schedules find more; these take 15 s.
-stage 'threads, permuted' cargo run --locked --quiet --features tls --example permuted -- "${PERMUTED_SCHEDULES:-5000}"
+stage 'threads, permuted' cargo run --locked --quiet --features tls --example permuted -- "${PERMUTED_SCHEDULES:-3000}"
 export HUBBUB=target/debug/hubbub
 stage 'shell tests' scripts/chat_test.sh
 cargo build --locked --features tls --example lesson

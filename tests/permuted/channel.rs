@@ -1,7 +1,6 @@
 //! Stands for `crossbeam_channel`: queues between threads of the permuter.
 //!
-//! A wait with a limit may time out at any moment at which nothing is queued: the permuter chooses. So a time-out is
-//! tried at every place where it can happen, and no test waits for a clock. No queue is bounded, since those of Hubbub
+//! A wait with a limit may time out when nothing is queued: the permuter chooses, and no test waits for a clock. No queue is bounded, since those of Hubbub
 //! that are bounded are never full.
 
 use std::collections::VecDeque;
@@ -90,10 +89,17 @@ impl<T> Receiver<T> {
         self.receive(|| false).map_err(|_| Disconnected)
     }
 
+    /// Times out at last. Whoever waits like this has something else to do then.
     pub fn recv_deadline(&self, _: Instant) -> Result<T, RecvTimeoutError> {
-        self.receive(|| chance(2))
+        loop {
+            match self.receive(|| true) {
+                Err(RecvTimeoutError::Timeout) if chance(2) => thread::yield_now(),
+                received => return received,
+            }
+        }
     }
 
+    /// Times out at once or never: what is awaited like this must come.
     pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         self.receive(|| chance(2))
     }

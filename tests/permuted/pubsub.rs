@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::message::{Entry, Message, MessageId};
-use crate::permuter::chance;
 use crate::threads::lock;
 
-/// When nothing is read, this time passes, or once in a while a time longer than any limit.
-const IDLE: Duration = Duration::from_millis(10);
-const LONG: Duration = Duration::from_secs(6);
+/// When nothing is read, this time passes.
+const IDLE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub enum PushKind {
@@ -118,7 +116,7 @@ impl Redis {
 
     /// Waits until the listener has done all that there is to do.
     pub fn settles(&self) {
-        let until = lock(&self.0).idle_reads + 30;
+        let until = lock(&self.0).idle_reads + 8;
         while lock(&self.0).idle_reads < until {
             thread::yield_now();
         }
@@ -201,7 +199,7 @@ impl Connection {
         state.idle_reads += 1;
         drop(state);
         thread::yield_now();
-        clock::pass(if chance(4) { LONG } else { IDLE });
+        clock::pass(IDLE);
         Err(RedisError)
     }
 }

@@ -6,7 +6,7 @@ mod rooms;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 10] = [
+pub const ALL: [Test; 11] = [
     (
         "no answer is older than its question",
         100,
@@ -48,9 +48,14 @@ pub const ALL: [Test; 10] = [
         rooms::who_enters_as_the_last_one_leaves_is_in_the_room,
     ),
     (
-        "a room that is forgotten is heard by who enters",
+        "who enters while a room is forgotten hears it",
         100,
-        rooms::a_room_that_is_forgotten_is_heard_by_who_enters,
+        rooms::who_enters_while_a_room_is_forgotten_hears_it,
+    ),
+    (
+        "a room that many enter and leave is heard and forgotten",
+        50,
+        rooms::a_room_that_many_enter_and_leave_is_heard_and_forgotten,
     ),
     (
         "a worker with too much to do makes only the deliverer wait",
