@@ -1,19 +1,24 @@
 //! Threads, permuted: the protocols between threads run under many orders of their steps, and what must always be true
 //! is looked at under each.
 //!
-//! This crate compiles files of `src` once more, as they are. Only what they wait with is another: `shuttle` runs the
-//! threads of a test one at a time, and chooses at each lock, wait, queue and atomic which one goes on. For that, the
-//! names `std`, `crossbeam_channel`, `redis` and `socket2` mean this crate itself, which has the rest of `std` as it is. A thread
-//! that waits for ever is found at once, since limits of time never pass: see [`channel`] and [`threads`].
+//! This crate compiles files of `src` once more, as they are. Only the things that they wait with are others: `shuttle`
+//! runs the threads of a test one at a time, and chooses at each lock, wait, queue and atomic which one goes on. For
+//! that, the names `std`, `crossbeam_channel`, `redis` and `socket2` mean this crate itself, which has the rest of `std`
+//! as it is. A thread that waits for ever is found at once, since a wait for a condition never times out ([`threads`]).
 //!
 //! Steps interleave, and are not reordered: the orders of memory (`Ordering::Acquire` and the like) are not tested.
+//! Sockets and Redis are simple ones ([`socket`], [`pubsub`]): real ones are the matter of `tests/it`.
 //!
 //!     cargo run --example permuted -- [schedules] [part of a test's name]
 //!
 //! A failure prints its seed, with which `PERMUTED_SEED` repeats it.
 
-// Nobody reads the documentation of a test's own std.
-#![allow(missing_docs, unreachable_pub)]
+// What it prints is its result.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+// What stands for a crate has that crate's names and signatures, and its own documentation.
+#![allow(missing_docs, unreachable_pub, clippy::needless_pass_by_value)]
+// The parts of a file of `src` that no test here needs.
+#![allow(dead_code, clippy::large_enum_variant)]
 
 extern crate self as crossbeam_channel;
 extern crate self as redis;
@@ -27,14 +32,11 @@ pub mod channel;
 pub mod clock;
 pub mod socket;
 #[path = "../../src/hub/mod.rs"]
-#[allow(dead_code)]
 pub mod hub;
 pub mod server;
 #[path = "../../src/backoff.rs"]
-#[allow(dead_code)]
 mod backoff;
 pub mod pubsub;
-#[allow(dead_code)]
 pub mod backplane;
 #[path = "../../src/backplane/redis/single_flight.rs"]
 mod single_flight;

@@ -183,7 +183,6 @@ mod wire {
     #[derive(Clone, Copy)]
     pub(super) enum PubSub {
         Plain,
-        #[allow(dead_code)]
         Sharded,
     }
 
@@ -210,7 +209,6 @@ mod wire {
         }
     }
 
-    #[allow(dead_code)]
     pub(super) enum Payload {
         Message(Entry),
         Notice(Notice),

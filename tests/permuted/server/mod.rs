@@ -13,5 +13,4 @@ pub mod grant {
 }
 
 #[path = "../../../src/server/rate.rs"]
-#[allow(dead_code)]
 pub mod rate;
