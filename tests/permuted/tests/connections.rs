@@ -46,6 +46,8 @@ impl Connection {
             let mut pumps = Pumps::start(&socket, id, encoding, &grant, &config, &budget, upgrade);
             let _ = tell.send(Arc::clone(pumps.outbox()));
             loop {
+                // As a session does before it answers a request.
+                pumps.outbox().wait_for_space(|| false);
                 if let Err(ended) = pumps.read() {
                     return pumps.finish(&ended);
                 }
