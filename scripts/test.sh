@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one command that passes the tests on a fresh machine: installs what they need, then runs the
-# checks, the unit, documentation and integration tests, the shell tests, the page in a browser, the
-# conformance suite, and a minute of the soak on each form of Redis.
+# checks, the unit, documentation and integration tests, the threads under permuted schedules, the shell
+# tests, the page in a browser, the conformance suite, and a minute of the soak on each form of Redis.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,7 @@ if ! /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
 fi
 
 # Runs a stage, and says which of how many it is, and how long it took.
-stages=11
+stages=12
 stage=0
 stage() {
   local name=$1 begun=$SECONDS
@@ -42,6 +42,8 @@ stage checks scripts/check.sh
 # The plain build first, so that the scripts find the other one, which is what releases are.
 stage 'unit tests without TLS' cargo test --locked --lib
 stage 'unit and integration tests' cargo test --locked --features tls
+# More schedules find more; these take 15 s.
+stage 'threads, permuted' cargo run --locked --quiet --features tls --example permuted -- "${PERMUTED_SCHEDULES:-3000}"
 export HUBBUB=target/debug/hubbub
 stage 'shell tests' scripts/chat_test.sh
 cargo build --locked --features tls --example lesson

@@ -25,6 +25,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -145,7 +146,10 @@ impl Hub {
             match found.add(member, home) {
                 Ok(()) => return,
                 // Its last member left in between. It is about to leave the map, too.
-                Err(back) => member = back,
+                Err(back) => {
+                    member = back;
+                    thread::yield_now();
+                }
             }
         }
     }

@@ -1,0 +1,148 @@
+//! Stands for `crossbeam_channel`: queues between threads of the permuter.
+//!
+//! A wait with a limit may time out when nothing is queued: the permuter chooses, and no test waits for a clock. No queue is bounded, since those of Hubbub
+//! that are bounded are never full.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::permuter::chance;
+use crate::threads::lock;
+
+/// Nobody is left at the other end.
+#[derive(Debug)]
+pub struct Disconnected;
+
+/// Why a limited wait brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    Timeout,
+    Disconnected,
+}
+
+struct Queue<T> {
+    items: VecDeque<T>,
+    senders: usize,
+    is_received: bool,
+}
+
+struct Channel<T> {
+    queue: Mutex<Queue<T>>,
+    changed: Condvar,
+}
+
+pub struct Sender<T>(Arc<Channel<T>>);
+
+pub struct Receiver<T>(Arc<Channel<T>>);
+
+pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    let queue = Queue {
+        items: VecDeque::new(),
+        senders: 1,
+        is_received: true,
+    };
+    let channel = Arc::new(Channel {
+        queue: Mutex::new(queue),
+        changed: Condvar::new(),
+    });
+    (Sender(Arc::clone(&channel)), Receiver(channel))
+}
+
+pub fn bounded<T>(_: usize) -> (Sender<T>, Receiver<T>) {
+    unbounded()
+}
+
+impl<T> Sender<T> {
+    pub fn send(&self, item: T) -> Result<(), Disconnected> {
+        let mut queue = lock(&self.0.queue);
+        if !queue.is_received {
+            return Err(Disconnected);
+        }
+        queue.items.push_back(item);
+        drop(queue);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        lock(&self.0.queue).senders += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        // After a failure the permuter has stopped.
+        if !thread::panicking() {
+            lock(&self.0.queue).senders -= 1;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    pub fn recv(&self) -> Result<T, Disconnected> {
+        self.receive(|| false).map_err(|_| Disconnected)
+    }
+
+    /// Times out at last. Whoever waits like this has something else to do then.
+    pub fn recv_deadline(&self, _: Instant) -> Result<T, RecvTimeoutError> {
+        loop {
+            match self.receive(|| true) {
+                Err(RecvTimeoutError::Timeout) if chance(2) => thread::yield_now(),
+                received => return received,
+            }
+        }
+    }
+
+    /// Times out at once or never: what is awaited like this must come.
+    pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
+        self.receive(|| chance(2))
+    }
+
+    fn receive(&self, times_out: impl Fn() -> bool) -> Result<T, RecvTimeoutError> {
+        let mut queue = lock(&self.0.queue);
+        loop {
+            if let Some(item) = queue.items.pop_front() {
+                return Ok(item);
+            }
+            if queue.senders == 0 {
+                return Err(RecvTimeoutError::Disconnected);
+            }
+            if times_out() {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            queue = queue.wait(&self.0.changed);
+        }
+    }
+
+    pub fn try_recv(&self) -> Result<T, Disconnected> {
+        lock(&self.0.queue).items.pop_front().ok_or(Disconnected)
+    }
+
+    pub fn try_iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0.queue).items.is_empty()
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        let mut queue = lock(&self.0.queue);
+        queue.is_received = false;
+        // What nobody will receive is dropped, and may itself hold an end of this channel.
+        let left = std::mem::take(&mut queue.items);
+        drop(queue);
+        drop(left);
+    }
+}

@@ -1,0 +1,275 @@
+//! The hub: the fan-out workers, with a room that grows and shrinks.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::backplane::redis::Rooms;
+use crate::clock;
+use crate::hub::outbox::{Collected, Queue, outbox};
+use crate::hub::{Delivery, Hub, Pace};
+use crate::message::{
+    ConnectionId, Entry, InstanceId, MemberList, Message, MessageId, Revision, RoomName,
+};
+use crate::permuter::{chance, up_to};
+use crate::protocol::Encoding;
+use crate::pubsub::Redis;
+use crate::threads::lock;
+use crate::websocket::code;
+
+/// A hub, and the log of its only room.
+struct House {
+    hub: Hub,
+    room: RoomName,
+    log: Mutex<u64>,
+}
+
+impl House {
+    fn new(workers: usize) -> Self {
+        Self {
+            hub: Hub::start(InstanceId::random(), workers).expect("threads"),
+            room: RoomName::lobby(),
+            log: Mutex::new(0),
+        }
+    }
+
+    /// Stores and delivers the next message.
+    fn say(&self, text: String, pace: Pace) {
+        let number = {
+            let mut log = lock(&self.log);
+            *log += 1;
+            *log
+        };
+        let message = Message {
+            id: MessageId { millis: 1, number },
+            from: "alice".parse().expect("a name"),
+            text,
+            at: 1,
+        };
+        let entry = Entry {
+            message,
+            prev: None,
+            via: None,
+        };
+        self.hub
+            .deliver(&self.room, Delivery::Messages(vec![entry]), pace);
+    }
+
+    /// Enters as a session does: first the room, and then the log. Returns the last message that the log had.
+    fn enters(&self, connection: u64) -> (u64, Queue) {
+        let (outbox, queue) = outbox(Encoding::Text, 64 << 20, None);
+        let (name, connection) = ("bob".parse().expect("a name"), ConnectionId(connection));
+        self.hub
+            .add_member(&self.room, connection, Some(&name), &outbox);
+        let number = *lock(&self.log);
+        let list = MemberList {
+            users: [].into(),
+            revision: Revision::ZERO,
+        };
+        let last = Some(MessageId { millis: 1, number });
+        self.hub.release(&self.room, connection, last, &list, None);
+        (number, queue)
+    }
+}
+
+/// The texts that a member was sent, each a number.
+fn heard(queue: &Queue) -> Vec<u64> {
+    queue.outbox().close(code::NORMAL, "");
+    let mut bytes = Vec::new();
+    while queue.collect_by(Instant::now(), &mut bytes) != Some(Collected::Last) {}
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.split("alice: ").skip(1);
+    let numbers = lines.map(|line| {
+        line.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+    });
+    numbers
+        .map(|number| number.parse().expect("a number"))
+        .collect()
+}
+
+/// Each member hears all that was said after it read the log, once and in order.
+pub(super) fn members_of_a_room_that_grows_miss_nothing() {
+    const SAID: u64 = 4;
+    let house = House::new(2);
+    let first = house.enters(0);
+    let mut members = Vec::new();
+    thread::scope(|scope| {
+        let entering = [1, 2].map(|connection| {
+            let house = &house;
+            scope.spawn(move || house.enters(connection))
+        });
+        // One leaves meanwhile.
+        scope.spawn(|| {
+            house.enters(9);
+            house.hub.remove_member(&house.room, ConnectionId(9));
+        });
+        for number in 1..=SAID {
+            let pace = if chance(2) { Pace::Calm } else { Pace::Busy };
+            house.say(number.to_string(), pace);
+        }
+        members = entering
+            .into_iter()
+            .map(|member| member.join().expect("it does not panic"))
+            .collect();
+    });
+    house.hub.close();
+    for (last, queue) in [first].iter().chain(&members) {
+        let expected: Vec<_> = (last + 1..=SAID).collect();
+        assert_eq!(heard(queue), expected);
+    }
+}
+
+/// A closed room is never entered, and a room with a member is never taken out.
+pub(super) fn who_enters_as_the_last_one_leaves_is_in_the_room() {
+    let house = House::new(1);
+    house.enters(0);
+    let mut queues = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| house.hub.remove_member(&house.room, ConnectionId(0)));
+        let entering = [1, 2].map(|connection| {
+            let house = &house;
+            scope.spawn(move || house.enters(connection).1)
+        });
+        queues.extend(entering.map(|one| one.join().expect("it does not panic")));
+    });
+    assert!(house.hub.hosts(&house.room));
+    house.say("1".to_owned(), Pace::Busy);
+    house.hub.close();
+    for queue in &queues {
+        assert_eq!(heard(queue), [1]);
+    }
+    for connection in [1, 2] {
+        house
+            .hub
+            .remove_member(&house.room, ConnectionId(connection));
+    }
+    assert!(!house.hub.hosts(&house.room), "nobody is left");
+}
+
+/// Longer than any limit.
+const LONG: Duration = Duration::from_secs(10);
+
+/// A hub, and the subscriber of a Redis.
+struct Subscribed {
+    redis: Arc<Redis>,
+    hub: Arc<Hub>,
+    rooms: Rooms,
+    room: RoomName,
+}
+
+impl Subscribed {
+    fn new() -> Self {
+        let redis = Arc::new(Redis::default());
+        let hub = Arc::new(Hub::start(InstanceId::random(), 0).expect("no threads"));
+        let (rooms, room) = (Rooms::start(&redis, &hub), RoomName::lobby());
+        Self {
+            redis,
+            hub,
+            rooms,
+            room,
+        }
+    }
+
+    /// Comes as a session does: enters the hub, has the room heard, and reads the log. Returns the last message that the
+    /// log had; `None` if Redis was not there in time.
+    fn comes(&self, connection: u64) -> Option<(u64, Queue)> {
+        let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
+        let (name, id) = ("bob".parse().expect("a name"), ConnectionId(connection));
+        self.hub.add_member(&self.room, id, Some(&name), &outbox);
+        if self.rooms.hear(&self.room).is_err() {
+            self.goes(connection);
+            return None;
+        }
+        let number = self.redis.said();
+        let list = MemberList {
+            users: [].into(),
+            revision: Revision::ZERO,
+        };
+        let last = Some(MessageId { millis: 1, number });
+        self.hub.release(&self.room, id, last, &list, None);
+        Some((number, queue))
+    }
+
+    fn goes(&self, connection: u64) {
+        self.hub.remove_member(&self.room, ConnectionId(connection));
+        self.rooms.may_forget(&self.room);
+    }
+
+    fn comes_and_goes(&self, connection: u64) {
+        if self.comes(connection).is_some() {
+            self.goes(connection);
+        }
+    }
+
+    /// Connection 2, if it stayed, has heard all since it read the log, and once it leaves the room is forgotten.
+    fn ends(self, stays: Option<(u64, Queue)>) {
+        self.redis.settles();
+        self.redis.say();
+        self.redis.settles();
+        if let Some((last, queue)) = stays {
+            let expected: Vec<_> = (last + 1..=self.redis.said()).collect();
+            assert_eq!(heard(&queue), expected);
+            self.goes(2);
+        }
+        self.redis.settles();
+        clock::pass(LONG);
+        self.redis.settles();
+        assert!(!self.redis.is_heard(), "nobody is there");
+        self.rooms.end();
+    }
+}
+
+/// The room was left, and is forgotten now. Another enters: once it was told that the room is heard, it hears all of it.
+pub(super) fn who_enters_while_a_room_is_forgotten_hears_it() {
+    let subscribed = Subscribed::new();
+    subscribed.comes_and_goes(1);
+    subscribed.redis.settles();
+    clock::pass(LONG);
+    let mut stays = None;
+    thread::scope(|scope| {
+        let staying = scope.spawn(|| {
+            // So that the listener may be anywhere.
+            for _ in 0..up_to(20) {
+                thread::yield_now();
+            }
+            subscribed.comes(2)
+        });
+        stays = staying.join().expect("it does not panic");
+    });
+    subscribed.ends(stays);
+}
+
+/// The same with one more that comes and goes, and time that passes at any moment.
+pub(super) fn a_room_that_many_enter_and_leave_is_heard_and_forgotten() {
+    let subscribed = Subscribed::new();
+    let mut stays = None;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            subscribed.comes_and_goes(1);
+            subscribed.comes_and_goes(3);
+        });
+        scope.spawn(|| {
+            for _ in 0..2 {
+                subscribed.redis.say();
+                clock::pass(LONG);
+            }
+        });
+        let staying = scope.spawn(|| subscribed.comes(2));
+        stays = staying.join().expect("it does not panic");
+    });
+    subscribed.ends(stays);
+}
+
+/// What waits for a worker is bounded, and the thread that waits for space is woken.
+pub(super) fn a_worker_with_too_much_to_do_makes_only_the_deliverer_wait() {
+    let house = House::new(1);
+    let (_, queue) = house.enters(0);
+    // Two are as much as may wait.
+    for number in 1..=3 {
+        house.say(format!("{number} {}", "x".repeat(1 << 19)), Pace::Busy);
+    }
+    house.hub.close();
+    assert_eq!(heard(&queue), [1, 2, 3]);
+}
