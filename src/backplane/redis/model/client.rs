@@ -53,6 +53,8 @@ pub(super) enum Phase {
 pub(super) struct Held {
     pub(super) last: Option<MessageId>,
     pub(super) events: Vec<Told>,
+    /// How each gap among them was found.
+    pub(super) looks: Vec<(Told, Look)>,
 }
 
 /// An event that the hub gives a client.
@@ -85,6 +87,7 @@ impl Held {
         Self {
             last,
             events: events.iter().map(Told::of).collect(),
+            looks: Vec::new(),
         }
     }
 }
@@ -93,8 +96,9 @@ impl Held {
 pub(super) struct Client {
     pub(super) phase: Phase,
     pub(super) held: Held,
-    /// From where it resumes.
+    /// From where it resumes, and how often Redis had lost its memory by then.
     pub(super) since: Option<MessageId>,
+    losses_at_since: u8,
     /// The last message that it got.
     last: u64,
     /// It got all messages up to this one, or was told that some are missing.
@@ -109,6 +113,7 @@ impl Client {
             phase: Phase::Out,
             held: Held::default(),
             since: None,
+            losses_at_since: 0,
             last: 0,
             settled: 0,
             losses: 0,
@@ -126,13 +131,15 @@ impl Client {
         let at = look.asked;
         let last = past.last().map_or(0, |id| id.millis);
         let end = at.said.max(last);
-        let Some(since) = self.since else {
-            self.last = resumed.last.map_or(0, |id| id.millis);
-            self.since = Some(resumed.last.unwrap_or(MessageId::ZERO));
+        let before = self.since.replace(resumed.last.unwrap_or(MessageId::ZERO));
+        let losses = std::mem::replace(&mut self.losses_at_since, at.losses);
+        let Some(since) = before else {
             (self.settled, self.losses) = (end, at.losses);
             return Ok(());
         };
-        self.settled = since.millis;
+        if since != MessageId::ZERO {
+            self.settled = since.millis;
+        }
         if resumed.recovered {
             for id in past {
                 self.takes(redis, *id)?;
@@ -143,7 +150,7 @@ impl Client {
         } else {
             let is_whole =
                 (self.settled + 1..=end).all(|one| past.iter().any(|id| id.millis == one));
-            if is_whole && self.losses == look.losses {
+            if is_whole && losses == look.losses {
                 return Err(Broken::ToldForNothing);
             }
             for id in past {
@@ -155,24 +162,26 @@ impl Client {
         }
         self.settled = self.settled.max(end);
         self.losses = self.losses.max(at.losses);
-        self.since = Some(resumed.last.unwrap_or(MessageId::ZERO));
         Ok(())
     }
 
-    /// An event of the room. `look` is how a hole was last found here. A gap without an end is told to all members
-    /// of an instance, also to one that entered since; so [`Instance`](super::world) judges it.
+    /// An event of the room. `look` is how a hole was last found here. Whether there is one, the instance has judged.
+    /// It tells all its members, also one that entered since and has what is missing; but not what lies in
+    /// the past that it was sent.
     pub(super) fn hears(&mut self, redis: &Redis, told: Told, look: Look) -> Result<(), Broken> {
         match told {
             Told::Message(id) => {
                 self.takes(redis, id)?;
                 self.since = Some(id);
+                self.losses_at_since = redis.losses_at(id.millis);
                 Ok(())
             }
             Told::Gap { before, .. } => {
-                let end = before.map_or(look.asked.said, |before| before.millis - 1);
-                if before.is_some() && end <= self.settled && self.losses == look.losses {
+                let is_past = before.is_some_and(|before| before.millis <= self.settled);
+                if is_past && self.losses == look.losses {
                     return Err(Broken::ToldForNothing);
                 }
+                let end = before.map_or(look.asked.said, |before| before.millis - 1);
                 self.settled = self.settled.max(end);
                 self.losses = self.losses.max(look.asked.losses);
                 Ok(())
@@ -185,15 +194,15 @@ impl Client {
         if number <= self.last {
             return Err(Broken::Order);
         }
-        // One that was heard before the log lost it is no wonder.
-        if number <= self.settled && redis.could_keep(number..=number) {
+        // One that Redis published before it lost its memory may come late.
+        if number <= self.settled && self.losses == redis.losses_at(number) {
             return Err(Broken::CameAfterAll);
         }
         if redis.could_keep(self.settled + 1..=number - 1) {
             return Err(Broken::UntoldHole);
         }
         (self.last, self.settled) = (number, number.max(self.settled));
-        self.losses = redis.losses_at(number);
+        self.losses = self.losses.max(redis.losses_at(number));
         Ok(())
     }
 

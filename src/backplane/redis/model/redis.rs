@@ -21,7 +21,7 @@ pub(super) struct Redis {
 }
 
 /// A message, and the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Said {
     pub(super) id: MessageId,
     pub(super) prev: Option<MessageId>,

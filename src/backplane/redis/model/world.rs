@@ -71,7 +71,7 @@ pub(super) enum Step {
 }
 
 /// A push of Redis that the subscriber has not taken yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Push {
     Confirmed,
     Message(Said),
@@ -159,12 +159,7 @@ impl World {
             let next = one.pushes.first();
             let is_message = matches!(next, Some(Push::Message(_)));
             // Otherwise nobody would ever know.
-            let more_come = left.messages > 0
-                || one
-                    .pushes
-                    .iter()
-                    .skip(1)
-                    .any(|push| *push != Push::Confirmed);
+            let more_come = left.messages > 0 || one.pushes.iter().max() > next;
             let is_known = one.chain != Chain::Unknown;
             let is_wanted = is_known || *phase != Phase::Out;
             may(left.cuts > 0 && one.is_subscribed && is_idle, Step::Cut(at));
@@ -175,7 +170,9 @@ impl World {
             may(is_left, Step::Unsubscribe(at));
             may(!one.is_subscribed && is_wanted, Step::Subscribe(at));
             may(is_idle && next.is_some(), Step::Hear(at));
-            may(is_idle && one.is_behind, Step::AskNewest(at));
+            // What a Redis that is gone had pushed is heard before another can be read.
+            let is_over = one.pushes.contains(&Push::End);
+            may(is_idle && one.is_behind && !is_over, Step::AskNewest(at));
             may(!is_idle, Step::CatchUp(at));
             may(*phase == Phase::Out, Step::Enter(at));
             may(
@@ -352,9 +349,20 @@ impl Instance {
     /// Gives the client what the hub has for it.
     fn tell(&mut self, redis: &Redis, room: &Room) -> Result<(), Broken> {
         let state = room.hub.member_state(&LOBBY, CONNECTION);
+        let looks = self.client.held.looks.clone();
         self.client.held = state.map_or(Held::default(), Held::of);
+        // What was held back before keeps how it was found.
+        for told in &self.client.held.events {
+            if let Told::Gap { .. } = told {
+                let known = looks.iter().find(|(held, _)| held == told);
+                let look = known.copied().unwrap_or((*told, self.look));
+                self.client.held.looks.push(look);
+            }
+        }
         for told in room.told() {
-            self.client.hears(redis, told, self.look)?;
+            let look = looks.iter().find(|(held, _)| *held == told);
+            let look = look.map_or(self.look, |(_, look)| *look);
+            self.client.hears(redis, told, look)?;
         }
         Ok(())
     }
