@@ -342,7 +342,7 @@ pub fn resume(since: Option<MessageId>, past: &Excerpt, tail: Option<MessageId>)
 /// ([`Entrance::tail`]): a log that ends before it has lost its end. Where the log has more than these, there is no
 /// `tail`. [`MessageId::ZERO`] stands for the time before the
 /// first message.
-fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
+pub fn continues(since: MessageId, entries: &[Entry], tail: Option<MessageId>) -> bool {
     let mut last = Some(since).filter(|&since| since != MessageId::ZERO);
     if entries.is_empty() {
         return tail == last;

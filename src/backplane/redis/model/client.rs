@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::redis::{Look, Redis, Snapshot};
+use super::redis::{Look, Redis, Said, Snapshot};
 use crate::backplane::{Excerpt, Resumed};
 use crate::hub::MemberState;
 use crate::message::MessageId;
@@ -215,10 +215,8 @@ impl Client {
 
     /// The log as it is read for this client.
     pub(super) fn past(&self, redis: &Redis) -> Excerpt {
-        let entries = match self.since {
-            Some(since) => redis.after(since),
-            None => Vec::new(),
-        };
+        let said = self.since.map_or(Vec::new(), |since| redis.after(since));
+        let entries: Vec<_> = said.into_iter().map(Said::entry).collect();
         Excerpt {
             reach: entries.last().map(|entry| entry.message.id),
             entries,

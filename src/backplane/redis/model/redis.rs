@@ -123,9 +123,9 @@ impl Redis {
     }
 
     /// `read` of `wire.rs`, with `Cursor::After`.
-    pub(super) fn after(&self, id: MessageId) -> Vec<Entry> {
+    pub(super) fn after(&self, id: MessageId) -> Vec<Said> {
         let after = self.log.iter().filter(|said| said.id > id);
-        after.map(|said| said.entry()).collect()
+        after.copied().collect()
     }
 
     /// The number of messages that were ever taken, and the last one's.

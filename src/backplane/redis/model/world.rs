@@ -60,8 +60,9 @@ pub(super) enum Step {
     Subscribe(usize),
     /// The subscriber takes the next push.
     Hear(usize),
-    /// To catch up, the room's newest id is read, and then its log.
+    /// To catch up, the room's newest id is read, then its log, and then the hub is given what was missed.
     AskNewest(usize),
+    ReadPage(usize),
     CatchUp(usize),
     /// The same for a client that enters.
     Enter(usize),
@@ -79,6 +80,14 @@ enum Push {
     End,
 }
 
+/// What Redis has answered to a subscriber that catches up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Answer {
+    None,
+    Newest(Snapshot),
+    Page(Look, Vec<Said>),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Instance {
     chain: Chain,
@@ -87,8 +96,8 @@ struct Instance {
     is_behind: bool,
     /// Whether the room is heard, so that clients may read it.
     is_heard: bool,
-    /// The newest id, while the log is being read.
-    asked: Option<Snapshot>,
+    /// What Redis has answered, while the log is being read.
+    answer: Answer,
     /// How a hole was last found.
     look: Look,
     /// How often Redis had lost its memory by the time at which the chain stands.
@@ -114,7 +123,7 @@ impl World {
             pushes: Vec::new(),
             is_behind: false,
             is_heard: false,
-            asked: None,
+            answer: Answer::None,
             look: Look::default(),
             losses: 0,
             client: Client::new(),
@@ -155,7 +164,7 @@ impl World {
         may(left.begins > 0, Step::BeginAnew);
         for (at, one) in self.instances.iter().enumerate() {
             let phase = &one.client.phase;
-            let is_idle = one.asked.is_none();
+            let is_idle = one.answer == Answer::None;
             let next = one.pushes.first();
             let is_message = matches!(next, Some(Push::Message(_)));
             // Otherwise nobody would ever know.
@@ -173,7 +182,8 @@ impl World {
             // What a Redis that is gone had pushed is heard before another can be read.
             let is_over = one.pushes.contains(&Push::End);
             may(is_idle && one.is_behind && !is_over, Step::AskNewest(at));
-            may(!is_idle, Step::CatchUp(at));
+            may(matches!(one.answer, Answer::Newest(_)), Step::ReadPage(at));
+            may(matches!(one.answer, Answer::Page(..)), Step::CatchUp(at));
             may(*phase == Phase::Out, Step::Enter(at));
             may(
                 *phase == Phase::Waiting && one.is_heard,
@@ -247,7 +257,15 @@ impl World {
                 one.pushes = vec![Push::Confirmed];
             }
             Step::Hear(at) => return instances[at].hear(redis),
-            Step::AskNewest(at) => instances[at].asked = Some(redis.snapshot()),
+            Step::AskNewest(at) => instances[at].answer = Answer::Newest(redis.snapshot()),
+            Step::ReadPage(at) => {
+                let one = &mut instances[at];
+                if let Answer::Newest(asked) = one.answer {
+                    let mut page = redis.after(one.chain.read_to());
+                    page.truncate(ENTRIES_AT_ONCE);
+                    one.answer = Answer::Page(redis.look(asked), page);
+                }
+            }
             Step::CatchUp(at) => return instances[at].catch_up(redis),
             Step::Enter(at) => instances[at].client.phase = Phase::Waiting,
             Step::AskNewestFor(at) => {
@@ -301,26 +319,25 @@ impl Instance {
 
     /// `Listener::catch_up`.
     fn catch_up(&mut self, redis: &Redis) -> Result<(), Broken> {
-        let Some(asked) = self.asked.take() else {
+        let answer = std::mem::replace(&mut self.answer, Answer::None);
+        let Answer::Page(look, page) = answer else {
             return Ok(());
         };
         let room = Room::with(&self.client);
         let mut heard = self.heard();
-        let mut page = redis.after(heard.chain.read_to());
-        page.truncate(ENTRIES_AT_ONCE);
-        let ids: Vec<_> = page.iter().map(|entry| entry.message.id.millis).collect();
-        let page = page.into_iter().map(LogItem::Entry).collect();
-        let filled = fill(&room.hub, &mut heard, page, asked.tail);
+        let ids: Vec<_> = page.iter().map(|said| said.id.millis).collect();
+        let page = page.into_iter().map(|said| LogItem::Entry(said.entry()));
+        let filled = fill(&room.hub, &mut heard, page.collect(), look.asked.tail);
         if filled.has_gap {
             let knew = self.chain.last().map_or(0, |last| last.millis);
-            let end = asked.said.max(ids.last().copied().unwrap_or(0));
+            let end = look.asked.said.max(ids.last().copied().unwrap_or(0));
             let is_whole = (knew + 1..=end).all(|number| ids.contains(&number));
-            if is_whole && self.losses == redis.look(asked).losses {
+            if is_whole && self.losses == look.losses {
                 return Err(Broken::ToldForNothing);
             }
-            self.look = redis.look(asked);
+            self.look = look;
         }
-        self.losses = asked.losses;
+        self.losses = look.asked.losses;
         self.chain = heard.chain;
         if filled.is_current {
             (self.is_behind, self.is_heard) = (false, true);
