@@ -318,6 +318,27 @@ pub struct Retention {
     pub presence_grace: Duration,
 }
 
+/// What becomes of a client that enters a room with what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Resumed {
+    /// Nothing is missing between what it has and the past that it is sent.
+    pub recovered: bool,
+    /// The last message of that past. What is said behind it is sent to the client as it comes.
+    pub last: Option<MessageId>,
+}
+
+/// Takes a client that has the messages up to `since` to the end of `past`, the part of the log that it is sent.
+/// `tail` is the room's newest id ([`Entrance::tail`]).
+pub fn resume(since: Option<MessageId>, past: &Excerpt, tail: Option<MessageId>) -> Resumed {
+    let end = tail.filter(|_| !past.more);
+    let last = past.entries.last().map(|entry| entry.message.id);
+    Resumed {
+        recovered: since.is_some_and(|since| continues(since, &past.entries, end)),
+        // A log that lost its end continues from its newest id, and so does the client.
+        last: last.max(end),
+    }
+}
+
 /// Whether `entries` follow on from `since` and on each other without a hole, up to `tail`, the room's newest id
 /// ([`Entrance::tail`]): a log that ends before it has lost its end. Where the log has more than these, there is no
 /// `tail`. [`MessageId::ZERO`] stands for the time before the

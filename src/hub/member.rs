@@ -17,6 +17,10 @@ use crate::websocket::frame::Frame;
 /// has budget. A member that exceeds either is a slow consumer.
 const MAX_HELD: usize = 16 * 1024;
 
+/// What a test sees of a member: its last message, and the events that are held back.
+#[cfg(test)]
+pub(crate) type MemberState = (Option<MessageId>, Option<Vec<Event>>);
+
 /// One connection in one room.
 pub(super) struct Member {
     via: Via,
@@ -57,6 +61,13 @@ impl Member {
 
     pub(super) fn user(&self) -> Option<UserName> {
         self.user.clone()
+    }
+
+    /// The last message that it has, and the events that it holds back.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> MemberState {
+        let events = |held: &Held| held.events.iter().map(|one| one.event.clone()).collect();
+        (self.last, self.held.as_ref().map(events))
     }
 
     /// The encoding that it speaks.
@@ -116,9 +127,15 @@ impl Member {
                 // A terminal shows its own lines already.
                 self.outbox.encoding() == Encoding::Json || *via != Some(self.via)
             }
-            Event::Gap { before, .. } => {
+            Event::Gap { after, before, .. } => {
+                let is_past = before.is_some_and(|before| Some(before) <= self.last);
+                // It entered since, with a past that was read later than this gap was found. To take the messages
+                // behind the gap once more would be to take them twice.
+                if self.last > *after {
+                    return !is_past;
+                }
                 // Without a greater id behind the gap, the log began anew, and so do its ids.
-                if before.is_none_or(|before| self.last.is_some_and(|last| before <= last)) {
+                if is_past || before.is_none() {
                     self.last = None;
                 }
                 true

@@ -33,6 +33,9 @@ use crossbeam_channel::{Receiver, Sender};
 pub use self::order::Order;
 pub use self::stopwatch::Stopwatch;
 
+#[cfg(test)]
+pub(crate) use self::member::MemberState;
+
 use self::broadcast::Broadcast;
 use self::member::Member;
 use self::roll::{NOTICE_INTERVAL, News};
@@ -396,6 +399,19 @@ impl Hub {
             }
         }
         true
+    }
+
+    /// The state of a member, to begin another hub with.
+    #[cfg(test)]
+    pub(crate) fn member_state(
+        &self,
+        name: &RoomName,
+        connection: ConnectionId,
+    ) -> Option<MemberState> {
+        let mut state = None;
+        let found = |member: &mut Member| state = Some(member.state());
+        self.room(name)?.with_member(connection, found);
+        state
     }
 
     fn room(&self, name: &RoomName) -> Option<Arc<Room>> {

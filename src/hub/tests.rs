@@ -307,6 +307,30 @@ fn a_held_gap_that_lies_in_the_past_repeats_no_message() {
 }
 
 #[test]
+fn a_member_that_has_read_beyond_a_gap_is_told_of_no_message_twice() {
+    let test = TestHub::new();
+    let id = |number| Some(MessageId { millis: 1, number });
+    // The past was read up to 7, while the hub was given messages up to 5.
+    let alice = test.admit(1, "alice");
+    let list = test.list(&[]);
+    test.hub
+        .release(&test.room, ConnectionId(1), id(7), &list, None);
+    let (after, before) = (id(5), id(7));
+    test.deliver(Delivery::Gap { after, before });
+    test.say(&[7, 8], None);
+    assert_eq!(lines(&alice), ["bob: 8"]);
+    // The same where nothing was left behind the gap. Whether the past has it is not known, so it is told.
+    let bob = test.admit(2, "bob");
+    test.hub
+        .release(&test.room, ConnectionId(2), id(9), &list, None);
+    let before = None;
+    test.deliver(Delivery::Gap { after, before });
+    test.say(&[9, 10], None);
+    let missing = "* some messages are missing here and cannot be recovered";
+    assert_eq!(lines(&bob), [missing, "bob: 10"]);
+}
+
+#[test]
 fn a_held_notice_follows_only_if_the_initial_list_does_not_show_it() {
     let test = TestHub::new();
     let _alice = test.admit(1, "alice");

@@ -10,8 +10,8 @@ use super::wire::{LogItem, Loss};
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{Entry, MessageId, RoomName};
 
-/// The most entries of one room's log that are read at once.
-pub(super) const ENTRIES_AT_ONCE: usize = 200;
+/// The most entries of one room's log that are read at once. The logs of the model (`model`) are short.
+pub(super) const ENTRIES_AT_ONCE: usize = if cfg!(test) { 2 } else { 200 };
 
 /// A room that the subscriber hears, or is about to hear.
 pub(super) struct Heard {
@@ -48,7 +48,7 @@ impl Heard {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Chain {
     /// Nothing was delivered yet: it begins at the room's newest message, once that is known.
     Unknown,

@@ -41,6 +41,8 @@ mod slot_map;
 mod cluster;
 mod router;
 mod keeper;
+#[cfg(test)]
+mod model;
 
 use std::collections::BTreeMap;
 use std::fmt;

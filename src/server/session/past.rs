@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::joiner::Joiner;
-use crate::backplane::{BackplaneError, Entrance, Excerpt, continues};
+use crate::backplane::{BackplaneError, Entrance, Excerpt, Resumed, resume};
 use crate::hub::framing;
 use crate::message::{MemberList, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
@@ -68,8 +68,7 @@ impl Joiner<'_> {
             }
             None => past,
         };
-        let end = tail.filter(|_| !past.more);
-        let recovered = since.is_some_and(|since| continues(since, &past.entries, end));
+        let Resumed { recovered, last } = resume(since, &past, tail);
         // Without `since`, older messages are sent on request only.
         past.more &= since.is_some();
         // A log that began after `since` knows nothing of the client's past.
@@ -77,8 +76,6 @@ impl Joiner<'_> {
             && since.is_some_and(|id| id != MessageId::ZERO && backplane.began_after(id));
         let list = with_user(members, self.user);
         let more = past.more;
-        // A log that lost its end continues from its newest id, and so does the client.
-        let last = past.entries.last().map(|entry| entry.message.id).max(end);
         let encoding = self.outbox.encoding();
         let first_prev = past.entries.first().map_or(last, |entry| entry.prev);
         let mut messages = messages(self.state, room, past.entries);
