@@ -10,8 +10,9 @@ target=${CARGO_TARGET_DIR:-target}
 cargo fmt --check
 
 command -v shellcheck >/dev/null || install shellcheck
-shellcheck scripts/*.sh .ci/run
-for script in scripts/*.sh .ci/run; do
+mapfile -t scripts < <(grep -rlE '^#!.*sh$' scripts .ci)
+shellcheck "${scripts[@]}"
+for script in "${scripts[@]}"; do
   bash -n "$script"
 done
 
