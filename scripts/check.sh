@@ -22,7 +22,8 @@ packages=$target/browser/node_modules
 "$packages/.bin/oxlint" --deny-warnings src/server/page tests/browser
 check_types() {
   "$packages/.bin/tsc" --noEmit --allowJs --checkJs --strict --strictNullChecks false --noImplicitAny false \
-    --target es2022 --module esnext --moduleResolution bundler --typeRoots "$packages/@types" --types "$@"
+    --noImplicitReturns --noFallthroughCasesInSwitch --target es2022 --module esnext --moduleResolution bundler \
+    --typeRoots "$packages/@types" --types "$@"
 }
 check_types '' src/server/page/*.js
 check_types node "$target"/browser/*.[jt]s
@@ -55,7 +56,7 @@ RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --document-private-i
 minimum=$(sed -nE 's/^rust-version = "(.*)"$/\1/p' Cargo.toml)
 if rustup toolchain list 2>/dev/null | grep -q "^$minimum-" ||
   timeout 60 rustup toolchain install "$minimum" --profile minimal 2>/dev/null; then
-  cargo "+$minimum" check --locked --release --features tls
+  rustup run "$minimum" cargo check --locked --release --features tls
 else
   echo "check: Rust $minimum cannot be had here, so nothing was built with it"
 fi
