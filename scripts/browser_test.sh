@@ -19,8 +19,6 @@ export CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
 [ -x "$CHROMIUM" ] || install chromium fonts-dejavu-core fonts-noto-color-emoji
 export FIREFOX=${FIREFOX:-/usr/bin/firefox-esr}
 [ "$what" = pictures ] || [ -x "$FIREFOX" ] || install firefox-esr
-command -v node >/dev/null || install nodejs
-command -v npm >/dev/null || install npm
 
 if [ -z "${HUBBUB:-}" ]; then
   cargo build --locked --quiet
@@ -29,16 +27,8 @@ fi
 HUBBUB=$(realpath "$HUBBUB")
 export HUBBUB
 
-# Beside its packages, which have no place in the tree.
 home=${CARGO_TARGET_DIR:-target}/browser
-mkdir -p "$home"
-rm -f "$home"/*.js
-cp tests/browser/*.js tests/browser/package.json "$home"
-if ! cmp -s tests/browser/package-lock.json "$home/node_modules/installed-lock.json"; then
-  cp tests/browser/package-lock.json "$home"
-  npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
-  cp "$home/package-lock.json" "$home/node_modules/installed-lock.json"
-fi
+install_browser_tests "$home"
 
 # Runs a command there for so many seconds. `timeout` has a process group of its own, and what it is told it
 # tells the whole group; what the tests start they end themselves when they are ended.

@@ -116,7 +116,8 @@ grep -q '"text":"deploy finished".*"text":"build 17 is out"' "$folder/ops.out" |
 expect_said "$folder/ops.tail" 'ci: deploy finished' 'ci: build 17 is out'
 curl -sSf "$one/api/rooms/ops/members" | grep -q '"members":\[' || fail 'the API does not say who is here'
 status=$(curl -sS -o "$folder/refused.out" -w '%{http_code}' -d 'x' "$one/api/rooms/ops/messages")
-[ "$status" = 400 ] && grep -q '"message":"who says it' "$folder/refused.out" || fail 'a post by nobody is not explained'
+[ "$status" = 400 ] || fail "a post by nobody is answered with $status"
+grep -q '"message":"who says it' "$folder/refused.out" || fail 'a post by nobody is not explained'
 pass 'the HTTP API'
 
 # --- exit codes

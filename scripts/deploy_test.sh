@@ -77,6 +77,7 @@ for word in $(grep -rohE 'HUBBUB_[A-Z_]+|(^|[ `"(])--[a-z][a-z-]+' "$deploy" | t
   grep -qE -- "(^|[^A-Za-z_-])$word([^A-Za-z_-]|\$)" "$folder/options.txt" ||
     [[ $known == *" $word "* ]] || fail "scripts/deploy/ names $word, which hubbub does not know"
 done
+# shellcheck disable=SC2013 # one COPY has several words
 for path in $(sed -nE 's/^COPY ([A-Za-z].*) [^ ]+$/\1/p' "$deploy/Dockerfile"); do
   [ -e "$path" ] || fail "the Dockerfile copies $path, which is not there"
   grep -qx "!$path" "$deploy/Dockerfile.dockerignore" || fail "$path does not get into the image's build"
@@ -93,9 +94,9 @@ threads=$((8 * users / 7 + 1))
 [ $((threads + 32)) -le "$(value limits.conf nproc)" ] || fail 'nproc'
 [ $((users + 64)) -le "$(value hubbub.service LimitNOFILE)" ] || fail 'LimitNOFILE'
 [ $((users + 64)) -le "$(value limits.conf nofile)" ] || fail 'nofile'
-for key in $(sed -nE 's/^([a-z0-9_.-]+) = .*/\1/p' "$deploy/99-hubbub.conf"); do
+while read -r key; do
   [ -e "/proc/sys/${key//.//}" ] || fail "this kernel has no $key"
-done
+done < <(sed -nE 's/^([a-z0-9_.-]+) = .*/\1/p' "$deploy/99-hubbub.conf")
 echo 'deploy_test: options, files and limits that are named exist'
 
 if command -v systemd-analyze >/dev/null; then

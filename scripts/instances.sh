@@ -51,5 +51,6 @@ start_instance() {
   pid=$!
   processes+=("$pid")
   wait_for "$folder/$1.out" 'listening on'
+  # shellcheck disable=SC2034 # the script that sources this uses it
   url=$(grep -o 'http://[^ ]*' "$folder/$1.out" | head -n 1)
 }

@@ -367,7 +367,7 @@ function weakContrasts() {
   for (const element of document.querySelectorAll("#app *, dialog *")) if (words(element)) look(element);
   for (const row of document.querySelectorAll(".message.head, .member-list li")) {
     for (let hue = 0; hue < 12; hue += 1) {
-      row.dataset.hue = hue;
+      row.setAttribute("data-hue", String(hue));
       for (const element of row.querySelectorAll(".name, .picture")) look(element, ` in hue ${hue}`);
     }
   }

@@ -45,7 +45,7 @@ function prepare() {
       socket.onerror = () => reject(new Error(`${user} cannot come in`));
       socket.onmessage = ({ data }) => {
         const event = JSON.parse(data);
-        if (event.type === "welcome") resolve();
+        if (event.type === "welcome") resolve(event);
         if (event.type === "room") sent.get(`${user} in ${event.room}`)();
         if (event.type === "parted") sent.get(`${user} out of ${event.room}`)();
         if (event.type === "sent") sent.get(event.ref)();

@@ -106,7 +106,7 @@ story("a server that lists no rooms is asked once, and leaves the plain field", 
   await alice.context.addInitScript(() => {
     const { send } = WebSocket.prototype;
     WebSocket.prototype.send = function (data) {
-      send.call(this, data.replace('"type":"rooms"', '"type":"no rooms"'));
+      send.call(this, String(data).replace('"type":"rooms"', '"type":"no rooms"'));
     };
   });
   await alice.enters("alice", "lobby");

@@ -67,7 +67,7 @@ export class Redis {
     this.#child = start("redis-server", args, { stdio: ["ignore", "pipe", "inherit"] });
     const lines = createInterface({ input: this.#child.stdout });
     await new Promise((resolve, reject) => {
-      lines.on("line", (line) => /ready to accept connections/i.test(line) && resolve());
+      lines.on("line", (line) => /ready to accept connections/i.test(line) && resolve(line));
       this.#child.once("error", reject);
       this.#child.once("exit", () => reject(new Error("redis-server did not start")));
     });

@@ -156,7 +156,7 @@ story("a draft is the last writer's, and no field changes under the hands of who
   const right = await opens();
   await right.enters("alice", "desk");
   await right.types("mine");
-  await left.page.evaluate(() => document.activeElement.blur());
+  await left.page.locator("#text").blur();
   await right.types("mine, and more");
   await until("it is there", async () => (await left.page.inputValue("#text")) === "mine, and more");
   await left.types("theirs");

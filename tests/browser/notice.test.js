@@ -36,7 +36,7 @@ function standIns() {
   window.asked = 0;
   window.shown = [];
   window.beeps = 0;
-  window.Notification = class {
+  window.Notification = /** @type {any} */ (class {
     static get permission() {
       return localStorage.getItem("test.permission") ?? "default";
     }
@@ -50,7 +50,7 @@ function standIns() {
       window.lastShown = this;
     }
     close() {}
-  };
+  });
   const { send } = WebSocket.prototype;
   WebSocket.prototype.send = function (data) {
     window.socket = this;

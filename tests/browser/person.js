@@ -13,6 +13,13 @@ export class Person {
   /** What the page sent, in order. */
   sent = [];
 
+  /** @type {import("playwright-core").BrowserContext} */
+  context;
+  /** @type {import("playwright-core").Page} */
+  page;
+  /** The one whose page it is. */
+  instance;
+
   static async at(browser, instance, options = {}) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     return Person.in(context, instance);
@@ -99,7 +106,7 @@ export class Person {
   async types(text) {
     if (BROWSER === "chromium") return this.page.fill("#text", text);
     // Firefox is given each character as a key, which sends a text of several lines too early: it is pasted.
-    await this.page.locator("#text").evaluate((field, pasted) => {
+    await this.page.locator("#text").evaluate((/** @type {HTMLTextAreaElement} */ field, pasted) => {
       field.focus();
       field.select();
       document.execCommand("insertText", false, pasted);

@@ -79,7 +79,9 @@ for (const [user, text] of SAID) {
   else await crowd.says(user, text, "release");
   await untilSeen(text);
 }
-for (const [room, user, count] of [["lobby", "ines", 3], ["on-call", "ci-bot", 128], ["random", "ken", 0]]) {
+/** @type {[string, string, number][]} Each room, who speaks there, and how many lines. */
+const ELSEWHERE = [["lobby", "ines", 3], ["on-call", "ci-bot", 128], ["random", "ken", 0]];
+for (const [room, user, count] of ELSEWHERE) {
   await me.joins(room);
   await crowd.enters(user, room);
   await me.joins("release");

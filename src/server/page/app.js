@@ -116,7 +116,7 @@ function refuse(why, status) {
 /** Hides the chat, and all that is open over it. */
 function hide() {
   app.hidden = true;
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
 }
 
 function keep() {

@@ -131,8 +131,8 @@ export class Chat {
   }
 
   #add(room) {
-    const all = [...this.rooms, [room.name, room]];
-    this.rooms = new Map(all.sort(([a], [b]) => inOrder(a, b)));
+    this.rooms.set(room.name, room);
+    this.rooms = new Map([...this.rooms].sort(([a], [b]) => inOrder(a, b)));
   }
 
   /** Another tab of this user has joined a room, or changed what is kept of it. Returns false if there is no place. */

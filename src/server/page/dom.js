@@ -16,7 +16,10 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** The element of the document with this id. */
+/**
+ * The element of the document with this id, of whichever kind it is there.
+ * @type {(id: string) => any}
+ */
 export const byId = (id) => document.getElementById(id);
 
 /** Sets a text only if it changed, so that a screen reader does not announce it twice. */

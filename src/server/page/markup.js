@@ -25,7 +25,7 @@ const EMPHASIS = { "*": "em", _: "em", "**": "strong" };
 // spaces have word ends everywhere.
 const UNSPACED = "\\p{Ideographic}\\p{scx=Hiragana}\\p{scx=Katakana}";
 const BEFORE = new RegExp(`(?:^|[\\s(\\[{"'“‘«¿¡—–*_${UNSPACED}])$`, "u");
-const FIRST = /^[\p{L}\p{N}\p{Extended_Pictographic}\p{Sc}"'“‘«(\[¿¡`*_@#]/u;
+const FIRST = /^[\p{L}\p{N}\p{Extended_Pictographic}\p{Sc}"'“‘«([¿¡`*_@#]/u;
 const LAST = /[\p{L}\p{M}\p{N}\p{Extended_Pictographic}\p{Sc}\ufe0f.,:;!?"'”’»)\]…`%]$/u;
 const AFTER = new RegExp(`^(?:$|[\\s.,:;!?)\\]}"'”’»…—–*_${UNSPACED}])`, "u");
 

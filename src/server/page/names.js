@@ -9,6 +9,7 @@ export const LONGEST = 64;
 const HUES = 12;
 
 // The rules of message.rs, in the same order and words. The server decides; the page only tells sooner.
+/** @type {[{ test(name: string): boolean }, string][]} */
 const RULES = [
   [/^$/u, "must not be empty"],
   [new RegExp(`^[^]{${LONGEST + 1}}`, "u"), `must not be longer than ${LONGEST} characters`],

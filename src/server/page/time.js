@@ -6,6 +6,7 @@ const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const RELATIVE = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "narrow" });
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} Each unit, and its minutes. */
 const UNITS = [["day", 1_440], ["hour", 60]];
 
 export const clock = (at) => CLOCK.format(at);
