@@ -10,8 +10,9 @@ target=${CARGO_TARGET_DIR:-target}
 cargo fmt --check
 
 command -v shellcheck >/dev/null || install shellcheck
-shellcheck scripts/*.sh .ci/run
-for script in scripts/*.sh .ci/run; do
+mapfile -t scripts < <(grep -rlE '^#!.*sh$' scripts .ci)
+shellcheck "${scripts[@]}"
+for script in "${scripts[@]}"; do
   bash -n "$script"
 done
 
@@ -21,7 +22,8 @@ packages=$target/browser/node_modules
 "$packages/.bin/oxlint" --deny-warnings src/server/page tests/browser
 check_types() {
   "$packages/.bin/tsc" --noEmit --allowJs --checkJs --strict --strictNullChecks false --noImplicitAny false \
-    --target es2022 --module esnext --moduleResolution bundler --typeRoots "$packages/@types" --types "$@"
+    --noImplicitReturns --noFallthroughCasesInSwitch --target es2022 --module esnext --moduleResolution bundler \
+    --typeRoots "$packages/@types" --types "$@"
 }
 check_types '' src/server/page/*.js
 check_types node "$target"/browser/*.[jt]s
@@ -54,7 +56,7 @@ RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --document-private-i
 minimum=$(sed -nE 's/^rust-version = "(.*)"$/\1/p' Cargo.toml)
 if rustup toolchain list 2>/dev/null | grep -q "^$minimum-" ||
   timeout 60 rustup toolchain install "$minimum" --profile minimal 2>/dev/null; then
-  cargo "+$minimum" check --locked --release --features tls
+  rustup run "$minimum" cargo check --locked --release --features tls
 else
   echo "check: Rust $minimum cannot be had here, so nothing was built with it"
 fi
