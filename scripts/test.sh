@@ -53,7 +53,7 @@ stage 'the README' scripts/readme_test.sh
 stage 'restarts' scripts/restart_test.sh
 stage 'deployment' scripts/deploy_test.sh
 unset HUBBUB
-# Both stages build for release; four times linking all crates as one takes longer than compiling them.
+# Both stages build for release; linking four programs as one crate each takes as long as compiling all crates.
 export CARGO_PROFILE_RELEASE_LTO=off
 stage conformance scripts/conformance.sh
 soak() {

@@ -94,8 +94,7 @@ fn serve(stream: &Arc<Stream>, id: ConnectionId) {
         ..Config::default()
     };
     let head_due = Instant::now() + config.deadlines.head;
-    let mut read = Vec::new();
-    let Ok(request) = read_request(stream, &mut read, config.max_head, head_due) else {
+    let Ok(request) = read_request(stream, &mut Vec::new(), config.max_head, head_due) else {
         return;
     };
     let head = match accept(&request.headers, None) {
@@ -109,7 +108,7 @@ fn serve(stream: &Arc<Stream>, id: ConnectionId) {
     let threads = Arc::new(ThreadBudget::new(1));
     let upgrade = Upgrade {
         opening: head,
-        read_already: read,
+        read_already: request.into_rest().unwrap_or_default(),
     };
     let grant = Arc::new(Grant::all());
     let mut pumps = Pumps::start(
