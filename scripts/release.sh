@@ -95,11 +95,11 @@ debian() {
   install_file 644 "$manual/_hubbub" usr/share/zsh/vendor-completions/_hubbub
   install_file 644 "$manual/hubbub.fish" usr/share/fish/vendor_completions.d/hubbub.fish
   install_file 644 LICENSE usr/share/doc/hubbub/copyright
-  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/changelog
+  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/CHANGELOG.md
   for page in 99-hubbub.conf limits.conf nginx.conf haproxy.cfg Caddyfile; do
     install_file 644 "scripts/deploy/$page" "usr/share/doc/hubbub/examples/$page"
   done
-  gzip -n -9 "$tree"/usr/share/man/man1/*.1 "$tree/usr/share/doc/hubbub/changelog"
+  gzip -n -9 "$tree"/usr/share/man/man1/*.1
   for page in postinst prerm postrm; do
     install_file 755 "scripts/release/debian/$page" "DEBIAN/$page"
   done
