@@ -2,7 +2,7 @@
 # Makes a release from the last commit into target/release-VERSION/: for each architecture a static binary in a tarball
 # and a Debian package, then a software bill of materials and checksums. All of it is built twice, in two folders, and the
 # bytes must be the same; then each part is tested (release_test.sh), and an upgrade from the version before
-# (upgrade_test.sh). That takes some ten minutes on two cores.
+# (upgrade_test.sh). The builds are from scratch, so this takes a while.
 #
 #     scripts/release.sh VERSION
 #
