@@ -2,7 +2,7 @@
 # Makes a release from the last commit into target/release-VERSION/: for each architecture a static binary in a tarball
 # and a Debian package, then a software bill of materials and checksums. All of it is built twice, in two folders, and the
 # bytes must be the same; then each part is tested (release_test.sh), and an upgrade from the version before
-# (upgrade_test.sh). That takes some ten minutes on two cores.
+# (upgrade_test.sh). The builds are from scratch, so this takes a while.
 #
 #     scripts/release.sh VERSION
 #
@@ -95,11 +95,11 @@ debian() {
   install_file 644 "$manual/_hubbub" usr/share/zsh/vendor-completions/_hubbub
   install_file 644 "$manual/hubbub.fish" usr/share/fish/vendor_completions.d/hubbub.fish
   install_file 644 LICENSE usr/share/doc/hubbub/copyright
-  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/changelog
+  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/CHANGELOG.md
   for page in 99-hubbub.conf limits.conf nginx.conf haproxy.cfg Caddyfile; do
     install_file 644 "scripts/deploy/$page" "usr/share/doc/hubbub/examples/$page"
   done
-  gzip -n -9 "$tree"/usr/share/man/man1/*.1 "$tree/usr/share/doc/hubbub/changelog"
+  gzip -n -9 "$tree"/usr/share/man/man1/*.1
   for page in postinst prerm postrm; do
     install_file 755 "scripts/release/debian/$page" "DEBIAN/$page"
   done
