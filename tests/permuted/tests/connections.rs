@@ -207,12 +207,13 @@ pub(super) fn a_reader_that_waits_for_time_is_woken_by_the_end() {
 }
 
 /// The peer resets, ends its side, or is too slow, and perhaps no thread is left for a writer: the connection ends, and
-/// the frames that were written are whole, in order, and without a hole.
+/// the frames that were written are whole, in order, and without a hole. A peer that is there is told goodbye.
 pub(super) fn a_connection_that_is_broken_or_has_no_writer_ends() {
     let threads = usize::from(chance(2));
     let connection = Connection::new(8, threads);
     let socket = Arc::clone(&connection.stream);
-    let peer = thread::spawn(move || match up_to(2) {
+    let what = up_to(2);
+    let peer = thread::spawn(move || match what {
         0 => socket.socket().peer_resets(),
         1 => socket.socket().peer_ends(),
         _ => {}
@@ -228,7 +229,11 @@ pub(super) fn a_connection_that_is_broken_or_has_no_writer_ends() {
     pusher.join().expect("it does not panic");
     peer.join().expect("it does not panic");
     connection.outbox.close(code::NORMAL, "the end");
-    let (frames, _, why) = connection.frames();
+    let (frames, last, why) = connection.frames();
+    assert!(
+        what == 0 || last.is_some_and(|last| is_close(&last)),
+        "no goodbye"
+    );
     let numbers = numbers(&frames, b'a');
     assert!(
         numbers.iter().copied().eq((1..).take(numbers.len())),
