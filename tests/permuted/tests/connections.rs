@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::hub::outbox::{Collected, Outbox, Pushed, outbox};
 use crate::message::ConnectionId;
-use crate::permuter::chance;
+use crate::permuter::{chance, up_to};
 use crate::protocol::{Encoding, Priority};
 use crate::server::config::Config;
 use crate::server::connection::{Pumps, ThreadBudget, Upgrade, join_writers};
@@ -206,19 +206,21 @@ pub(super) fn a_reader_that_waits_for_time_is_woken_by_the_end() {
     ends.join().expect("it does not panic");
 }
 
-/// The peer is reset, or stops reading, or no thread is left for a writer: the connection ends, and what was written is
-/// no more than what was pushed, in order.
+/// The peer resets, ends its side, or is too slow, and perhaps no thread is left for a writer: the connection ends, and
+/// the frames that were written are whole, in order, and without a hole. A peer that is there is told goodbye.
 pub(super) fn a_connection_that_is_broken_or_has_no_writer_ends() {
     let threads = usize::from(chance(2));
     let connection = Connection::new(8, threads);
     let socket = Arc::clone(&connection.stream);
-    let peer = thread::spawn(move || match chance(2) {
-        true => socket.socket().peer_resets(),
-        false => socket.socket().peer_ends(),
+    let what = up_to(2);
+    let peer = thread::spawn(move || match what {
+        0 => socket.socket().peer_resets(),
+        1 => socket.socket().peer_ends(),
+        _ => {}
     });
     let outbox = Arc::clone(&connection.outbox);
     let pusher = thread::spawn(move || {
-        for number in 1..5 {
+        for number in 1..9 {
             if outbox.push(frame(b'a', number), Priority::High) != Pushed::Taken {
                 break;
             }
@@ -226,7 +228,12 @@ pub(super) fn a_connection_that_is_broken_or_has_no_writer_ends() {
     });
     pusher.join().expect("it does not panic");
     peer.join().expect("it does not panic");
-    let (frames, _, why) = connection.frames();
+    connection.outbox.close(code::NORMAL, "the end");
+    let (frames, last, why) = connection.frames();
+    assert!(
+        what == 0 || last.is_some_and(|last| is_close(&last)),
+        "no goodbye"
+    );
     let numbers = numbers(&frames, b'a');
     assert!(
         numbers.iter().copied().eq((1..).take(numbers.len())),
