@@ -122,6 +122,17 @@ fn two_instances_tell_each_message_once_and_in_one_order() {
 }
 
 #[test]
+fn a_log_of_several_pages_is_read_to_its_end() {
+    let all = accidents();
+    let accidents = Accidents {
+        messages: all.messages + 1,
+        leaves: 0,
+        ..all
+    };
+    holds("pages", 1, accidents);
+}
+
+#[test]
 fn a_message_that_pubsub_loses_or_repeats_is_heard_once() {
     let (drops, repeats) = (1, 1);
     holds(
