@@ -335,7 +335,9 @@ impl Instance {
         if filled.has_gap {
             let knew = self.chain.last().map_or(0, |last| last.millis);
             let end = look.asked.said.max(ids.last().copied().unwrap_or(0));
-            let is_whole = (knew + 1..=end).all(|number| ids.contains(&number));
+            // What the log still has is not lost.
+            let is_there = |number| ids.contains(&number) || redis.has(number);
+            let is_whole = (knew + 1..=end).all(is_there);
             let nothing_to_fear = self.is_unbroken && !ids.is_empty();
             if is_whole && (self.losses == look.losses || nothing_to_fear) {
                 return Err(Broken::ToldForNothing);
