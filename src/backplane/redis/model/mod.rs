@@ -11,8 +11,8 @@
 //! message could tell. It loses none silently if the log begins anew, since then the next one names no
 //! predecessor.
 
-mod client;
 mod redis;
+mod client;
 mod world;
 
 use std::collections::{HashSet, VecDeque};
