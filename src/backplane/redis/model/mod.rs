@@ -11,8 +11,8 @@
 //! message could tell. It loses none silently if the log begins anew, since then the next one names no
 //! predecessor.
 
-mod client;
 mod redis;
+mod client;
 mod world;
 
 use std::collections::{HashSet, VecDeque};
@@ -119,6 +119,17 @@ fn two_instances_tell_each_message_once_and_in_one_order() {
             ..accidents()
         },
     );
+}
+
+#[test]
+fn a_log_of_several_pages_is_read_to_its_end() {
+    let all = accidents();
+    let accidents = Accidents {
+        messages: all.messages + 1,
+        leaves: 0,
+        ..all
+    };
+    holds("pages", 1, accidents);
 }
 
 #[test]

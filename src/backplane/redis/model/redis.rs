@@ -77,6 +77,10 @@ impl Redis {
         self.log.is_empty()
     }
 
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.log.iter().any(|said| said.id.millis == number)
+    }
+
     /// Forgets the oldest message.
     pub(super) fn trim(&mut self) {
         self.log.remove(0);

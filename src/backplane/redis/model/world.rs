@@ -102,6 +102,9 @@ struct Instance {
     look: Look,
     /// How often Redis had lost its memory by the time at which the chain stands.
     losses: u8,
+    /// Whether it was subscribed all the time since it was last current, so that it need not fear for what it cannot
+    /// know.
+    is_unbroken: bool,
     client: Client,
 }
 
@@ -126,6 +129,7 @@ impl World {
             answer: Answer::None,
             look: Look::default(),
             losses: 0,
+            is_unbroken: false,
             client: Client::new(),
         };
         Self {
@@ -292,7 +296,7 @@ impl Instance {
         self.is_subscribed = false;
         self.pushes.clear();
         self.chain.cut();
-        (self.is_behind, self.is_heard) = (false, false);
+        (self.is_behind, self.is_heard, self.is_unbroken) = (false, false, false);
     }
 
     /// `Listener::hear`.
@@ -331,8 +335,11 @@ impl Instance {
         if filled.has_gap {
             let knew = self.chain.last().map_or(0, |last| last.millis);
             let end = look.asked.said.max(ids.last().copied().unwrap_or(0));
-            let is_whole = (knew + 1..=end).all(|number| ids.contains(&number));
-            if is_whole && self.losses == look.losses {
+            // What the log still has is not lost.
+            let is_there = |number| ids.contains(&number) || redis.has(number);
+            let is_whole = (knew + 1..=end).all(is_there);
+            let nothing_to_fear = self.is_unbroken && !ids.is_empty();
+            if is_whole && (self.losses == look.losses || nothing_to_fear) {
                 return Err(Broken::ToldForNothing);
             }
             self.look = look;
@@ -340,7 +347,7 @@ impl Instance {
         self.losses = look.asked.losses;
         self.chain = heard.chain;
         if filled.is_current {
-            (self.is_behind, self.is_heard) = (false, true);
+            (self.is_behind, self.is_heard, self.is_unbroken) = (false, true, true);
         }
         self.tell(redis, &room)
     }
