@@ -83,7 +83,7 @@ impl GithubEvent<'_> {
             1 => "1 commit".to_owned(),
             count => format!("{count} commits"),
         };
-        let commits = list(commits, |commit| {
+        let commits = list(commits, 0, |commit| {
             let id: String = line(commit, "/id")?.chars().take(7).collect();
             Some(format!("{id} {}", first_line(commit, "/message")?))
         });
