@@ -223,18 +223,18 @@ fn events_of_github_are_a_few_lines_with_a_link() {
         ),
         (
             "check_run",
-            json!({"action": "completed", "check_run": {"name": "lint", "html_url": "https://x.example/runs/1"}}),
-            "check run completed by octocat in octocat/Hello-World: lint\nhttps://x.example/runs/1",
+            json!({"action": "completed", "check_run": {"name": "lint", "conclusion": "timed_out", "html_url": "https://x.example/runs/1"}}),
+            "check run completed by octocat in octocat/Hello-World: lint: timed out\nhttps://x.example/runs/1",
         ),
         (
             "status",
             json!({"state": "success", "commit": {"html_url": "https://x.example/commit/1"}}),
-            "status by octocat in octocat/Hello-World\nhttps://x.example/commit/1",
+            "status by octocat in octocat/Hello-World: success\nhttps://x.example/commit/1",
         ),
         (
             "push",
             json!({"ref": "refs/heads/of-another-form"}),
-            "push by octocat in octocat/Hello-World",
+            "push by octocat in octocat/Hello-World: refs/heads/of-another-form",
         ),
         (
             "star",

@@ -210,7 +210,7 @@ impl GithubEvent<'_> {
         Some(format!("{name} of {place}{branch}: {state}{link}"))
     }
 
-    /// Any event, in a few words: who did what where, and the title and the address of its subject.
+    /// Any event, in a few words: who did what where, and the title, the outcome and the address of its subject.
     fn other(&self, name: &str) -> Option<String> {
         if self.sender.is_none() && self.place.is_none() && self.action.is_none() {
             return None;
@@ -219,17 +219,20 @@ impl GithubEvent<'_> {
         let subject = self.subject(name).unwrap_or(&nothing);
         let named = ["/title", "/summary", "/name"].into_iter();
         let title = named.filter_map(|field| line(subject, field)).next();
+        let title = title.or_else(|| self.get("/ref").or_else(|| self.get("/state")));
+        let outcome = line(subject, "/conclusion").map(|outcome| outcome.replace('_', " "));
         let link = match link_of(subject, &["/html_url"]) {
             none if none.is_empty() => self.link(&[]),
             link => link,
         };
         Some(format!(
-            "{}{}{}{}{}{link}",
+            "{}{}{}{}{}{}{link}",
             line(&Value::from(name), "")?.replace('_', " "),
             part(" ", self.action.clone()),
             part(" by ", self.sender.clone()),
             part(" in ", self.place.clone()),
             part(": ", title),
+            part(": ", outcome),
         ))
     }
 
