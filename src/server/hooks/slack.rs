@@ -75,7 +75,7 @@ fn plain(text: &str) -> String {
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once('<') {
         plain.push_str(before);
-        // The search ends at the next `<`: a body of nothing else would take minutes otherwise.
+        // The search ends at the next `<`: a body of nothing else would take half a minute otherwise.
         let link = behind.split_once(['<', '>']).filter(|(link, _)| {
             behind[link.len()..].starts_with('>')
                 && (link.starts_with("http://") || link.starts_with("https://"))
