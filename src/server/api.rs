@@ -223,7 +223,12 @@ fn post_message(
         Err(why) if why.is_in_doubt() => 504,
         Err(why) => status_of(why),
     };
+    let is_slack_answer = stored.is_ok() && body.is_for_slack;
     let event = receipt(stored, room, body.reference);
+    if is_slack_answer {
+        // What Slack answers. Senders check for the status, or for exactly this text.
+        return Ok(Response::of_text("ok".to_owned()));
+    }
     Ok(response_to(status, &event))
 }
 

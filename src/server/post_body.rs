@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::hooks::payload;
+use super::hooks::payload::{self, HookText};
 use super::http::{Request, Response, read_body};
 use super::responses::{error, later, not_sent};
 use super::state::State;
@@ -21,6 +21,9 @@ pub(super) struct PostBody {
     pub(super) text: String,
     #[serde(rename = "ref")]
     pub(super) reference: Option<Ref>,
+    /// Whether the answer has to be that of Slack, once the message is stored.
+    #[serde(skip)]
+    pub(super) is_for_slack: bool,
 }
 
 /// The types of a body.
@@ -90,6 +93,7 @@ pub(super) fn read_message(
             // A shell ends a line with a line break, which is not part of the message.
             text: text.trim_end_matches(['\r', '\n']).to_owned(),
             reference: None,
+            is_for_slack: false,
         }
     };
     body.reference = key.or(body.reference);
@@ -114,23 +118,32 @@ pub(super) fn read_hook(
     };
     let body = read_text(state, stream, request, MOST_HOOK_BYTES.max(most))?;
     let event = request.header("x-github-event");
-    let text = payload::text_of(&body, event, most)
+    let HookText { text, is_for_slack } = payload::text_of(&body, event, most)
         .map_err(|why| not_sent(why.status(), &why.to_string()))?;
     let key = key(request, "idempotency-key")?;
     let reference = key.map_or_else(
         || self::key(request, "x-github-delivery"),
         |key| Ok(Some(key)),
     )?;
-    Ok(PostBody { text, reference })
+    Ok(PostBody {
+        text,
+        reference,
+        is_for_slack,
+    })
 }
 
-/// Reads a request's body of up to `most` bytes.
+/// Reads a request's body of up to `most` bytes. A compressed one is refused (RFC 9110 §15.5.16).
 fn read_text(
     state: &State,
     stream: &Stream,
     request: &Request,
     most: usize,
 ) -> Result<String, Response> {
+    let coding = request.header("content-encoding").unwrap_or("identity");
+    if !coding.eq_ignore_ascii_case("identity") {
+        let why = "a compressed body is not taken; send it without Content-Encoding";
+        return Err(unsupported(why).with("Accept-Encoding", "identity"));
+    }
     let due = Instant::now() + state.config.deadlines.head;
     read_body(stream, request, most, due).map_err(|why| not_sent(why.status(), &why.to_string()))
 }

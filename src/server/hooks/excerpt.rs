@@ -63,11 +63,17 @@ pub(super) fn link_of(payload: &Value, pointers: &[&str]) -> String {
     link.map_or(String::new(), |link| format!("\n{link}"))
 }
 
-/// A line for each of the first items, and one for the others.
-pub(super) fn list(items: &[Value], to_line: impl Fn(&Value) -> Option<String>) -> String {
+/// A line for each of the first items, and one that counts the others and those that the sender left out.
+pub(super) fn list(
+    items: &[Value],
+    left_out: u64,
+    to_line: impl Fn(&Value) -> Option<String>,
+) -> String {
     let lines = items.iter().take(MOST_ITEMS).filter_map(to_line);
     let mut text: String = lines.map(|line| format!("\n- {line}")).collect();
-    if let Some(more @ 1..) = items.len().checked_sub(MOST_ITEMS) {
+    let others = items.iter().skip(MOST_ITEMS).count() as u64;
+    let more = left_out.saturating_add(others);
+    if more > 0 {
         text.push_str(&format!("\n- {CUT} and {more} more"));
     }
     text

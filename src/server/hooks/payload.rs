@@ -1,6 +1,6 @@
 //! The text of a message from what GitHub, Alertmanager, Grafana and Slack-style senders post.
 //!
-//! A text is short: what happened in one line, at most [`MOST_ITEMS`] lines of details, and a link.
+//! A text is short: what happened in one line, at most [`MOST_ITEMS`](super::excerpt::MOST_ITEMS) lines of details, and a link.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::excerpt::{MOST_ITEMS, cut, line, link_of, list};
-use super::github;
+use super::excerpt::{cut, line, link_of, list};
+use super::{github, slack};
 use crate::threads::lock;
 
 /// The reason why there is no text. The sender acts next.
@@ -19,6 +19,8 @@ pub enum PayloadError {
     NotJson(String),
     /// The body is of no kind that is known.
     Unknown,
+    /// The message has blocks of Slack, and none of them is simple.
+    Blocks,
     /// The body is not what GitHub sends for this event.
     NotGithub,
 }
@@ -29,6 +31,9 @@ impl fmt::Display for PayloadError {
             Self::NotJson(why) => write!(f, "the body is not JSON: {why}"),
             Self::Unknown => f.write_str(
                 r#"a hook takes {"text":…}, Slack's attachments, GitHub's events, and the alerts of Alertmanager and Grafana"#,
+            ),
+            Self::Blocks => f.write_str(
+                r#"of Slack's blocks a hook takes header, section and context; give the message a "text""#,
             ),
             Self::NotGithub => {
                 f.write_str("the body has not the fields of the event that X-GitHub-Event names")
@@ -42,9 +47,18 @@ impl PayloadError {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotJson(_) => 400,
-            Self::Unknown | Self::NotGithub => 422,
+            Self::Unknown | Self::Blocks | Self::NotGithub => 422,
         }
     }
+}
+
+/// What a room reads of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HookText {
+    /// One or more lines.
+    pub text: String,
+    /// Whether the body is a message for Slack. Its sender may check that the answer is Slack's.
+    pub is_for_slack: bool,
 }
 
 /// Makes a text of at most `most` bytes from a body. The body is JSON, alone or in a form's field `payload`, as Slack
@@ -53,28 +67,53 @@ pub fn text_of(
     body: &str,
     github_event: Option<&str>,
     most: usize,
-) -> Result<String, PayloadError> {
+) -> Result<HookText, PayloadError> {
     // A parsed body may need a hundred times its bytes, so only one is parsed at a time.
     static PARSING: Mutex<()> = Mutex::new(());
-    let decoded = body.strip_prefix("payload=").map(|form| {
-        let form = form.split('&').next().unwrap_or_default();
-        let spaced = form.replace('+', " ");
-        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-    });
+    let decoded = field_of_form(body);
     let _one = lock(&PARSING);
     let payload: Value = serde_json::from_str(decoded.as_deref().unwrap_or(body))
         .map_err(|why| PayloadError::NotJson(why.to_string()))?;
-    let text = match github_event {
-        Some(event) => github::text_of(event, &payload).ok_or(PayloadError::NotGithub)?,
-        None => alerts(&payload)
-            .or_else(|| slack(&payload))
-            .ok_or(PayloadError::Unknown)?,
+    let (text, is_for_slack) = match github_event {
+        Some(event) => {
+            let text = github::text_of(event, &payload);
+            (text.ok_or(PayloadError::NotGithub)?, false)
+        }
+        None => match alerts(&payload) {
+            Some(text) => (text, false),
+            None => (of_slack(&payload)?, true),
+        },
     };
-    Ok(cut(text.trim(), most))
+    let text = cut(text.trim(), most);
+    Ok(HookText { text, is_for_slack })
+}
+
+/// The field `payload` of a form (URL Standard §5.1); `None` if the body is JSON, or has no such field.
+fn field_of_form(body: &str) -> Option<String> {
+    if body.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let mut fields = body.split('&');
+    let field = fields.find_map(|field| field.strip_prefix("payload="))?;
+    let spaced = field.replace('+', " ");
+    Some(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
+fn of_slack(payload: &Value) -> Result<String, PayloadError> {
+    match slack::text_of(payload) {
+        Some(text) => Ok(text),
+        None if slack::has_blocks(payload) => Err(PayloadError::Blocks),
+        // An empty text is refused later, as in any post.
+        None => match payload["text"].as_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(PayloadError::Unknown),
+        },
+    }
 }
 
 /// Alerts of Alertmanager (<https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>, version 4) or
-/// Grafana, which adds a title and links.
+/// Grafana, which adds a title and links. Without a title the first line is as in Alertmanager's own template, which
+/// counts the firing ones.
 fn alerts(payload: &Value) -> Option<String> {
     let alerts = payload["alerts"].as_array()?;
     let status = line(payload, "/status")?;
@@ -82,10 +121,16 @@ fn alerts(payload: &Value) -> Option<String> {
         let labels = payload["groupLabels"].as_object();
         let labels = labels.into_iter().flat_map(|labels| labels.values());
         let labels: Vec<_> = labels.filter_map(|label| line(label, "")).collect();
+        let firing = alerts.iter().filter(|alert| alert["status"] == "firing");
+        let count = match &*status {
+            "firing" => format!(":{}", firing.count()),
+            _ => String::new(),
+        };
         let status = status.to_uppercase();
-        format!("[{status}:{}] {}", alerts.len(), labels.join(" "))
+        format!("[{status}{count}] {}", labels.join(" "))
     });
-    let lines = list(alerts, |alert| {
+    let truncated = payload["truncatedAlerts"].as_u64().unwrap_or_default();
+    let lines = list(alerts, truncated, |alert| {
         let mut named = [
             "/annotations/summary",
             "/annotations/description",
@@ -108,69 +153,6 @@ fn alerts(payload: &Value) -> Option<String> {
     Some(format!("{}{lines}{link}", title.trim()))
 }
 
-/// A message of Slack (<https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>), of which only the
-/// text counts, or else the attachments.
-fn slack(payload: &Value) -> Option<String> {
-    let text = payload["text"]
-        .as_str()
-        .filter(|text| !text.trim().is_empty());
-    if let Some(text) = text {
-        return Some(plain(text));
-    }
-    let Some(attachments) = payload["attachments"].as_array() else {
-        // An empty text is refused later, as in any post.
-        return payload["text"].as_str().map(str::to_owned);
-    };
-    let attachments = attachments
-        .iter()
-        .take(MOST_ITEMS)
-        .filter_map(|attachment| {
-            let parts = ["pretext", "title", "text"].into_iter();
-            let parts = parts.filter_map(|part| attachment[part].as_str());
-            let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
-            let text = match attachment["fallback"].as_str() {
-                Some(fallback) if !fallback.is_empty() => fallback.to_owned(),
-                _ if parts.is_empty() => return None,
-                _ => parts.join("\n"),
-            };
-            Some(plain(&text) + &link_of(attachment, &["/title_link"]))
-        });
-    let attachments: Vec<_> = attachments.collect();
-    (!attachments.is_empty()).then(|| attachments.join("\n"))
-}
-
-/// Slack's text as people read it: `<https://x|y>` is `y (https://x)`, and three characters are escaped
-/// (<https://docs.slack.dev/messaging/formatting-message-text>).
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, behind)) = rest.split_once('<') {
-        plain.push_str(before);
-        let link = behind.split_once('>').filter(|(link, _)| {
-            ["http://", "https://"]
-                .iter()
-                .any(|scheme| link.starts_with(scheme))
-                && !link.contains('<')
-        });
-        rest = match link {
-            Some((link, behind)) => {
-                match link.split_once('|') {
-                    Some((link, label)) => plain.push_str(&format!("{label} ({link})")),
-                    None => plain.push_str(link),
-                }
-                behind
-            }
-            None => {
-                plain.push('<');
-                behind
-            }
-        };
-    }
-    plain.push_str(rest);
-    let unescaped = plain.replace("&lt;", "<").replace("&gt;", ">");
-    unescaped.replace("&amp;", "&")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -178,14 +160,17 @@ mod tests {
     use super::*;
 
     /// The keys that one of the services uses.
-    const KEYS: [&str; 24] = [
+    const KEYS: [&str; 30] = [
         "action",
         "alerts",
         "annotations",
         "attachments",
+        "blocks",
+        "comment",
         "commits",
         "compare",
         "fallback",
+        "fields",
         "full_name",
         "groupLabels",
         "html_url",
@@ -198,11 +183,14 @@ mod tests {
         "pull_request",
         "ref",
         "repository",
+        "review",
         "sender",
         "status",
         "summary",
         "text",
         "title",
+        "title_link",
+        "type",
     ];
 
     fn json() -> impl Strategy<Value = Value> {
@@ -234,13 +222,16 @@ mod tests {
         #[test]
         fn whatever_comes_the_text_is_short_or_there_is_a_reason(
             body in json(),
-            event in proptest::option::of(prop::sample::select(&["push", "issues", "issue_comment", "pull_request", "x\n"][..])),
+            event in proptest::option::of(prop::sample::select(&["push", "issues", "issue_comment", "pull_request", "pull_request_review", "commit_comment", "x\n"][..])),
             most in 1..2000_usize,
         ) {
             match text_of(&body.to_string(), event, most) {
-                Ok(text) => prop_assert!(text.len() <= most),
+                Ok(HookText { text, is_for_slack }) => {
+                    prop_assert!(text.len() <= most);
+                    prop_assert!(event.is_none() || !is_for_slack);
+                }
                 Err(PayloadError::NotJson(why)) => prop_assert!(false, "{}", why),
-                Err(PayloadError::Unknown) => prop_assert_eq!(event, None),
+                Err(PayloadError::Unknown | PayloadError::Blocks) => prop_assert_eq!(event, None),
                 Err(PayloadError::NotGithub) => prop_assert!(event.is_some()),
             }
         }
@@ -251,6 +242,7 @@ mod tests {
         let body = r#"{"alerts":[{"annotations":{"summary":"a\nfiring: b\u0007"},"panelURL":"javascript:x"}],
             "status":"firing","title":"one\ntwo","externalURL":"https://x\ny"}"#;
         let text = text_of(body, None, 1000);
-        assert_eq!(text.as_deref(), Ok("one two\n- firing: a firing: b"));
+        let read = text.map(|of_hook| of_hook.text);
+        assert_eq!(read.as_deref(), Ok("one two\n- firing: a firing: b"));
     }
 }
