@@ -117,16 +117,17 @@ struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    fn token(&self) -> Option<ClientToken> {
+        let text = self.token.clone().map(ClientToken::Text);
+        text.or_else(|| self.token_file.clone().map(ClientToken::File))
+    }
+
     /// The options of a client of this user.
     fn options(&self, user: &UserName) -> ClientOptions {
         ClientOptions {
             servers: self.url.clone(),
             user: user.clone(),
-            token: self
-                .token
-                .clone()
-                .map(ClientToken::Text)
-                .or_else(|| self.token_file.clone().map(ClientToken::File)),
+            token: self.token(),
             ca: self.ca.clone(),
         }
     }
