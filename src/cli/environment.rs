@@ -2,24 +2,40 @@
 
 use std::collections::BTreeSet;
 
-use clap::Command;
+use clap::{Arg, Command};
 
 use crate::protocol::text::shown;
+
+/// The beginning of all variables.
+const PREFIX: &str = "HUBBUB_";
 
 /// A variable with so many wrong letters is not taken for a known one.
 const WRONG_LETTERS: usize = 3;
 
-/// A sentence for each variable that no option has. It does not tell the value, which may be a secret.
-pub(super) fn unknown(command: &Command) -> BTreeSet<String> {
-    let mut known = BTreeSet::new();
-    collect(command, &mut known);
+/// A sentence for each variable that no option of `all` has. It does not tell the value, which may be a secret. It
+/// suggests variables of `own`, the command that runs.
+pub(super) fn unknown(all: &Command, own: &Command) -> BTreeSet<String> {
+    let (mut known, mut suggested) = (BTreeSet::new(), BTreeSet::new());
+    collect(all, &mut known);
+    collect(own, &mut suggested);
     let set = std::env::vars_os();
     let set = set.map(|(name, value)| (name.to_string_lossy().into_owned(), value));
     let unknown = set.filter(|(name, value)| {
         let is_link = is_service_link(name, &value.to_string_lossy());
-        name.starts_with("HUBBUB_") && !known.contains(name) && !is_link
+        name.starts_with(PREFIX) && !known.contains(name) && !is_link
     });
-    unknown.map(|(name, _)| sentence(&name, &known)).collect()
+    unknown
+        .map(|(name, _)| sentence(&name, &suggested))
+        .collect()
+}
+
+/// Takes each empty variable for one that is not set, as `${REDIS:-}` in a compose file leaves it.
+pub(super) fn without_empty(command: Command) -> Command {
+    let forget = |arg: Arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None::<&'static str>),
+        Some(_) | None => arg,
+    };
+    command.mut_args(forget).mut_subcommands(without_empty)
 }
 
 fn collect(command: &Command, known: &mut BTreeSet<String>) {
@@ -44,11 +60,17 @@ fn sentence(name: &str, known: &BTreeSet<String>) -> String {
         .map(|one| (strsim::damerau_levenshtein(name, one), one));
     let name = shown(name);
     match distances.min() {
-        Some((distance, nearest)) if distance < WRONG_LETTERS => {
+        Some((distance, nearest)) if is_near(distance, &name) => {
             format!("hubbub does not know the variable {name}; did you mean {nearest}?")
         }
         _ => format!("hubbub does not know the variable {name}"),
     }
+}
+
+/// Short names are all alike, so a third of the letters has to be wrong at most.
+fn is_near(distance: usize, name: &str) -> bool {
+    let letters = name.trim_start_matches(PREFIX).chars().count();
+    distance < WRONG_LETTERS && 3 * distance <= letters
 }
 
 #[cfg(test)]
@@ -57,10 +79,12 @@ mod tests {
 
     #[test]
     fn the_nearest_known_name_is_told_if_one_is_near() {
-        let known: BTreeSet<String> = ["HUBBUB_REDIS", "HUBBUB_DATA"].map(str::to_owned).into();
+        let known: BTreeSet<String> = ["HUBBUB_REDIS", "HUBBUB_ROOM"].map(str::to_owned).into();
         let told = |name| sentence(name, &known);
         assert!(told("HUBBUB_REDSI").ends_with("HUBBUB_REDSI; did you mean HUBBUB_REDIS?"));
         assert!(told("HUBBUB_COLOUR").ends_with("variable HUBBUB_COLOUR"));
+        assert!(told("HUBBUB_FOO").ends_with("variable HUBBUB_FOO"));
+        assert!(told("HUBBUB_ROMO").ends_with("did you mean HUBBUB_ROOM?"));
         assert!(told("HUBBUB_\u{1b}[2J").contains("HUBBUB_\u{fffd}[2J"));
     }
 

@@ -34,7 +34,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+};
 use log::LevelFilter;
 
 use self::exit::Exit;
@@ -51,7 +53,7 @@ const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
     name = "hubbub",
     version,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
+    disable_version_flag = true,
     next_line_help = true,
     after_help = "Without a command, hubbub serves. Exit codes: 0 done, 1 an error, \
                   2 wrong arguments, 101 a bug, 130 a second Ctrl-C during the teardown."
@@ -117,16 +119,17 @@ struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    fn token(&self) -> Option<ClientToken> {
+        let text = self.token.clone().map(ClientToken::Text);
+        text.or_else(|| self.token_file.clone().map(ClientToken::File))
+    }
+
     /// The options of a client of this user.
     fn options(&self, user: &UserName) -> ClientOptions {
         ClientOptions {
             servers: self.url.clone(),
             user: user.clone(),
-            token: self
-                .token
-                .clone()
-                .map(ClientToken::Text)
-                .or_else(|| self.token_file.clone().map(ClientToken::File)),
+            token: self.token(),
             ca: self.ca.clone(),
         }
     }
@@ -151,7 +154,10 @@ pub fn run() -> ExitCode {
 
 /// Parses the arguments.
 fn parse() -> Result<(Cli, ArgMatches), Exit> {
-    let command = usage::with_negative_numbers(Cli::command());
+    let version = Arg::new("version").short('V').visible_short_alias('v');
+    let version = version.long("version").action(ArgAction::Version);
+    let command = Cli::command().arg(version.help("Print the version"));
+    let command = environment::without_empty(usage::with_negative_numbers(command));
     let parsed = command.try_get_matches().and_then(|given| {
         let cli = Cli::from_arg_matches(&given)?;
         Ok((cli, given))
@@ -168,14 +174,17 @@ fn parse() -> Result<(Cli, ArgMatches), Exit> {
     );
     // A server tells it in its log.
     if !is_server {
-        unknown_variables().into_iter().for_each(complain);
+        unknown_variables(&Cli::command())
+            .into_iter()
+            .for_each(complain);
     }
     parsed.map_err(|error| usage::explain(&error, &Cli::command()))
 }
 
-/// A sentence for each variable of the environment that looks like an option's, and is none.
-fn unknown_variables() -> BTreeSet<String> {
-    environment::unknown(&Cli::command())
+/// A sentence for each variable of the environment that looks like an option's, and is none. It may suggest one of
+/// `own`, the command that runs.
+fn unknown_variables(own: &Command) -> BTreeSet<String> {
+    environment::unknown(&Cli::command(), own)
 }
 
 fn dispatch(cli: Cli, given: &ArgMatches) -> Result<(), Exit> {

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::builder::NonEmptyStringValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Args};
+use clap::{ArgAction, ArgMatches, Args, Command};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::exit::Exit;
 use super::log_format::{LogFormat, log_to_stderr};
 use super::usage::Unusable;
-use super::values::{address, allowed_origin, host_name, level, within};
+use super::values::{address, allowed_origin, host_name, level, on_or_off, within};
 use super::{LevelFilter, complain, unknown_variables};
 use crate::backplane::{RedisAddress, Retention};
 use crate::server::capacity::Capacity;
@@ -57,7 +57,7 @@ pub(super) struct ServeArgs {
         default_value = "hubbub"
     )]
     prefix: String,
-    /// The longest time that a teardown takes
+    /// The longest time that a teardown takes, from 5 to 600
     #[arg(long, env = "HUBBUB_DRAIN", value_name = "SECONDS", default_value_t = limit::DRAIN.default, value_parser = within::<u64>(limit::DRAIN))]
     drain: u64,
     /// The level of the log on stderr: off, error, warn, info, debug or trace
@@ -181,8 +181,7 @@ pub(super) struct ServeArgs {
         value_name = "ON|OFF",
         default_value = "on",
         action = ArgAction::Set,
-        value_parser = BoolishValueParser::new(),
-        hide_possible_values = true,
+        value_parser = on_or_off,
         help_heading = "Who may come in"
     )]
     room_list: bool,
@@ -326,7 +325,7 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
     mask(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGXFSZ])?;
 
     log_to_stderr(args.log_level, args.log_format);
-    for warning in unknown_variables() {
+    for warning in unknown_variables(&options()) {
         log::warn!("{warning}");
     }
     let server = Server::bind(args.config()).map_err(|error| match error {
@@ -350,16 +349,21 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
         .map_err(|error| format!("cannot serve: {error}"))?)
 }
 
+/// The options of a server.
+fn options() -> Command {
+    ServeArgs::augment_args(Command::new("serve"))
+}
+
 /// Prints each option with its value and the source of it.
 fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
-    unknown_variables().into_iter().for_each(complain);
+    let options = options();
+    unknown_variables(&options).into_iter().for_each(complain);
     let config = args.config();
     let checked = config.check();
     checked.map_err(|why| Exit::Usage(why.to_string()))?;
     config.identity().map_err(|error| error.to_string())?;
     let mut text = String::new();
-    let arguments = ServeArgs::augment_args(clap::Command::new("serve"));
-    for argument in arguments.get_arguments() {
+    for argument in options.get_arguments() {
         let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else {
             continue;
         };

@@ -7,17 +7,19 @@ use clap::Args;
 use super::exit::Exit;
 use super::timed_client::TimedClient;
 use super::{ConnectArgs, UserName, complain, times};
+use crate::client::ClientToken;
 use crate::message::MessageId;
 use crate::protocol::Event;
 use crate::protocol::text::{self, Line, STARTED_ANEW};
+use crate::server::token;
 
 #[derive(Args)]
 pub(super) struct TailArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// The user name under which the command is in the room
-    #[arg(long = "as", value_name = "NAME", default_value = "tail")]
-    name: UserName,
+    /// The user name under which the command is in the room [default: the token's, or else tail]
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<UserName>,
     /// End after this number of messages
     #[arg(long, value_name = "COUNT")]
     count: Option<usize>,
@@ -39,13 +41,28 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Exit> {
     if args.count == Some(0) {
         return Ok(());
     }
-    let client = args.connect.start(&args.name)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => default_name(&args.connect)?,
+    };
+    let client = args.connect.start(&name)?;
     let history = (args.history > 0).then_some(args.history);
     client.join(args.connect.room.clone(), args.since, history);
     let mut client = TimedClient::new(client, args.timeout)?;
     let outcome = print(args, &mut client);
     client.close();
     outcome
+}
+
+/// The user of the token: the server refuses any other.
+fn default_name(connect: &ConnectArgs) -> Result<UserName, Exit> {
+    let token = connect
+        .token()
+        .as_ref()
+        .map(ClientToken::read)
+        .transpose()?;
+    let user = token.and_then(|token| token::claimed_user(&token));
+    Ok(user.unwrap_or_else(|| "tail".parse().expect("a name")))
 }
 
 fn print(args: &TailArgs, client: &mut TimedClient) -> Result<(), Exit> {

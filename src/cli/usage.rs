@@ -119,6 +119,6 @@ fn source_of(argument: &str, command: &Command) -> Option<String> {
     })?;
     let variable = found
         .get_env()
-        .filter(|name| std::env::var_os(name).is_some())?;
+        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
     Some(variable.to_string_lossy().into_owned())
 }

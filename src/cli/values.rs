@@ -48,6 +48,15 @@ pub(super) fn allowed_origin(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Parses a switch. The other words are what programs write for `on` and `off`.
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match &*text.to_ascii_lowercase() {
+        "on" | "true" | "t" | "yes" | "y" | "1" => Ok(true),
+        "off" | "false" | "f" | "no" | "n" | "0" => Ok(false),
+        _ => Err("it has to be on or off".to_owned()),
+    }
+}
+
 /// Parses a level of the log.
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     text.parse()

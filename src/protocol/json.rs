@@ -31,14 +31,28 @@ struct Fields {
 
 /// Reads one frame that a client sent.
 pub fn parse(frame: &str) -> Result<Command, Rejection> {
-    let fields: Fields = serde_json::from_str(frame).map_err(|error| {
-        bad_request(format_args!("not a JSON object of this protocol: {error}"))
-    })?;
+    let fields: Fields = object(frame)
+        .map_err(|why| bad_request(format_args!("not a JSON object of this protocol: {why}")))?;
     let reference = fields.reference.clone().map(Ref::try_from);
     let reference = reference.transpose().map_err(bad_request)?;
     command(fields, reference.clone()).map_err(|rejection| Rejection {
         reference,
         ..rejection
+    })
+}
+
+/// Reads an object that a client sent. serde would take an array as well, for the fields in their order. The error has no
+/// names of Rust's types.
+pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    if !text.trim_start().starts_with('{') {
+        return Err("it does not begin with a brace".to_owned());
+    }
+    let read = serde_json::from_str(text);
+    read.map_err(|why: serde_json::Error| {
+        let why = why
+            .to_string()
+            .replace("expected usize", "expected a whole number");
+        why.replace("expected u64", "expected a whole number")
     })
 }
 
@@ -213,6 +227,19 @@ mod tests {
         let refused = |frame: &str| parse(frame).expect_err(frame);
         assert_eq!(refused("hello").code, ErrorCode::BadRequest);
         assert_eq!(refused("[]").code, ErrorCode::BadRequest);
+        // serde would read it as the fields in their order.
+        let array = r#"["leave","lobby",null,null,null,null,null,null,null,null,null]"#;
+        assert!(
+            refused(array)
+                .message
+                .ends_with("it does not begin with a brace")
+        );
+        let number = refused(r#"{"type":"history","room":"lobby","limit":-1}"#);
+        assert!(
+            number.message.contains("expected a whole number"),
+            "{}",
+            number.message
+        );
         assert_eq!(refused(r#"{"type":"sing"}"#).code, ErrorCode::UnknownType);
         assert_eq!(
             refused(r#"{"type":"join","room":"a/b"}"#).code,

@@ -25,7 +25,7 @@ use crate::date::unix_millis;
 use crate::hub::Order;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
 use crate::metrics;
-use crate::protocol::{Cursor, ErrorCode};
+use crate::protocol::{Cursor, ErrorCode, json};
 use crate::stream::Stream;
 use crate::threads::lock;
 
@@ -213,7 +213,7 @@ impl Operator<'_> {
         let body = read_body(self.stream, self.request, MAX_BODY, due)
             .map_err(|why| error(why.status(), ErrorCode::BadRequest, &why.to_string()))?;
         let bad = |why: &str| error(400, ErrorCode::BadRequest, why);
-        let term: Term = serde_json::from_str(&body)
+        let term: Term = json::object(&body)
             .map_err(|why| bad(&format!("not a term, such as {{\"seconds\":3600}}: {why}")))?;
         if !(1..=LONGEST_BAN.as_secs()).contains(&term.seconds) {
             let most = LONGEST_BAN.as_secs();

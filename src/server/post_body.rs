@@ -9,7 +9,7 @@ use super::hooks::payload::{self, HookText};
 use super::http::{Request, Response, read_body};
 use super::responses::{error, later, not_sent};
 use super::state::State;
-use crate::protocol::{ErrorCode, Ref};
+use crate::protocol::{ErrorCode, Ref, json};
 use crate::stream::Stream;
 
 /// The largest body of a hook, in bytes, unless messages may be larger: an event of GitHub often has more than 100 KiB.
@@ -86,8 +86,7 @@ pub(super) fn read_message(
         ));
     }
     let mut body: PostBody = if kind == BodyType::Json {
-        serde_json::from_str(&text)
-            .map_err(|why| not_sent(400, &format!("not a JSON message: {why}")))?
+        json::object(&text).map_err(|why| not_sent(400, &format!("not a JSON message: {why}")))?
     } else {
         PostBody {
             // A shell ends a line with a line break, which is not part of the message.

@@ -14,7 +14,8 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    CertificateError, ClientConfig, ClientConnection, Connection, InvalidMessage, RootCertStore,
+    ServerConfig, ServerConnection,
 };
 
 use super::TlsError;
@@ -148,7 +149,25 @@ fn fault(why: &rustls::Error) -> io::Error {
         rustls::Error::InvalidCertificate(_) => ErrorKind::InvalidData,
         _ => ErrorKind::Other,
     };
-    io::Error::new(kind, format!("TLS: {why}"))
+    io::Error::new(kind, format!("TLS: {}", sentence(why)))
+}
+
+/// A reason that a newcomer often meets, in words that say what to do, or else rustls's own.
+fn sentence(why: &rustls::Error) -> String {
+    match why {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the other side does not speak TLS".to_owned()
+        }
+        // rustls has no variant for it, only webpki's name.
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            if other.0.to_string() == "CaUsedAsEndEntity" =>
+        {
+            "the server's certificate is one of an authority; make it with \
+             openssl's -addext basicConstraints=critical,CA:FALSE"
+                .to_owned()
+        }
+        why => why.to_string(),
+    }
 }
 
 impl fmt::Debug for TlsSession {

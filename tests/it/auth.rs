@@ -77,6 +77,36 @@ fn a_token_lets_its_user_in_from_the_query_the_field_and_the_subprotocols() {
 }
 
 #[test]
+fn tail_takes_its_name_from_its_token() {
+    let hubbub = guarded();
+    let (bearer, url) = (token(&["alice"]), hubbub.url());
+    let said = run(&["say", "alice", "hello", "--token", &bearer, "--url", &url]);
+    assert!(said.status.success(), "{said:?}");
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("tail-{}.token", std::process::id()));
+    std::fs::write(&file, format!("{bearer}\n")).expect("a file");
+    let path = file.to_str().expect("text");
+    let tail = ["tail", "--history", "1", "--count", "1", "--url", &url];
+    for arguments in [["--token", &bearer], ["--token-file", path]] {
+        let tail = run(&[&tail[..], &arguments, &["--timeout", "20"]].concat());
+        assert_eq!(
+            String::from_utf8_lossy(&tail.stdout),
+            "alice: hello\n",
+            "{tail:?}"
+        );
+    }
+    let _ = std::fs::remove_file(file);
+    // The server verifies the name, whoever chose it.
+    for arguments in [
+        ["--token", &bearer, "--as", "bob"],
+        ["--token", "a.e30.c", "--as", "alice"],
+    ] {
+        let tail = run(&[&tail[..], &arguments, &["--timeout", "20"]].concat());
+        assert_eq!(tail.status.code(), Some(1), "{tail:?}");
+    }
+}
+
+#[test]
 fn without_a_valid_token_nobody_comes_in_and_nothing_is_given_away() {
     let hubbub = guarded();
     let good = token(&["alice"]);

@@ -159,6 +159,39 @@ fn one_connection_serves_many_requests_and_the_last_may_be_a_chat() {
 }
 
 #[test]
+fn json_that_is_no_message_is_refused_without_a_word_of_rust() {
+    let hubbub = Hubbub::alone();
+    let mut client = Connection::to(&hubbub);
+    for body in [
+        r#"["hello","ref1"]"#,
+        r#" [{"text":"hello"}]"#,
+        r#""hello""#,
+        "7",
+        "null",
+        "",
+        "{",
+        "{}",
+        r#"{"text":["hello"]}"#,
+        r#"{"text":null}"#,
+        r#"{"text":"hello","ref":7}"#,
+    ] {
+        let length = body.len();
+        let fields = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+        let answer = client.asks(post(&fields, body));
+        assert_eq!(answer.status, 400, "{body}: {}", answer.body);
+        assert!(
+            answer.body.contains("not a JSON message: "),
+            "{}",
+            answer.body
+        );
+        for word in ["struct", "PostBody", "usize"] {
+            assert!(!answer.body.contains(word), "{body}: {}", answer.body);
+        }
+    }
+    assert_eq!(said(&hubbub), [""; 0]);
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order_however_their_bytes_come() {
     let hubbub = Hubbub::alone();
     let chunked = post(

@@ -105,6 +105,19 @@ fn join_leaves_the_room_and_enters_the_other() {
 }
 
 #[test]
+fn what_was_meant_for_a_room_that_cannot_be_entered_is_said_nowhere() {
+    let hubbub = Hubbub::with(&["--rooms-per-connection", "1"]);
+    let mut bob = hubbub.join("bob");
+    // A command is typed at a terminal; what is printed may go into a pipe.
+    let alice = Window::running(&["join", "alice", "--url", &hubbub.url(), "|", "cat"]);
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.types("one\n/join den\nsecret\n");
+    assert_eq!(bob.hears(), "alice: one");
+    assert_eq!(bob.hears(), "* alice left");
+    alice.ends();
+}
+
+#[test]
 fn a_command_that_is_none_is_told_what_there_is() {
     let hubbub = Hubbub::alone();
     let mut bob = hubbub.join("bob");

@@ -10,7 +10,7 @@ use crate::support::client::{Client, get};
 use crate::support::cluster::Cluster;
 use crate::support::hubbub::{Hubbub, command, misuses, run};
 use crate::support::redis::Redis;
-use crate::support::terminal::Terminal;
+use crate::support::tmux::Window;
 use crate::support::until;
 
 const SECRET: &str = "an example of a secret of enough bytes";
@@ -306,26 +306,24 @@ fn whoever_asks_too_fast_is_told() {
 #[test]
 fn the_terminal_shows_each_room_with_the_time_since_its_last_message() {
     let hubbub = Hubbub::alone();
-    let mut alice = Terminal::start(&["join", "alice", "--room", "ops", "--url", &hubbub.url()]);
-    assert_eq!(alice.prints(), "* online: alice");
+    let url = hubbub.url();
+    let alice = Window::running(&["join", "alice", "--room", "ops", "--url", &url]);
+    alice.shows(&["* online: alice", "ops>"]);
     let mut bob = hubbub.join_room("bob", "quiet");
     bob.says("/rooms");
     bob.hears();
-    alice.types("hello");
-    let line = until("the room has a message", || {
-        alice.types("/rooms o");
-        let line = alice.prints();
-        line.contains("message").then_some(line)
+    alice.enters("hello");
+    until("the room has a message", || {
+        alice.enters("/rooms o");
+        let screen = alice.screen();
+        let last = screen.iter().rev().find(|line| line.starts_with("* "))?;
+        let ago = last.strip_prefix("* ops: 1 user, the last message ")?;
+        (ago == "just now" || ago.contains(" second")).then_some(())
     });
-    let ago = line.strip_prefix("* ops: 1 user, the last message ");
-    let ago = ago.unwrap_or_else(|| panic!("{line}"));
-    assert!(ago == "just now" || ago.contains(" second"), "{line}");
-    alice.types("/rooms q");
-    assert_eq!(alice.prints(), "* quiet: 1 user");
-    alice.types("/rooms nothing");
-    let (status, rest) = alice.ends();
-    assert!(status.success());
-    assert_eq!(rest, ["* there are no such rooms"]);
+    alice.enters("/rooms q");
+    alice.shows(&["* quiet: 1 user", "ops>"]);
+    alice.enters("/rooms nothing");
+    alice.shows(&["* there are no such rooms", "ops>"]);
 }
 
 #[test]

@@ -167,13 +167,26 @@ fn a_client_refuses_what_it_cannot_trust_and_says_why() {
     let plain = Hubbub::alone();
     let url = format!("https://{}", plain.address());
     let why = error_of(&server.run(&["say", "--url", &url, "alice", "hello"]));
-    assert!(why.contains("TLS"), "{why}");
+    assert!(why.contains("does not speak TLS"), "{why}");
     assert!(why.starts_with("hubbub: not sent: "), "{why}");
     let gone = error_of(&run(&[
         "say", "--url", &url, "--ca", "/gone", "alice", "hello",
     ]));
     assert!(gone.contains("cannot use /gone"), "{gone}");
     assert_eq!(metric(&plain, "hubbub_messages_heard_total"), 0);
+}
+
+/// `openssl req -x509` makes an authority's certificate by default.
+#[test]
+fn a_certificate_of_an_authority_is_refused_with_a_sentence_that_tells_what_to_do() {
+    let authority = Authority::new("itself");
+    let (certificate, key) = (authority.file("ca.pem"), authority.file("ca.key"));
+    let hubbub = Hubbub::with(&["--tls-cert", &certificate, "--tls-key", &key]);
+    let url = format!("https://{}", hubbub.address());
+    let arguments = ["say", "--url", &url, "--ca", &certificate, "alice", "hello"];
+    let why = error_of(&run(&arguments));
+    assert!(why.contains("basicConstraints=critical,CA:FALSE"), "{why}");
+    assert_eq!(why.lines().count(), 1, "{why}");
 }
 
 #[test]

@@ -122,6 +122,7 @@ fn a_wrong_value_of_any_option_is_one_sentence_that_tells_what_is_allowed() {
             ),
             ("--trusted-proxy", "10.0.0.0/8"),
             ("--allow-origin", "https://chat.example"),
+            ("--room-list", "it has to be on or off"),
         ] {
             misuses(&[option, value], &[option, &quoted, allowed]);
         }
@@ -184,6 +185,19 @@ fn a_variable_that_no_option_has_is_warned_of_and_its_value_is_not_told() {
     };
     let warning = "hubbub does not know the variable HUBBUB_REDSI; did you mean HUBBUB_REDIS?";
     assert_eq!(with(&["serve", "--check"]), format!("{warning}\n"));
+    for (arguments, told) in [
+        // A server has no option for a room.
+        (["serve", "--check"], "HUBBUB_ROMO\n"),
+        (
+            ["tail", "--count=0"],
+            "HUBBUB_ROMO; did you mean HUBBUB_ROOM?\n",
+        ),
+    ] {
+        let output = command().env("HUBBUB_ROMO", "").args(arguments).output();
+        let stderr = String::from_utf8(output.expect("hubbub can be started").stderr);
+        let stderr = stderr.expect("text");
+        assert!(stderr.ends_with(told), "{stderr}");
+    }
     assert_eq!(with(&["tail", "--count", "0"]), format!("{warning}\n"));
     let wrong = with(&["tail", "--count", "many"]);
     assert!(
@@ -287,6 +301,39 @@ fn options_are_taken_from_the_environment() {
 }
 
 #[test]
+fn an_empty_variable_is_none() {
+    let check = |variable: &str| {
+        let output = command()
+            .env(variable, "")
+            .args(["serve", "--check"])
+            .output()
+            .expect("hubbub can be started");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let stdout = String::from_utf8(output.stdout).expect("text");
+        assert!(!stdout.contains(&format!("from {variable}")), "{stdout}");
+        stdout
+    };
+    let all = check("HUBBUB_REDIS");
+    let variables = all.lines().filter(|line| line.starts_with("--"));
+    let mut count = 0;
+    for line in variables {
+        let flag = line.split_whitespace().next().expect("a flag");
+        check(&format!(
+            "HUBBUB_{}",
+            flag[2..].replace('-', "_").to_uppercase()
+        ));
+        count += 1;
+    }
+    assert!(count > 30, "{all}");
+    let tail = command()
+        .env("HUBBUB_URL", "")
+        .args(["tail", "--count", "0"])
+        .output()
+        .expect("hubbub can be started");
+    assert!(tail.status.success(), "{tail:?}");
+}
+
+#[test]
 fn check_shows_what_is_in_effect_and_where_it_comes_from_without_secrets() {
     let taken = Hubbub::alone().address().to_string();
     let output = command()
@@ -330,8 +377,16 @@ fn check_shows_what_is_in_effect_and_where_it_comes_from_without_secrets() {
 
 #[test]
 fn help_and_version_are_on_stdout() {
-    for (flag, word) in [("--help", "Usage: hubbub"), ("--version", "hubbub ")] {
-        let output = run(&[flag]);
+    for (arguments, word) in [
+        (&["--help"][..], "Usage: hubbub"),
+        (&["--help"], "teardown takes, from 5 to 600"),
+        (&["help"], "Usage: hubbub"),
+        (&["help", "say"], "Usage: hubbub say"),
+        (&["--version"], "hubbub "),
+        (&["-V"], "hubbub "),
+        (&["-v"], "hubbub "),
+    ] {
+        let output = run(arguments);
         assert_eq!(output.status.code(), Some(0));
         let stdout = String::from_utf8(output.stdout).expect("text");
         assert!(stdout.contains(word), "{stdout}");

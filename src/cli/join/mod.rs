@@ -39,8 +39,9 @@ pub(super) const ABOUT: &str = "\
 On a terminal there is a prompt; /help lists its commands. Ctrl-D leaves; Ctrl-C clears the
 line that is begun, or leaves.
 
-In a pipe, each line of stdin is sent and each message is printed. After the end of the input, the
-command ends once every line is stored. The exit code is 0 if all of them were.";
+In a pipe, each line of stdin is said as it is, also one that begins with a slash, and each message is
+printed. After the end of the input, the command ends once every line is stored. The exit code is 0 if
+all of them were.";
 
 #[derive(Args)]
 pub(super) struct JoinArgs {
@@ -229,6 +230,10 @@ impl Chat {
     }
 
     fn handle_line(&mut self, line: &str) -> Result<(), Exit> {
+        // A program's lines may begin with anything, such as a path.
+        if !self.screen.is_typed_at() {
+            return self.say(line.strip_suffix('\r').unwrap_or(line).to_owned());
+        }
         match UserCommand::parse(line, &self.room) {
             Ok(UserCommand::Say(text)) => self.say(text),
             // The client would not repeat it after a reconnect.

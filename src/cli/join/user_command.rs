@@ -10,7 +10,7 @@ pub(super) const HELP: [&str; 10] = [
     "/history 20   the last 20 lines",
     "/rooms te     the rooms whose names begin with te; /rooms: all",
     "/join ROOM    leave this room and enter another",
-    "/times        show the time of each message, or no longer",
+    "/times        show when others say something, or no longer",
     "/quit         leave; Ctrl-D does the same",
     "Ctrl-C        clears the line that is begun; without one, leaves at once",
     "/help         this text",

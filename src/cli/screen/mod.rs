@@ -1,7 +1,8 @@
 //! The input and output of `hubbub join`: a terminal, or a pipe.
 //!
 //! On a terminal there is a prompt in the last row, and messages appear above it. If stdin or stdout is a
-//! pipe, the lines of stdin are sent, messages go to stdout, and notices about the connection to stderr.
+//! pipe, the lines of stdin are sent, messages go to stdout, and notices about the connection to stderr. Only a line
+//! that is typed, at a terminal, can be a command.
 //!
 //! Read here the [`Screen`] of both; then, for a terminal, `terminal`, which draws; `tty`, the device;
 //! `editor`, the line being typed; `keys`, which reads bytes as keys; `wrap`, for long lines; and `colour`.
@@ -122,7 +123,7 @@ impl Screen {
         matches!(self.kind, Kind::Terminal(_))
     }
 
-    /// Whether a person types the lines, sees an error, and can type the line again.
+    /// Whether a person types the lines, may mean a command, sees an error, and can type the line again.
     pub(super) fn is_typed_at(&self) -> bool {
         self.is_terminal() || io::stdin().is_terminal()
     }

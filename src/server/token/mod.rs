@@ -10,7 +10,7 @@ mod key;
 mod claims;
 mod verifier;
 
-pub use self::claims::{Audience, Claims, RoomPattern};
+pub use self::claims::{Audience, Claims, RoomPattern, claimed_user};
 pub use self::key::KeyFile;
 pub use self::secret::Secret;
 pub use self::verifier::{TokenError, TokenOptions, Verifier};
