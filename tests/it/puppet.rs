@@ -62,6 +62,25 @@ fn say_posts_its_text_under_one_ref_until_the_server_has_stored_it() {
 }
 
 #[test]
+fn ready_asks_a_server_that_starts_until_it_is_ready() {
+    let puppet = Puppet::start();
+    let url = puppet.url();
+    let ready = thread::spawn(move || run(&["ready", "--url", &url]));
+    drop(puppet.takes_a_post());
+    puppet.takes_a_post().answer(503, "", "Redis is away");
+    let asked = puppet.takes_a_post();
+    assert!(asked.head.starts_with("GET /readyz "), "{}", asked.head);
+    asked.answer(200, "", "ready");
+    assert_eq!(ends(ready), (Some(0), String::new()));
+    // What will not pass is told at once.
+    let url = puppet.url();
+    let ready = thread::spawn(move || run(&["ready", "--url", &url]));
+    puppet.takes_a_post().answer(404, "", "what is that");
+    let why = format!("{} is not ready (404): what is that", puppet.url());
+    assert_eq!(ends(ready), fails(&why));
+}
+
+#[test]
 fn say_tells_how_it_went() {
     let puppet = Puppet::start();
     let refused = say(&puppet, "20");

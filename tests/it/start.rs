@@ -212,7 +212,7 @@ fn tls_for_redis_is_refused_by_a_build_without_it_that_says_how_to_get_one_with_
 fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
     let redis = Redis::start();
     let hubbub = Hubbub::on(&redis);
-    let ready = || run(&["ready", "--url", &hubbub.url()]);
+    let ready = || run(&["ready", "--url", &hubbub.url(), "--timeout", "1"]);
     assert_eq!(ready().status.code(), Some(0));
     redis.freeze();
     let stderr = until("it is not ready", || {
@@ -222,8 +222,13 @@ fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
     redis.thaw();
     assert!(stderr.contains("not ready (503)"), "{stderr}");
     let gone = format!("http://127.0.0.1:{}", free_port());
-    let output = run(&["ready", "--url", &gone]);
+    // One that is about to start refuses, too, so it is asked until the time is over.
+    let begun = Instant::now();
+    let output = run(&["ready", "--url", &gone, "--timeout", "1"]);
     assert_eq!(output.status.code(), Some(1));
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(why.contains("refused"), "{why}");
+    assert!(begun.elapsed() > Duration::from_millis(500), "{why}");
     // One that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
