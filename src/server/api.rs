@@ -88,12 +88,20 @@ fn get_messages(
     let user = authorize_for(state, request, None, &room)?.user;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
     let id = |name| request.parsed(name).map_err(|why| bad(&why));
-    let which = match (id("before")?, id("after")?) {
-        (None, None) => Cursor::Newest,
-        (Some(before), None) => Cursor::Before(before),
-        (None, Some(after)) => Cursor::After(after),
-        (Some(_), Some(_)) => return Err(bad("before or after, not both")),
+    // `since` is what a stream begins after. A page does the same, or a script that polls would get one page for ever.
+    let which = match (id("before")?, id("after")?, id("since")?) {
+        (None, None, None) => Cursor::Newest,
+        (Some(before), None, None) => Cursor::Before(before),
+        (None, Some(id), None) | (None, None, Some(id)) => Cursor::After(id),
+        _ => {
+            return Err(bad(
+                "before or after (or since, which means after), not both",
+            ));
+        }
     };
+    if request.parameter("history").is_some() {
+        return Err(bad("history goes with follow; here it is limit"));
+    }
     let limit = request.number_of("messages", "limit");
     let limit = limit.map_err(|why| bad(&why))?;
     let limit = limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MOST);

@@ -150,6 +150,13 @@ fn the_past_is_read_in_pages_both_ways() {
     let after = format!("after={}&limit=9", ids[3]);
     assert_eq!(texts(&after), (lines(&[4]), false));
     assert_eq!(texts("limit=0").0, lines(&[]));
+    // A script that polls names the last id as one that follows does.
+    let since = format!("since={}&limit=1", ids[2]);
+    assert_eq!(texts(&since), (lines(&[3]), true));
+    for no in ["0", "false"] {
+        let since = format!("follow={no}&since={}", ids[3]);
+        assert_eq!(texts(&since), (lines(&[4]), false));
+    }
 }
 
 #[test]
@@ -214,6 +221,30 @@ fn what_cannot_be_done_is_answered_with_a_code_and_a_sentence() {
             400,
             "bad_request",
             "both",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?after=1-0&since=1-0",
+            "",
+            400,
+            "bad_request",
+            "both",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?since=x",
+            "",
+            400,
+            "bad_request",
+            "bad since",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?history=5",
+            "",
+            400,
+            "bad_request",
+            "limit",
         ),
         ("PUT", OPS, "", 405, "bad_request", "only GET, HEAD, POST"),
         (

@@ -49,7 +49,9 @@ pub(super) struct FollowRequest {
 
 /// Whether a request for a room's messages asks to follow them.
 pub(super) fn is_asked_to_follow(request: &Request) -> bool {
-    matches!(&*request.method, "GET" | "HEAD") && request.parameter("follow").is_some()
+    let follow = request.parameter("follow");
+    let is_asked = follow.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"));
+    matches!(&*request.method, "GET" | "HEAD") && is_asked
 }
 
 /// Checks everything that can be checked before the room is followed. The error is the response.
