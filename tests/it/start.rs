@@ -410,6 +410,36 @@ fn a_log_of_json_has_an_object_on_each_line() {
     misuses(&["--log-format", "xml"], &["--log-format", "text, json"]);
 }
 
+/// Whoever collects both streams reads JSON alone.
+#[test]
+fn with_a_log_of_json_the_start_line_and_the_end_of_a_start_are_objects_as_well() {
+    let hubbub = Hubbub::with(&["--log-format", "json"]);
+    let line: Value = serde_json::from_str(hubbub.start_line()).expect("JSON");
+    is_a_time(line["time"].as_str().expect("a time"));
+    assert_eq!(
+        (&line["level"], &line["url"]),
+        (&"INFO".into(), &hubbub.url().into())
+    );
+    let message = line["message"].as_str().expect("a message");
+    assert!(message.starts_with("listening on http://"), "{message}");
+    let taken = hubbub.address().to_string();
+    for (code, arguments, why) in [
+        (1, ["--listen", &*taken], "cannot listen"),
+        (2, ["--prefix", "no spaces"], "prefix"),
+    ] {
+        let json = ["--log-format", "json", "--log-level", "off"];
+        let output = run(&[&json[..], &arguments].concat());
+        assert_eq!(output.status.code(), Some(code));
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let line: Value = serde_json::from_str(&told).expect("JSON");
+        is_a_time(line["time"].as_str().expect("a time"));
+        assert_eq!(line["level"], "ERROR");
+        let message = line["message"].as_str().expect("a message");
+        assert!(message.contains(why), "{message}");
+    }
+}
+
 #[test]
 fn the_start_line_says_where_it_listens_and_what_to_do_next() {
     let start_line = |arguments: &[&str]| {
