@@ -83,7 +83,7 @@ fn check(
 ) -> Result<FollowRequest, Response> {
     let bad = |why: &str| error(400, ErrorCode::BadRequest, why);
     let room = room_of(room)?;
-    let Authorized { user, grant } = authorize_for(state, request, None, &room)?;
+    let Authorized { user, grant } = authorize_for(state, client, request, None, &room)?;
     if let Some(other) = OF_PAGES.iter().find(|one| request.parameter(one).is_some()) {
         let why = format!("with follow there are since and history, and no {other}");
         return Err(bad(&why));
