@@ -446,7 +446,10 @@ fn a_send_that_was_written_a_second_time_is_not_called_undone() {
         // Or else another command found no script before.
         (stored_before && first["type"] == "error").then(|| {
             let message = first["message"].as_str().expect("a sentence");
-            assert!(message.contains("it may be done or not"), "{message}");
+            assert!(
+                message.contains("it may have been sent or not"),
+                "{message}"
+            );
         })
     });
 }
