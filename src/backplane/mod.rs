@@ -112,15 +112,11 @@ impl fmt::Display for BackplaneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable => f.write_str("Redis is unavailable, try again"),
-            Self::NoAnswer => {
-                f.write_str("Redis stopped answering, so it may be done or not; try again")
-            }
+            Self::NoAnswer => f.write_str("Redis stopped answering, try again"),
             Self::DiskUnavailable => {
                 f.write_str("the server's disk takes no messages now, try again")
             }
-            Self::DiskSilent => f.write_str(
-                "the server's disk stopped answering, so it may be done or not; try again",
-            ),
+            Self::DiskSilent => f.write_str("the server's disk stopped answering, try again"),
             Self::Overloaded => f.write_str("the server is overloaded, try again"),
             Self::RefReused => f.write_str(
                 "another text was sent under this ref less than five minutes ago; take a new one",

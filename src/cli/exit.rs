@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use super::complain;
 use crate::protocol::text::shown;
 
+/// The exit code for a command that failed.
+const FAILED: u8 = 1;
+
 /// The exit code for arguments that are wrong: to try again is in vain. `scripts/deploy/hubbub.service` names it.
 const USAGE: u8 = 2;
 
@@ -36,12 +39,23 @@ impl From<String> for Exit {
 }
 
 impl Exit {
+    /// Lets `tell` print the reason of a failure, in place of [`Self::report`].
+    pub(super) fn told_by(self, tell: impl FnOnce(&str)) -> Self {
+        let (why, code) = match self {
+            Self::Done | Self::Code(_) => return self,
+            Self::Failed(why) => (why, FAILED),
+            Self::Usage(why) => (why, USAGE),
+        };
+        tell(&why);
+        Self::Code(code)
+    }
+
     /// Prints the reason of a failure. Returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (why, code) = match self {
             Self::Done => return ExitCode::SUCCESS,
             Self::Code(code) => return code.into(),
-            Self::Failed(why) => (why, ExitCode::FAILURE),
+            Self::Failed(why) => (why, FAILED.into()),
             Self::Usage(why) => (why, USAGE.into()),
         };
         // It may hold what a server said.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::thread;
 
 use clap::ValueEnum;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use simplelog::{ConfigBuilder, FormatItem, ThreadLogMode, WriteLogger, format_description};
 use time::OffsetDateTime;
@@ -59,12 +59,54 @@ struct JsonLog {
 /// The object for one record.
 #[derive(Serialize)]
 struct LogLine<'a> {
+    /// Now, in the form of [`TIME`].
     time: String,
     level: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread: Option<&'a str>,
     target: &'a str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+}
+
+impl LogLine<'_> {
+    /// The object, and the end of its line.
+    fn text(&self) -> String {
+        // Strings can always be written as JSON.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// The time of a line.
+fn now() -> String {
+    OffsetDateTime::now_utc().format(TIME).unwrap_or_default()
+}
+
+/// The start line as an object, with the server's address.
+pub(super) fn start_object(message: String, url: &str) -> String {
+    let line = LogLine {
+        time: now(),
+        level: Level::Info.as_str(),
+        thread: None,
+        target: module_path!(),
+        message,
+        url: Some(url),
+    };
+    line.text()
+}
+
+/// Prints the reason why the server did not start, or ended, as an object on stderr, whatever the log's level.
+pub(super) fn print_end(why: &str) {
+    let line = LogLine {
+        time: now(),
+        level: Level::Error.as_str(),
+        thread: None,
+        target: module_path!(),
+        message: why.to_owned(),
+        url: None,
+    };
+    let _ = io::stderr().write_all(line.text().as_bytes());
 }
 
 impl Log for JsonLog {
@@ -77,15 +119,16 @@ impl Log for JsonLog {
             return;
         }
         let thread = thread::current();
-        let line = serde_json::to_string(&LogLine {
-            time: OffsetDateTime::now_utc().format(TIME).unwrap_or_default(),
+        let line = LogLine {
+            time: now(),
             level: record.level().as_str(),
             thread: thread.name().filter(|_| self.names_threads),
             target: record.target(),
             message: record.args().to_string(),
-        });
+            url: None,
+        };
         // A log that cannot be written stops nobody, as with lines of text.
-        let _ = line.map(|line| io::stderr().write_all(format!("{line}\n").as_bytes()));
+        let _ = io::stderr().write_all(line.text().as_bytes());
     }
 
     fn flush(&self) {}

@@ -76,7 +76,7 @@ enum Commands {
     Say(say::SayArgs),
     /// Print what is said in a room, each message once, also through restarts
     Tail(tail::TailArgs),
-    /// Exit 0 if a server can take users now, for health checks
+    /// Exit 0 once a server can take users, for health checks and scripts
     Ready(ready::ReadyArgs),
     /// Make a token for a server that demands one
     Token(token::TokenArgs),

@@ -15,8 +15,8 @@ pub(super) struct ReadyArgs {
     /// A file with the authorities to trust for https, in PEM, instead of those of the system
     #[arg(long, env = "HUBBUB_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The time within which the server has to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    /// The time within which the server has to be ready; until then it is asked again
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
 }
 

@@ -14,7 +14,7 @@ use clap::{ArgAction, ArgMatches, Args, Command};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::exit::Exit;
-use super::log_format::{LogFormat, log_to_stderr};
+use super::log_format::{LogFormat, log_to_stderr, print_end, start_object};
 use super::usage::Unusable;
 use super::values::{address, allowed_origin, host_name, level, on_or_off, within};
 use super::{LevelFilter, complain, unknown_variables};
@@ -302,6 +302,15 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
     if args.check {
         return check(args, given);
     }
+    let format = args.log_format;
+    serve(args).map_err(|exit| match format {
+        LogFormat::Text => exit,
+        LogFormat::Json => exit.told_by(print_end),
+    })
+}
+
+fn serve(args: ServeArgs) -> Result<(), Exit> {
+    let format = args.log_format;
     // The handler's thread starts before the mask is set. So that thread alone gets signals, and no
     // signal interrupts the reads of another.
     let (request_stop, stop) = crossbeam_channel::bounded(1);
@@ -324,7 +333,7 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
     // SIGXFSZ would end the process when a file may not become longer; the write fails instead.
     mask(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGXFSZ])?;
 
-    log_to_stderr(args.log_level, args.log_format);
+    log_to_stderr(args.log_level, format);
     for warning in unknown_variables(&options()) {
         log::warn!("{warning}");
     }
@@ -343,7 +352,7 @@ pub(super) fn run(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
         }
     })
     .map_err(|error| format!("cannot start a thread: {error}"))?;
-    announce(&server);
+    announce(&server, format);
     Ok(server
         .run(&stop)
         .map_err(|error| format!("cannot serve: {error}"))?)
@@ -408,7 +417,7 @@ fn check(args: ServeArgs, given: &ArgMatches) -> Result<(), Exit> {
 }
 
 /// Prints the start line on stdout. Scripts wait for it and read the address from it.
-fn announce(server: &Server) {
+fn announce(server: &Server, format: LogFormat) {
     let (url, here, runs_on) = (server.url(), server.url_here(), server.runs_on());
     let messages = format!("{here}/api/rooms/lobby/messages");
     let next = match server.needs_tokens() {
@@ -418,5 +427,10 @@ fn announce(server: &Server) {
              curl -H 'Authorization: Bearer TOKEN' -d hello '{messages}'"
         ),
     };
-    let _ = writeln!(io::stdout(), "listening on {url} with {runs_on}; {next}");
+    let line = format!("listening on {url} with {runs_on}; {next}");
+    let line = match format {
+        LogFormat::Text => line + "\n",
+        LogFormat::Json => start_object(line, &url),
+    };
+    let _ = io::stdout().write_all(line.as_bytes());
 }

@@ -112,8 +112,14 @@ impl ClientOptions {
             _ => (body, None),
         };
         let line = told.lines().next().filter(|line| !line.starts_with('<'));
-        let why = match line.map(|line| line.strip_prefix("not sent: ").ok_or(line)) {
-            Some(Ok(why)) => why.to_owned(),
+        // The outcome is put before it again, and the ref was this client's to repeat.
+        let reason = |line: &'_ str| {
+            let doubt = line.strip_prefix("it may have been sent or not: ");
+            let doubt = doubt.map(|why| why.strip_suffix(" with the same ref").unwrap_or(why));
+            doubt.or(line.strip_prefix("not sent: ")).map(str::to_owned)
+        };
+        let why = match line.map(|line| reason(line).ok_or(line)) {
+            Some(Ok(why)) => why,
             Some(Err(line)) => format!("{server} refuses ({status}): {line}"),
             None => format!("{server} refuses ({status})"),
         };

@@ -20,7 +20,7 @@ use super::proxies::ClientAddress;
 use super::responses::{cannot, deny, error, not_found, wrong_method};
 use super::state::State;
 use super::token::Secret;
-use crate::backplane::{Ban, Banned};
+use crate::backplane::{BackplaneError, Ban, Banned};
 use crate::date::unix_millis;
 use crate::hub::Order;
 use crate::message::{ConnectionId, MessageId, RoomName, UserName};
@@ -180,7 +180,7 @@ impl Operator<'_> {
 
     fn disconnect(&self, user: &UserName) -> Result<Response, Response> {
         let told = self.state.backplane.order(&Order::Disconnect(user.clone()));
-        told.map_err(|why| cannot("not disconnected", None, &why))?;
+        told.map_err(|why| not_done(&why))?;
         self.note(&format!("disconnects {user:?}"));
         Ok(Response::empty(202))
     }
@@ -243,7 +243,7 @@ impl Operator<'_> {
         let until = unix_millis(SystemTime::now() + term);
         let ban = Ban { until, reason };
         let set = self.state.backplane.set_ban(banned, Some(&ban));
-        set.map_err(|why| cannot("not done", None, &why))?;
+        set.map_err(|why| not_done(&why))?;
         // Here it holds at once. The moderator tells of it.
         lock(&self.state.bans).insert(banned.clone(), ban.clone());
         Ok(ban)
@@ -304,7 +304,7 @@ impl Operator<'_> {
             return Err(error(404, ErrorCode::NotFound, &is_not));
         }
         let set = self.state.backplane.set_ban(banned, None);
-        set.map_err(|why| cannot("not done", None, &why))?;
+        set.map_err(|why| not_done(&why))?;
         self.note(&act);
         Ok(Response::empty(204))
     }
@@ -364,6 +364,15 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, what: &str) -> Result<T, Respons
     let bad = |why| format!("bad {what} name: {why}");
     name.parse()
         .map_err(|why| error(400, ErrorCode::BadRequest, &bad(why)))
+}
+
+/// The response to an act that the backplane did not confirm.
+fn not_done(why: &BackplaneError) -> Response {
+    let what = match why.is_in_doubt() {
+        true => "it may be done or not",
+        false => "not done",
+    };
+    cannot(what, None, why)
 }
 
 /// What an operator does, for the log.

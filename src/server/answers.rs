@@ -7,6 +7,9 @@ use crate::message::RoomName;
 use crate::metrics;
 use crate::protocol::{ErrorCode, Event, Ref};
 
+/// The beginning of the answer to a send that may be stored all the same.
+const SENT_OR_NOT: &str = "it may have been sent or not";
+
 /// The answer to a send, or another request, that came too early; the next one is allowed after `wait`. `what` begins
 /// the sentence, such as "not sent".
 pub fn too_fast(
@@ -52,15 +55,31 @@ pub fn receipt(
         }
         Err(error) => {
             metrics::NOT_STORED.count();
-            failed("not sent", Some(&room), reference, &error)
+            let message = match (error.is_in_doubt(), &reference) {
+                (false, _) => format!("not sent: {error}"),
+                (true, Some(_)) => format!("{SENT_OR_NOT}: {error} with the same ref"),
+                (true, None) => {
+                    format!("{SENT_OR_NOT}: {error}, though it may be there twice then")
+                }
+            };
+            refusal(message, Some(&room), reference, &error)
         }
     }
 }
 
 /// The answer to a request that the backplane could not carry out. `what` begins the sentence, such as
-/// "not sent".
+/// "cannot read the history".
 pub fn failed(
     what: &str,
+    room: Option<&RoomName>,
+    reference: Option<Ref>,
+    error: &BackplaneError,
+) -> Event {
+    refusal(format!("{what}: {error}"), room, reference, error)
+}
+
+fn refusal(
+    message: String,
     room: Option<&RoomName>,
     reference: Option<Ref>,
     error: &BackplaneError,
@@ -76,7 +95,7 @@ pub fn failed(
     };
     Event::Error {
         code,
-        message: format!("{what}: {error}"),
+        message,
         reference,
         room: room.cloned(),
         retry: error.is_passing(),

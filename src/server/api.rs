@@ -85,15 +85,23 @@ fn get_messages(
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let user = authorize_for(state, request, None, &room)?.user;
+    let user = authorize_for(state, client, request, None, &room)?.user;
     let bad = |message: &str| error(400, ErrorCode::BadRequest, message);
     let id = |name| request.parsed(name).map_err(|why| bad(&why));
-    let which = match (id("before")?, id("after")?) {
-        (None, None) => Cursor::Newest,
-        (Some(before), None) => Cursor::Before(before),
-        (None, Some(after)) => Cursor::After(after),
-        (Some(_), Some(_)) => return Err(bad("before or after, not both")),
+    // `since` is what a stream begins after. A page does the same, or a script that polls would get one page for ever.
+    let which = match (id("before")?, id("after")?, id("since")?) {
+        (None, None, None) => Cursor::Newest,
+        (Some(before), None, None) => Cursor::Before(before),
+        (None, Some(id), None) | (None, None, Some(id)) => Cursor::After(id),
+        _ => {
+            return Err(bad(
+                "before or after (or since, which means after), not both",
+            ));
+        }
     };
+    if request.parameter("history").is_some() {
+        return Err(bad("history goes with follow; here it is limit"));
+    }
     let limit = request.number_of("messages", "limit");
     let limit = limit.map_err(|why| bad(&why))?;
     let limit = limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MOST);
@@ -126,7 +134,7 @@ fn get_members(
     room: Option<String>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let user = authorize_for(state, request, None, &room)?.user;
+    let user = authorize_for(state, client, request, None, &room)?.user;
     pace(state, client, Some(&room), user.as_ref())?;
     let members = state.backplane.members(&room);
     let members = members.map_err(|why| cannot("cannot tell who is here", Some(&room), &why))?;
@@ -149,8 +157,8 @@ fn get_members(
 
 fn get_rooms(state: &State, client: IpAddr, request: &Request) -> ApiResult {
     let Authorized { user, grant } =
-        authorize(request, None, None, state).map_err(|denied| deny(&denied))?;
-    let admitted = is_admitted(state, user.as_ref(), None);
+        authorize(request, client, None, None, state).map_err(|denied| deny(&denied))?;
+    let admitted = is_admitted(state, client, user.as_ref(), None);
     admitted.map_err(|why| error(403, ErrorCode::Forbidden, &why))?;
     if !state.config.room_list {
         return Err(error(403, ErrorCode::Forbidden, NOT_LISTED));
@@ -173,7 +181,7 @@ fn post_message(
     read: impl Fn(&State, &Stream, &Request) -> Result<PostBody, Response>,
 ) -> ApiResult {
     let room = room_of(room)?;
-    let (from, grant) = author(state, request, &room)?;
+    let (from, grant) = author(state, client, request, &room)?;
     if request.header("user-agent") == Some(AGENT) {
         return Err(not_sent(422, "a webhook of Hubbub may not post to Hubbub"));
     }
@@ -183,7 +191,7 @@ fn post_message(
         metrics::UNAUTHORIZED.count();
         return Err(deny(&NO_TOKEN));
     }
-    admit(state, Some(&from), &room)?;
+    admit(state, client, Some(&from), &room)?;
     if body.text.is_empty() {
         let message = "not sent: there is nothing to say";
         return Err(error(400, ErrorCode::Empty, message));
@@ -236,6 +244,7 @@ fn post_message(
 /// allows.
 fn author(
     state: &State,
+    client: IpAddr,
     request: &Request,
     room: &RoomName,
 ) -> Result<(UserName, Grant), Response> {
@@ -247,7 +256,7 @@ fn author(
             return Err(error(400, ErrorCode::BadRequest, &message));
         }
     };
-    let Authorized { user, grant } = authorize_for(state, request, named.as_ref(), room)?;
+    let Authorized { user, grant } = authorize_for(state, client, request, named.as_ref(), room)?;
     if grant.is_read_only() {
         metrics::UNAUTHORIZED.count();
         let message = format!("not sent: {READ_ONLY}");
@@ -298,18 +307,26 @@ pub(super) fn room_of(room: Option<String>) -> Result<RoomName, Response> {
 /// Authorizes the request for the room.
 pub(super) fn authorize_for(
     state: &State,
+    client: IpAddr,
     request: &Request,
     user: Option<&UserName>,
     room: &RoomName,
 ) -> Result<Authorized, Response> {
-    let authorized = authorize(request, user, Some(room), state).map_err(|denied| deny(&denied))?;
-    admit(state, authorized.user.as_ref(), room)?;
+    let authorized =
+        authorize(request, client, user, Some(room), state).map_err(|denied| deny(&denied))?;
+    admit(state, client, authorized.user.as_ref(), room)?;
     Ok(authorized)
 }
 
 /// Refuses a banned user, and everybody in a closed room.
-fn admit(state: &State, user: Option<&UserName>, room: &RoomName) -> Result<(), Response> {
-    is_admitted(state, user, Some(room)).map_err(|why| error(403, ErrorCode::Forbidden, &why))
+fn admit(
+    state: &State,
+    client: IpAddr,
+    user: Option<&UserName>,
+    room: &RoomName,
+) -> Result<(), Response> {
+    is_admitted(state, client, user, Some(room))
+        .map_err(|why| error(403, ErrorCode::Forbidden, &why))
 }
 
 /// The response to an OPTIONS request. It may be a preflight, which a browser sends before a request of another

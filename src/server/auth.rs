@@ -2,7 +2,6 @@
 //!
 //! The log says what is wrong with a token. The response does not.
 
-use std::fmt::Display;
 use std::net::IpAddr;
 
 use log::info;
@@ -91,15 +90,19 @@ pub fn origin<'a>(request: &'a Request, config: &Config) -> Option<(&'a str, boo
 /// Refuses what another site's page may have sent. The error is the denial, and the reason for the log.
 pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String)> {
     if !host_is_served(&request.host, config) {
-        return Err((FOREIGN_HOST, format!("host {:?}", request.host)));
+        let why = format!("the host {:?} is not this server's", request.host);
+        return Err((FOREIGN_HOST, why));
     }
     match origin(request, config) {
-        Some((origin, false)) => Err((FOREIGN_ORIGIN, format!("origin {origin:?}"))),
+        Some((origin, false)) => {
+            let why = format!("pages of {origin:?} may not connect");
+            Err((FOREIGN_ORIGIN, why))
+        }
         // A browser that names no origin still tells this (Fetch Metadata, Sec-Fetch-Site).
         None if !matches!(&*request.method, "GET" | "HEAD")
             && request.header("sec-fetch-site") == Some("cross-site") =>
         {
-            Err((CROSS_SITE, "another site's page".to_owned()))
+            Err((CROSS_SITE, "another site's page sent it".to_owned()))
         }
         Some((_, true)) | None => Ok(()),
     }
@@ -108,6 +111,7 @@ pub fn sent_by(request: &Request, config: &Config) -> Result<(), (Denied, String
 /// Refuses a banned user, and everybody in a closed room. The error is a sentence, for a 403.
 pub fn is_admitted(
     state: &State,
+    client: IpAddr,
     user: Option<&UserName>,
     room: Option<&RoomName>,
 ) -> Result<(), String> {
@@ -115,24 +119,32 @@ pub fn is_admitted(
     match banned.or_else(|| state.why_closed(room?)) {
         None => Ok(()),
         Some(why) => {
-            metrics::UNAUTHORIZED.count();
-            info!("{user:?} is not let in: {why:?}");
+            log_denial(client, user, &why);
             Err(why)
         }
+    }
+}
+
+/// Counts a denied request, and says in the log who sent it, and why it is denied.
+fn log_denial(client: IpAddr, user: Option<&UserName>, why: &str) {
+    metrics::UNAUTHORIZED.count();
+    match user {
+        Some(user) => info!("{user:?} at {client} is not let in: {why}"),
+        None => info!("a client at {client} is not let in: {why}"),
     }
 }
 
 /// Decides whether a request may act as `user` and in `room`, as far as it names them.
 pub fn authorize(
     request: &Request,
+    client: IpAddr,
     user: Option<&UserName>,
     room: Option<&RoomName>,
     state: &State,
 ) -> Result<Authorized, Denied> {
     let config = &state.config;
-    let deny = |status, sentence, why: &dyn Display| {
-        metrics::UNAUTHORIZED.count();
-        info!("{user:?} is not let in: {why}");
+    let deny = |status, sentence, why: &str| {
+        log_denial(client, user, why);
         Err(Denied { status, sentence })
     };
     if let Err((denied, why)) = sent_by(request, config) {
@@ -152,10 +164,18 @@ pub fn authorize(
         }
     };
     if user.is_some_and(|user| *user != claims.sub) {
-        return deny(403, "the token is not this user's", &"another user's token");
+        return deny(
+            403,
+            "the token is not this user's",
+            "the token is another user's",
+        );
     }
     if room.is_some_and(|room| !claims.allows(room)) {
-        return deny(403, "the token does not allow this room", &"room");
+        return deny(
+            403,
+            "the token does not allow this room",
+            "the token does not allow the room",
+        );
     }
     Ok(Authorized {
         user: Some(claims.sub.clone()),

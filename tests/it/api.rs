@@ -150,6 +150,13 @@ fn the_past_is_read_in_pages_both_ways() {
     let after = format!("after={}&limit=9", ids[3]);
     assert_eq!(texts(&after), (lines(&[4]), false));
     assert_eq!(texts("limit=0").0, lines(&[]));
+    // A script that polls names the last id as one that follows does.
+    let since = format!("since={}&limit=1", ids[2]);
+    assert_eq!(texts(&since), (lines(&[3]), true));
+    for no in ["0", "false"] {
+        let since = format!("follow={no}&since={}", ids[3]);
+        assert_eq!(texts(&since), (lines(&[4]), false));
+    }
 }
 
 #[test]
@@ -214,6 +221,30 @@ fn what_cannot_be_done_is_answered_with_a_code_and_a_sentence() {
             400,
             "bad_request",
             "both",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?after=1-0&since=1-0",
+            "",
+            400,
+            "bad_request",
+            "both",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?since=x",
+            "",
+            400,
+            "bad_request",
+            "bad since",
+        ),
+        (
+            "GET",
+            "/api/rooms/ops/messages?history=5",
+            "",
+            400,
+            "bad_request",
+            "limit",
         ),
         ("PUT", OPS, "", 405, "bad_request", "only GET, HEAD, POST"),
         (
@@ -291,7 +322,13 @@ fn while_redis_is_away_a_post_is_refused_in_time_and_can_be_repeated() {
     redis.freeze();
     let refused = ask(&hubbub, "POST", OPS, &key, "x");
     // 504 if it was on its way already.
-    assert!([503, 504].contains(&refused.status), "{}", refused.body);
+    let why = refused.body["message"].as_str().expect("a sentence");
+    let words = match refused.status {
+        503 => "not sent: Redis is unavailable, try again",
+        504 => "it may have been sent or not: Redis stopped answering, try again with the same ref",
+        status => panic!("{status}: {}", refused.body),
+    };
+    assert_eq!(why, words);
     assert_eq!(refused.body["code"], "unavailable");
     assert_eq!(refused.body["retry"], true);
     assert!(refused.field("Retry-After").is_some(), "{}", refused.head);

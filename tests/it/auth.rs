@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use tungstenite::client::IntoClientRequest;
 
-use crate::support::client::{Client, request};
+use crate::support::client::{Client, get, request};
 use crate::support::hubbub::{Hubbub, command, run};
 
 const SECRET: &str = "an example of a secret of enough bytes";
@@ -133,6 +133,17 @@ fn without_a_valid_token_nobody_comes_in_and_nothing_is_given_away() {
     );
     let bob = refused(&hubbub, &format!("/chat/bob?token={good}"), &[]);
     assert_eq!(bob.map(|(status, _)| status), Some(403));
+    let nobody = get(hubbub.address(), "/api/rooms/ops/members");
+    assert_eq!(nobody.0, 401);
+    // Only the log says what is wrong, and with whom.
+    let log = hubbub.log();
+    for line in [
+        r#""alice" at 127.0.0.1 is not let in: no token"#,
+        r#""bob" at 127.0.0.1 is not let in: the token is another user's"#,
+        "a client at 127.0.0.1 is not let in: no token",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
 
 #[test]

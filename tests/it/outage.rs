@@ -108,7 +108,9 @@ fn a_change_of_state_is_one_line_in_the_log() {
     });
     for _ in 0..20 {
         alice.says("into the void");
-        assert!(alice.hears().starts_with("! not sent"));
+        // The first may be on its way when the publisher notices.
+        let told = alice.hears();
+        assert!(told.starts_with("! ") && told.contains("Redis "), "{told}");
     }
     redis.start_again();
     until("it is ready again", || {
@@ -150,7 +152,7 @@ fn a_minute_without_redis_ends_as_if_nothing_had_been() {
     while begun.elapsed() < AWAY {
         alice.says("into the void");
         let told = alice.hears();
-        assert!(told.starts_with("! not sent: Redis "), "{told}");
+        assert!(told.starts_with("! ") && told.contains("Redis "), "{told}");
         thread::sleep(Duration::from_secs(5)); // the time without Redis is the point
     }
     redis.start_again();
@@ -446,7 +448,10 @@ fn a_send_that_was_written_a_second_time_is_not_called_undone() {
         // Or else another command found no script before.
         (stored_before && first["type"] == "error").then(|| {
             let message = first["message"].as_str().expect("a sentence");
-            assert!(message.contains("it may be done or not"), "{message}");
+            assert!(
+                message.contains("it may have been sent or not"),
+                "{message}"
+            );
         })
     });
 }

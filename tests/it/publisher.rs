@@ -166,7 +166,7 @@ fn a_cut_with_two_batches_in_flight_answers_every_send_once() {
         // The answer to the first was read, the next two were written, and the last was not.
         let told = match number {
             0 => "null",
-            1 | 2 => "it may be done or not",
+            1 | 2 => "it may have been sent or not",
             _ => "is unavailable",
         };
         assert!(answer["message"].to_string().contains(told), "{answer}");

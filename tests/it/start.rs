@@ -226,7 +226,7 @@ fn tls_for_redis_is_refused_by_a_build_without_it_that_says_how_to_get_one_with_
 fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
     let redis = Redis::start();
     let hubbub = Hubbub::on(&redis);
-    let ready = || run(&["ready", "--url", &hubbub.url()]);
+    let ready = || run(&["ready", "--url", &hubbub.url(), "--timeout", "1"]);
     assert_eq!(ready().status.code(), Some(0));
     redis.freeze();
     let stderr = until("it is not ready", || {
@@ -236,8 +236,13 @@ fn ready_tells_a_supervisor_whether_an_instance_can_take_users() {
     redis.thaw();
     assert!(stderr.contains("not ready (503)"), "{stderr}");
     let gone = format!("http://127.0.0.1:{}", free_port());
-    let output = run(&["ready", "--url", &gone]);
+    // One that is about to start refuses, too, so it is asked until the time is over.
+    let begun = Instant::now();
+    let output = run(&["ready", "--url", &gone, "--timeout", "1"]);
     assert_eq!(output.status.code(), Some(1));
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(why.contains("refused"), "{why}");
+    assert!(begun.elapsed() > Duration::from_millis(500), "{why}");
     // One that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
@@ -458,6 +463,36 @@ fn a_log_of_json_has_an_object_on_each_line() {
     assert_eq!(joined["target"], "hubbub::server::session");
     assert!(!log.contains("secret text"), "{log}");
     misuses(&["--log-format", "xml"], &["--log-format", "text, json"]);
+}
+
+/// Whoever collects both streams reads JSON alone.
+#[test]
+fn with_a_log_of_json_the_start_line_and_the_end_of_a_start_are_objects_as_well() {
+    let hubbub = Hubbub::with(&["--log-format", "json"]);
+    let line: Value = serde_json::from_str(hubbub.start_line()).expect("JSON");
+    is_a_time(line["time"].as_str().expect("a time"));
+    assert_eq!(
+        (&line["level"], &line["url"]),
+        (&"INFO".into(), &hubbub.url().into())
+    );
+    let message = line["message"].as_str().expect("a message");
+    assert!(message.starts_with("listening on http://"), "{message}");
+    let taken = hubbub.address().to_string();
+    for (code, arguments, why) in [
+        (1, ["--listen", &*taken], "cannot listen"),
+        (2, ["--prefix", "no spaces"], "prefix"),
+    ] {
+        let json = ["--log-format", "json", "--log-level", "off"];
+        let output = run(&[&json[..], &arguments].concat());
+        assert_eq!(output.status.code(), Some(code));
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let line: Value = serde_json::from_str(&told).expect("JSON");
+        is_a_time(line["time"].as_str().expect("a time"));
+        assert_eq!(line["level"], "ERROR");
+        let message = line["message"].as_str().expect("a message");
+        assert!(message.contains(why), "{message}");
+    }
 }
 
 #[test]

@@ -49,7 +49,9 @@ pub(super) struct FollowRequest {
 
 /// Whether a request for a room's messages asks to follow them.
 pub(super) fn is_asked_to_follow(request: &Request) -> bool {
-    matches!(&*request.method, "GET" | "HEAD") && request.parameter("follow").is_some()
+    let follow = request.parameter("follow");
+    let is_asked = follow.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"));
+    matches!(&*request.method, "GET" | "HEAD") && is_asked
 }
 
 /// Checks everything that can be checked before the room is followed. The error is the response.
@@ -81,7 +83,7 @@ fn check(
 ) -> Result<FollowRequest, Response> {
     let bad = |why: &str| error(400, ErrorCode::BadRequest, why);
     let room = room_of(room)?;
-    let Authorized { user, grant } = authorize_for(state, request, None, &room)?;
+    let Authorized { user, grant } = authorize_for(state, client, request, None, &room)?;
     if let Some(other) = OF_PAGES.iter().find(|one| request.parameter(one).is_some()) {
         let why = format!("with follow there are since and history, and no {other}");
         return Err(bad(&why));

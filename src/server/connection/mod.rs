@@ -178,14 +178,16 @@ fn serve_request(
     let (connections, stream, id) = (visit.connections, visit.stream, visit.id);
     let deadlines = &connections.state.config.deadlines;
     let response = match request.route() {
-        Route::Chat { user } => match chat_request(&request, user, &connections.state) {
-            Ok(chat) => {
-                let rest = request.into_rest().unwrap_or_default();
-                self::chat(connections, stream, id, client, chat, rest);
-                return None;
+        Route::Chat { user } => {
+            match chat_request(&request, client.address, user, &connections.state) {
+                Ok(chat) => {
+                    let rest = request.into_rest().unwrap_or_default();
+                    self::chat(connections, stream, id, client, chat, rest);
+                    return None;
+                }
+                Err(response) => response,
             }
-            Err(response) => response,
-        },
+        }
         Route::Api {
             room,
             resource: Some(Resource::Messages),

@@ -1,5 +1,7 @@
 //! Checks a request for a chat before the upgrade.
 
+use std::net::IpAddr;
+
 use super::wrong_method;
 use crate::message::{MessageId, RoomName, UserName};
 use crate::protocol::Encoding;
@@ -28,6 +30,7 @@ pub(super) struct ChatRequest {
 /// Checks everything that can be checked before the upgrade. The error is the response.
 pub(super) fn chat_request(
     request: &Request,
+    client: IpAddr,
     user: Option<String>,
     state: &State,
 ) -> Result<ChatRequest, Response> {
@@ -48,10 +51,10 @@ pub(super) fn chat_request(
     // In the JSON encoding, the session checks each other room when the user joins it.
     let joins = request.parameter("room").is_some() || speaks_lines(request);
     let joined = joins.then_some(&room);
-    let grant = authorize(request, Some(&user), joined, state)
+    let grant = authorize(request, client, Some(&user), joined, state)
         .map_err(|denied| denied.response())?
         .grant;
-    is_admitted(state, Some(&user), joined).map_err(|why| Response::new(403, why))?;
+    is_admitted(state, client, Some(&user), joined).map_err(|why| Response::new(403, why))?;
     let since = request.parsed("since").map_err(bad)?;
     let history = request.number_of("messages", "history").map_err(bad)?;
     // A proxy that speaks it drops the field for the upgrade.
