@@ -163,7 +163,8 @@ serves "${as_root[@]}" chroot "$root" /bin/sh -c "set -a; . /etc/hubbub.env; exe
 dpkg_asks daemon-reload,'try-restart hubbub.service' --install "$package"
 grep -q '^HUBBUB_LISTEN=127.0.0.1:0' "$root/etc/hubbub.env" || fail 'an upgrade changes the configuration'
 dpkg_asks 'disable --now hubbub.service',daemon-reload --remove hubbub
-[ ! -e "$root$program" ] && [ -e "$root/etc/hubbub.env" ] || fail 'a removal leaves the program, or takes the configuration'
+[ ! -e "$root$program" ] || fail 'a removal leaves the program'
+[ -e "$root/etc/hubbub.env" ] || fail 'a removal takes the configuration'
 dpkg_asks '' --purge hubbub
 diff "$folder/files-before" <(files) >&2 || fail 'a purge leaves files'
 echo 'release_test: the Debian package installs, serves, upgrades, and goes'

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/instances.sh
-before=$(realpath "$BEFORE")
+before=$(realpath "${BEFORE:?names the older binary}")
 
 # Posts a message under a ref, and prints its id and whether it was there before.
 post() {
