@@ -12,8 +12,6 @@ pub const INVALID_TEXT: u16 = 1007;
 pub const POLICY: u16 = 1008;
 /// A message over the limit.
 pub const TOO_BIG: u16 = 1009;
-/// The server failed.
-pub const INTERNAL: u16 = 1011;
 /// The server restarts; the client should come back.
 pub const RESTART: u16 = 1012;
 /// The client is too slow or the server too full; the client should come back later.
