@@ -26,10 +26,10 @@ const MOST_DESCRIBED: usize = 2000;
 pub struct RoomList {
     /// Holds one item while somebody asks the backplane.
     turn: (Sender<()>, Receiver<()>),
-    told: Mutex<Told>,
+    told: Mutex<KeptAnswers>,
 }
 
-struct Told {
+struct KeptAnswers {
     until: Instant,
     rooms: Result<Arc<[RoomName]>, BackplaneError>,
     /// `None` for a room that is gone.
@@ -50,7 +50,7 @@ impl RoomList {
     pub fn new() -> Self {
         Self {
             turn: crossbeam_channel::bounded(1),
-            told: Mutex::new(Told {
+            told: Mutex::new(KeptAnswers {
                 until: Instant::now(),
                 rooms: Ok([].into()),
                 described: HashMap::new(),
@@ -105,7 +105,7 @@ impl RoomList {
             }
         }
         let rooms = backplane.listed().map(Arc::from);
-        *lock(&self.told) = Told {
+        *lock(&self.told) = KeptAnswers {
             until: Instant::now() + KEPT_FOR,
             rooms: rooms.clone(),
             described: HashMap::new(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::redis::{Look, Redis, Said, Snapshot};
+use super::redis::{Look, ModelRedis, Said, Snapshot};
 use crate::backplane::{Excerpt, Resumed};
 use crate::hub::MemberState;
 use crate::message::MessageId;
@@ -37,7 +37,7 @@ impl fmt::Display for Broken {
 
 /// Where a client is on its way into the room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
+pub(super) enum Entering {
     Out,
     /// It is a member; nothing was read for it yet.
     Waiting,
@@ -50,16 +50,16 @@ pub(super) enum Phase {
 
 /// What the hub holds of a client: the last message that its member has, and what is held back for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Held {
+pub(super) struct MemberView {
     pub(super) last: Option<MessageId>,
-    pub(super) events: Vec<Told>,
+    pub(super) events: Vec<GivenEvent>,
     /// How each gap among them was found.
-    pub(super) looks: Vec<(Told, Look)>,
+    pub(super) looks: Vec<(GivenEvent, Look)>,
 }
 
 /// An event that the hub gives a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Told {
+pub(super) enum GivenEvent {
     Message(MessageId),
     Gap {
         after: Option<MessageId>,
@@ -67,7 +67,7 @@ pub(super) enum Told {
     },
 }
 
-impl Told {
+impl GivenEvent {
     pub(super) fn of(event: &Event) -> Self {
         match event {
             Event::Message { message, .. } => Self::Message(message.id),
@@ -80,22 +80,22 @@ impl Told {
     }
 }
 
-impl Held {
+impl MemberView {
     pub(super) fn of(state: MemberState) -> Self {
         let (last, events) = state;
         let events = events.unwrap_or_default();
         Self {
             last,
-            events: events.iter().map(Told::of).collect(),
+            events: events.iter().map(GivenEvent::of).collect(),
             looks: Vec::new(),
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Client {
-    pub(super) phase: Phase,
-    pub(super) held: Held,
+pub(super) struct ModelClient {
+    pub(super) phase: Entering,
+    pub(super) held: MemberView,
     /// From where it resumes, and how often Redis had lost its memory by then.
     pub(super) since: Option<MessageId>,
     losses_at_since: u8,
@@ -107,11 +107,11 @@ pub(super) struct Client {
     losses: u8,
 }
 
-impl Client {
+impl ModelClient {
     pub(super) fn new() -> Self {
         Self {
-            phase: Phase::Out,
-            held: Held::default(),
+            phase: Entering::Out,
+            held: MemberView::default(),
             since: None,
             losses_at_since: 0,
             last: 0,
@@ -123,7 +123,7 @@ impl Client {
     /// The first frame: what was said since, and whether that is all.
     pub(super) fn enters(
         &mut self,
-        redis: &Redis,
+        redis: &ModelRedis,
         look: Look,
         past: &[MessageId],
         resumed: Resumed,
@@ -168,15 +168,20 @@ impl Client {
     /// An event of the room. `look` is how a hole was last found here. Whether there is one, the instance has judged.
     /// It tells all its members, also one that entered since and has what is missing; but not what lies in
     /// the past that it was sent.
-    pub(super) fn hears(&mut self, redis: &Redis, told: Told, look: Look) -> Result<(), Broken> {
+    pub(super) fn hears(
+        &mut self,
+        redis: &ModelRedis,
+        told: GivenEvent,
+        look: Look,
+    ) -> Result<(), Broken> {
         match told {
-            Told::Message(id) => {
+            GivenEvent::Message(id) => {
                 self.takes(redis, id)?;
                 self.since = Some(id);
                 self.losses_at_since = redis.losses_at(id.millis);
                 Ok(())
             }
-            Told::Gap { before, .. } => {
+            GivenEvent::Gap { before, .. } => {
                 let is_past = before.is_some_and(|before| before.millis <= self.settled);
                 if is_past && self.losses == look.losses {
                     return Err(Broken::ToldForNothing);
@@ -189,7 +194,7 @@ impl Client {
         }
     }
 
-    fn takes(&mut self, redis: &Redis, id: MessageId) -> Result<(), Broken> {
+    fn takes(&mut self, redis: &ModelRedis, id: MessageId) -> Result<(), Broken> {
         let number = id.millis;
         if number <= self.last {
             return Err(Broken::Order);
@@ -207,14 +212,14 @@ impl Client {
     }
 
     /// Whether it has heard of all that was said.
-    pub(super) fn is_current(&self, redis: &Redis) -> bool {
+    pub(super) fn is_current(&self, redis: &ModelRedis) -> bool {
         let is_told =
             self.settled == redis.said() || !redis.could_keep(self.settled + 1..=redis.said());
-        self.phase == Phase::In && is_told
+        self.phase == Entering::In && is_told
     }
 
     /// The log as it is read for this client.
-    pub(super) fn past(&self, redis: &Redis) -> Excerpt {
+    pub(super) fn past(&self, redis: &ModelRedis) -> Excerpt {
         let said = self.since.map_or(Vec::new(), |since| redis.after(since));
         let entries: Vec<_> = said.into_iter().map(Said::entry).collect();
         Excerpt {

@@ -19,19 +19,19 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use self::client::Broken;
-use self::world::{Accidents, Step, World};
+use self::world::{Accidents, ModelStep, World};
 
 /// What a search found.
 struct Found {
     states: usize,
     depth: usize,
-    broken: Option<(Broken, Vec<Step>)>,
+    broken: Option<(Broken, Vec<ModelStep>)>,
 }
 
 /// Visits all states that can be reached.
 fn search(start: World) -> Found {
     // Where each state came from, to tell the way.
-    let mut ways: Vec<(usize, Option<Step>, usize)> = vec![(0, None, 0)];
+    let mut ways: Vec<(usize, Option<ModelStep>, usize)> = vec![(0, None, 0)];
     let mut seen = HashSet::from([start.fingerprint()]);
     let mut next = VecDeque::from([(0, start)]);
     let (mut depth, mut broken) = (0, None);
@@ -64,7 +64,7 @@ fn search(start: World) -> Found {
     }
 }
 
-fn way(ways: &[(usize, Option<Step>, usize)], mut place: usize) -> Vec<Step> {
+fn way(ways: &[(usize, Option<ModelStep>, usize)], mut place: usize) -> Vec<ModelStep> {
     let mut steps = Vec::new();
     while let (from, Some(step), _) = ways[place] {
         steps.push(step);

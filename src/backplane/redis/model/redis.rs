@@ -10,7 +10,7 @@ static SENDERS: LazyLock<[UserName; 2]> =
     LazyLock::new(|| ["alice", "bob"].map(|name| name.parse().expect("a name")));
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Redis {
+pub(super) struct ModelRedis {
     log: Vec<Said>,
     newest: Option<MessageId>,
     /// For each message that was ever taken, how often the memory had been lost before.
@@ -58,7 +58,7 @@ pub(super) struct Look {
     pub(super) losses: u8,
 }
 
-impl Redis {
+impl ModelRedis {
     /// `publish.lua`.
     pub(super) fn say(&mut self) -> Said {
         let id = MessageId {

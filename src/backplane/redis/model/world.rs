@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::client::{Broken, Client, Held, Phase, Told};
-use super::redis::{Look, Redis, Said, Snapshot};
+use super::client::{Broken, Entering, GivenEvent, MemberView, ModelClient};
+use super::redis::{Look, ModelRedis, Said, Snapshot};
 use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
 use crate::backplane::redis::wire::LogItem;
 use crate::backplane::resume;
@@ -45,7 +45,7 @@ pub(super) struct Accidents {
 
 /// Something that can happen. The number is an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ModelStep {
     Say,
     Trim,
     Forget,
@@ -105,12 +105,12 @@ struct Instance {
     /// Whether it was subscribed all the time since it was last current, so that it need not fear for what it cannot
     /// know.
     is_unbroken: bool,
-    client: Client,
+    client: ModelClient,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct World {
-    redis: Redis,
+    redis: ModelRedis,
     instances: Vec<Instance>,
     left: Accidents,
 }
@@ -118,7 +118,7 @@ pub(super) struct World {
 impl World {
     /// A room in which one message was said, and so many instances, none of which hears it yet.
     pub(super) fn new(instances: usize, left: Accidents) -> Self {
-        let mut redis = Redis::default();
+        let mut redis = ModelRedis::default();
         redis.say();
         let instance = Instance {
             chain: Chain::Unknown,
@@ -130,7 +130,7 @@ impl World {
             look: Look::default(),
             losses: 0,
             is_unbroken: false,
-            client: Client::new(),
+            client: ModelClient::new(),
         };
         Self {
             redis,
@@ -153,7 +153,7 @@ impl World {
     }
 
     /// All that can happen now.
-    pub(super) fn steps(&self) -> Vec<Step> {
+    pub(super) fn steps(&self) -> Vec<ModelStep> {
         let (left, mut steps) = (&self.left, Vec::new());
         let mut may = |condition: bool, step| {
             if condition {
@@ -161,11 +161,11 @@ impl World {
             }
         };
         let has_log = !self.redis.is_empty();
-        may(left.messages > 0, Step::Say);
-        may(left.trims > 0 && has_log, Step::Trim);
-        may(left.forgets > 0 && has_log, Step::Forget);
-        may(left.ends > 0 && has_log, Step::LoseEnd);
-        may(left.begins > 0, Step::BeginAnew);
+        may(left.messages > 0, ModelStep::Say);
+        may(left.trims > 0 && has_log, ModelStep::Trim);
+        may(left.forgets > 0 && has_log, ModelStep::Forget);
+        may(left.ends > 0 && has_log, ModelStep::LoseEnd);
+        may(left.begins > 0, ModelStep::BeginAnew);
         for (at, one) in self.instances.iter().enumerate() {
             let phase = &one.client.phase;
             let is_idle = one.answer == Answer::None;
@@ -174,95 +174,113 @@ impl World {
             // Otherwise nobody would ever know.
             let more_come = left.messages > 0 || one.pushes.iter().max() > next;
             let is_known = one.chain != Chain::Unknown;
-            let is_wanted = is_known || *phase != Phase::Out;
-            may(left.cuts > 0 && one.is_subscribed && is_idle, Step::Cut(at));
-            may(left.drops > 0 && is_message && more_come, Step::Drop(at));
-            may(left.repeats > 0 && is_message, Step::Repeat(at));
-            may(left.leaves > 0 && *phase == Phase::In, Step::Leave(at));
-            let is_left = *phase == Phase::Out && is_known && is_idle;
-            may(is_left, Step::Unsubscribe(at));
-            may(!one.is_subscribed && is_wanted, Step::Subscribe(at));
-            may(is_idle && next.is_some(), Step::Hear(at));
+            let is_wanted = is_known || *phase != Entering::Out;
+            may(
+                left.cuts > 0 && one.is_subscribed && is_idle,
+                ModelStep::Cut(at),
+            );
+            may(
+                left.drops > 0 && is_message && more_come,
+                ModelStep::Drop(at),
+            );
+            may(left.repeats > 0 && is_message, ModelStep::Repeat(at));
+            may(
+                left.leaves > 0 && *phase == Entering::In,
+                ModelStep::Leave(at),
+            );
+            let is_left = *phase == Entering::Out && is_known && is_idle;
+            may(is_left, ModelStep::Unsubscribe(at));
+            may(!one.is_subscribed && is_wanted, ModelStep::Subscribe(at));
+            may(is_idle && next.is_some(), ModelStep::Hear(at));
             // What a Redis that is gone had pushed is heard before another can be read.
             let is_over = one.pushes.contains(&Push::End);
-            may(is_idle && one.is_behind && !is_over, Step::AskNewest(at));
-            may(matches!(one.answer, Answer::Newest(_)), Step::ReadPage(at));
-            may(matches!(one.answer, Answer::Page(..)), Step::CatchUp(at));
-            may(*phase == Phase::Out, Step::Enter(at));
             may(
-                *phase == Phase::Waiting && one.is_heard,
-                Step::AskNewestFor(at),
+                is_idle && one.is_behind && !is_over,
+                ModelStep::AskNewest(at),
             );
-            may(matches!(phase, Phase::Asked(_)), Step::ReadPast(at));
-            may(matches!(phase, Phase::Read(..)), Step::Release(at));
+            may(
+                matches!(one.answer, Answer::Newest(_)),
+                ModelStep::ReadPage(at),
+            );
+            may(
+                matches!(one.answer, Answer::Page(..)),
+                ModelStep::CatchUp(at),
+            );
+            may(*phase == Entering::Out, ModelStep::Enter(at));
+            may(
+                *phase == Entering::Waiting && one.is_heard,
+                ModelStep::AskNewestFor(at),
+            );
+            may(matches!(phase, Entering::Asked(_)), ModelStep::ReadPast(at));
+            may(matches!(phase, Entering::Read(..)), ModelStep::Release(at));
         }
         steps
     }
 
     /// Takes a step, and lets the clients judge what they are told.
-    pub(super) fn take(&mut self, step: Step) -> Result<(), Broken> {
+    pub(super) fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
         let Self {
             redis,
             instances,
             left,
         } = self;
         match step {
-            Step::Say => {
+            ModelStep::Say => {
                 left.messages -= 1;
                 let said = redis.say();
                 let heard = instances.iter_mut().filter(|one| one.is_subscribed);
                 heard.for_each(|one| one.pushes.push(Push::Message(said)));
             }
-            Step::Trim => {
+            ModelStep::Trim => {
                 left.trims -= 1;
                 redis.trim();
             }
-            Step::Forget => {
+            ModelStep::Forget => {
                 left.forgets -= 1;
                 redis.forget();
             }
-            Step::BeginAnew => {
+            ModelStep::BeginAnew => {
                 left.begins -= 1;
                 redis.begin_anew();
             }
-            Step::LoseEnd => {
+            ModelStep::LoseEnd => {
                 left.ends -= 1;
                 redis.lose_end();
                 // It was started anew, or is another server.
                 let heard = instances.iter_mut().filter(|one| one.is_subscribed);
                 heard.for_each(|one| one.pushes.push(Push::End));
             }
-            Step::Cut(at) => {
+            ModelStep::Cut(at) => {
                 left.cuts -= 1;
                 instances[at].cut();
             }
-            Step::Drop(at) => {
+            ModelStep::Drop(at) => {
                 left.drops -= 1;
                 instances[at].pushes.remove(0);
             }
-            Step::Repeat(at) => {
+            ModelStep::Repeat(at) => {
                 left.repeats -= 1;
                 let one = &mut instances[at];
                 one.pushes.push(one.pushes[0]);
             }
-            Step::Leave(at) => {
+            ModelStep::Leave(at) => {
                 left.leaves -= 1;
                 let client = &mut instances[at].client;
-                (client.phase, client.held) = (Phase::Out, Held::default());
+                (client.phase, client.held) = (Entering::Out, MemberView::default());
             }
-            Step::Unsubscribe(at) => {
+            ModelStep::Unsubscribe(at) => {
                 let one = &mut instances[at];
                 one.cut();
                 one.chain = Chain::Unknown;
             }
-            Step::Subscribe(at) => {
+            ModelStep::Subscribe(at) => {
                 let one = &mut instances[at];
                 one.is_subscribed = true;
                 one.pushes = vec![Push::Confirmed];
             }
-            Step::Hear(at) => return instances[at].hear(redis),
-            Step::AskNewest(at) => instances[at].answer = Answer::Newest(redis.snapshot()),
-            Step::ReadPage(at) => {
+            ModelStep::Hear(at) => return instances[at].hear(redis),
+            ModelStep::AskNewest(at) => instances[at].answer = Answer::Newest(redis.snapshot()),
+            ModelStep::ReadPage(at) => {
                 let one = &mut instances[at];
                 if let Answer::Newest(asked) = one.answer {
                     let mut page = redis.after(one.chain.read_to());
@@ -270,21 +288,21 @@ impl World {
                     one.answer = Answer::Page(redis.look(asked), page);
                 }
             }
-            Step::CatchUp(at) => return instances[at].catch_up(redis),
-            Step::Enter(at) => instances[at].client.phase = Phase::Waiting,
-            Step::AskNewestFor(at) => {
-                instances[at].client.phase = Phase::Asked(redis.snapshot());
+            ModelStep::CatchUp(at) => return instances[at].catch_up(redis),
+            ModelStep::Enter(at) => instances[at].client.phase = Entering::Waiting,
+            ModelStep::AskNewestFor(at) => {
+                instances[at].client.phase = Entering::Asked(redis.snapshot());
             }
-            Step::ReadPast(at) => {
+            ModelStep::ReadPast(at) => {
                 let client = &mut instances[at].client;
-                if let Phase::Asked(asked) = client.phase {
+                if let Entering::Asked(asked) = client.phase {
                     let past = client.past(redis);
                     let resumed = resume(client.since, &past, asked.tail);
                     let ids = past.entries.iter().map(|entry| entry.message.id).collect();
-                    client.phase = Phase::Read(redis.look(asked), ids, resumed);
+                    client.phase = Entering::Read(redis.look(asked), ids, resumed);
                 }
             }
-            Step::Release(at) => return instances[at].release(redis),
+            ModelStep::Release(at) => return instances[at].release(redis),
         }
         Ok(())
     }
@@ -300,7 +318,7 @@ impl Instance {
     }
 
     /// `Listener::hear`.
-    fn hear(&mut self, redis: &Redis) -> Result<(), Broken> {
+    fn hear(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
         match self.pushes.remove(0) {
             Push::Confirmed => self.is_behind = true,
             Push::End => self.cut(),
@@ -322,7 +340,7 @@ impl Instance {
     }
 
     /// `Listener::catch_up`.
-    fn catch_up(&mut self, redis: &Redis) -> Result<(), Broken> {
+    fn catch_up(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
         let answer = std::mem::replace(&mut self.answer, Answer::None);
         let Answer::Page(look, page) = answer else {
             return Ok(());
@@ -353,9 +371,9 @@ impl Instance {
     }
 
     /// The end of `Joiner::send_past`.
-    fn release(&mut self, redis: &Redis) -> Result<(), Broken> {
-        let phase = std::mem::replace(&mut self.client.phase, Phase::In);
-        let Phase::Read(look, past, resumed) = phase else {
+    fn release(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
+        let phase = std::mem::replace(&mut self.client.phase, Entering::In);
+        let Entering::Read(look, past, resumed) = phase else {
             return Ok(());
         };
         self.client.enters(redis, look, &past, resumed)?;
@@ -371,13 +389,13 @@ impl Instance {
     }
 
     /// Gives the client what the hub has for it.
-    fn tell(&mut self, redis: &Redis, room: &Room) -> Result<(), Broken> {
+    fn tell(&mut self, redis: &ModelRedis, room: &Room) -> Result<(), Broken> {
         let state = room.hub.member_state(&LOBBY, CONNECTION);
         let looks = self.client.held.looks.clone();
-        self.client.held = state.map_or(Held::default(), Held::of);
+        self.client.held = state.map_or(MemberView::default(), MemberView::of);
         // What was held back before keeps how it was found.
         for told in &self.client.held.events {
-            if let Told::Gap { .. } = told {
+            if let GivenEvent::Gap { .. } = told {
                 let known = looks.iter().find(|(held, _)| held == told);
                 let look = known.copied().unwrap_or((*told, self.look));
                 self.client.held.looks.push(look);
@@ -399,11 +417,13 @@ struct Room {
 }
 
 impl Room {
-    fn with(client: &Client) -> Self {
+    fn with(client: &ModelClient) -> Self {
         match client.phase {
-            Phase::Out => Self::new(),
-            Phase::Waiting | Phase::Asked(_) | Phase::Read(..) => Self::with_reading(client),
-            Phase::In => {
+            Entering::Out => Self::new(),
+            Entering::Waiting | Entering::Asked(_) | Entering::Read(..) => {
+                Self::with_reading(client)
+            }
+            Entering::In => {
                 let room = Self::new();
                 room.admit();
                 room.release(client.held.last);
@@ -412,13 +432,15 @@ impl Room {
         }
     }
 
-    fn with_reading(client: &Client) -> Self {
+    fn with_reading(client: &ModelClient) -> Self {
         let room = Self::new();
         room.admit();
         for told in &client.held.events {
             let delivery = match *told {
-                Told::Message(id) => Delivery::Messages(vec![Said { id, prev: None }.entry()]),
-                Told::Gap { after, before } => Delivery::Gap { after, before },
+                GivenEvent::Message(id) => {
+                    Delivery::Messages(vec![Said { id, prev: None }.entry()])
+                }
+                GivenEvent::Gap { after, before } => Delivery::Gap { after, before },
             };
             room.hub.deliver(&LOBBY, delivery, Pace::Calm);
         }
@@ -446,14 +468,14 @@ impl Room {
         self.hub.release(&LOBBY, CONNECTION, last, &list, None);
     }
 
-    fn told(&self) -> Vec<Told> {
+    fn told(&self) -> Vec<GivenEvent> {
         if self.queue.length() == 0 {
             return Vec::new();
         }
         let mut bytes = Vec::new();
         self.queue.collect_by(Instant::now(), &mut bytes);
         let records = serde_json::Deserializer::from_slice(&bytes).into_iter::<Event>();
-        let told = records.map(|event| Told::of(&event.expect("an event")));
+        let told = records.map(|event| GivenEvent::of(&event.expect("an event")));
         told.collect()
     }
 }
