@@ -12,7 +12,7 @@ use hubbub::process::memory_kib;
 use crate::crowd::Crowd;
 use crate::options::Options;
 use crate::report::{Kind, Report, Times};
-use crate::tally::{Histogram, Room, Track};
+use crate::tally::{Latencies, Room, Track};
 use crate::wire::{Stamp, Stamps};
 
 /// After so many ticks in which nothing came, messages on their way are no longer waited for. It is
@@ -46,7 +46,7 @@ pub(crate) struct Load<'a> {
     rooms: Vec<Room>,
     /// By member.
     tracks: Vec<Track>,
-    times: Histogram,
+    times: Latencies,
     /// When a member last received a message of this measurement.
     last_heard: Instant,
     /// What is known already.
@@ -75,7 +75,7 @@ impl<'a> Load<'a> {
             stamps: Stamps::new(rand::random()),
             rooms,
             tracks: vec![Track::default(); options.members],
-            times: Histogram::new(),
+            times: Latencies::new(),
             last_heard: begin,
             so_far: Report {
                 kind,

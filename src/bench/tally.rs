@@ -1,17 +1,17 @@
-//! The counters: latencies in a histogram, what each member received, and how far each room is.
+//! The counters: latencies, what each member received, and how far each room is.
 
 use std::collections::{BTreeSet, VecDeque};
 
-/// Latencies in bounded memory. A quantile is at most 1/128 too large.
+/// A histogram of latencies in bounded memory. A quantile is at most 1/128 too large.
 ///
 /// The slot of a value is the upper half of its `f32`: the exponent and seven bits behind the point,
 /// so each doubling has 128 slots, in order of size.
-pub(crate) struct Histogram {
+pub(crate) struct Latencies {
     counts: Vec<u64>,
     max: u64,
 }
 
-impl Histogram {
+impl Latencies {
     pub(crate) fn new() -> Self {
         let counts = vec![0; Self::slot(u64::MAX) + 1];
         Self { counts, max: 0 }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_within_a_hundredth() {
-        let mut times = Histogram::new();
+        let mut times = Latencies::new();
         for value in 1..=100_000 {
             times.add(value);
         }
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn every_value_has_a_slot_that_ends_above_it_and_begins_behind_the_last() {
         for value in (0..100_000).chain((17..64).map(|bit| 1 << bit)) {
-            let slot = Histogram::slot(value);
-            assert!(Histogram::top(slot) >= value);
-            assert!(slot == 0 || Histogram::top(slot - 1) < value);
+            let slot = Latencies::slot(value);
+            assert!(Latencies::top(slot) >= value);
+            assert!(slot == 0 || Latencies::top(slot - 1) < value);
         }
-        let mut times = Histogram::new();
+        let mut times = Latencies::new();
         times.add(u64::MAX);
-        assert_eq!(Histogram::new().quantile_ms(0.99), 0.0);
+        assert_eq!(Latencies::new().quantile_ms(0.99), 0.0);
     }
 
     /// What is counted of these sequence numbers: doubled, out of order, and lost of `sent`.
