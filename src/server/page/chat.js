@@ -2,7 +2,22 @@
  * The chat's state and logic, without any view; the terminal's counterpart is `src/client/state`.
  * It keeps the rooms and the unsent lines through every reconnect, resumes each room after the last
  * id that it has, and tells its views after each change.
+ *
+ * @typedef {object} Saved What outlives a reload.
+ * @property {string} name
+ * @property {string} [token]
+ * @property {KeptRoom[]} [rooms]
+ * @property {string | null} [active]
+ * @property {Line[]} [lines]
+ *
+ * @typedef {{problem: string, retry_after_ms?: number}} Refusal
+ * @typedef {(answer: Events["history"] | Refusal) => void} Take
+ * @typedef {{type: string, room: Room, take?: Take}} Asked
  */
+
+/** @import { Line } from "./outgoing.js" */
+/** @import { KeptRoom, Told } from "./room.js" */
+/** @import { Events, ListedRoom, Message, ServerEvent } from "./wire" */
 
 import { compare } from "./ids.js";
 import { Connection } from "./connection.js";
@@ -21,6 +36,7 @@ const FAR = 4_000;
 /** The time between two typing notices. Shorter than the time for which a notice is shown. */
 const TYPING_EVERY = 3_000;
 
+/** @param {string} text */
 const bytes = (text) => new TextEncoder().encode(text).length;
 
 export class Chat {
@@ -29,27 +45,32 @@ export class Chat {
   limits = { max_message: Infinity, rooms: Infinity, page: 200 };
   /** Whether the token allows to read, and not to say anything. */
   readonly = false;
-  /** In the order of their names. */
+  /** In the order of their names. @type {Map<string, Room>} */
   rooms = new Map();
-  /** The name of the room that is shown. */
+  /** The room that is shown. @type {Room | null} */
   active = null;
   /** Whether the user looks at the page. */
   watched = false;
   outgoing = new Outgoing();
-  /** The server's rooms, as `{rooms, more, prefix}`; null if it did not list them. */
+  /**
+   * The server's rooms whose names begin with `prefix`; null if it did not list them.
+   * @type {{rooms: ListedRoom[], more: boolean, prefix: string} | null}
+   */
   found = null;
-  /** The beginning of the names that the server was asked for, until it answers. */
+  /** The beginning of the names that the server was asked for, until it answers. @type {string | null} */
   #finding = null;
   /** Whether the server lists its rooms. An older one does not. */
   #lists = true;
   #changed;
   #mentioned;
+  /** @type {Asked[]} */
   #asked = [];
+  /** @type {number | null} */
   #askAgain = null;
   #typed = 0;
-  /** When the token expires, in milliseconds since 1970; null unless that is soon. */
+  /** When the token expires, in milliseconds since 1970; null unless that is soon. @type {number | null} */
   expires = null;
-  /** The fresh token that the server was given. */
+  /** The fresh token that the server was given. @type {string | null} */
   #renewing = null;
   /** Why the fresh token was not taken. */
   renewalProblem = "";
@@ -59,6 +80,8 @@ export class Chat {
   /**
    * The chat calls `changed` after every change, which is often, and `mentioned(room, message)` after a new
    * mention of the user, who does not look at the room.
+   * @param {() => void} changed
+   * @param {(room: Room, message: Told) => void} mentioned
    */
   constructor(changed, mentioned) {
     this.#changed = changed;
@@ -79,16 +102,17 @@ export class Chat {
   /**
    * Begins as this user, with the value that `saved` returned before a reload. On a new visit it looks
    * first whether the name is in use in the active room.
+   * @param {Saved} saved
    */
   begin({ name, token = "", rooms = [], active = null, lines = [] }, isNewVisit = false) {
     this.user = name;
     this.token = token;
     this.rooms.clear();
     for (const room of rooms) this.#add(new Room(room.name, room));
-    this.active = this.rooms.get(active) ?? this.rooms.values().next().value ?? null;
+    this.active = this.rooms.get(active ?? "") ?? this.rooms.values().next().value ?? null;
     this.outgoing = new Outgoing(lines);
     this.found = null;
-    if (isNewVisit && this.rooms.has(active)) this.#lookAndJoin(this.active);
+    if (isNewVisit && this.active?.name === active) this.#lookAndJoin(this.active);
     this.connection.start(name, token);
   }
 
@@ -101,6 +125,7 @@ export class Chat {
     this.#changed();
   }
 
+  /** @returns {Saved} */
   saved() {
     return {
       name: this.user,
@@ -111,7 +136,7 @@ export class Chat {
     };
   }
 
-  /** Joins a room and shows it. Returns the reason if the room cannot be joined. */
+  /** Joins a room and shows it. Returns the reason if the room cannot be joined. @param {string} name */
   open(name) {
     let room = this.rooms.get(name);
     if (!room) {
@@ -130,12 +155,17 @@ export class Chat {
     return null;
   }
 
+  /** @param {Room} room */
   #add(room) {
     this.rooms.set(room.name, room);
     this.rooms = new Map([...this.rooms].sort(([a], [b]) => inOrder(a, b)));
   }
 
-  /** Another tab of this user has joined a room, or changed what is kept of it. Returns false if there is no place. */
+  /**
+   * Another tab of this user has joined a room, or changed what is kept of it. Returns false if there is no place.
+   * @param {string} name
+   * @param {{read: string | null, draft: string, muted: boolean}} kept
+   */
   agree(name, kept) {
     let room = this.rooms.get(name);
     if (!room) {
@@ -152,13 +182,13 @@ export class Chat {
     return true;
   }
 
-  /** Mutes a room, or ends that. */
+  /** Mutes a room, or ends that. @param {Room} room */
   mute(room) {
     room.muted = !room.muted;
     this.#changed();
   }
 
-  /** Asks for the server's rooms whose names begin so. */
+  /** Asks for the server's rooms whose names begin so. @param {string} prefix */
   findRooms(prefix) {
     if (!this.#lists || this.#finding !== null) return;
     if (!this.connection.ask({ type: "rooms", ...(prefix !== "" && { prefix }) })) return;
@@ -166,6 +196,7 @@ export class Chat {
     this.#finding = prefix;
   }
 
+  /** @param {Room} room */
   leave(room) {
     const names = [...this.rooms.keys()];
     const index = names.indexOf(room.name);
@@ -178,7 +209,11 @@ export class Chat {
     this.#changed();
   }
 
-  /** Sends a line, now or once it can. Returns the reason if it never can be sent. */
+  /**
+   * Sends a line, now or once it can. Returns the reason if it never can be sent.
+   * @param {Room} room
+   * @param {string} words
+   */
   say(room, words) {
     if (room.state === "refused") return room.why;
     // The server cannot decode half a surrogate pair, and could not tell which line is wrong.
@@ -195,30 +230,32 @@ export class Chat {
     return null;
   }
 
+  /** @param {Line} line */
   retry(line) {
     this.outgoing.retry(line);
     this.#sendNext(this.rooms.get(line.room));
     this.#changed();
   }
 
+  /** @param {Line} line */
   discard(line) {
     this.outgoing.remove(line);
     this.#changed();
   }
 
-  /** The user goes on under a name that is in use. */
+  /** The user goes on under a name that is in use. @param {Room} room */
   keepName(room) {
     room.nameInUse = false;
     this.#changed();
   }
 
-  /** Tries again to enter a room. */
+  /** Tries again to enter a room. @param {Room} room */
   tryRoom(room) {
     this.#join(room);
     this.#changed();
   }
 
-  /** Reads the messages before the oldest one here. */
+  /** Reads the messages before the oldest one here. @param {Room} room */
   readOlder(room, limit = PAGE) {
     const before = room.oldest();
     if (room.state !== "joined" || !room.older || room.olderState === "reading" || !before) return;
@@ -226,18 +263,24 @@ export class Chat {
     this.#changed();
   }
 
-  /** Shows a message of a room, and reads back to it first if necessary. Without an id, stops doing so. */
+  /**
+   * Shows a message of a room, and reads back to it first if necessary. Without an id, stops doing so.
+   * @param {Room} room
+   * @param {string | null} id
+   */
   seek(room, id) {
-    room.sought = id && { id, state: "reading" };
+    room.sought = id === null ? null : { id, state: "reading" };
     this.#seekOn(room);
     this.#changed();
   }
 
+  /** @param {Room} room */
   #seekOn(room) {
     const { sought } = room;
     if (sought?.state !== "reading" || room.state !== "joined") return;
+    const oldest = room.oldest();
     if (room.has(sought.id)) sought.state = "here";
-    else if (!room.older || compare(room.oldest(), sought.id) < 0) sought.state = "gone";
+    else if (!room.older || !oldest || compare(oldest, sought.id) < 0) sought.state = "gone";
     else if (room.entries.length > FAR) sought.state = "far";
     else this.readOlder(room, this.limits.page);
   }
@@ -245,6 +288,9 @@ export class Chat {
   /**
    * Reads a page of a room's past for a search, and shows nothing of it. Resolves to the page, or to the
    * `problem`, with `retry_after_ms` if the server was asked too fast.
+   * @param {Room} room
+   * @param {string} before
+   * @returns {Promise<Events["history"] | Refusal>}
    */
   past(room, before) {
     return new Promise((take) => {
@@ -254,6 +300,7 @@ export class Chat {
     });
   }
 
+  /** @param {Room} room */
   typing(room, now = Date.now()) {
     if (room.state !== "joined" || now - this.#typed < TYPING_EVERY) return;
     this.#typed = now;
@@ -262,18 +309,23 @@ export class Chat {
 
   /** The user looks at the page, so the messages of the shown room are read, if its end is in view. */
   look() {
-    if (this.#isSeen(this.active) && this.active.markRead()) this.#changed();
+    if (this.active && this.#isSeen(this.active) && this.active.markRead()) this.#changed();
   }
 
+  /** @param {Room} room */
   #isSeen(room) {
-    return this.watched && room !== null && room === this.active && room.atEnd;
+    return this.watched && room === this.active && room.atEnd;
   }
 
   /**
    * Sends a request that has exactly one answer. Answers come in the order of the requests. With `take`,
    * the answer goes there and nowhere else.
+   * @param {string} type
+   * @param {Room} room
+   * @param {object} fields
+   * @param {Take} [take]
    */
-  #request(type, room, fields = {}, take = null) {
+  #request(type, room, fields = {}, take) {
     const asked = this.connection.ask({ type, room: room.name, ...fields });
     if (asked) this.#asked.push({ type, room, take });
     return asked;
@@ -282,6 +334,7 @@ export class Chat {
   /**
    * Joins a room, and looks first whether the name is in use there, if names are free. The answer counts
    * only if no join was sent meanwhile: otherwise it may be this connection that is there.
+   * @param {Room} room
    */
   #lookAndJoin(room) {
     if (this.token !== "") return this.#join(room);
@@ -294,6 +347,7 @@ export class Chat {
     });
   }
 
+  /** @param {Room} room */
   #join(room) {
     const from = room.last === null ? { history: PAGE } : { since: room.last };
     room.state = this.#request("join", room, from) ? "joining" : "outside";
@@ -305,6 +359,7 @@ export class Chat {
     for (const room of others.slice(Math.max(0, this.limits.rooms - 1))) this.rooms.delete(room.name);
   }
 
+  /** @param {Room | undefined} room */
   #sendNext(room) {
     if (room?.state !== "joined") return;
     const line = this.outgoing.next(room.name);
@@ -313,7 +368,7 @@ export class Chat {
     if (this.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
   }
 
-  /** Takes a fresh token. It counts once the server has taken it, or for the next connection. */
+  /** Takes a fresh token. It counts once the server has taken it, or for the next connection. @param {string} token */
   renew(token) {
     this.renewalProblem = "";
     if (this.connection.ask({ type: "renew", token })) this.#renewing = token;
@@ -321,6 +376,7 @@ export class Chat {
     this.#changed();
   }
 
+  /** @param {string} token */
   #renewed(token) {
     this.token = token;
     this.connection.goOnWith(token);
@@ -328,13 +384,14 @@ export class Chat {
     this.expires = null;
   }
 
+  /** @param {number | null} code */
   #lost(code) {
     this.expires = null;
     this.#renewing = null;
     this.renewalProblem = "";
     this.#finding = null;
     this.#lists = true;
-    clearTimeout(this.#askAgain);
+    clearTimeout(this.#askAgain ?? undefined);
     this.#askAgain = null;
     for (const { take } of this.#asked) take?.({ problem: "The connection is lost." });
     this.#asked = [];
@@ -364,7 +421,7 @@ export class Chat {
     }, Math.max(least, ASK_AGAIN * (0.5 + Math.random() / 2)));
   }
 
-  /** The request that this event answers; nothing if it no longer matters. */
+  /** The request that this event answers; nothing if it no longer matters. @param {(one: Asked) => boolean} fits */
   #answered(fits) {
     const index = this.#asked.findIndex(fits);
     if (index < 0) return null;
@@ -374,9 +431,12 @@ export class Chat {
     return null;
   }
 
+  /** @param {ServerEvent} event */
   #take(event) {
-    const room = this.rooms.get(event.room);
+    const room = this.rooms.get(event.room ?? "");
+    /** @param {string} type */
     const asked = (type) => this.#answered((one) => one.type === type && one.room.name === event.room);
+    /** @param {string} type */
     const answers = (type) => asked(type)?.room;
     switch (event.type) {
       case "welcome":
@@ -420,7 +480,9 @@ export class Chat {
         break;
       case "joined":
       case "left":
-        if (room?.state === "joined" && event.user !== this.user) room.came(event);
+        if (room?.state === "joined" && event.user !== this.user) {
+          room.came(event.user, event.type === "joined", event.looks_like);
+        }
         break;
       case "typing":
         if (room?.state === "joined" && event.user !== this.user) {
@@ -441,7 +503,7 @@ export class Chat {
         this.#sent(room, event);
         break;
       case "error":
-        if (event.ref) this.#notSent(event);
+        if (event.ref) this.#notSent(event.ref, event);
         else if (this.#renewing !== null && !event.room) {
           this.#renewing = null;
           this.renewalProblem = sentence(event.message);
@@ -453,6 +515,7 @@ export class Chat {
     this.#changed();
   }
 
+  /** @param {Room | undefined} room @param {Events["room"]} event */
   #entered(room, event) {
     if (!room) return;
     if (event.anew && !event.recovered && room.last !== null && !this.#toldAnew) {
@@ -471,7 +534,7 @@ export class Chat {
     this.#seekOn(room);
   }
 
-  /** Takes in a page of a room's past. */
+  /** Takes in a page of a room's past. @param {Asked | null} asked @param {Events["history"]} event */
   #read(asked, event) {
     if (asked?.take) asked.take(event);
     else if (asked) {
@@ -483,6 +546,8 @@ export class Chat {
   /**
    * Marks a line under the user's name that this page did not say. Of the past nobody knows, and with a
    * token the other connection is the user's as well.
+   * @param {Room} room
+   * @param {Message} message
    */
   #marked(room, message) {
     const isNew = message.from === this.user && this.token === "" && room.last !== null;
@@ -490,15 +555,21 @@ export class Chat {
     return this.#withMention(isElsewhere ? { ...message, elsewhere: true } : message);
   }
 
+  /** @param {Told} message */
   #isOthers({ from, elsewhere }) {
     return from !== this.user || elsewhere === true;
   }
 
+  /** @param {Told} message @returns {Told} */
   #withMention(message) {
     return this.#isOthers(message) && mentions(message.text, this.user) ? { ...message, mention: true } : message;
   }
 
-  /** Takes in a new message. One of the past is read once the user gets to the room's end. */
+  /**
+   * Takes in a new message. One of the past is read once the user gets to the room's end.
+   * @param {Room} room
+   * @param {Told} message
+   */
   #heard(room, message, isPast = false) {
     if (!this.#isOthers(message)) {
       this.outgoing.heard(room.name, message);
@@ -511,21 +582,26 @@ export class Chat {
     this.#settle(room);
   }
 
+  /** @param {Room} room @param {Events["history"]} event */
   #readBefore(room, event) {
     const messages = event.messages.map((message) => this.#withMention(message));
+    /** @param {Told} one */
     const isUnread = (one) => this.#isOthers(one) && room.read !== null && compare(one.id, room.read) > 0;
     room.addOlderUnread(messages.filter((one) => !room.has(one.id) && isUnread(one)));
     room.before({ ...event, messages });
   }
 
-  /** Removes the lines that are in the room now from the outgoing lines. */
+  /** Removes the lines that are in the room now from the outgoing lines. @param {Room} room */
   #settle(room) {
     for (const line of this.outgoing.of(room.name)) {
-      const arrived = line.state === "sent" && (room.has(line.id) || compare(line.id, room.last) <= 0);
-      if (arrived) this.outgoing.remove(line);
+      const { state, id = "" } = line;
+      if (state === "sent" && (room.has(id) || (room.last !== null && compare(id, room.last) <= 0))) {
+        this.outgoing.remove(line);
+      }
     }
   }
 
+  /** @param {Room | undefined} room @param {Events["sent"]} event */
   #sent(room, { ref, id }) {
     const line = this.outgoing.find(ref);
     if (!line) return;
@@ -537,7 +613,8 @@ export class Chat {
     }
   }
 
-  #notSent({ ref, code, message, retry, retry_after_ms }) {
+  /** @param {string} ref @param {Events["error"]} event */
+  #notSent(ref, { code, message, retry, retry_after_ms }) {
     const line = this.outgoing.find(ref);
     if (!line) return;
     if (retry && this.outgoing.again(line, code)) {
@@ -548,7 +625,10 @@ export class Chat {
     this.#sendNext(this.rooms.get(line.room));
   }
 
-  /** A request other than a send failed. Shows the error in the room that it concerns. */
+  /**
+   * A request other than a send failed. Shows the error in the room that it concerns.
+   * @param {Events["error"]} event
+   */
   #refused({ room: name, message, retry, retry_after_ms }) {
     if (name === undefined && this.#asked[0]?.type === "rooms") {
       this.#asked.shift();
@@ -574,7 +654,7 @@ export class Chat {
   }
 }
 
-/** The server's message, as a sentence. */
+/** The server's message, as a sentence. @param {string} words */
 function sentence(words) {
   return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
 }

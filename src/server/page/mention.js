@@ -7,13 +7,14 @@ import { h } from "./dom.js";
 
 const NO_MENTION = /```[\s\S]+?```|`[^`\n]+`|\bhttps?:\/\/\S+/gi;
 
-/** A pattern for this text: characters that mean something in a pattern stand for themselves. */
+/** A pattern for this text: characters that mean something in a pattern stand for themselves. @param {string} text */
 export const literal = (text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 
+/** @param {string} name */
 const pattern = (name) =>
   new RegExp(`(?<![\\p{L}\\p{N}_])[@\uff20]${literal(name)}(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
 
-/** Whether a message's text mentions the user. */
+/** Whether a message's text mentions the user. @param {string} text @param {string} name */
 export function mentions(text, name) {
   return /[@\uff20]/.test(text) && pattern(name).test(text.replace(NO_MENTION, " "));
 }
@@ -21,14 +22,14 @@ export function mentions(text, name) {
 /** The most mentions that are marked in one message. Thousands would hold the page up. */
 const MOST = 100;
 
-/** Puts a `mark` around the mentions of the user in an element. */
+/** Puts a `mark` around the mentions of the user in an element. @param {Element} element @param {string} name */
 export function markMentions(element, name) {
   let left = MOST;
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
   const nodes = [];
-  while (walker.nextNode()) nodes.push(walker.currentNode);
+  while (walker.nextNode()) nodes.push(/** @type {Text} */ (walker.currentNode));
   for (const node of nodes) {
-    if (node.parentElement.closest("code, a")) continue;
+    if (node.parentElement?.closest("code, a")) continue;
     const all = [...node.data.matchAll(pattern(name))].slice(0, left);
     left -= all.length;
     // From the last to the first, so that the places of those before it stay right.
@@ -43,11 +44,15 @@ export function markMentions(element, name) {
 /**
  * A text with the name completed that is begun behind an `@` before `caret`, as `{text, caret}`; nothing
  * if no name begins so.
+ * @param {string} text
+ * @param {number} caret
+ * @param {string[]} names
  */
 export function completed(text, caret, names) {
   const begun = /(?<![\p{L}\p{N}_])[@\uff20]([^@\uff20\n]{1,64})$/u.exec(text.slice(0, caret));
-  const start = begun?.[1].toLowerCase();
-  const name = begun && names.find((one) => one.toLowerCase().startsWith(start));
+  if (!begun) return null;
+  const start = begun[1].toLowerCase();
+  const name = names.find((one) => one.toLowerCase().startsWith(start));
   if (!name) return null;
   const before = `${text.slice(0, begun.index)}@${name} `;
   return { text: before + text.slice(caret), caret: before.length };

@@ -3,16 +3,21 @@
 import { h } from "./dom.js";
 import { parse } from "./markup.js";
 
-/** The nodes for `text`. */
+/** @import { Markup } from "./markup.js" */
+
+/** The nodes for `text`. @param {string} text */
 export const prose = (text) => parse(text).map(node);
 
+/** @type {Record<string, keyof HTMLElementTagNameMap>} */
 const TAGS = { quote: "blockquote", link: "a" };
+/** @type {Record<string, object>} */
 const MORE = {
   link: { target: "_blank", rel: "noopener noreferrer nofollow" },
   // The keyboard scrolls what has the focus, and code may be wider than its place.
   pre: { tabindex: "0" },
 };
 
+/** @param {Markup} part @returns {Node | string} */
 function node(part) {
   if (typeof part === "string") return part;
   const { kind, children, ...attributes } = part;

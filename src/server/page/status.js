@@ -1,5 +1,7 @@
 /** The bar that shows a problem of the connection or the room, and a button against it. */
 
+/** @import { Chat } from "./chat.js" */
+
 import { byId, h, reconcile, setText } from "./dom.js";
 
 /** The bar stays hidden while a connection takes less than this. */
@@ -19,7 +21,7 @@ export class Status {
   #signOut;
   #connectingSince = 0;
 
-  /** The bar calls `signOut()` for a user who wants another name. */
+  /** The bar calls `signOut()` for a user who wants another name. @param {Chat} chat @param {() => void} signOut */
   constructor(chat, signOut) {
     this.#chat = chat;
     this.#signOut = signOut;
@@ -80,6 +82,7 @@ export class Status {
 
   #renewal() {
     const field = h("input", { type: "password", "aria-label": "A fresh token", placeholder: "A fresh token", autocomplete: "off" });
+    /** @param {SubmitEvent} event */
     const onsubmit = (event) => {
       event.preventDefault();
       if (field.value.trim() !== "") this.#chat.renew(field.value.trim());
@@ -88,17 +91,20 @@ export class Status {
   }
 
   #count() {
-    const count = byId("countdown");
-    if (!count) return;
-    const seconds = Math.ceil((this.#chat.state.until - Date.now()) / 1000);
+    const { state } = this.#chat;
+    const count = document.getElementById("countdown");
+    if (!count || state.kind !== "waiting") return;
+    const seconds = Math.ceil((state.until - Date.now()) / 1000);
     setText(count, seconds > 0 ? `in ${seconds} s` : "now");
   }
 }
 
+/** @param {string} look @param {string} kind @param {(Node | string)[]} parts */
 function bar(look, kind, parts) {
   return { key: look, look, make: () => h("div", { class: `bar ${kind}` }, ...parts) };
 }
 
+/** @param {string} text @param {() => void} onclick */
 function button(text, onclick) {
   return h("button", { type: "button", class: "quiet", onclick }, text);
 }
