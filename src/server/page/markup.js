@@ -13,7 +13,7 @@
  * | `https://example.org` | `link`, with an `href` |
  *
  * @typedef {"quote" | "ul" | "ol"} Block
- * @typedef {Block | "em" | "strong" | "code" | "pre" | "li" | "link"} Kind
+ * @typedef {Block | "em" | "strong" | "code" | "pre" | "li" | "link" | "mark"} Kind
  * @typedef {{kind: Kind, children: Markup[], value?: string, href?: string}} Part
  * @typedef {string | Part} Markup
  */

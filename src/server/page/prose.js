@@ -1,12 +1,13 @@
 /** The text of a message as elements. What is not markup is in text nodes. */
 
-import { h } from "./dom.js";
-import { parse } from "./markup.js";
-
 /** @import { Markup } from "./markup.js" */
 
-/** The nodes for `text`. @param {string} text */
-export const prose = (text) => parse(text).map(node);
+import { h } from "./dom.js";
+import { parse } from "./markup.js";
+import { marked } from "./mention.js";
+
+/** The nodes for `text`, with the mentions of a user marked. @param {string} text @param {string} [user] */
+export const prose = (text, user) => (user === undefined ? parse(text) : marked(parse(text), user)).map(node);
 
 /** @type {Record<string, keyof HTMLElementTagNameMap>} */
 const TAGS = { quote: "blockquote", link: "a" };

@@ -10,7 +10,6 @@
 
 import { messageUrl } from "./address.js";
 import { byId, h, isolated, keyOf, reconcile, setText, unlike } from "./dom.js";
-import { markMentions } from "./mention.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, noticeText, rows } from "./rows.js";
@@ -290,7 +289,7 @@ export class Timeline {
   /** @param {MessageRow} row */
   #message(row) {
     const { id, from, at, head, own, elsewhere, looks_like, line } = row;
-    const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
+    const classes = ["message", head ? "head" : "", own ? "own" : "", row.mention ? "mention" : "", line ? line.state : ""];
     const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
     const shown = head ? clock(at) : shortClock(at);
     const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, shown);
@@ -314,19 +313,14 @@ export class Timeline {
       const sign = looks_like ? `, not ${looks_like}` : elsewhere ? ", from another connection" : "";
       element.append(h("span", { class: "hidden" }, `${from}${sign}: `), when);
     }
-    const [body, ...more] = this.#text(row);
-    element.append(body, ...more);
-    if (row.mention) {
-      element.classList.add("mention");
-      markMentions(body, this.#chat.user);
-    }
+    element.append(...this.#text(row));
     if (line) element.append(this.#fate(line));
     return element;
   }
 
   /** @param {MessageRow} row */
-  #text({ key, text }) {
-    const body = h("div", { class: "text", dir: "auto" }, ...prose(text));
+  #text({ key, text, mention }) {
+    const body = h("div", { class: "text", dir: "auto" }, ...prose(text, mention ? this.#chat.user : undefined));
     const long = text.length > LONG || text.split("\n").length > MANY_LINES;
     if (!long || this.#unfolded.has(key)) return [body];
     body.classList.add("folded");
