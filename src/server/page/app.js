@@ -43,7 +43,7 @@ const composer = new Composer(chat, () => {
   timeline.toEnd();
 });
 const notifier = new Notifier(chat, choose);
-const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: signOut });
+const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: forget });
 const remember = soon(() => kept.save(), KEEP_EVERY);
 const search = new Search(chat, choose);
 const sides = [new Sidebar(chat, choose), new Finder(chat, choose), new Members(chat)];
@@ -184,24 +184,24 @@ async function leave() {
   if (agrees && chat.rooms.get(room.name) === room) chat.leave(room);
 }
 
-/** Forgets what the browser keeps for the user. */
-async function forget() {
-  const { user } = chat;
-  if (!(await signOut())) return;
-  kept.forget(user);
-  entrance.open({ name: "", room: DEFAULT_ROOM });
-}
-
-/** Resolves to false if the user stays. */
-async function signOut() {
+/** Ends the chat, once the user agrees to lose what is not sent. @param {() => void} settle */
+async function end(settle) {
   const more = dropped(chat.outgoing.saved());
-  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return false;
-  kept.save();
+  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return;
+  settle();
   chat.end();
   forgetTab();
   hide();
   entrance.open({ name: "", room: lastRoom() });
-  return true;
+}
+
+function signOut() {
+  end(() => kept.save());
+}
+
+/** Forgets what the browser keeps for the user. The user's other tabs do the same. */
+function forget() {
+  end(() => kept.forget(chat.user));
 }
 
 /** Where the user of the last visit was. */
