@@ -83,7 +83,7 @@ function choose(name, at) {
 }
 
 function show() {
-  const { state } = chat;
+  const { state } = chat.session.connection;
   if (state.kind === "refused") {
     refuse(state.why, state.status);
     return;
@@ -115,14 +115,14 @@ function bringIntoView() {
  * @param {number} [status]
  */
 function refuse(why, status) {
-  const { user: name, token, active } = chat;
+  const { user: name, active, session } = chat;
   keep();
-  chat.connection.stop();
+  session.connection.stop();
   chat.user = "";
   hide();
   // A 403 is about the token, or an operator has banned the user.
   const field = status === 401 || (status === 403 && /\btoken\b/.test(why)) ? "token" : status === 400 ? "name" : null;
-  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, field });
+  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token: session.token, problem: why, field });
   document.title = "Hubbub";
 }
 
@@ -226,7 +226,7 @@ function listen() {
     if (token !== null) {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
-      if (chat.user !== "") chat.renew(token);
+      if (chat.user !== "") chat.session.renew(token);
       else entrance.open({ name: "", room: DEFAULT_ROOM, token });
       refresh();
       return;

@@ -9,23 +9,19 @@
  * @property {KeptRoom[]} [rooms]
  * @property {string | null} [active]
  * @property {Line[]} [lines]
- *
- * @typedef {{problem: string, retry_after_ms?: number}} Refusal
- * @typedef {(answer: Events["history"] | Refusal) => void} Take
- * @typedef {{type: string, room: Room, take?: Take}} Asked
  */
 
 /** @import { Line } from "./outgoing.js" */
 /** @import { KeptRoom, Told } from "./room.js" */
-/** @import { Events, ListedRoom, Message, ServerEvent } from "./wire" */
+/** @import { Answer, Answers, Events, Message, ServerEvent } from "./wire" */
 
 import { compare } from "./ids.js";
-import { Connection } from "./connection.js";
 import { answerTabs, isInUse } from "./elsewhere.js";
 import { mentions } from "./mention.js";
 import { inOrder } from "./names.js";
 import { Outgoing } from "./outgoing.js";
 import { PAGE, Room } from "./room.js";
+import { Session, sentence } from "./session.js";
 
 /** The time before a request is repeated that the server could not carry out. */
 const ASK_AGAIN = 500;
@@ -41,10 +37,6 @@ const bytes = (text) => new TextEncoder().encode(text).length;
 
 export class Chat {
   user = "";
-  token = "";
-  limits = { max_message: Infinity, rooms: Infinity, page: 200 };
-  /** Whether the token allows to read, and not to say anything. */
-  readonly = false;
   /** In the order of their names. @type {Map<string, Room>} */
   rooms = new Map();
   /** The room that is shown. @type {Room | null} */
@@ -52,28 +44,11 @@ export class Chat {
   /** Whether the user looks at the page. */
   watched = false;
   outgoing = new Outgoing();
-  /**
-   * The server's rooms whose names begin with `prefix`; null if it did not list them.
-   * @type {{rooms: ListedRoom[], more: boolean, prefix: string} | null}
-   */
-  found = null;
-  /** The beginning of the names that the server was asked for, until it answers. @type {string | null} */
-  #finding = null;
-  /** Whether the server lists its rooms. An older one does not. */
-  #lists = true;
   #changed;
   #mentioned;
-  /** @type {Asked[]} */
-  #asked = [];
   /** @type {number | null} */
   #askAgain = null;
   #typed = 0;
-  /** When the token expires, in milliseconds since 1970; null unless that is soon. @type {number | null} */
-  expires = null;
-  /** The fresh token that the server was given. @type {string | null} */
-  #renewing = null;
-  /** Why the fresh token was not taken. */
-  renewalProblem = "";
   /** Whether the user was told, on this connection, that the server lost its log. */
   #toldAnew = false;
 
@@ -87,16 +62,12 @@ export class Chat {
     this.#changed = changed;
     this.#mentioned = mentioned;
     answerTabs((name, room) => name === this.user && this.rooms.get(room)?.state === "joined");
-    this.connection = new Connection({
+    this.session = new Session({
       event: (event) => this.#take(event),
-      state: () => this.#changed(),
+      changed,
       lost: (code) => this.#lost(code),
-      quiet: () => this.#request("members", this.active ?? new Room("lobby")),
+      quiet: () => this.#askWhoIsIn(this.active ?? new Room("lobby")),
     });
-  }
-
-  get state() {
-    return this.connection.state;
   }
 
   /**
@@ -106,18 +77,16 @@ export class Chat {
    */
   begin({ name, token = "", rooms = [], active = null, lines = [] }, isNewVisit = false) {
     this.user = name;
-    this.token = token;
     this.rooms.clear();
     for (const room of rooms) this.#add(new Room(room.name, room));
     this.active = this.rooms.get(active ?? "") ?? this.rooms.values().next().value ?? null;
     this.outgoing = new Outgoing(lines);
-    this.found = null;
+    this.session.start(name, token);
     if (isNewVisit && this.active?.name === active) this.#lookAndJoin(this.active);
-    this.connection.start(name, token);
   }
 
   end() {
-    this.connection.stop();
+    this.session.connection.stop();
     this.rooms.clear();
     this.active = null;
     this.outgoing = new Outgoing();
@@ -129,7 +98,7 @@ export class Chat {
   saved() {
     return {
       name: this.user,
-      token: this.token,
+      token: this.session.token,
       rooms: [...this.rooms.values()].map(({ name, read, draft, muted }) => ({ name, read, draft, muted })),
       active: this.active?.name ?? null,
       lines: this.outgoing.saved(),
@@ -140,8 +109,9 @@ export class Chat {
   open(name) {
     let room = this.rooms.get(name);
     if (!room) {
-      if (this.rooms.size >= this.limits.rooms) {
-        return `You can be in ${this.limits.rooms} rooms at a time. Leave one first.`;
+      const most = this.session.limits.rooms;
+      if (this.rooms.size >= most) {
+        return `You can be in ${most} rooms at a time. Leave one first.`;
       }
       room = new Room(name);
       this.#add(room);
@@ -169,7 +139,7 @@ export class Chat {
   agree(name, kept) {
     let room = this.rooms.get(name);
     if (!room) {
-      if (this.rooms.size >= this.limits.rooms) return false;
+      if (this.rooms.size >= this.session.limits.rooms) return false;
       room = new Room(name, kept);
       this.#add(room);
       this.active ??= room;
@@ -188,21 +158,15 @@ export class Chat {
     this.#changed();
   }
 
-  /** Asks for the server's rooms whose names begin so. @param {string} prefix */
-  findRooms(prefix) {
-    if (!this.#lists || this.#finding !== null) return;
-    if (!this.connection.ask({ type: "rooms", ...(prefix !== "" && { prefix }) })) return;
-    this.#asked.push({ type: "rooms", room: new Room("") });
-    this.#finding = prefix;
-  }
-
   /** @param {Room} room */
   leave(room) {
     const names = [...this.rooms.keys()];
     const index = names.indexOf(room.name);
     this.rooms.delete(room.name);
     this.outgoing.removeRoom(room.name);
-    if (room.state === "joined" || room.state === "joining") this.#request("leave", room);
+    if (room.state === "joined" || room.state === "joining") {
+      this.session.ask({ type: "leave", room: room.name }, () => {});
+    }
     if (this.active === room) {
       this.active = this.rooms.get(names[index + 1] ?? names[index - 1]) ?? null;
     }
@@ -219,7 +183,7 @@ export class Chat {
     // The server cannot decode half a surrogate pair, and could not tell which line is wrong.
     const text = words.toWellFormed();
     const frame = { type: "send", room: room.name, text, ref: "0".repeat(32) };
-    const excess = bytes(JSON.stringify(frame)) - this.limits.max_message;
+    const excess = bytes(JSON.stringify(frame)) - this.session.limits.max_message;
     if (excess > 0) return `Too long by ${excess.toLocaleString()} bytes. Shorten it, or send it in parts.`;
     this.outgoing.add(room.name, text);
     room.newFrom = null;
@@ -259,8 +223,24 @@ export class Chat {
   readOlder(room, limit = PAGE) {
     const before = room.oldest();
     if (room.state !== "joined" || !room.older || room.olderState === "reading" || !before) return;
-    if (this.#request("history", room, { before, limit })) room.olderState = "reading";
+    if (this.#request("history", room, { before, limit }, (answer) => this.#read(room, answer))) {
+      room.olderState = "reading";
+    }
     this.#changed();
+  }
+
+  /** @param {Room} room @param {Answer<"history">} answer */
+  #read(room, answer) {
+    if (answer.type === "history") {
+      this.#readBefore(room, answer);
+      this.#seekOn(room);
+    } else if (room.sought && answer.retry_after_ms) {
+      room.olderState = "";
+      this.#askAgainSoon(answer.retry_after_ms);
+    } else {
+      room.olderState = sentence(answer.message);
+      room.sought = null;
+    }
   }
 
   /**
@@ -282,7 +262,7 @@ export class Chat {
     if (room.has(sought.id)) sought.state = "here";
     else if (!room.older || !oldest || compare(oldest, sought.id) < 0) sought.state = "gone";
     else if (room.entries.length > FAR) sought.state = "far";
-    else this.readOlder(room, this.limits.page);
+    else this.readOlder(room, this.session.limits.page);
   }
 
   /**
@@ -290,13 +270,19 @@ export class Chat {
    * `problem`, with `retry_after_ms` if the server was asked too fast.
    * @param {Room} room
    * @param {string} before
-   * @returns {Promise<Events["history"] | Refusal>}
+   * @returns {Promise<Events["history"] | {problem: string, retry_after_ms?: number}>}
    */
   past(room, before) {
-    return new Promise((take) => {
-      const fields = { before, limit: this.limits.page };
-      const asked = room.state === "joined" && this.#request("history", room, fields, take);
-      if (!asked) take({ problem: "Not connected." });
+    return new Promise((resolve) => {
+      if (room.state !== "joined") return resolve({ problem: "Not connected." });
+      const page = { before, limit: this.session.limits.page };
+      const asked = this.session.ask({ type: "history", room: room.name, ...page }, (answer) => {
+        if (answer === null) resolve({ problem: "The connection is lost." });
+        else if (!this.#has(room)) resolve({ problem: "You have left the room." });
+        else if (answer.type === "history") resolve(answer);
+        else resolve({ problem: sentence(answer.message), retry_after_ms: answer.retry_after_ms });
+      });
+      if (!asked) resolve({ problem: "Not connected." });
     });
   }
 
@@ -304,7 +290,7 @@ export class Chat {
   typing(room, now = Date.now()) {
     if (room.state !== "joined" || now - this.#typed < TYPING_EVERY) return;
     this.#typed = now;
-    this.connection.ask({ type: "typing", room: room.name });
+    this.session.connection.ask({ type: "typing", room: room.name });
   }
 
   /** The user looks at the page, so the messages of the shown room are read, if its end is in view. */
@@ -317,18 +303,30 @@ export class Chat {
     return this.watched && room === this.active && room.atEnd;
   }
 
+  /** Whether this room was not left meanwhile. @param {Room} room */
+  #has(room) {
+    return this.rooms.get(room.name) === room;
+  }
+
   /**
-   * Sends a request that has exactly one answer. Answers come in the order of the requests. With `take`,
-   * the answer goes there and nowhere else.
-   * @param {string} type
+   * Asks about a room. The answer counts if the user has neither left it nor lost the connection.
+   * @template {keyof Answers} Type
+   * @param {Type} type
    * @param {Room} room
    * @param {object} fields
-   * @param {Take} [take]
+   * @param {(answer: Answer<Type>) => void} take
    */
-  #request(type, room, fields = {}, take) {
-    const asked = this.connection.ask({ type, room: room.name, ...fields });
-    if (asked) this.#asked.push({ type, room, take });
-    return asked;
+  #request(type, room, fields, take) {
+    return this.session.ask({ type, room: room.name, ...fields }, (answer) => {
+      if (answer !== null && this.#has(room)) take(answer);
+    });
+  }
+
+  /** @param {Room} room */
+  #askWhoIsIn(room) {
+    this.#request("members", room, {}, (answer) => {
+      if (answer.type === "members") room.here(answer);
+    });
   }
 
   /**
@@ -337,10 +335,10 @@ export class Chat {
    * @param {Room} room
    */
   #lookAndJoin(room) {
-    if (this.token !== "") return this.#join(room);
+    if (this.session.token !== "") return this.#join(room);
     room.state = "looking";
     isInUse(this.user, room.name).then((inUse) => {
-      if (room.state !== "looking" || this.rooms.get(room.name) !== room) return;
+      if (room.state !== "looking" || !this.#has(room)) return;
       room.nameInUse = inUse;
       this.#join(room);
       this.#changed();
@@ -350,13 +348,24 @@ export class Chat {
   /** @param {Room} room */
   #join(room) {
     const from = room.last === null ? { history: PAGE } : { since: room.last };
-    room.state = this.#request("join", room, from) ? "joining" : "outside";
+    const asked = this.#request("join", room, from, (answer) => {
+      if (answer.type === "room") this.#entered(room, answer);
+      else this.#notEntered(room, answer);
+    });
+    room.state = asked ? "joining" : "outside";
+  }
+
+  /** @param {Room} room @param {Events["error"]} error */
+  #notEntered(room, { message, retry, retry_after_ms }) {
+    room.state = retry ? "outside" : "refused";
+    room.why = sentence(message);
+    if (retry) this.#askAgainSoon(retry_after_ms);
   }
 
   /** The rooms of an earlier visit may be more than the server allows now. */
   #dropBeyondLimit() {
     const others = [...this.rooms.values()].filter((room) => room !== this.active);
-    for (const room of others.slice(Math.max(0, this.limits.rooms - 1))) this.rooms.delete(room.name);
+    for (const room of others.slice(Math.max(0, this.session.limits.rooms - 1))) this.rooms.delete(room.name);
   }
 
   /** @param {Room | undefined} room */
@@ -365,36 +374,13 @@ export class Chat {
     const line = this.outgoing.next(room.name);
     if (!line) return;
     const { text, ref } = line;
-    if (this.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
-  }
-
-  /** Takes a fresh token. It counts once the server has taken it, or for the next connection. @param {string} token */
-  renew(token) {
-    this.renewalProblem = "";
-    if (this.connection.ask({ type: "renew", token })) this.#renewing = token;
-    else this.#renewed(token);
-    this.#changed();
-  }
-
-  /** @param {string} token */
-  #renewed(token) {
-    this.token = token;
-    this.connection.goOnWith(token);
-    this.#renewing = null;
-    this.expires = null;
+    if (this.session.connection.ask({ type: "send", room: room.name, text, ref })) this.outgoing.given(line);
   }
 
   /** @param {number | null} code */
   #lost(code) {
-    this.expires = null;
-    this.#renewing = null;
-    this.renewalProblem = "";
-    this.#finding = null;
-    this.#lists = true;
     clearTimeout(this.#askAgain ?? undefined);
     this.#askAgain = null;
-    for (const { take } of this.#asked) take?.({ problem: "The connection is lost." });
-    this.#asked = [];
     for (const room of this.rooms.values()) {
       if (room.state !== "refused") room.state = "outside";
       if (room.olderState === "reading") room.olderState = "";
@@ -421,53 +407,20 @@ export class Chat {
     }, Math.max(least, ASK_AGAIN * (0.5 + Math.random() / 2)));
   }
 
-  /** The request that this event answers; nothing if it no longer matters. @param {(one: Asked) => boolean} fits */
-  #answered(fits) {
-    const index = this.#asked.findIndex(fits);
-    if (index < 0) return null;
-    const [{ type, room, take }] = this.#asked.splice(index, 1);
-    if (this.rooms.get(room.name) === room) return { type, room, take };
-    take?.({ problem: "You have left the room." });
-    return null;
-  }
-
   /** @param {ServerEvent} event */
   #take(event) {
     const room = this.rooms.get(event.room ?? "");
-    /** @param {string} type */
-    const asked = (type) => this.#answered((one) => one.type === type && one.room.name === event.room);
-    /** @param {string} type */
-    const answers = (type) => asked(type)?.room;
     switch (event.type) {
       case "welcome":
-        this.limits = event.limits;
-        this.readonly = event.readonly ?? false;
         this.#toldAnew = false;
         this.#dropBeyondLimit();
         for (const one of this.rooms.values()) if (one.state !== "looking") this.#join(one);
         break;
-      case "room":
-        this.#entered(answers("join"), event);
-        break;
       case "parted":
-        if (room && event.reason) {
-          room.state = "refused";
-          room.why = sentence(event.reason);
-        } else answers("leave");
+        if (!room || !event.reason) break;
+        room.state = "refused";
+        room.why = sentence(event.reason);
         break;
-      case "history":
-        this.#read(asked("history"), event);
-        break;
-      case "rooms":
-        this.#answered((one) => one.type === "rooms");
-        this.found = { rooms: event.rooms, more: event.more, prefix: this.#finding ?? "" };
-        this.#finding = null;
-        break;
-      case "members": {
-        const asker = answers("members");
-        asker?.here(event);
-        break;
-      }
       case "message":
         // While a newer join is on its way, this event belongs to the join before it.
         if (room?.state === "joined") {
@@ -492,32 +445,19 @@ export class Chat {
       case "gap":
         room?.lost(event);
         break;
-      case "expiring":
-        this.expires = Date.now() + event.expires_in_ms;
-        break;
-      case "renewed":
-        this.readonly = event.readonly ?? false;
-        if (this.#renewing !== null) this.#renewed(this.#renewing);
-        break;
       case "sent":
         this.#sent(room, event);
         break;
       case "error":
         if (event.ref) this.#notSent(event.ref, event);
-        else if (this.#renewing !== null && !event.room) {
-          this.#renewing = null;
-          this.renewalProblem = sentence(event.message);
-        } else this.#refused(event);
         break;
       default:
-      // A newer server may send events that this page does not know.
+      // The session takes the others, and this page does not know those of a newer server.
     }
-    this.#changed();
   }
 
-  /** @param {Room | undefined} room @param {Events["room"]} event */
+  /** @param {Room} room @param {Events["room"]} event */
   #entered(room, event) {
-    if (!room) return;
     if (event.anew && !event.recovered && room.last !== null && !this.#toldAnew) {
       // Told once, in the shown room, and not in every room.
       this.#toldAnew = true;
@@ -534,15 +474,6 @@ export class Chat {
     this.#seekOn(room);
   }
 
-  /** Takes in a page of a room's past. @param {Asked | null} asked @param {Events["history"]} event */
-  #read(asked, event) {
-    if (asked?.take) asked.take(event);
-    else if (asked) {
-      this.#readBefore(asked.room, event);
-      this.#seekOn(asked.room);
-    }
-  }
-
   /**
    * Marks a line under the user's name that this page did not say. Of the past nobody knows, and with a
    * token the other connection is the user's as well.
@@ -550,7 +481,7 @@ export class Chat {
    * @param {Message} message
    */
   #marked(room, message) {
-    const isNew = message.from === this.user && this.token === "" && room.last !== null;
+    const isNew = message.from === this.user && this.session.token === "" && room.last !== null;
     const isElsewhere = isNew && !this.outgoing.has(room.name, message);
     return this.#withMention(isElsewhere ? { ...message, elsewhere: true } : message);
   }
@@ -624,37 +555,4 @@ export class Chat {
     this.outgoing.fail(line, sentence(message));
     this.#sendNext(this.rooms.get(line.room));
   }
-
-  /**
-   * A request other than a send failed. Shows the error in the room that it concerns.
-   * @param {Events["error"]} event
-   */
-  #refused({ room: name, message, retry, retry_after_ms }) {
-    if (name === undefined && this.#asked[0]?.type === "rooms") {
-      this.#asked.shift();
-      this.#finding = null;
-      this.#lists = retry === true;
-      return;
-    }
-    const asked = this.#answered((one) => name === undefined || one.room.name === name);
-    if (!asked) return;
-    const { type, room, take } = asked;
-    if (take) take({ problem: sentence(message), retry_after_ms });
-    else if (type === "history" && room.sought && retry_after_ms) {
-      room.olderState = "";
-      this.#askAgainSoon(retry_after_ms);
-    } else if (type === "history") {
-      room.olderState = sentence(message);
-      room.sought = null;
-    }
-    if (type !== "join") return;
-    room.state = retry ? "outside" : "refused";
-    room.why = sentence(message);
-    if (retry) this.#askAgainSoon(retry_after_ms);
-  }
-}
-
-/** The server's message, as a sentence. @param {string} words */
-function sentence(words) {
-  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
 }

@@ -43,7 +43,7 @@ export class Composer {
   show() {
     const room = this.#chat.active;
     this.#form.hidden = !room;
-    const readonly = this.#chat.readonly;
+    const { readonly } = this.#chat.session;
     this.#text.disabled = readonly;
     if (room) this.#text.placeholder = readonly ? "Your token is for reading only" : `Message ${room.name}`;
     if (room === this.#room) return;

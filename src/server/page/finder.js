@@ -4,6 +4,7 @@
  */
 
 /** @import { Chat } from "./chat.js" */
+/** @import { Session } from "./session.js" */
 
 import { byId, h, reconcile, setText } from "./dom.js";
 import { objection, typed } from "./names.js";
@@ -18,7 +19,7 @@ export class Finder {
   #list = byId("found");
   #problem = byId("join-problem");
   #open = false;
-  /** @type {Chat["found"]} */
+  /** @type {Session["found"]} */
   #found = null;
 
   /**
@@ -55,7 +56,8 @@ export class Finder {
   }
 
   show() {
-    const { found, rooms } = this.#chat;
+    const { rooms } = this.#chat;
+    const { found } = this.#chat.session;
     const name = this.#name();
     const isNew = found !== null && name !== "" && !rooms.has(name) && !found.rooms.some(({ room }) => room === name);
     const word = isNew && !found.more ? "Create" : "Join";
@@ -81,10 +83,10 @@ export class Finder {
   /** Asks for the rooms that begin as it is typed, unless the list has them all. */
   #ask(anew = false) {
     const name = this.#name();
-    const { found } = this.#chat;
+    const { found } = this.#chat.session;
     const isKnown = found !== null && name.startsWith(found.prefix) && (!found.more || name === found.prefix);
     if (name !== "" && objection(name) !== null) return;
-    if (anew || (found !== null && !isKnown)) this.#chat.findRooms(name);
+    if (anew || (found !== null && !isKnown)) this.#chat.session.findRooms(name);
   }
 
   /** @param {string} name */

@@ -44,14 +44,14 @@ export class Kept {
 
   /** Stores what has changed. */
   save() {
-    const { user, rooms, active, limits } = this.#chat;
+    const { user, rooms, active, session } = this.#chat;
     if (user === "") return;
     const shown = active?.name ?? null;
     if (shown !== this.#active) saveUser(user, { active: shown });
     this.#active = shown;
     for (const { name, read, draft, muted } of rooms.values()) {
       // A draft that is too long to be sent is not kept either.
-      const value = { read, draft: draft.length > limits.max_message ? "" : draft, muted };
+      const value = { read, draft: draft.length > session.limits.max_message ? "" : draft, muted };
       if (this.#stored.get(name) === look(value)) continue;
       this.#stored.set(name, look(value));
       saveRoom(user, name, value);

@@ -18,7 +18,7 @@ export class Sidebar {
   }
 
   show() {
-    const { rooms, active, user, state } = this.#chat;
+    const { rooms, active, user, session } = this.#chat;
     const items = [...rooms.values()].map((room) => ({ key: room.name, room, current: room === active }));
     reconcile(this.#list, items, looks, (item) => this.#item(item));
     byId("no-rooms").hidden = rooms.size > 0;
@@ -27,8 +27,9 @@ export class Sidebar {
     setText(picture, user === "" ? "" : initial(user));
     byId("me").dataset.hue = String(hue(user));
     const words = { online: "Online", connecting: "Connecting…", waiting: "Not connected", refused: "Not let in", idle: "" };
-    setText(byId("my-state"), words[state.kind]);
-    byId("me").dataset.state = state.kind;
+    const { kind } = session.connection.state;
+    setText(byId("my-state"), words[kind]);
+    byId("me").dataset.state = kind;
   }
 
   /** @param {Item} item */

@@ -35,7 +35,8 @@ export class Status {
   }
 
   #item() {
-    const { state, active, user } = this.#chat;
+    const { session, active, user } = this.#chat;
+    const { state } = session.connection;
     if (state.kind === "connecting" && state.why === "") {
       this.#connectingSince ||= Date.now();
       if (Date.now() - this.#connectingSince < PATIENCE) {
@@ -51,11 +52,11 @@ export class Status {
     if (state.kind === "waiting") {
       // Screen readers skip the countdown: read out each second, it would drown everything else.
       const count = h("span", { id: "countdown", "aria-hidden": "true" });
-      const now = button("Try now", () => this.#chat.connection.retryNow());
+      const now = button("Try now", () => session.connection.retryNow());
       return bar(`waiting ${state.until}`, "busy", [h("span", {}, `${state.why} Reconnecting `, count), now]);
     }
-    if (this.#chat.expires !== null) {
-      const problem = this.#chat.renewalProblem;
+    if (session.expires !== null) {
+      const problem = session.renewalProblem;
       return bar(`expiring ${problem}`, "busy", ["Your token expires soon.", this.#renewal(), problem]);
     }
     if (active?.state === "refused") {
@@ -85,13 +86,13 @@ export class Status {
     /** @param {SubmitEvent} event */
     const onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim() !== "") this.#chat.renew(field.value.trim());
+      if (field.value.trim() !== "") this.#chat.session.renew(field.value.trim());
     };
     return h("form", { class: "renewal", onsubmit }, field, h("button", { type: "submit", class: "quiet" }, "Go on"));
   }
 
   #count() {
-    const { state } = this.#chat;
+    const { state } = this.#chat.session.connection;
     const count = document.getElementById("countdown");
     if (!count || state.kind !== "waiting") return;
     const seconds = Math.ceil((state.until - Date.now()) / 1000);

@@ -51,3 +51,17 @@ export interface Events {
 }
 
 export type ServerEvent = { [Type in keyof Events]: { type: Type; room?: string } & Events[Type] }[keyof Events];
+
+/** The type of event that answers each type of request. */
+export interface Answers {
+  join: "room";
+  leave: "parted";
+  history: "history";
+  members: "members";
+  rooms: "rooms";
+}
+
+/** What answers a request: its event, or the server's error. */
+export type Answer<Request extends keyof Answers> =
+  | ({ type: Answers[Request] } & Events[Answers[Request]])
+  | ({ type: "error" } & Events["error"]);
