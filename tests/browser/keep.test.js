@@ -1,5 +1,7 @@
 /** What a browser keeps for the next visit, how the tabs of one user agree, and the rooms one finds. */
 
+/** @import { BrowserContext } from "playwright-core" */
+
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Crowd } from "./crowd.js";
@@ -8,8 +10,11 @@ import { Person } from "./person.js";
 
 const SECRET = "a secret of at least thirty-two bytes";
 
+/** @type {Instance} */
 let one;
+/** @type {Instance} */
 let guarded;
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -22,7 +27,11 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with a browser of its own, in which tabs are opened; no page has anything to complain about. */
+/**
+ * A test with a browser of its own, in which tabs are opened; no page has anything to complain about.
+ * @param {string} sentence
+ * @param {(opens: (instance?: Instance) => Promise<Person>, context: BrowserContext) => Promise<void>} tell
+ */
 function story(sentence, tell) {
   test(sentence, { timeout: 60_000 }, async () => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });

@@ -6,7 +6,9 @@ import { Crowd } from "./crowd.js";
 import { Instance, openBrowser, tearDown, until } from "./house.js";
 import { Person } from "./person.js";
 
+/** @type {Instance} */
 let one;
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -16,7 +18,11 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with alice, who must have nothing to complain about, and with others who only talk. */
+/**
+ * A test with alice, who must have nothing to complain about, and with others who only talk.
+ * @param {string} sentence
+ * @param {(alice: Person, crowd: Crowd) => Promise<void>} tell
+ */
 function story(sentence, tell) {
   test(sentence, { timeout: 60_000 }, async () => {
     const alice = await Person.at(browser, one);
