@@ -17,12 +17,15 @@ const MOST = 100;
 export const literal = (text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 
 /** @param {string} name */
-const pattern = (name) =>
-  new RegExp(`(?<![\\p{L}\\p{N}_])[@\uff20]${literal(name)}(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
+const at = (name) => `[@\uff20]${literal(name)}`;
+
+/** @param {string} name */
+const pattern = (name) => new RegExp(`(?<![\\p{L}\\p{N}_])${at(name)}(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
 
 /** Whether a message's text mentions the user. @param {string} text @param {string} name */
 export function mentions(text, name) {
-  if (!/[@\uff20]/.test(text)) return false;
+  // Most texts name nobody, and a long one takes long to parse.
+  if (!new RegExp(at(name), "iu").test(text)) return false;
   const mention = pattern(name);
   return parse(text).some((node) => isIn(node, mention));
 }
