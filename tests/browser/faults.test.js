@@ -1,11 +1,14 @@
 /** What the page does when the server or Redis is away: nothing is lost, doubled, or kept silent. */
 
+/** @import { WebSocketRoute } from "playwright-core" */
+
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Crowd } from "./crowd.js";
 import { Instance, Redis, mint, openBrowser, tearDown, until } from "./house.js";
 import { Person } from "./person.js";
 
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -14,7 +17,12 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with a Redis and two instances of its own, since it breaks them. */
+/**
+ * A test with a Redis and two instances of its own, since it breaks them.
+ * @param {string} sentence
+ * @param {(house: {redis: Redis, one: Instance, two: Instance, alice: Person}) => Promise<void>} story
+ * @param {string[]} args
+ */
 function faults(sentence, story, ...args) {
   test(sentence, { timeout: 60_000 }, async () => {
     const redis = await Redis.start();
@@ -80,7 +88,7 @@ faults("a line that a reload interrupts is said once, whether it had arrived or 
   await alice.page.routeWebSocket("**/chat/alice", (socket) => {
     const server = socket.connectToServer();
     socket.onMessage((text) => {
-      const { type, text: line } = JSON.parse(text);
+      const { type, text: line } = JSON.parse(String(text));
       if (type === "send") taken.push(line);
       if (type !== "send" || !swallows) server.send(text);
     });
@@ -150,12 +158,18 @@ faults("a drain is waited for as long as it asks, and a goodbye is said", async 
   await alice.sees("back");
 });
 
-/** A test with a server that only pretends, to the page of somebody who has come in. */
+/**
+ * A test with a server that only pretends, to the page of somebody who has come in.
+ * @typedef {(socket: WebSocketRoute, event: object) => void} Says
+ * @param {string} sentence
+ * @param {(house: {alice: Person, says: Says}) => Promise<void>} story
+ */
 function pretended(sentence, story) {
   test(sentence, { timeout: 60_000 }, async () => {
     const server = await Instance.start();
     const alice = await Person.at(browser, server);
     await alice.page.clock.install();
+    /** @type {Says} */
     const says = (socket, event) => socket.send(JSON.stringify(event));
     try {
       await story({ alice, says });
@@ -198,7 +212,7 @@ pretended("a server that has gone silent is left for another connection", async 
     connections += 1;
     says(socket, WELCOME);
     socket.onMessage((text) => {
-      const command = JSON.parse(text);
+      const command = JSON.parse(String(text));
       asked.push(command.type);
       if (command.type === "join") says(socket, LOBBY);
     });
@@ -222,7 +236,7 @@ pretended("a line too old for its ref is not repeated unasked", async ({ alice, 
     }
     says(socket, WELCOME);
     socket.onMessage((text) => {
-      const { type, ref, room } = JSON.parse(text);
+      const { type, ref, room } = JSON.parse(String(text));
       if (type === "join") says(socket, LOBBY);
       if (type !== "send") return;
       sent.push(ref);

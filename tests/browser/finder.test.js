@@ -6,8 +6,11 @@ import { Crowd } from "./crowd.js";
 import { Instance, openBrowser, tearDown, until } from "./house.js";
 import { Person } from "./person.js";
 
+/** @type {Instance} */
 let one;
+/** @type {import("playwright-core").Browser} */
 let browser;
+/** @type {Crowd} */
 let crowd;
 
 before(async () => {
@@ -22,6 +25,7 @@ before(async () => {
 
 after(() => tearDown(browser));
 
+/** @param {string} sentence @param {(alice: Person) => Promise<void>} tell */
 function story(sentence, tell) {
   test(sentence, { timeout: 60_000 }, async () => {
     const alice = await Person.at(browser, one);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Instance, Redis, openBrowser, tearDown, until } from "./house.js";
 
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {

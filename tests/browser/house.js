@@ -3,6 +3,9 @@
  * a browser profile of their own.
  */
 
+/** @import { ChildProcess, SpawnOptions } from "node:child_process" */
+/** @import { Browser } from "playwright-core" */
+
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, readFileSync, openSync, closeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,9 +21,11 @@ const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FIREFOX = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
 
 const folder = mkdtempSync(join(tmpdir(), "hubbub-browser-"));
+/** @type {Set<ChildProcess>} */
 const children = new Set();
 let count = 0;
 
+/** @param {string} command @param {string[]} args @param {SpawnOptions} options */
 function start(command, args, options) {
   const child = spawn(command, args, options);
   children.add(child);
@@ -28,6 +33,7 @@ function start(command, args, options) {
   return child;
 }
 
+/** @param {ChildProcess} child */
 function ended(child) {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((resolve) => child.once("exit", resolve));
@@ -40,7 +46,11 @@ process.on("exit", () => {
 });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
 
-/** Waits until `fact` is there. */
+/**
+ * Waits until `fact` is there.
+ * @param {string} what
+ * @param {() => unknown} fact
+ */
 export async function until(what, fact) {
   const deadline = Date.now() + DEADLINE;
   for (;;) {
@@ -53,7 +63,8 @@ export async function until(what, fact) {
 
 /** A `redis-server` on a socket of its own. */
 export class Redis {
-  #child = null;
+  /** @type {ChildProcess} */
+  #child;
   #socket = join(folder, `redis-${(count += 1)}.sock`);
 
   static async start() {
@@ -94,15 +105,18 @@ export class Redis {
 
 /** A `hubbub serve` that can be killed and started again on the same port. */
 export class Instance {
-  #child = null;
+  /** @type {ChildProcess} */
+  #child;
   #args;
   #log = join(folder, `hubbub-${(count += 1)}.log`);
   address = "127.0.0.1:0";
 
+  /** @param {string[]} args */
   constructor(args) {
     this.#args = args;
   }
 
+  /** @param {string[]} args */
   static async start(...args) {
     const instance = new Instance(args);
     await instance.start();
@@ -146,7 +160,7 @@ export class Instance {
   }
 }
 
-/** Ends what was started; without it the tests would not end. */
+/** Ends what was started; without it the tests would not end. @param {Browser} browser */
 export async function tearDown(browser) {
   await browser?.close();
   const all = [...children];
@@ -154,7 +168,12 @@ export async function tearDown(browser) {
   await Promise.all(all.map(ended));
 }
 
-/** A token, as an operator makes one. */
+/**
+ * A token, as an operator makes one.
+ * @param {string} user
+ * @param {string} secret
+ * @param {string[]} options
+ */
 export function mint(user, secret, ...options) {
   return execFileSync(BINARY, ["token", user, "--secret", secret, ...options], { encoding: "utf8" }).trim();
 }

@@ -6,7 +6,9 @@ import { Crowd } from "./crowd.js";
 import { Instance, openBrowser, tearDown, until } from "./house.js";
 import { Person } from "./person.js";
 
+/** @type {Instance} */
 let one;
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -16,7 +18,11 @@ before(async () => {
 
 after(() => tearDown(browser));
 
-/** A test with alice, who must have nothing to complain about, and with others who only talk. */
+/**
+ * A test with alice, who must have nothing to complain about, and with others who only talk.
+ * @param {string} sentence
+ * @param {(alice: Person, crowd: Crowd) => Promise<void>} tell
+ */
 function story(sentence, tell) {
   test(sentence, { timeout: 60_000 }, async () => {
     const alice = await Person.at(browser, one);
@@ -85,12 +91,22 @@ story("a mention is the user's own name behind an at sign, and not in code or in
   const me = "Ann O. [x]";
   await alice.enters(me, "names");
   await crowd.enters("bob", "names");
-  const mentions = [`hi @${me}!`, "@ANN o. [X], and @ann O. [x] again", `(@${me})`, `\u05d0 @${me}`, `\`@${me}\` is @${me}`];
+  const mentions = [
+    `hi @${me}!`,
+    "@ANN o. [X], and @ann O. [x] again",
+    `(@${me})`,
+    `\u05d0 @${me}`,
+    `\`@${me}\` is @${me}`,
+    // As it is shown: emphasised, and no link, since such an address pretends to be another.
+    `_@${me}_`,
+    `https://a:b@example.org/?@${me}`,
+  ];
   const others = [
     `mail bob@${me}`,
     "@Ann O. [xy]".replace("[xy]", "[x]y"),
     `\`@${me}\` and \`\`\`\n@${me}\`\`\``,
     `https://example.org/@${me}`,
+    `https://example.org/,@${me}`,
     me,
     "@Ann OX [x]",
   ];
@@ -98,9 +114,9 @@ story("a mention is the user's own name behind an at sign, and not in code or in
   await crowd.says("bob", "last", "names");
   await alice.sees("last");
   const marked = await alice.page.$$eval("#log .message.mention .text", (all) => all.map((row) => row.textContent));
-  assert.deepEqual(marked, mentions.map((text) => text.replaceAll("`", "")));
+  assert.deepEqual(marked, mentions.map((text) => text.replace(/[`_]/g, "")));
   const marks = await alice.page.$$eval("#log mark", (all) => all.map((mark) => mark.textContent));
-  assert.deepEqual(marks, [`@${me}`, "@ANN o. [X]", "@ann O. [x]", `@${me}`, `@${me}`, `@${me}`]);
+  assert.deepEqual(marks, [`@${me}`, "@ANN o. [X]", "@ann O. [x]", ...Array(5).fill(`@${me}`)]);
   await crowd.says("bob", `@${me} `.repeat(101), "names");
   await until("a hundred more", async () => (await count(alice, "#log mark")) === marks.length + 100);
   await alice.says(`I am @${me}`);

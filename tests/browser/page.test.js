@@ -8,8 +8,11 @@ import { testsWithPeople } from "./people.js";
 
 const OPERATORS = "an operators' secret of enough bytes";
 
+/** @type {Instance} */
 let one;
+/** @type {Instance} */
 let slow;
+/** @type {import("playwright-core").Browser} */
 let browser;
 
 before(async () => {
@@ -170,7 +173,7 @@ people("rooms and members are in the order of people, and the shown room is in v
   const crowd = await Crowd.at(browser, one);
   for (const name of ["user 9", "user 100"]) await crowd.enters(name, "room 2");
   await until("both are here", async () => (await texts(alice, "#member-list .label")).join() === "user 9,user 10,user 100");
-  for (const [width, id] of [[390, "#member-count"], [900, "#member-count"], [1280, "#here-count"]]) {
+  for (const [width, id] of /** @type {[number, string][]} */ ([[390, "#member-count"], [900, "#member-count"], [1280, "#here-count"]])) {
     await alice.page.setViewportSize({ width, height: 500 });
     assert.ok(await alice.page.isVisible(id), `at ${width}`);
     assert.equal(await alice.page.textContent(id), "3");
@@ -184,7 +187,7 @@ people("a little markup is shown, and a link never hides where it leads", async 
   await until("it is shown", async () => (await alice.page.locator(".message:not(.sent, .sending, .queued) ol").count()) === 1);
   const made = await alice.page.$eval("#log .text", (text) => [...text.querySelectorAll("*")].map(({ localName, textContent }) => `${localName} ${textContent}`));
   assert.deepEqual(made, ["strong bold", "em soft", "ul onetwo", "li one", "li two", "blockquote said", "ol three", "li three"]);
-  assert.equal(await alice.page.$eval("#log ol li", ({ value }) => value), 3);
+  assert.equal(await alice.page.$eval("#log ol li", (/** @type {HTMLLIElement} */ { value }) => value), 3);
   await alice.says("[bank](https://evil.example) keeps_its_words 2 * 3 * 4");
   await alice.sees("[bank](https://evil.example) keeps_its_words 2 * 3 * 4");
   assert.deepEqual(await texts(alice, "#log a"), ["https://evil.example"]);
@@ -369,7 +372,7 @@ people("the button for the colours shows which ones are chosen", async (arrives)
   const alice = await arrives(one);
   await alice.enters("alice", "colours");
   const state = () =>
-    alice.page.$eval("#theme", (button) => {
+    alice.page.$eval("#theme", (/** @type {HTMLElement} */ button) => {
       const [icon, ...others] = [...button.querySelectorAll("svg")].filter((one) => one.checkVisibility());
       return [button.innerText.trim(), button.ariaLabel, icon.getAttribute("class"), others.length, getComputedStyle(button).colorScheme].join("|");
     });

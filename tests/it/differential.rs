@@ -1,5 +1,5 @@
 //! Every backplane gives the same answers: random commands go to the embedded one, in memory and in a folder that is
-//! reopened now and then, to one Redis, and to a cluster.
+//! reopened now and then, and to two instances on one Redis, and on a cluster. Logs are so short that they are trimmed.
 //!
 //! `contract.rs` says what is right; here the backplanes are compared, in states that nobody thought of. What
 //! differs by design is made the same first:
@@ -12,6 +12,12 @@
 //! - Messages are restored only where nobody has listened yet: on Redis, those that listen hear them as missed.
 //! - An order may be heard from each master of a cluster.
 //! - A ban that is over may be listed or not.
+//! - A user who comes and goes on two instances is one of the contract's: here each user, and each webhook, stays with
+//!   one instance.
+//! - Redis trims whole nodes of a log, which have one message each here, and an import when the next message comes: here
+//!   none is longer than a log.
+//! - The embedded backplane looks refs up before it trims for what is said at once: where it trims, a message with a ref
+//!   is said behind the others.
 //!
 //! No grace, no log and no ref ends while a case runs: `contract.rs` and `clock.rs` wait for that.
 
@@ -48,17 +54,28 @@ const SHORTENED_FOR: u32 = 120_000;
 /// Has the steps of the running case: a backplane whose thread panics ends the process.
 const RUNNING: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/differential-steps");
 
+/// How many messages a room's log keeps. A long case has some more in a room.
+const KEPT: usize = 8;
+
+/// Makes Redis trim a log to its length, and not to whole nodes of a hundred messages.
+const NODES_OF_ONE: [&str; 2] = ["--stream-node-max-entries", "1"];
+
 /// Longer than any case, and than the age of what is restored.
 const LONG: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// The number of the next case, and of the next connection.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A hub with a backplane, and what one case did to it.
-struct House {
-    name: &'static str,
+/// A hub with a backplane.
+struct Instance {
     hub: Arc<Hub>,
     backplane: Box<dyn Backplane>,
+}
+
+/// Instances that share what they remember, and what one case did to them.
+struct House {
+    name: &'static str,
+    instances: Vec<Instance>,
     folder: Option<Folder>,
     case: u64,
     /// The ids that each room was given.
@@ -72,6 +89,8 @@ struct House {
 
 /// A member of the hub.
 struct Listener {
+    /// The number of the instance.
+    at: usize,
     room: Name,
     connection: ConnectionId,
     reader: Reader,
@@ -81,7 +100,7 @@ struct Listener {
 
 fn retention() -> Retention {
     Retention {
-        history_length: 10_000,
+        history_length: KEPT,
         history_ttl: LONG,
         history_bytes: 64 << 20,
         presence_ttl: Duration::from_secs(30),
@@ -93,23 +112,31 @@ fn hub() -> Arc<Hub> {
     Arc::new(Hub::start(InstanceId::random(), 2).expect("threads"))
 }
 
-fn local(hub: &Arc<Hub>, folder: Option<&Folder>) -> Box<dyn Backplane> {
+fn local(folder: Option<&Folder>) -> Instance {
+    let hub = hub();
     // Another test may start a process just now, which holds all files of this one until it runs its own program.
-    until("the folder is free", || {
-        match Local::start(Arc::clone(hub), retention(), folder.map(Folder::path)) {
+    let backplane = until("the folder is free", || {
+        match Local::start(Arc::clone(&hub), retention(), folder.map(Folder::path)) {
             Ok(local) => Some(Box::new(local) as Box<dyn Backplane>),
             Err(error) if error.to_string().contains("has it open") => None,
             Err(error) => panic!("{error}"),
         }
-    })
+    });
+    Instance { hub, backplane }
+}
+
+fn shared(url: &str) -> Instance {
+    let (hub, address) = (hub(), RedisAddress::parse(url).expect("an address"));
+    let shared = RedisBackplane::start(&[address], "differential", &hub, retention());
+    let backplane = Box::new(shared.expect("Redis"));
+    Instance { hub, backplane }
 }
 
 impl House {
-    fn new(name: &'static str, hub: Arc<Hub>, backplane: Box<dyn Backplane>) -> Self {
+    fn new(name: &'static str, instances: Vec<Instance>) -> Self {
         Self {
             name,
-            hub,
-            backplane,
+            instances,
             folder: None,
             case: 0,
             ids: BTreeMap::new(),
@@ -120,15 +147,12 @@ impl House {
     }
 
     fn in_memory() -> Self {
-        let hub = hub();
-        let local = local(&hub, None);
-        Self::new("memory", hub, local)
+        Self::new("memory", vec![local(None)])
     }
 
     fn in_a_folder() -> Self {
-        let (hub, folder) = (hub(), Folder::new());
-        let local = local(&hub, Some(&folder));
-        let house = Self::new("a folder", hub, local);
+        let folder = Folder::new();
+        let house = Self::new("a folder", vec![local(Some(&folder))]);
         Self {
             folder: Some(folder),
             ..house
@@ -136,21 +160,26 @@ impl House {
     }
 
     fn shared(name: &'static str, url: &str) -> Self {
-        let (hub, address) = (hub(), RedisAddress::parse(url).expect("an address"));
-        let shared = RedisBackplane::start(&[address], "differential", &hub, retention());
-        let backplane = Box::new(shared.expect("Redis"));
-        Self::new(name, hub, backplane)
+        Self::new(name, vec![shared(url), shared(url)])
+    }
+
+    /// The instance of this number; where there is only one, it is that.
+    fn at(&self, number: usize) -> &Instance {
+        &self.instances[number % self.instances.len()]
+    }
+
+    fn backplane(&self, number: usize) -> &dyn Backplane {
+        &*self.at(number).backplane
     }
 
     /// Begins another case. What the last one left behind if it failed is not heard of again.
     fn begin(&mut self, case: u64) {
-        for Listener {
-            room, connection, ..
-        } in std::mem::take(&mut self.listeners)
-        {
-            self.leave_hub(room, connection);
+        for listener in std::mem::take(&mut self.listeners) {
+            self.leave_hub(&listener);
         }
-        self.hub.orders().try_iter().for_each(drop);
+        for instance in &self.instances {
+            instance.hub.orders().try_iter().for_each(drop);
+        }
         self.case = case;
         self.ids.clear();
         self.heard.clear();
@@ -225,58 +254,61 @@ impl House {
         format!("{}more: {more}, to {reach}", entries.collect::<String>())
     }
 
-    /// The answer to a step, as it is compared.
-    fn run(&mut self, step: &Step) -> String {
+    /// The answer of the instance of this number to a step, as it is compared.
+    fn run(&mut self, at: usize, step: &Step) -> String {
+        let backplane = self.backplane(at);
         match step {
-            Step::Say(drafts) => self.say(drafts),
+            Step::Say(drafts) => self.say(at, drafts),
             Step::Enter(room, user, past) => {
                 self.presence.push(step.clone());
-                self.enter(room, *user, *past)
+                self.enter(user.map_or(at, home), room, *user, *past)
             }
             Step::Depart(room, user, how) => {
                 self.presence.push(step.clone());
-                let (room, user) = (self.room(room), self.user(user));
-                self.backplane.depart(&room, &user, *how);
-                String::new()
+                let (room, backplane) = (self.room(room), self.backplane(home(user)));
+                backplane.depart(&room, &self.user(user), *how);
+                // The other instance may say something next, and that comes later.
+                let members = backplane.members(&room);
+                format!("{members:?}")
             }
             Step::Type(room, user) => self.types(room, user),
             Step::Listen(room) => {
-                self.listen(room, Vec::new());
+                self.listen(at, room, Vec::new());
                 String::new()
             }
             Step::StopListening(room) => self.stop_listening(room),
             Step::Read(name, page, limit) => {
                 let (room, page) = (self.room(name), self.cursor(name, *page));
-                match self.backplane.read(&room, page, *limit) {
+                match backplane.read(&room, page, *limit) {
                     Ok(excerpt) => self.excerpt(name, &excerpt),
                     Err(error) => format!("{error:?}"),
                 }
             }
-            Step::Members(room) => format!("{:?}", self.backplane.members(&self.room(room))),
-            Step::Describe => self.describe(),
-            Step::List => self.list(),
+            Step::Members(room) => format!("{:?}", backplane.members(&self.room(room))),
+            Step::Describe => self.describe(at),
+            Step::List => self.list(at),
             Step::Export => {
-                let mut rooms = self.backplane.rooms();
+                let mut rooms = backplane.rooms();
                 if let Ok(rooms) = &mut rooms {
                     rooms.retain(|room| self.is_ours(room));
                 }
                 format!("{rooms:?}")
             }
             Step::Restore(room, _) if self.heard.contains(room) => String::new(),
-            Step::Restore(room, ids) => self.restore(room, ids),
+            Step::Restore(room, ids) if self.ids(room).len() + ids.len() > KEPT => String::new(),
+            Step::Restore(room, ids) => self.restore(at, room, ids),
             Step::Lease(name, webhook, posted, ends) => {
                 let posted = posted.map(|place| self.id(name, place));
                 let lasts = Duration::from_secs(if *ends { 0 } else { 60 });
-                let lease = self
-                    .backplane
-                    .lease(&self.room(name), webhook, posted, lasts);
+                let backplane = self.backplane(home(webhook));
+                let lease = backplane.lease(&self.room(name), webhook, posted, lasts);
                 format!("{:?}", lease.map(|id| self.perhaps(name, id)))
             }
-            Step::SetBan(target, ban) => self.set_ban(*target, ban.as_ref()),
-            Step::Bans => self.bans(),
+            Step::SetBan(target, ban) => self.set_ban(at, *target, ban.as_ref()),
+            Step::Bans => self.bans(at),
             Step::Disconnect(user) => {
                 let order = Order::Disconnect(self.user(user));
-                let done = self.backplane.order(&order);
+                let done = backplane.order(&order);
                 self.hears_order(&order);
                 format!("{done:?}")
             }
@@ -284,10 +316,16 @@ impl House {
         }
     }
 
-    fn enter(&self, name: Name, user: Option<Name>, past: Option<(Page, usize)>) -> String {
+    fn enter(
+        &self,
+        at: usize,
+        name: Name,
+        user: Option<Name>,
+        past: Option<(Page, usize)>,
+    ) -> String {
         let (room, user) = (self.room(name), user.map(|user| self.user(user)));
         let past = past.map(|(page, limit)| (self.cursor(name, page), limit));
-        match self.backplane.enter(&room, user.as_ref(), past) {
+        match self.backplane(at).enter(&room, user.as_ref(), past) {
             Ok(entrance) => {
                 let tail = self.perhaps(name, entrance.tail);
                 let past = self.excerpt(name, &entrance.past);
@@ -300,16 +338,23 @@ impl House {
     fn types(&mut self, name: Name, user: Name) -> String {
         // Nobody knows when it is heard, and those that begin to listen then would hear it.
         if self.listens(name) {
-            let (room, user) = (self.room(name), self.user(user));
-            self.backplane.typing(&room, &user);
-            self.listen_to_the_end(name);
+            let at = home(user);
+            self.backplane(at)
+                .typing(&self.room(name), &self.user(user));
+            self.listen_to_the_end(at, name);
         }
         String::new()
     }
 
-    fn say(&mut self, drafts: &[Said]) -> String {
+    fn say(&mut self, at: usize, drafts: &[Said]) -> String {
         let (tell, told) = mpsc::channel();
+        let receipt = |_| told.recv_timeout(DEADLINE).expect("a receipt");
+        // A cluster's masters answer in any order.
+        let mut outcomes = BTreeMap::new();
         for (index, (room, from, text, reference)) in drafts.iter().enumerate() {
+            if reference.is_some() && self.ids(room).len() + drafts.len() > KEPT {
+                outcomes.extend((outcomes.len()..index).map(receipt));
+            }
             let reference = reference.map(|one| Ref::try_from(one.to_owned()).expect("a ref"));
             let draft = Draft {
                 room: self.room(room),
@@ -319,14 +364,12 @@ impl House {
                 via: None,
             };
             let tell = tell.clone();
-            let receipt = move |outcome| {
+            let notify = move |outcome| {
                 let _ = tell.send((index, outcome));
             };
-            self.backplane.publish(draft, Box::new(receipt));
+            self.backplane(at).publish(draft, Box::new(notify));
         }
-        let receipt = |_| told.recv_timeout(DEADLINE).expect("a receipt");
-        // A cluster's masters answer in any order.
-        let outcomes: BTreeMap<_, _> = drafts.iter().map(receipt).collect();
+        outcomes.extend((outcomes.len()..drafts.len()).map(receipt));
         let mut answer = String::new();
         for ((room, ..), outcome) in drafts.iter().zip(outcomes.into_values()) {
             answer += &match outcome {
@@ -350,7 +393,7 @@ impl House {
         ids.push(id);
     }
 
-    fn restore(&mut self, room: Name, ids: &[MessageId]) -> String {
+    fn restore(&mut self, at: usize, room: Name, ids: &[MessageId]) -> String {
         // The log that it comes from has forgotten the one before.
         let mut prev = Some(MessageId {
             millis: 7,
@@ -367,16 +410,16 @@ impl House {
             via: None,
         });
         let entries: Vec<_> = entries.collect();
-        let restored = self.backplane.restore(&self.room(room), &entries);
+        let restored = self.backplane(at).restore(&self.room(room), &entries);
         if restored.is_ok() {
             ids.iter().for_each(|&id| self.take_id(room, id));
         }
         format!("{restored:?}")
     }
 
-    fn describe(&self) -> String {
+    fn describe(&self, at: usize) -> String {
         let rooms = ROOMS.map(|name| self.room(name));
-        let mut rooms = match self.backplane.describe(&rooms) {
+        let mut rooms = match self.backplane(at).describe(&rooms) {
             Ok(rooms) => rooms,
             Err(error) => return format!("{error:?}"),
         };
@@ -392,11 +435,11 @@ impl House {
         rooms.collect()
     }
 
-    fn list(&self) -> String {
+    fn list(&self, at: usize) -> String {
         let rooms = ROOMS.map(|name| self.room(name));
         until(&format!("{} lists its rooms", self.name), || {
-            let there = self.backplane.describe(&rooms).ok()?;
-            let mut listed = self.backplane.listed().ok()?;
+            let there = self.backplane(at).describe(&rooms).ok()?;
+            let mut listed = self.backplane(at).listed().ok()?;
             listed.retain(|room| self.is_ours(room));
             let at = listed.iter().map(|room| {
                 let there = there.iter().find(|there| there.room == *room);
@@ -406,30 +449,32 @@ impl House {
             let is_sorted = at?.is_sorted_by(|one, next| one >= next);
             (listed.len() == there.len() && is_sorted).then_some(())
         });
-        self.describe()
+        self.describe(at)
     }
 
-    fn set_ban(&self, target: Target, ban: Option<&Ban>) -> String {
+    fn set_ban(&self, at: usize, target: Target, ban: Option<&Ban>) -> String {
         let banned = match target {
             Target::User(user) => Banned::User(self.user(user)),
             Target::Room(room) => Banned::Room(self.room(room)),
             Target::Message(room, place) => Banned::Message(self.room(room), self.id(room, place)),
             Target::Past(room, place) => Banned::Past(self.room(room), self.id(room, place)),
         };
-        let done = self.backplane.set_ban(&banned, ban);
+        let done = self.backplane(at).set_ban(&banned, ban);
         self.hears_order(&Order::ReadBans);
         format!("{done:?}")
     }
 
     fn hears_order(&self, order: &Order) {
-        until(&format!("{} hears the order", self.name), || {
-            let heard = self.hub.orders().recv_timeout(DEADLINE).ok();
-            (heard? == *order).then_some(())
-        });
+        for Instance { hub, .. } in &self.instances {
+            until(&format!("{} hears the order", self.name), || {
+                let heard = hub.orders().recv_timeout(DEADLINE).ok();
+                (heard? == *order).then_some(())
+            });
+        }
     }
 
-    fn bans(&self) -> String {
-        let bans = match self.backplane.bans() {
+    fn bans(&self, at: usize) -> String {
+        let bans = match self.backplane(at).bans() {
             Ok(bans) => bans,
             Err(error) => return format!("{error:?}"),
         };
@@ -455,19 +500,18 @@ impl House {
         answer
     }
 
-    fn listen(&mut self, name: Name, heard: Vec<String>) {
+    fn listen(&mut self, at: usize, name: Name, heard: Vec<String>) {
         let (room, (outbox, queue)) = (self.room(name), outbox(Encoding::Json, 1 << 20, None));
         let connection = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        self.hub.add_member(&room, connection, None, &outbox);
-        self.backplane.subscribe(&room).expect("a subscription");
-        let entrance = self
-            .backplane
-            .enter(&room, None, None)
-            .expect("an entrance");
+        let Instance { hub, backplane } = self.at(at);
+        hub.add_member(&room, connection, None, &outbox);
+        backplane.subscribe(&room).expect("a subscription");
+        let entrance = backplane.enter(&room, None, None).expect("an entrance");
         let (tail, members) = (entrance.tail, entrance.members);
-        self.hub.release(&room, connection, tail, &members, None);
+        hub.release(&room, connection, tail, &members, None);
         self.heard.insert(name);
         self.listeners.push(Listener {
+            at,
             room: name,
             connection,
             reader: Reader::of(queue),
@@ -476,20 +520,20 @@ impl House {
         });
     }
 
-    fn leave_hub(&self, room: Name, connection: ConnectionId) {
-        let room = self.room(room);
-        self.hub.remove_member(&room, connection);
-        self.backplane.unsubscribe(&room);
+    fn leave_hub(&self, listener: &Listener) {
+        let (room, Instance { hub, backplane }) = (self.room(listener.room), self.at(listener.at));
+        hub.remove_member(&room, listener.connection);
+        backplane.unsubscribe(&room);
     }
 
     fn stop_listening(&mut self, room: Name) -> String {
-        self.listen_to_the_end(room);
+        self.listen_to_the_end(0, room);
         let is_there = |listener: &Listener| listener.room == room;
         let Some(first) = self.listeners.iter().position(is_there) else {
             return String::new();
         };
         let gone = self.listeners.remove(first);
-        self.leave_hub(room, gone.connection);
+        self.leave_hub(&gone);
         gone.heard.concat()
     }
 
@@ -497,12 +541,12 @@ impl House {
         self.listeners.iter().any(|one| one.room == room)
     }
 
-    /// All that listen in a room hear what was said there until now.
-    fn listen_to_the_end(&mut self, room: Name) {
+    /// All that listen in a room hear what was said there until now, and last what this instance says.
+    fn listen_to_the_end(&mut self, at: usize, room: Name) {
         if !self.listens(room) {
             return;
         }
-        self.say(&[(room, "alice", "marker", None)]);
+        self.say(at, &[(room, "alice", "marker", None)]);
         let mut listeners = std::mem::take(&mut self.listeners);
         for listener in listeners.iter_mut().filter(|one| one.room == room) {
             while !self.hears_last(listener) {}
@@ -542,51 +586,64 @@ impl House {
     }
 
     fn reopen(&mut self) -> String {
-        ROOMS.iter().for_each(|room| self.listen_to_the_end(room));
+        ROOMS
+            .iter()
+            .for_each(|room| self.listen_to_the_end(0, room));
         let heard = self
             .listeners
             .iter_mut()
             .map(|one| one.heard.drain(..).collect::<String>());
         let heard: Vec<_> = heard.collect();
         if let Some(folder) = &self.folder {
-            self.backplane.close();
-            self.hub = hub();
-            self.backplane = local(&self.hub, Some(folder));
+            self.backplane(0).close();
+            self.instances = vec![local(Some(folder))];
             for step in std::mem::take(&mut self.presence) {
-                self.run(&step);
+                self.run(0, &step);
             }
             for listener in std::mem::take(&mut self.listeners) {
-                self.listen(listener.room, listener.heard);
+                self.listen(listener.at, listener.room, listener.heard);
             }
         }
         heard.join("\n")
     }
 }
 
-fn give_the_same_answers(houses: &mut [House], steps: &[Step]) -> Result<(), TestCaseError> {
+/// The number of the instance that this user, or webhook, stays with.
+fn home(name: Name) -> usize {
+    usize::from(["alice", "early"].contains(&name))
+}
+
+fn give_the_same_answers(
+    houses: &mut [House],
+    steps: &[(usize, Step)],
+) -> Result<(), TestCaseError> {
     let case = NEXT.fetch_add(1, Ordering::Relaxed);
     houses.iter_mut().for_each(|house| house.begin(case));
-    for (number, step) in steps.iter().chain(&[Step::Reopen]).enumerate() {
-        let answers = houses.iter_mut().map(|house| (house.run(step), house.name));
+    for (number, (at, step)) in steps.iter().chain(&[(0, Step::Reopen)]).enumerate() {
+        let answers = houses
+            .iter_mut()
+            .map(|house| (house.run(*at, step), house.name));
         let answers: Vec<_> = answers.collect();
         let (first, its) = &answers[0];
         for (answer, name) in &answers[1..] {
-            let differ = || format!("step {number}, {step:?}\n{its}: {first}\n{name}: {answer}");
+            let differ =
+                || format!("step {number}, {step:?} at {at}\n{its}: {first}\n{name}: {answer}");
             prop_assert!(answer == first, "{}", differ());
         }
     }
     Ok(())
 }
 
-fn list(steps: &[Step]) -> String {
+fn list(steps: &[(usize, Step)]) -> String {
     let steps = steps.iter().enumerate();
-    let lines = steps.map(|(number, step)| format!("{number}: {step:?}\n"));
+    let lines = steps.map(|(number, (at, step))| format!("{number}, at {at}: {step:?}\n"));
     lines.collect()
 }
 
 #[test]
 fn every_backplane_gives_the_same_answers() {
-    let (redis, cluster) = (Redis::start(), Cluster::of(3));
+    let redis = Redis::start_with(&NODES_OF_ONE);
+    let cluster = Cluster::start(3, 0, &NODES_OF_ONE);
     let houses = RefCell::new([
         House::in_memory(),
         House::in_a_folder(),
@@ -602,15 +659,16 @@ fn every_backplane_gives_the_same_answers() {
         max_shrink_iters: 10_000,
         ..Config::default()
     });
-    let run = |steps: Vec<Step>| {
+    let run = |steps: Vec<(usize, Step)>| {
         fs::write(RUNNING, list(&steps)).expect("a file");
         give_the_same_answers(&mut *houses.borrow_mut(), &steps)
     };
     match runner.run(&steps(), run) {
-        Ok(()) => houses
-            .borrow()
-            .iter()
-            .for_each(|house| house.backplane.close()),
+        Ok(()) => {
+            let houses = houses.borrow();
+            let instances = houses.iter().flat_map(|house| &house.instances);
+            instances.for_each(|instance| instance.backplane.close());
+        }
         Err(TestError::Fail(why, steps)) => {
             panic!("{why}\nof these steps:\n{}", list(&steps));
         }

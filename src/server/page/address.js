@@ -21,18 +21,24 @@ export function fromHash() {
   const at = fields.get("at");
   return {
     room: valid(hasFields ? fields.get("room") : decoded(hash)),
-    at: /^\d{1,20}-\d{1,20}$/.test(at) ? at : null,
+    at: at !== null && /^\d{1,20}-\d{1,20}$/.test(at) ? at : null,
     token: fields.get("token"),
   };
 }
 
-/** The address of a message. Nothing else of this page's address is in it. */
+/**
+ * The address of a message. Nothing else of this page's address is in it.
+ * @param {string} room
+ * @param {string} id
+ */
 export function messageUrl(room, id) {
   return `${location.origin}${location.pathname}#room=${encodeURIComponent(room)}&at=${id}`;
 }
 
+/** @param {string | null} room */
 const valid = (room) => (room !== null && objection(room) === null ? room : null);
 
+/** @param {string} text */
 function decoded(text) {
   try {
     return decodeURIComponent(text);

@@ -1,5 +1,8 @@
 /** The entry of the page: makes the chat and its views, and passes events between them. */
 
+/** @import { Line } from "./outgoing.js" */
+/** @import { Room } from "./room.js" */
+
 import { fromAddress, fromHash } from "./address.js";
 import { ask } from "./ask.js";
 import { Chat } from "./chat.js";
@@ -18,6 +21,7 @@ import { Timeline } from "./timeline.js";
 import { title } from "./title.js";
 
 const DEFAULT_ROOM = "lobby";
+/** @type {Record<string, string>} */
 const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
 /** Each time that the browser keeps something, all tabs hear of it. In milliseconds. */
@@ -39,44 +43,49 @@ const composer = new Composer(chat, () => {
   timeline.toEnd();
 });
 const notifier = new Notifier(chat, choose);
-const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: signOut });
+const kept = new Kept(chat, { drafted: () => composer.recall(), changed: refresh, forgotten: forget });
 const remember = soon(() => kept.save(), KEEP_EVERY);
 const search = new Search(chat, choose);
 const sides = [new Sidebar(chat, choose), new Finder(chat, choose), new Members(chat)];
 const views = [timeline, composer, notifier, ...sides, new Status(chat, signOut), search];
 const entrance = new Entrance(enter);
-/** The room that was shown last. */
+/** The room that was shown last. @type {Room | null} */
 let shown = null;
-/** The message to show after the entrance: `{room, at}`. */
+/** The message to show after the entrance. @type {{room?: string | null, at?: string | null}} */
 let wanted = {};
 
+/** @param {{name: string, room: string, token: string}} who */
 function enter({ name, room, token }) {
   entrance.close();
   app.hidden = false;
   const before = loadTab();
   const mine = before.name === name ? before : { name };
-  chat.begin({ ...mine, token, rooms: kept.recall(name) ?? mine.rooms, active: room }, true);
+  chat.begin({ ...mine, token, name, rooms: kept.recall(name) ?? mine.rooms, active: room }, true);
   choose(room, wanted.room === room ? wanted.at : null);
   wanted = {};
   composer.focus();
 }
 
-/** Shows a room, or a message in it, and joins it first if necessary. Returns the reason if it cannot. */
-function choose(name, at = null) {
+/**
+ * Shows a room, or a message in it, and joins it first if necessary. Returns the reason if it cannot.
+ * @param {string} name
+ * @param {string | null} [at]
+ */
+function choose(name, at) {
   const problem = chat.open(name);
   if (!problem) {
     pane("talk");
     composer.show();
     composer.focus();
-    if (at) chat.seek(chat.active, at);
+    if (at && chat.active) chat.seek(chat.active, at);
   }
   return problem;
 }
 
 function show() {
-  const { kind, why, status } = chat.state;
-  if (kind === "refused") {
-    refuse(why, status);
+  const { state } = chat.session.connection;
+  if (state.kind === "refused") {
+    refuse(state.why, state.status);
     return;
   }
   document.title = title(chat);
@@ -100,16 +109,20 @@ function bringIntoView() {
   document.querySelector("#room-list [aria-current]")?.scrollIntoView({ block: "nearest" });
 }
 
-/** The server refuses this user: shows the entrance again, with the reason. */
+/**
+ * The server refuses this user: shows the entrance again, with the reason.
+ * @param {string} why
+ * @param {number} [status]
+ */
 function refuse(why, status) {
-  const { user: name, token, active } = chat;
+  const { user: name, active, session } = chat;
   keep();
-  chat.connection.stop();
+  session.connection.stop();
   chat.user = "";
   hide();
   // A 403 is about the token, or an operator has banned the user.
   const field = status === 401 || (status === 403 && /\btoken\b/.test(why)) ? "token" : status === 400 ? "name" : null;
-  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token, problem: why, field });
+  entrance.open({ name, room: active?.name ?? DEFAULT_ROOM, token: session.token, problem: why, field });
   document.title = "Hubbub";
 }
 
@@ -125,19 +138,19 @@ function keep() {
   remember();
 }
 
-/** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. */
+/** A narrow screen shows one pane at a time: `rooms`, `talk` or `members`. @param {string} name */
 function pane(name) {
   app.dataset.pane = name;
   byId("rooms-button").setAttribute("aria-expanded", String(name === "rooms"));
   byId("members-button").setAttribute("aria-expanded", String(name === "members"));
 }
 
-/** Opens or closes a pane. The focus moves into the pane, and later back to the button. */
+/** Opens or closes a pane. The focus moves into the pane, and later back to the button. @param {string} name */
 function toggle(name) {
   const opens = app.dataset.pane !== name;
   pane(opens ? name : "talk");
-  const rooms = byId("room-list");
-  const current = rooms.querySelector("[aria-current]") ?? rooms.querySelector("button") ?? byId("join-room");
+  const rooms = [...byId("room-list").querySelectorAll("button")];
+  const current = rooms.find((room) => room.hasAttribute("aria-current")) ?? rooms[0] ?? byId("join-room");
   const inside = name === "rooms" ? current : byId("close-members");
   (opens ? inside : byId(`${name}-button`)).focus();
 }
@@ -147,6 +160,7 @@ function watch() {
   chat.look();
 }
 
+/** @param {string} theme */
 function wear(theme) {
   // A browser keeps what an older page stored.
   const known = Object.hasOwn(THEMES, theme) ? theme : "auto";
@@ -155,7 +169,7 @@ function wear(theme) {
   byId("theme").setAttribute("aria-label", `${THEMES[known]} colours. Change them`);
 }
 
-/** The loss of a user who leaves now, in words. */
+/** The loss of a user who leaves now, in words. @param {Line[]} lines */
 function dropped(lines) {
   if (lines.length === 0) return "";
   return lines.length === 1 ? "One of your lines is not sent yet, and is dropped." : `${lines.length} of your lines are not sent yet, and are dropped.`;
@@ -163,39 +177,40 @@ function dropped(lines) {
 
 async function leave() {
   const room = chat.active;
+  if (!room) return;
   const more = dropped(chat.outgoing.of(room.name));
   const agrees = await ask({ question: `Leave ${room.name}?`, more, yes: "Leave", no: "Stay" });
   // Meanwhile the user may have been put out.
   if (agrees && chat.rooms.get(room.name) === room) chat.leave(room);
 }
 
-/** Forgets what the browser keeps for the user. */
-async function forget() {
-  const { user } = chat;
-  if (!(await signOut())) return;
-  kept.forget(user);
-  entrance.open({ name: "", room: DEFAULT_ROOM });
-}
-
-/** Resolves to false if the user stays. */
-async function signOut() {
+/** Ends the chat, once the user agrees to lose what is not sent. @param {() => void} settle */
+async function end(settle) {
   const more = dropped(chat.outgoing.saved());
-  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return false;
-  kept.save();
+  if (more !== "" && !(await ask({ question: "Change your name?", more, yes: "Leave", no: "Stay" }))) return;
+  settle();
   chat.end();
   forgetTab();
   hide();
   entrance.open({ name: "", room: lastRoom() });
-  return true;
+}
+
+function signOut() {
+  end(() => kept.save());
+}
+
+/** Forgets what the browser keeps for the user. The user's other tabs do the same. */
+function forget() {
+  end(() => kept.forget(chat.user));
 }
 
 /** Where the user of the last visit was. */
 const lastRoom = () => loadUser(loadName())?.active ?? DEFAULT_ROOM;
 
-/** Shows the next or the previous room. */
+/** Shows the next or the previous room. @param {1 | -1} by */
 function step(by) {
   const names = [...chat.rooms.keys()];
-  const index = names.indexOf(chat.active?.name);
+  const index = names.indexOf(chat.active?.name ?? "");
   if (names.length > 1) choose(names[(index + by + names.length) % names.length]);
 }
 
@@ -211,7 +226,7 @@ function listen() {
     if (token !== null) {
       // A page that gave the token may give a fresh one the same way.
       history.replaceState(null, "", location.pathname);
-      if (chat.user !== "") chat.renew(token);
+      if (chat.user !== "") chat.session.renew(token);
       else entrance.open({ name: "", room: DEFAULT_ROOM, token });
       refresh();
       return;
@@ -224,7 +239,7 @@ function listen() {
     }
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane);
+    if (event.key === "Escape" && app.dataset.pane !== "talk") toggle(app.dataset.pane ?? "talk");
     if ((event.ctrlKey || event.metaKey) && event.key === "k" && !app.hidden) {
       event.preventDefault();
       search.open();
@@ -237,7 +252,7 @@ function listen() {
   byId("rooms-button").addEventListener("click", () => toggle("rooms"));
   byId("members-button").addEventListener("click", () => toggle("members"));
   for (const button of document.querySelectorAll(".close-pane")) {
-    button.addEventListener("click", () => toggle(app.dataset.pane));
+    button.addEventListener("click", () => toggle(app.dataset.pane ?? "talk"));
   }
   byId("search-button").addEventListener("click", () => search.open());
   byId("leave").addEventListener("click", leave);
@@ -247,7 +262,7 @@ function listen() {
   byId("composer").addEventListener("input", save);
   byId("theme").addEventListener("click", () => {
     const names = Object.keys(THEMES);
-    const next = names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length];
+    const next = names[(names.indexOf(document.documentElement.dataset.theme ?? "") + 1) % names.length];
     wear(next);
     saveTheme(next);
   });
@@ -261,7 +276,7 @@ function begin() {
   const before = loadTab();
   if (before.name && token === "") {
     app.hidden = false;
-    chat.begin({ ...before, rooms: kept.recall(before.name) ?? before.rooms });
+    chat.begin({ ...before, name: before.name, rooms: kept.recall(before.name) ?? before.rooms });
     if (room !== null) choose(room, at);
     composer.focus();
   } else {

@@ -2,15 +2,22 @@
 
 import { byId, setText } from "./dom.js";
 
-const dialog = byId("ask");
-for (const answer of ["yes", "no"]) byId(`ask-${answer}`).addEventListener("click", () => dialog.close(answer));
+const dialog = byId("ask", HTMLDialogElement);
+const [asked, explained] = [byId("ask-question"), byId("ask-more")];
+const [agree, refuse] = [byId("ask-yes"), byId("ask-no")];
+agree.addEventListener("click", () => dialog.close("yes"));
+refuse.addEventListener("click", () => dialog.close("no"));
 
-/** Asks, with a name for each answer. Resolves to whether the user agrees; Escape is a no. */
+/**
+ * Asks, with a name for each answer. Resolves to whether the user agrees; Escape is a no.
+ * @param {{question: string, more?: string, yes: string, no: string}} words
+ * @returns {Promise<boolean>}
+ */
 export function ask({ question, more = "", yes, no }) {
-  setText(byId("ask-question"), question);
-  setText(byId("ask-more"), more);
-  setText(byId("ask-yes"), yes);
-  setText(byId("ask-no"), no);
+  setText(asked, question);
+  setText(explained, more);
+  setText(agree, yes);
+  setText(refuse, no);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {

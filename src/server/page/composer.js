@@ -1,17 +1,25 @@
 /** The composer: the field in which the user writes a line for the shown room. */
 
+/** @import { Chat } from "./chat.js" */
+/** @import { Room } from "./room.js" */
+
 import { byId, setText } from "./dom.js";
 import { completed } from "./mention.js";
 
 export class Composer {
   #chat;
-  #form = byId("composer");
-  #text = byId("text");
-  #button = byId("send");
+  #form = byId("composer", HTMLFormElement);
+  #text = byId("text", HTMLTextAreaElement);
+  #button = byId("send", HTMLButtonElement);
   #problem = byId("composer-problem");
+  /** @type {Room | null} */
   #room = null;
 
-  /** The composer calls `sent` after it has handed a line to the chat. */
+  /**
+   * The composer calls `sent` after it has handed a line to the chat.
+   * @param {Chat} chat
+   * @param {() => void} sent
+   */
   constructor(chat, sent) {
     this.#chat = chat;
     this.#form.addEventListener("submit", (event) => {
@@ -35,7 +43,7 @@ export class Composer {
   show() {
     const room = this.#chat.active;
     this.#form.hidden = !room;
-    const readonly = this.#chat.readonly;
+    const { readonly } = this.#chat.session;
     this.#text.disabled = readonly;
     if (room) this.#text.placeholder = readonly ? "Your token is for reading only" : `Message ${room.name}`;
     if (room === this.#room) return;
@@ -60,6 +68,7 @@ export class Composer {
   }
 
   #typed() {
+    if (!this.#room) return;
     this.#room.draft = this.#text.value;
     this.#say("");
     this.#fit();
@@ -89,6 +98,7 @@ export class Composer {
     return true;
   }
 
+  /** @param {string} problem */
   #say(problem) {
     setText(this.#problem, problem);
     this.#problem.hidden = problem === "";

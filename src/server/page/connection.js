@@ -3,8 +3,12 @@
  * or the server refuses the user. The waits between attempts grow up to a limit and have full jitter,
  * so that the users of an instance that restarts do not all come back at the same time.
  *
- * States: `idle`, `connecting`, `online`, `waiting` (with `until`), `refused`; each with a `why`.
+ * @typedef {{kind: "idle" | "connecting" | "online", why: string}
+ *   | {kind: "waiting", why: string, until: number}
+ *   | {kind: "refused", why: string, status?: number}} State
  */
+
+/** @import { ServerEvent } from "./wire" */
 
 import { chatUrl } from "./names.js";
 
@@ -25,7 +29,7 @@ const LOOK_EVERY = 5_000;
 /** After this many failed handshakes the status says what is unusual about them. */
 const STRANGE = 3;
 
-/** Close codes (RFC 6455, section 7.4.1, and the registry) in plain words. */
+/** Close codes (RFC 6455, section 7.4.1, and the registry) in plain words. @type {Record<number, string>} */
 const CLOSED = {
   1008: "The server ended the connection: too fast for too long.",
   1009: "A message was too large for the server.",
@@ -37,25 +41,30 @@ const CLOSED = {
 /** The close code of an operator. This page does not come back by itself. */
 const PUT_OUT = 4002;
 
-/** A random time between half and the whole of the wait that the server asked for. */
+/** A random time between half and the whole of the wait that the server asked for. @param {number} wait */
 const spread = (wait) => wait * (0.5 + Math.random() / 2);
 
 export class Connection {
+  /** @type {WebSocket | null} */
   #socket = null;
-  #timer = null;
+  #timer = 0;
   #failures = 0;
+  /** @type {number | null} */
   #comeBackIn = null;
   #heard = 0;
   #goodbye = "";
+  /** @type {number | null} */
   #asked = null;
-  #who = null;
+  #who = { user: "", token: "" };
   #hooks;
 
+  /** @type {State} */
   state = { kind: "idle", why: "" };
 
   /**
    * Hooks: `event(object)` for each event, `state()` after a change of state, `lost(code)` when an
    * established connection has ended, and `quiet()` when the chat should send a request to test it.
+   * @param {{event(event: ServerEvent): void, state(): void, lost(code: number | null): void, quiet(): void}} hooks
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -70,7 +79,11 @@ export class Connection {
     });
   }
 
-  /** Connects as this user, and reconnects after every break. */
+  /**
+   * Connects as this user, and reconnects after every break.
+   * @param {string} user
+   * @param {string} token
+   */
   start(user, token) {
     this.stop();
     this.#who = { user, token };
@@ -88,19 +101,20 @@ export class Connection {
     if (this.state.kind === "waiting") this.#connect(this.state.why);
   }
 
-  /** The next connection is made with this token. */
+  /** The next connection is made with this token. @param {string} token */
   goOnWith(token) {
     this.#who = { ...this.#who, token };
   }
 
-  /** Sends a command. Returns false if there is no connection. */
+  /** Sends a command. Returns false if there is no connection. @param {object} command */
   ask(command) {
     // A socket that is closing would drop the command silently.
-    if (this.state.kind !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
+    if (this.state.kind !== "online" || this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(command));
     return true;
   }
 
+  /** @param {State} state */
   #become(state) {
     this.state = state;
     this.#hooks.state();
@@ -117,6 +131,7 @@ export class Connection {
     }
   }
 
+  /** @param {string} why */
   #connect(why) {
     this.#drop();
     this.#become({ kind: "connecting", why });
@@ -141,9 +156,11 @@ export class Connection {
     }, CONNECT_WITHIN);
   }
 
+  /** @param {string} data */
   #hear(data) {
     this.#heard = Date.now();
     this.#asked = null;
+    /** @type {ServerEvent} */
     let event;
     try {
       event = JSON.parse(data);
@@ -162,6 +179,7 @@ export class Connection {
     this.#hooks.event(event);
   }
 
+  /** @param {number} code */
   #closed(code) {
     const wasOnline = this.state.kind === "online";
     clearTimeout(this.#timer);
@@ -215,6 +233,7 @@ export class Connection {
     }
   }
 
+  /** @param {string} why */
   #retry(why) {
     const ceiling = Math.min(RETRY_FIRST * 2 ** Math.min(this.#failures, 16), RETRY_CAP);
     this.#failures += 1;

@@ -11,14 +11,22 @@ const TABS_WITHIN = 200;
 
 const tabs = new BroadcastChannel("hubbub.tabs");
 
-/** Answers the other tabs of this browser; `isHere(name, room)` tells of this one. */
+/**
+ * Answers the other tabs of this browser; `isHere(name, room)` tells of this one.
+ * @param {(name: string, room: string) => boolean} isHere
+ */
 export function answerTabs(isHere) {
   tabs.addEventListener("message", ({ data }) => {
     if (data.asked && isHere(data.name, data.room)) tabs.postMessage({ ...data, asked: false });
   });
 }
 
-/** Whether somebody else is in the room under this name. To be asked before entering. */
+/**
+ * Whether somebody else is in the room under this name. To be asked before entering.
+ * @param {string} name
+ * @param {string} room
+ * @returns {Promise<boolean>}
+ */
 export async function isInUse(name, room) {
   try {
     const signal = AbortSignal.timeout(SERVER_WITHIN);
@@ -30,9 +38,12 @@ export async function isInUse(name, room) {
   }
 }
 
+/** @param {string} name @param {string} room @returns {Promise<boolean>} */
 function isInOtherTab(name, room) {
   return new Promise((resolve) => {
+    /** @param {MessageEvent} event */
     const hear = ({ data }) => !data.asked && data.name === name && data.room === room && end(true);
+    /** @param {boolean} found */
     const end = (found) => {
       tabs.removeEventListener("message", hear);
       resolve(found);

@@ -6,13 +6,17 @@ import { loadName, saveName } from "./store.js";
 
 export class Entrance {
   #page = byId("entrance");
-  #name = byId("name");
-  #room = byId("first-room");
-  #token = byId("token");
-  #tokenPart = byId("token-part");
+  #name = byId("name", HTMLInputElement);
+  #room = byId("first-room", HTMLInputElement);
+  #token = byId("token", HTMLInputElement);
+  #tokenPart = byId("token-part", HTMLDetailsElement);
+  #problem = byId("entrance-problem");
   #enter;
 
-  /** The entrance calls `enter({name, room, token})`, which begins the chat. */
+  /**
+   * The entrance calls `enter`, which begins the chat.
+   * @param {(who: {name: string, room: string, token: string}) => void} enter
+   */
   constructor(enter) {
     this.#enter = enter;
     for (const field of this.#fields()) field.addEventListener("input", () => say(field, ""));
@@ -22,7 +26,10 @@ export class Entrance {
     });
   }
 
-  /** Shows the form, with the known values, and with the error beside its field if it concerns one. */
+  /**
+   * Shows the form, with the known values, and with the error beside its field if it concerns one.
+   * @param {{name: string, room: string, token?: string, problem?: string, field?: "name" | "token" | null}} known
+   */
   open({ name, room, token = "", problem = "", field = null }) {
     this.#page.hidden = false;
     this.#name.value = name || subject(token) || loadName();
@@ -51,6 +58,7 @@ export class Entrance {
     return this.#enter({ name, room, token: this.#token.value.trim() });
   }
 
+  /** @param {HTMLInputElement} field @param {string} problem */
   #refuse(field, problem) {
     this.#tell(field, problem);
     field.focus();
@@ -60,24 +68,30 @@ export class Entrance {
     return [this.#name, this.#room, this.#token];
   }
 
-  /** Tells a problem beside its field, or below all of them without one. The others have none. */
+  /**
+   * Tells a problem beside its field, or below all of them without one. The others have none.
+   * @param {HTMLInputElement | null} field
+   * @param {string} problem
+   */
   #tell(field, problem) {
     for (const one of this.#fields()) say(one, one === field ? problem : "");
-    show(byId("entrance-problem"), field ? "" : problem);
+    show(this.#problem, field ? "" : problem);
   }
 }
 
+/** @param {HTMLInputElement} field @param {string} problem */
 function say(field, problem) {
-  show(byId(field.getAttribute("aria-describedby")), problem);
+  show(byId(field.getAttribute("aria-describedby") ?? ""), problem);
   field.setAttribute("aria-invalid", String(problem !== ""));
 }
 
+/** @param {HTMLElement} element @param {string} problem */
 function show(element, problem) {
   setText(element, problem);
   element.hidden = problem === "";
 }
 
-/** The user of a token (RFC 7519, section 4.1.2). Only the server checks whether it is valid. */
+/** The user of a token (RFC 7519, section 4.1.2). Only the server checks whether it is valid. @param {string} token */
 function subject(token) {
   try {
     const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -6,9 +6,10 @@
 /** The id before every other one. A room resumed after it has its whole log. */
 export const BEGINNING = "0-0";
 
+/** @param {string} a @param {string} b */
 const compareNumbers = (a, b) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 
-/** Negative, zero or positive, as for `Array.sort`. */
+/** Negative, zero or positive, as for `Array.sort`. @param {string} a @param {string} b */
 export function compare(a, b) {
   const [aMillis, aNumber] = a.split("-");
   const [bMillis, bNumber] = b.split("-");

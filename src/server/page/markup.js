@@ -11,6 +11,11 @@
  * | lines that begin with `1. ` | `ol`, of `li` with a `value` |
  * | lines that begin with `> ` | `quote` |
  * | `https://example.org` | `link`, with an `href` |
+ *
+ * @typedef {"quote" | "ul" | "ol"} Block
+ * @typedef {Block | "em" | "strong" | "code" | "pre" | "li" | "link" | "mark"} Kind
+ * @typedef {{kind: Kind, children: Markup[], value?: string, href?: string}} Part
+ * @typedef {string | Part} Markup
  */
 
 const FENCE = /```(?:[\w+-]*\n)?([\s\S]+?)```\n?/g;
@@ -19,6 +24,7 @@ const FENCE = /```(?:[\w+-]*\n)?([\s\S]+?)```\n?/g;
 // the direction of writing: the text of a link must show where it leads.
 const TOKEN = /`([^`\n]+)`|\bhttps?:\/\/[^\s<>"'`\p{Cc}\p{Cf}]+|\*+|_+/giu;
 
+/** @type {Record<string, "em" | "strong">} */
 const EMPHASIS = { "*": "em", _: "em", "**": "strong" };
 
 // Emphasis stands around words, and not inside of a word, a product or a path. Scripts that write no
@@ -32,8 +38,9 @@ const AFTER = new RegExp(`^(?:$|[\\s.,:;!?)\\]}"'”’»…—–*_${UNSPACED}]
 const BULLET = /^ {0,3}- (?=\S)/;
 const NUMBER = /^ {0,3}(0|[1-9]\d{0,3})\. (?=\S)/;
 
-/** The tree of a message's text. */
+/** The tree of a message's text. @param {string} text */
 export function parse(text) {
+  /** @type {Markup[]} */
   const nodes = [];
   let end = 0;
   for (const match of text.matchAll(FENCE)) {
@@ -46,7 +53,11 @@ export function parse(text) {
   return nodes;
 }
 
-/** The nodes of a text without fences. A quote holds no other quote. */
+/**
+ * The nodes of a text without fences. A quote holds no other quote.
+ * @param {string} text
+ * @returns {Markup[]}
+ */
 function blocks(text, quoted = false) {
   return runs(text.split("\n"), quoted).flatMap(({ kind, lines }, index, all) => {
     switch (kind) {
@@ -56,22 +67,28 @@ function blocks(text, quoted = false) {
         return { kind, children: lines.map((line) => ({ kind: "li", children: inline(line.replace(BULLET, "")) })) };
       case "ol":
         // Each item keeps the number that was typed.
-        return { kind, children: lines.map((line) => ({ kind: "li", value: NUMBER.exec(line)[1], children: inline(line.replace(NUMBER, "")) })) };
+        return { kind, children: lines.map((line) => ({ kind: "li", value: NUMBER.exec(line)?.[1], children: inline(line.replace(NUMBER, "")) })) };
       default:
         return plain(lines, index > 0, index < all.length - 1);
     }
   });
 }
 
-/** Lines as they are. A blank one beside a block is not shown: the block stands apart by itself. */
+/**
+ * Lines as they are. A blank one beside a block is not shown: the block stands apart by itself.
+ * @param {string[]} lines
+ * @param {boolean} isAfterBlock
+ * @param {boolean} isBeforeBlock
+ */
 function plain(lines, isAfterBlock, isBeforeBlock) {
   const from = isAfterBlock && lines[0] === "" ? 1 : 0;
   const to = lines.length - (isBeforeBlock && lines.at(-1) === "" ? 1 : 0);
   return lines.slice(from, Math.max(from, to)).flatMap((line, index) => (index === 0 ? inline(line) : ["\n", ...inline(line)]));
 }
 
-/** The lines, with those of one kind together. */
+/** The lines, with those of one kind together. @param {string[]} lines @param {boolean} quoted */
 function runs(lines, quoted) {
+  /** @type {{kind: Block | "text", lines: string[]}[]} */
   const result = [];
   for (const line of lines) {
     const before = result.at(-1);
@@ -82,6 +99,7 @@ function runs(lines, quoted) {
   return result;
 }
 
+/** @param {string} line @param {boolean} quoted @param {string} [before] */
 function kindOf(line, quoted, before) {
   const goesOn = before === "quote" && line === ">";
   if (!quoted && (goesOn || (line.startsWith("> ") && line.trim() !== ">"))) return "quote";
@@ -93,9 +111,12 @@ function kindOf(line, quoted, before) {
 /**
  * The nodes of one line. A mark that ends emphasis pairs with the nearest one of its kind that begins
  * it. At most one of each kind is open, so nothing nests deeper than there are kinds.
+ * @param {string} line
  */
 function inline(line) {
+  /** @type {Markup[]} */
   const nodes = [];
+  /** @type {Opening[]} */
   const open = [];
   let end = 0;
   TOKEN.lastIndex = 0;
@@ -119,10 +140,18 @@ function inline(line) {
   return joined(nodes);
 }
 
-/** Takes in a mark between two texts: it ends emphasis, or may begin it, or stays as it was typed. */
+/**
+ * Takes in a mark between two texts: it ends emphasis, or may begin it, or stays as it was typed.
+ * @typedef {{typed: string, at: number}} Opening The mark, and its place among the nodes.
+ * @param {string} typed
+ * @param {string} before
+ * @param {string} after
+ * @param {Markup[]} nodes
+ * @param {Opening[]} open
+ */
 function mark(typed, before, after, nodes, open) {
   const kind = EMPHASIS[typed];
-  const ends = kind && (LAST.test(before) || nodes.at(-1)?.kind) && AFTER.test(after);
+  const ends = kind && (LAST.test(before) || typeof nodes.at(-1) === "object") && AFTER.test(after);
   const index = ends ? open.findIndex((one) => one.typed === typed) : -1;
   if (index >= 0) {
     const [, ...children] = nodes.splice(open[index].at);
@@ -138,17 +167,19 @@ function mark(typed, before, after, nodes, open) {
   nodes.push(typed);
 }
 
-/** The nodes, with strings beside each other as one. */
+/** The nodes, with strings beside each other as one. @param {Markup[]} nodes */
 function joined(nodes) {
+  /** @type {Markup[]} */
   const result = [];
   for (const node of nodes) {
-    const isText = typeof node === "string" && typeof result.at(-1) === "string";
-    if (isText) result.push(result.pop() + node);
+    const before = result.at(-1);
+    if (typeof node === "string" && typeof before === "string") result[result.length - 1] = before + node;
     else result.push(node);
   }
   return result;
 }
 
+/** @param {string} address @returns {Markup} */
 function link(address) {
   const url = URL.parse ? URL.parse(address) : parsed(address);
   // A name before an at sign mostly pretends to be the host of the link, and is not.
@@ -156,6 +187,7 @@ function link(address) {
   return { kind: "link", href: url.href, children: [address] };
 }
 
+/** @param {string} address */
 function parsed(address) {
   try {
     return new URL(address);
@@ -164,8 +196,12 @@ function parsed(address) {
   }
 }
 
-/** Punctuation at the end belongs to the sentence. So does a closing bracket without an opening one. */
+/**
+ * Punctuation at the end belongs to the sentence. So does a closing bracket without an opening one.
+ * @param {string} address
+ */
 function withoutEnd(address) {
+  /** @param {string} bracket */
   const count = (bracket) => address.split(bracket).length;
   let unopened = count(")") - count("(");
   let end = address.length;

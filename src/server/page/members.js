@@ -1,5 +1,8 @@
 /** The list of the shown room's members, and of those who are typing. */
 
+/** @import { Chat } from "./chat.js" */
+/** @import { Room } from "./room.js" */
+
 import { byId, h, isolated, reconcile, setText, unlike } from "./dom.js";
 import { hue, inOrder, initial } from "./names.js";
 import { listed } from "./rows.js";
@@ -15,9 +18,12 @@ export class Members {
   #list = byId("member-list");
   #typing = byId("typing");
   #shown = "";
+  /** @type {Set<string> | null} */
   #members = null;
+  /** @type {string[]} */
   #names = [];
 
+  /** @param {Chat} chat */
   constructor(chat) {
     this.#chat = chat;
     setInterval(() => this.#showTyping(), LOOK_EVERY);
@@ -30,7 +36,7 @@ export class Members {
       key: name,
       name,
       own: name === this.#chat.user,
-      other: room.lookalike(name),
+      other: room?.lookalike(name),
     }));
     reconcile(this.#list, items, ({ own, other }) => `${own}|${other}`, member);
     this.#list.classList.toggle("stale", room !== null && room.state !== "joined");
@@ -42,7 +48,7 @@ export class Members {
     this.#showTyping();
   }
 
-  /** Sorts the members only after one has come or gone. */
+  /** Sorts the members only after one has come or gone. @param {Room | null} room */
   #sorted(room) {
     const members = room?.members ?? null;
     if (members !== this.#members) {
@@ -62,6 +68,7 @@ export class Members {
   }
 }
 
+/** @param {{name: string, own: boolean, other?: string}} item */
 function member({ name, own, other }) {
   return h(
     "li",

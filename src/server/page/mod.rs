@@ -49,7 +49,7 @@ macro_rules! asset {
 }
 
 /// Every file of the page: the document, its style sheets, and its modules from the entry down.
-pub static ASSETS: [Asset; 35] = [
+pub static ASSETS: [Asset; 36] = [
     asset!("/", HTML, "index.html"),
     asset!("/page/icon.svg", SVG, "icon.svg"),
     asset!("/page/base.css", CSS, "base.css"),
@@ -77,6 +77,7 @@ pub static ASSETS: [Asset; 35] = [
     asset!("/page/chat.js", JS, "chat.js"),
     asset!("/page/room.js", JS, "room.js"),
     asset!("/page/outgoing.js", JS, "outgoing.js"),
+    asset!("/page/session.js", JS, "session.js"),
     asset!("/page/connection.js", JS, "connection.js"),
     asset!("/page/elsewhere.js", JS, "elsewhere.js"),
     asset!("/page/mention.js", JS, "mention.js"),

@@ -3,6 +3,9 @@
  * Both are off until the user turns them on. Of several tabs one tells.
  */
 
+/** @import { Chat } from "./chat.js" */
+/** @import { Room, Told } from "./room.js" */
+
 import { byId, setText } from "./dom.js";
 import { BEGINNING, compare } from "./ids.js";
 import { loadTold, loadUser, saveTold, saveUser } from "./store.js";
@@ -24,15 +27,16 @@ const LOUDNESS = 0.08;
 export class Notifier {
   #chat;
   #choose;
+  /** @type {AudioContext | null} */
   #audio = null;
 
-  /** `choose(name)` shows a room. */
+  /** `choose(name)` shows a room. @param {Chat} chat @param {(name: string) => void} choose */
   constructor(chat, choose) {
     this.#chat = chat;
     this.#choose = choose;
     byId("notify").addEventListener("click", () => this.#toggleNotify());
     byId("sound").addEventListener("click", () => this.#toggleSound());
-    byId("mute").addEventListener("click", () => chat.mute(chat.active));
+    byId("mute").addEventListener("click", () => chat.active && chat.mute(chat.active));
   }
 
   show() {
@@ -46,11 +50,16 @@ export class Notifier {
     mute.title = active?.muted ? "This room is muted" : "Mute this room";
   }
 
-  /** A message mentions the user, who does not look at its room in this tab. */
+  /**
+   * A message mentions the user, who does not look at its room in this tab.
+   * @param {Room} room
+   * @param {Told} message
+   */
   mentioned(room, message) {
     if (!room.muted) setTimeout(() => this.#tell(room, message), GRACE);
   }
 
+  /** @param {Room} room @param {Told} message */
   async #tell(room, message) {
     const { user, rooms } = this.#chat;
     if (rooms.get(room.name) !== room || compare(message.id, room.read ?? BEGINNING) <= 0) return;
@@ -60,6 +69,7 @@ export class Notifier {
     if (sound) this.#beep();
   }
 
+  /** @param {Room} room @param {Told} message */
   #notify(room, { from, text }) {
     const body = text.length > LONG ? `${text.slice(0, LONG)}…` : text;
     // One for each room; and the operating system's sound is not the one that the user turned on.
@@ -115,7 +125,12 @@ export class Notifier {
   }
 }
 
-/** Whether no tab has told of this message yet, or of a later one in its room. Notes that this one does. */
+/**
+ * Whether no tab has told of this message yet, or of a later one in its room. Notes that this one does.
+ * @param {string} user
+ * @param {string} room
+ * @param {string} id
+ */
 function isFirst(user, room, id) {
   if (compare(id, loadTold(user, room) ?? BEGINNING) <= 0) return false;
   saveTold(user, room, id);

@@ -1,8 +1,17 @@
 /**
  * One room as this tab knows it: its messages, its members, and the last message that was read. Each
  * message is here once, in the order of the ids, even if it arrives twice or late.
+ *
+ * @typedef {Message & {elsewhere?: boolean, mention?: boolean}} Told A message that may be under the user's name
+ *   and of another connection, or mention the user.
+ * @typedef {{was: boolean, is: boolean, looks_like?: string}} Move Whether a user was here before, and is since.
+ * @typedef {{kind: "message", key: string} & Told} MessageEntry
+ * @typedef {{kind: "notice", key: string, happened: Map<string, Move>}} NoticeEntry
+ * @typedef {{kind: "gap", key: string, text: string}} GapEntry
+ * @typedef {{name: string, read?: string | null, draft?: string, muted?: boolean}} KeptRoom
  */
 
+/** @import { Events, Message } from "./wire" */
 import { BEGINNING, compare } from "./ids.js";
 
 /** The number of past messages at the beginning, and in each page. */
@@ -28,20 +37,24 @@ const DELETED = "(deleted by an operator)";
 export const TYPING_LASTS = 5_000;
 
 export class Room {
-  /** `outside`, `looking` who is there, `joining`, `joined`, or `refused` for good. */
+  /**
+   * `looking` who is there.
+   * @type {"outside" | "looking" | "joining" | "joined" | "refused"}
+   */
   state = "outside";
   /** Whether somebody else was there under the user's name. */
   nameInUse = false;
   /** The reason for `outside` or `refused`. */
   why = "";
-  /** In the order shown: `message`, `notice` and `gap`. */
+  /** In the order shown. @type {(MessageEntry | NoticeEntry | GapEntry)[]} */
   entries = [];
+  /** @type {Set<string>} */
   members = new Set();
-  /** The groups of members whose names look alike, as far as the server told. */
+  /** The groups of members whose names look alike, as far as the server told. @type {string[][]} */
   alike = [];
-  /** The time of each user's last typing notice. */
+  /** The time of each user's last typing notice. @type {Map<string, number>} */
   typing = new Map();
-  /** The id to resume after; none before the first join. */
+  /** The id to resume after; none before the first join. @type {string | null} */
   last = null;
   /** Whether the log was lost since `last`, so that its ids may be lower. */
   anew = false;
@@ -52,18 +65,28 @@ export class Room {
   unread = 0;
   /** The unread messages that mention the user. */
   mentions = 0;
-  /** The first message that was unread when the user last came to the room, or to its end. */
+  /**
+   * The first message that was unread when the user last came to the room, or to its end.
+   * @type {string | null}
+   */
   newFrom = null;
   draft = "";
-  /** The message that the user wants to see: `{id, state}`, with `reading`, `here`, `gone` or `far`. */
+  /**
+   * The message that the user wants to see.
+   * @type {{id: string, state: "reading" | "here" | "gone" | "far"} | null}
+   */
   sought = null;
   /** Whether the user is at the end of the room, so that its oldest entries may be dropped. */
   atEnd = true;
+  /** @type {Set<string>} */
   #ids = new Set();
+  /** @type {Set<string>} */
   #deleted = new Set();
+  /** @type {string | null} */
   #deletedTo = null;
   #serial = 0;
 
+  /** @param {string} name @param {Omit<KeptRoom, "name">} kept */
   constructor(name, { read = null, draft = "", muted = false } = {}) {
     this.name = name;
     /** The last message that was read, also before a reload. */
@@ -73,7 +96,10 @@ export class Room {
     this.muted = muted;
   }
 
-  /** Takes in the answer to a join. Returns the messages that are new here. */
+  /**
+   * Takes in the answer to a join. Returns the messages that are new here.
+   * @param {Events["room"] & {messages: Told[]}} answer
+   */
   entered({ members, alike, messages, recovered, anew, last }) {
     const seen = this.last;
     this.state = "joined";
@@ -89,19 +115,19 @@ export class Room {
     return messages.filter((message) => this.#append(message));
   }
 
-  /** Takes in who is here. */
+  /** Takes in who is here. @param {{members: string[], alike?: string[][]}} answer */
   here({ members, alike = [] }) {
     this.members = new Set(members);
     this.alike = alike;
   }
 
-  /** Another member whose name looks like this one; nothing if there is none. */
+  /** Another member whose name looks like this one; nothing if there is none. @param {string} name */
   lookalike(name) {
     const others = this.alike.filter((group) => group.includes(name)).flat();
     return others.find((other) => other !== name && this.members.has(other));
   }
 
-  /** Takes in a new message. Returns false if it is here already. */
+  /** Takes in a new message. Returns false if it is here already. @param {Told} message */
   heard(message) {
     if (!this.anew && this.last !== null && compare(message.id, this.last) <= 0) return false;
     this.anew = false;
@@ -110,27 +136,33 @@ export class Room {
     return this.#append(message);
   }
 
-  /** Takes in a page of older messages, oldest first. */
+  /** Takes in a page of older messages, oldest first. @param {{messages: Told[], more: boolean}} page */
   before({ messages, more }) {
     const fresh = messages.filter(({ id }) => !this.#ids.has(id));
     for (const { id } of fresh) this.#ids.add(id);
     const shown = fresh.map((message) => this.concealed(message));
-    this.entries.unshift(...shown.map((message) => ({ kind: "message", key: message.id, ...message })));
+    this.entries.unshift(...shown.map(entryOf));
     // Without a new message, the same page would be requested without end.
     this.older = more && fresh.length > 0;
     this.olderState = "";
   }
 
-  /** The oldest message here; a page of older messages ends before it. */
-  oldest() {
-    return this.entries.find(({ kind }) => kind === "message")?.id;
+  /** The messages among the entries. */
+  messages() {
+    return this.entries.filter((one) => one.kind === "message");
   }
 
+  /** The oldest message here; a page of older messages ends before it. */
+  oldest() {
+    return this.entries.find((one) => one.kind === "message")?.id;
+  }
+
+  /** @param {string} id */
   has(id) {
     return this.#ids.has(id);
   }
 
-  /** Messages are missing here. Without `before`, ids may begin anew. */
+  /** Messages are missing here. Without `before`, ids may begin anew. @param {Events["gap"]} event */
   lost({ before }) {
     if (!before) this.anew = true;
     this.#gap(MISSING);
@@ -141,41 +173,53 @@ export class Room {
     this.#gap(STARTED_ANEW);
   }
 
-  /** An operator has deleted these messages, or all up to one. */
+  /** An operator has deleted these messages, or all up to one. @param {Events["deleted"]} event */
   deleted({ ids = [], up_to }) {
     for (const id of ids) this.#deleted.add(id);
     this.#deletedTo = up_to ?? this.#deletedTo;
     this.entries = this.entries.map((one) => (one.kind === "message" ? this.concealed(one) : one));
   }
 
-  /** The message without its text, if it is deleted: a message may come after the word of it. */
+  /**
+   * The message without its text, if it is deleted: a message may come after the word of it.
+   * @template {Message} Any
+   * @param {Any} message
+   * @returns {Any}
+   */
   concealed(message) {
     const { id } = message;
     const isOld = this.#deletedTo !== null && compare(id, this.#deletedTo) <= 0;
     return isOld || this.#deleted.has(id) ? { ...message, text: DELETED } : message;
   }
 
-  /** Somebody `joined` or `left`. Between two messages there is one notice, with what came of each user. */
-  came({ user, type: what, looks_like }) {
+  /**
+   * Somebody came or left. Between two messages there is one notice, with what came of each user.
+   * @param {string} user
+   * @param {boolean} isHere
+   * @param {string} [looks_like]
+   */
+  came(user, isHere, looks_like) {
     // A new set, so that the list of members sees that it changed.
     this.members = new Set(this.members);
-    if (what === "joined") this.members.add(user);
+    if (isHere) this.members.add(user);
     else this.members.delete(user);
     this.typing.delete(user);
     const last = this.entries.at(-1);
     if (looks_like) this.#areAlike(user, looks_like);
     const isNotice = last?.kind === "notice" && (last.happened.has(user) || last.happened.size < TOLD);
-    const { happened } = isNotice ? last : this.#push({ kind: "notice", happened: new Map() });
+    const happened = isNotice ? last.happened : new Map();
+    if (!isNotice) this.#push({ kind: "notice", key: this.#newKey(), happened });
     const before = happened.get(user);
     happened.set(user, {
-      was: before ? before.was : what === "left",
-      is: what === "joined",
+      was: before ? before.was : !isHere,
+      is: isHere,
       looks_like: looks_like ?? before?.looks_like,
     });
   }
 
-  /** Two names look alike, and so do all that look like either. */
+  /** Two names look alike, and so do all that look like either. @param {string} user @param {string} other */
   #areAlike(user, other) {
+    /** @param {string[]} group */
     const isTheirs = (group) => group.includes(user) || group.includes(other);
     const names = [user, other, ...this.alike.filter(isTheirs).flat()];
     const present = new Set(names.filter((name) => this.members.has(name)));
@@ -197,14 +241,14 @@ export class Room {
     return changed;
   }
 
-  /** Counts a new message that was not read. */
+  /** Counts a new message that was not read. @param {Told} message */
   addUnread({ id, mention }) {
     if (this.unread === 0) this.newFrom = id;
     this.unread += 1;
     if (mention) this.mentions += 1;
   }
 
-  /** Counts unread messages that are older than those here, oldest first. */
+  /** Counts unread messages that are older than those here, oldest first. @param {Told[]} messages */
   addOlderUnread(messages) {
     if (messages.length === 0) return;
     this.unread += messages.length;
@@ -212,35 +256,43 @@ export class Room {
     this.newFrom = messages[0].id;
   }
 
-  /** All up to `id` were read in another tab. `counts` tells whether a message counts as unread. */
+  /**
+   * All up to `id` were read in another tab. `counts` tells whether a message counts as unread.
+   * @param {string} id
+   * @param {(message: Told) => boolean} counts
+   */
   readTo(id, counts) {
     if (this.read !== null && compare(id, this.read) <= 0) return;
     this.read = id;
-    const rest = this.entries.filter((one) => one.kind === "message" && compare(one.id, id) > 0 && counts(one));
+    const rest = this.messages().filter((one) => compare(one.id, id) > 0 && counts(one));
     this.unread = rest.length;
     this.mentions = rest.filter(({ mention }) => mention).length;
     this.newFrom = rest[0]?.id ?? this.newFrom;
   }
 
+  /** @param {Told} message */
   #append(message) {
     if (this.#ids.has(message.id)) return false;
     this.#ids.add(message.id);
-    this.entries.push({ kind: "message", key: message.id, ...this.concealed(message) });
-    this.#trim();
+    this.#push(entryOf(this.concealed(message)));
     return true;
   }
 
+  /** @param {string} text */
   #gap(text) {
     const last = this.entries.at(-1);
-    if (last?.kind !== "gap" || last.text !== text) this.#push({ kind: "gap", text });
+    if (last?.kind !== "gap" || last.text !== text) this.#push({ kind: "gap", key: this.#newKey(), text });
   }
 
-  #push(entry) {
+  #newKey() {
     this.#serial += 1;
-    const pushed = { key: `${entry.kind}-${this.#serial}`, ...entry };
-    this.entries.push(pushed);
+    return `told-${this.#serial}`;
+  }
+
+  /** @param {Room["entries"][0]} entry */
+  #push(entry) {
+    this.entries.push(entry);
     this.#trim();
-    return pushed;
   }
 
   /** Drops the oldest entries. Scrolling back reads them again. */
@@ -252,3 +304,6 @@ export class Room {
     this.older = true;
   }
 }
+
+/** @param {Told} message @returns {MessageEntry} */
+const entryOf = (message) => ({ kind: "message", key: message.id, ...message });

@@ -1,7 +1,15 @@
 /**
  * The rows of a room's timeline, from the room's entries and from the lines still on their way. There
- * are no elements here: a row is `{key, kind, ...}`.
+ * are no elements here.
+ *
+ * @typedef {{kind: "message" | "line", key: string, line?: Line, id?: string} & Omit<Told, "id">} Said
+ * @typedef {Said & {own: boolean, head: boolean}} MessageRow
+ * @typedef {{kind: "notice", key: string, text: string, happened: Map<string, Move>}} NoticeRow
+ * @typedef {MessageRow | NoticeRow | {kind: "day" | "new" | "gap", key: string, text: string}} Row
  */
+
+/** @import { Line } from "./outgoing.js" */
+/** @import { Move, Room, Told } from "./room.js" */
 
 import { dayKey, dayName } from "./time.js";
 
@@ -11,23 +19,33 @@ const TOGETHER = 5 * 60_000;
 /** The most names in one notice. */
 const NAMES = 4;
 
-/** The rows of a room, from its oldest entry to the lines that are not sent yet. */
+/**
+ * The rows of a room, from its oldest entry to the lines that are not sent yet.
+ * @param {Room} room
+ * @param {Line[]} lines
+ * @param {string} me
+ */
 export function rows(room, lines, me) {
+  /** @type {Row[]} */
   const result = [];
+  let day = "";
+  /** The message right above, of the same day. @type {(Said & {own: boolean}) | null} */
   let before = null;
+  /** @param {Said} message */
   const say = (message) => {
-    if (before === null || dayKey(before.at) !== dayKey(message.at)) {
+    if (day !== dayKey(message.at)) {
+      day = dayKey(message.at);
       result.push({ key: `day-${message.key}`, kind: "day", text: dayName(message.at) });
       before = null;
     }
     if (message.id !== undefined && message.id === room.newFrom) {
-      result.push({ key: "new", kind: "new" });
+      result.push({ key: "new", kind: "new", text: "New" });
       before = null;
     }
     const failed = [before, message].some((one) => one?.line?.state === "failed");
     const own = message.from === me && !message.elsewhere;
     const together = before?.from === message.from && before.own === own && message.at - before.at < TOGETHER;
-    const head = !together || failed || before.looks_like !== message.looks_like;
+    const head = !together || failed || before?.looks_like !== message.looks_like;
     before = { ...message, own };
     result.push({ ...before, head });
   };
@@ -35,12 +53,11 @@ export function rows(room, lines, me) {
     if (entry.kind === "message") {
       say(entry);
     } else {
-      const { key, kind, happened } = entry;
-      const text = kind === "notice" ? noticeText(happened) : entry.text;
+      const row = entry.kind === "notice" ? { ...entry, text: noticeText(entry.happened) } : entry;
       // Everybody who left is back.
-      if (text === "") continue;
-      result.push({ key, kind, text, happened });
-      before = before && { ...before, from: null };
+      if (row.text === "") continue;
+      result.push(row);
+      before = null;
     }
   }
   for (const line of lines) {
@@ -50,17 +67,20 @@ export function rows(room, lines, me) {
   return result;
 }
 
-/** The content of a row as text: rows with the same text look the same. */
+/** The content of a row as text: rows with the same text look the same. @param {Row} row */
 export function looks(row) {
-  const { kind, text, from, head, line } = row;
-  if (kind === "message") return `${from}|${head}|${text}`;
-  if (kind === "line") return `${head}|${line.state}|${line.why}`;
-  return text ?? "";
+  if (row.kind === "message") return `${row.from}|${row.head}|${row.text}`;
+  if (row.kind === "line") return `${row.head}|${row.line?.state}|${row.line?.why}`;
+  return row.text;
 }
 
-/** "ann and bob joined, carl left, dora came and went": each user once, unless they left and came back. */
+/**
+ * "ann and bob joined, carl left, dora came and went": each user once, unless they left and came back.
+ * @param {Map<string, Move>} happened
+ */
 export function noticeText(happened, most = NAMES) {
   const all = [...happened];
+  /** @param {boolean} was @param {boolean} is @param {string} what */
   const those = (was, is, what) => {
     const users = all.filter(([, one]) => one.was === was && one.is === is).map(nameOf);
     return users.length > 0 ? [`${listed(users, most)} ${what}`] : [];
@@ -68,12 +88,15 @@ export function noticeText(happened, most = NAMES) {
   return [...those(false, true, "joined"), ...those(true, false, "left"), ...those(false, false, "came and went")].join(", ");
 }
 
-/** The name, and another that it looks like. Both are isolated: `listed` adds the marks around them. */
+/**
+ * The name, and another that it looks like. Both are isolated: `listed` adds the marks around them.
+ * @param {[string, Move]} user
+ */
 function nameOf([user, { looks_like }]) {
   return looks_like ? `${user}\u2069 (not \u2068${looks_like}\u2069)\u2068` : user;
 }
 
-/** A few names, isolated for `isolated`, and the number of others. */
+/** A few names, isolated for `isolated`, and the number of others. @param {string[]} users */
 export function listed(users, most = NAMES) {
   const named = users.length > most ? users.slice(0, most - 1) : users;
   const parts = named.map((user) => `\u2068${user}\u2069`);

@@ -1,5 +1,7 @@
 /** The bar that shows a problem of the connection or the room, and a button against it. */
 
+/** @import { Chat } from "./chat.js" */
+
 import { byId, h, reconcile, setText } from "./dom.js";
 
 /** The bar stays hidden while a connection takes less than this. */
@@ -19,7 +21,7 @@ export class Status {
   #signOut;
   #connectingSince = 0;
 
-  /** The bar calls `signOut()` for a user who wants another name. */
+  /** The bar calls `signOut()` for a user who wants another name. @param {Chat} chat @param {() => void} signOut */
   constructor(chat, signOut) {
     this.#chat = chat;
     this.#signOut = signOut;
@@ -33,7 +35,8 @@ export class Status {
   }
 
   #item() {
-    const { state, active, user } = this.#chat;
+    const { session, active, user } = this.#chat;
+    const { state } = session.connection;
     if (state.kind === "connecting" && state.why === "") {
       this.#connectingSince ||= Date.now();
       if (Date.now() - this.#connectingSince < PATIENCE) {
@@ -49,11 +52,11 @@ export class Status {
     if (state.kind === "waiting") {
       // Screen readers skip the countdown: read out each second, it would drown everything else.
       const count = h("span", { id: "countdown", "aria-hidden": "true" });
-      const now = button("Try now", () => this.#chat.connection.retryNow());
+      const now = button("Try now", () => session.connection.retryNow());
       return bar(`waiting ${state.until}`, "busy", [h("span", {}, `${state.why} Reconnecting `, count), now]);
     }
-    if (this.#chat.expires !== null) {
-      const problem = this.#chat.renewalProblem;
+    if (session.expires !== null) {
+      const problem = session.renewalProblem;
       return bar(`expiring ${problem}`, "busy", ["Your token expires soon.", this.#renewal(), problem]);
     }
     if (active?.state === "refused") {
@@ -80,25 +83,29 @@ export class Status {
 
   #renewal() {
     const field = h("input", { type: "password", "aria-label": "A fresh token", placeholder: "A fresh token", autocomplete: "off" });
+    /** @param {SubmitEvent} event */
     const onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim() !== "") this.#chat.renew(field.value.trim());
+      if (field.value.trim() !== "") this.#chat.session.renew(field.value.trim());
     };
     return h("form", { class: "renewal", onsubmit }, field, h("button", { type: "submit", class: "quiet" }, "Go on"));
   }
 
   #count() {
-    const count = byId("countdown");
-    if (!count) return;
-    const seconds = Math.ceil((this.#chat.state.until - Date.now()) / 1000);
+    const { state } = this.#chat.session.connection;
+    const count = document.getElementById("countdown");
+    if (!count || state.kind !== "waiting") return;
+    const seconds = Math.ceil((state.until - Date.now()) / 1000);
     setText(count, seconds > 0 ? `in ${seconds} s` : "now");
   }
 }
 
+/** @param {string} look @param {string} kind @param {(Node | string)[]} parts */
 function bar(look, kind, parts) {
   return { key: look, look, make: () => h("div", { class: `bar ${kind}` }, ...parts) };
 }
 
+/** @param {string} text @param {() => void} onclick */
 function button(text, onclick) {
   return h("button", { type: "button", class: "quiet", onclick }, text);
 }

@@ -9,27 +9,29 @@ const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "na
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} Each unit, and its minutes. */
 const UNITS = [["day", 1_440], ["hour", 60]];
 
+/** @param {number} at */
 export const clock = (at) => CLOCK.format(at);
 
-/** The short form of a time, for rows whose heading shows the full one. */
+/** The short form of a time, for rows whose heading shows the full one. @param {number} at */
 export function shortClock(at) {
   const parts = CLOCK.formatToParts(at).filter(({ type }) => type !== "dayPeriod");
   return parts.map(({ value }) => value).join("").trim();
 }
 
+/** @param {number} at */
 export const full = (at) => FULL.format(at);
 
-/** The time since then, in the largest unit that fits: "3 min. ago". */
+/** The time since then, in the largest unit that fits: "3 min. ago". @param {number} at */
 export function ago(at, now = Date.now()) {
   const minutes = Math.max(0, (now - at) / 60_000);
   const [unit, size] = UNITS.find(([, length]) => minutes >= length) ?? ["minute", 1];
   return AGO.format(-Math.floor(minutes / size), unit);
 }
 
-/** A key for a day, the same for all times of it. */
+/** A key for a day, the same for all times of it. @param {number} at */
 export const dayKey = (at) => new Date(at).toDateString();
 
-/** "Today", "Yesterday", or the date. */
+/** "Today", "Yesterday", or the date. @param {number} at */
 export function dayName(at, now = Date.now()) {
   const day = new Date(at);
   for (const back of [0, 1]) {

@@ -3,9 +3,13 @@
  * move that place, except that a user at the end stays at the end.
  */
 
+/** @import { Chat } from "./chat.js" */
+/** @import { Line } from "./outgoing.js" */
+/** @import { Room } from "./room.js" */
+/** @import { MessageRow, NoticeRow, Row } from "./rows.js" */
+
 import { messageUrl } from "./address.js";
-import { byId, h, isolated, reconcile, setText, unlike } from "./dom.js";
-import { markMentions } from "./mention.js";
+import { byId, h, isolated, keyOf, reconcile, setText, unlike } from "./dom.js";
 import { hue, initial } from "./names.js";
 import { prose } from "./prose.js";
 import { looks, noticeText, rows } from "./rows.js";
@@ -30,20 +34,26 @@ export class Timeline {
   #log = byId("log");
   #toEnd = byId("to-end");
   #beginning = byId("beginning");
+  #field = byId("text", HTMLTextAreaElement);
+  /** @type {Room | null} */
   #room = null;
-  #oldest = null;
+  /** @type {string | undefined} */
+  #oldest;
+  /** Where the user was in each room. @type {WeakMap<Room, Place | null>} */
   #places = new WeakMap();
+  /** @type {Set<string>} */
   #unfolded = new Set();
-  /** The one message whose link the Tab key reaches. */
+  /** The one message whose link the Tab key reaches. @type {HTMLElement | null} */
   #stop = null;
-  #saidUntil = null;
+  #saidUntil = 0;
 
+  /** @param {Chat} chat */
   constructor(chat) {
     this.#chat = chat;
     this.#scroller.addEventListener("scroll", () => this.#scrolled());
     this.#toEnd.addEventListener("click", () => {
       this.toEnd();
-      byId("text").focus();
+      this.#field.focus();
     });
     this.#log.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#keepEnd()).observe(this.#scroller);
@@ -67,8 +77,8 @@ export class Timeline {
     if (other || begins) this.#arrive(room);
     else if (room.atEnd) this.toEnd();
     else this.#restore(place);
-    if (room.sought?.state === "here") this.#point(room);
-    if (!this.#log.contains(document.activeElement)) this.#stopAt([...this.#log.querySelectorAll(".when")].at(-1));
+    if (room.sought?.state === "here") this.#point(room, room.sought.id);
+    if (!this.#log.contains(document.activeElement)) this.#stopAt(this.#links().at(-1));
     this.#toEnd.hidden = room.atEnd;
     setText(this.#toEnd, room.unread > 0 ? `${room.unread.toLocaleString()} new, to the newest` : "To the newest");
     this.#readAhead();
@@ -79,12 +89,14 @@ export class Timeline {
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
+  /** @param {Room | null} next */
   #leave(next) {
     if (this.#room) this.#places.set(this.#room, this.#anchor());
     this.#room = next;
     this.#log.replaceChildren();
   }
 
+  /** @param {Room} room */
   #arrive(room) {
     const place = this.#places.get(room);
     const fresh = this.#log.querySelector(".new");
@@ -114,52 +126,72 @@ export class Timeline {
     }
   }
 
-  /** The first message in view, and its position. */
+  /**
+   * The first message in view, and its position.
+   * @typedef {{key: string | undefined, offset: number}} Place
+   * @returns {Place | null}
+   */
   #anchor() {
     const top = this.#scroller.getBoundingClientRect().top;
     for (const child of this.#log.children) {
       const box = child.getBoundingClientRect();
       if (box.bottom > top && child.matches(".message")) {
-        return { key: child.reconcileKey, offset: box.top - top };
+        return { key: keyOf(child), offset: box.top - top };
       }
     }
     return null;
   }
 
-  /** Brings the message that was sought into view, and marks it. */
-  #point(room) {
-    const row = [...this.#log.children].find(({ reconcileKey }) => reconcileKey === room.sought.id);
+  /** Brings the message that was sought into view, and marks it. @param {Room} room @param {string} id */
+  #point(room, id) {
+    const row = this.#rowOf(id);
     room.sought = null;
     if (!row) return;
     this.#log.querySelector(".sought")?.classList.remove("sought");
     row.classList.add("sought");
     row.scrollIntoView({ block: "center" });
     this.#scrolled();
-    this.#stopAt(row.querySelector(".when"));
+    this.#stopAt(this.#links().find((link) => row.contains(link)));
     // The focus stays with a user who has begun to write meanwhile.
-    if (byId("text").value === "") this.#stop.focus({ preventScroll: true });
+    if (this.#field.value === "") this.#stop?.focus({ preventScroll: true });
   }
 
-  /** The arrow keys go from the link of one message to the next. */
+  /** @param {string | undefined} key */
+  #rowOf(key) {
+    return [...this.#log.children].find((row) => keyOf(row) === key);
+  }
+
+  /** The links of the messages. */
+  #links() {
+    return [...this.#log.querySelectorAll(".when")].filter((link) => link instanceof HTMLElement);
+  }
+
+  /** The arrow keys go from the link of one message to the next. @param {KeyboardEvent} event */
   #walk(event) {
-    const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!by || event.altKey || !event.target.matches(".when")) return;
+    const by = event.key === "ArrowUp" ? -1 : event.key === "ArrowDown" ? 1 : 0;
+    const links = this.#links();
+    const index = links.findIndex((link) => link === event.target);
+    if (by === 0 || event.altKey || index < 0) return;
     event.preventDefault();
-    const all = [...this.#log.querySelectorAll(".when")];
-    const next = all[all.indexOf(event.target) + by];
+    const next = links[index + by];
     if (!next) return;
     this.#stopAt(next);
     next.focus();
   }
 
+  /** @param {HTMLElement | undefined} link */
   #stopAt(link) {
     if (this.#stop) this.#stop.tabIndex = -1;
     this.#stop = link ?? null;
     if (link) link.tabIndex = 0;
   }
 
-  /** Copies the link to a message, or shows it where the browser forbids that, as it does without TLS. */
+  /**
+   * Copies the link to a message, or shows it where the browser forbids that, as it does without TLS.
+   * @param {string} id
+   */
   async #copy(id) {
+    if (!this.#room) return;
     const url = messageUrl(this.#room.name, id);
     try {
       await navigator.clipboard.writeText(url);
@@ -173,14 +205,16 @@ export class Timeline {
     this.#saidUntil = setTimeout(() => said.replaceChildren(), SAID_FOR);
   }
 
+  /** @param {Place | null} place */
   #restore(place) {
-    const child = place && [...this.#log.children].find(({ reconcileKey }) => reconcileKey === place.key);
+    const child = place && this.#rowOf(place.key);
     if (!child) return;
     const top = this.#scroller.getBoundingClientRect().top;
     const moved = child.getBoundingClientRect().top - top - place.offset;
     if (moved !== 0) this.#scroller.scrollTop += moved;
   }
 
+  /** @param {Room} room */
   #showBeginning(room) {
     const known = room.last !== null;
     const kind = !known
@@ -196,6 +230,7 @@ export class Timeline {
     reconcile(this.#beginning, items, (item) => item.kind, () => this.#beginningOf(room, kind));
   }
 
+  /** @param {Room} room @param {string} kind */
   #beginningOf(room, kind) {
     switch (kind) {
       case "unknown":
@@ -222,12 +257,12 @@ export class Timeline {
     }
   }
 
+  /** @param {Row} row */
   #row(row) {
     switch (row.kind) {
       case "day":
-        return h("div", { class: "day", role: "separator" }, h("span", {}, row.text));
       case "new":
-        return h("div", { class: "new", role: "separator" }, h("span", {}, "New"));
+        return h("div", { class: row.kind, role: "separator" }, h("span", {}, row.text));
       case "notice":
         return this.#notice(row);
       case "gap":
@@ -237,6 +272,7 @@ export class Timeline {
     }
   }
 
+  /** @param {NoticeRow} row */
   #notice({ key, text, happened }) {
     const all = noticeText(happened, Infinity);
     if (all === text || this.#unfolded.has(key)) return h("div", { class: "notice" }, ...isolated(all));
@@ -250,14 +286,15 @@ export class Timeline {
     return element;
   }
 
+  /** @param {MessageRow} row */
   #message(row) {
     const { id, from, at, head, own, elsewhere, looks_like, line } = row;
-    const classes = ["message", head ? "head" : "", own ? "own" : "", line ? line.state : ""];
+    const classes = ["message", head ? "head" : "", own ? "own" : "", row.mention ? "mention" : "", line ? line.state : ""];
     const element = h("div", { class: classes.filter(Boolean).join(" "), dataset: { hue: hue(from) } });
     const shown = head ? clock(at) : shortClock(at);
     const time = h("time", { datetime: new Date(at).toISOString(), title: full(at) }, shown);
-    const copy = { type: "button", class: "when", tabindex: -1, "aria-label": `${shown}: copy a link to this message`, onclick: () => this.#copy(id) };
-    const when = id ? h("button", copy, time) : time;
+    const copy = { type: "button", class: "when", tabindex: -1, "aria-label": `${shown}: copy a link to this message` };
+    const when = id ? h("button", { ...copy, onclick: () => this.#copy(id) }, time) : time;
     if (head) {
       const name = h("bdi", { class: "name" }, from);
       element.append(
@@ -277,30 +314,28 @@ export class Timeline {
       element.append(h("span", { class: "hidden" }, `${from}${sign}: `), when);
     }
     element.append(...this.#text(row));
-    if (row.mention) {
-      element.classList.add("mention");
-      markMentions(element.querySelector(".text"), this.#chat.user);
-    }
     if (line) element.append(this.#fate(line));
     return element;
   }
 
-  #text({ key, text }) {
-    const body = h("div", { class: "text", dir: "auto" }, ...prose(text));
+  /** @param {MessageRow} row */
+  #text({ key, text, mention }) {
+    const body = h("div", { class: "text", dir: "auto" }, ...prose(text, mention ? this.#chat.user : undefined));
     const long = text.length > LONG || text.split("\n").length > MANY_LINES;
     if (!long || this.#unfolded.has(key)) return [body];
     body.classList.add("folded");
-    const unfold = (event) => {
+    const unfold = () => {
       this.#unfolded.add(key);
       body.classList.remove("folded");
-      event.currentTarget.remove();
+      button.remove();
       this.#scroller.focus({ preventScroll: true });
     };
     const size = `Show all ${text.length.toLocaleString()} characters`;
-    return [body, h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size)];
+    const button = h("button", { type: "button", class: "unfold quiet", onclick: unfold }, size);
+    return [body, button];
   }
 
-  /** The state of a line that is not in the room yet. */
+  /** The state of a line that is not in the room yet. @param {Line} line */
   #fate(line) {
     if (line.state !== "failed") {
       return h("div", { class: "fate" }, line.state === "sent" ? "Sent" : line.state === "sending" ? "Sending…" : "Waiting to be sent");

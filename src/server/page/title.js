@@ -1,8 +1,11 @@
+/** @import { Chat } from "./chat.js" */
+
 /**
  * The document's title: the number of unread mentions, or else a mark for unread messages, and the shown
  * room. A muted room counts for nothing here.
  */
 
+/** @param {Chat} chat */
 export function title(chat) {
   if (chat.user === "") return "Hubbub";
   const loud = [...chat.rooms.values()].filter(({ muted }) => !muted);

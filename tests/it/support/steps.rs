@@ -127,7 +127,8 @@ fn ban() -> impl Strategy<Value = (Target, Option<Ban>)> {
     (target, prop::option::weighted(0.7, ban))
 }
 
-pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// Commands, each with the number of the instance that gets it.
+pub(crate) fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     let (room, user) = (|| select(&ROOMS), || select(&USERS));
     let reference = prop::option::weighted(0.4, select(&REFS));
     let said = (room(), user(), select(&TEXTS), reference);
@@ -155,5 +156,5 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => user().prop_map(Step::Disconnect),
         2 => Just(Step::Reopen),
     ];
-    prop::collection::vec(step, 1..80)
+    prop::collection::vec((0..2_usize, step), 1..80)
 }
