@@ -205,4 +205,50 @@ mod tests {
             assert_eq!(Banned::parse(foreign), None, "{foreign}");
         }
     }
+
+    #[test]
+    fn deletions_are_those_of_the_room_and_keep_nobody_out() {
+        let (lobby, other) = (
+            RoomName::lobby(),
+            "other".parse::<RoomName>().expect("a name"),
+        );
+        let id = |millis| MessageId { millis, number: 0 };
+        let ban = || Ban {
+            until: u64::MAX,
+            reason: String::new(),
+        };
+        let user = Banned::User("alice".parse().expect("a name"));
+        let all = [
+            user.clone(),
+            Banned::Room(lobby.clone()),
+            Banned::Message(lobby.clone(), id(3)),
+            Banned::Message(lobby.clone(), id(7)),
+            Banned::Message(other.clone(), id(8)),
+            Banned::Past(lobby.clone(), id(2)),
+            Banned::Past(lobby.clone(), id(5)),
+            Banned::Past(other, id(9)),
+        ];
+        let kept_out: Vec<_> = all.iter().filter(|one| !one.is_deletion()).collect();
+        assert_eq!(kept_out, [&user, &Banned::Room(lobby.clone())]);
+        let bans = all.into_iter().map(|one| (one, ban())).collect();
+        let deletions = Deletions::of(&bans, &lobby);
+        let (some, past) = (BTreeSet::from([id(3), id(7)]), Some(id(5)));
+        assert_eq!((&deletions.ids, deletions.up_to), (&some, past));
+        // Those up to the past need not be named, and those behind the client's last message do not concern it.
+        assert_eq!(deletions.clone().up_to(id(7)).ids, BTreeSet::from([id(7)]));
+        assert_eq!(deletions.clone().up_to(id(6)).ids, BTreeSet::new());
+        let at_its_end = Deletions {
+            ids: BTreeSet::from([id(5)]),
+            up_to: past,
+        };
+        assert_eq!(at_its_end.up_to(id(7)).ids, BTreeSet::new());
+        let before = Deletions {
+            ids: BTreeSet::from([id(3)]),
+            up_to: Some(id(4)),
+        };
+        let new = deletions.clone().since(&before);
+        assert_eq!((new.ids, new.up_to), (BTreeSet::from([id(7)]), past));
+        assert!(deletions.clone().since(&deletions).is_empty());
+        assert_eq!(before.since(&deletions), Deletions::default());
+    }
 }

@@ -409,4 +409,28 @@ mod tests {
         assert!(continues(MessageId::ZERO, &[], None));
         assert!(!continues(MessageId::ZERO, &[], Some(id(1))));
     }
+
+    #[test]
+    fn an_instance_is_ready_while_any_of_its_servers_is() {
+        let shard = |name: &str, trouble: Option<&str>| ShardState {
+            name: name.to_owned(),
+            trouble: trouble.map(str::to_owned),
+            waiting: 0,
+            losses: 0,
+            cuts: 0,
+        };
+        let (one, away) = (shard("one", None), shard("two", Some("nothing listens")));
+        let ready = Ok("ready".to_owned());
+        assert_eq!(readiness(&[]), ready);
+        assert_eq!(readiness(&[one.clone(), one.clone()]), ready);
+        let but_for = "ready, but for the rooms on two: nothing listens";
+        assert_eq!(readiness(&[one, away.clone()]), Ok(but_for.to_owned()));
+        let all = "two: nothing listens; two: nothing listens";
+        assert_eq!(
+            readiness(&[away.clone(), away.clone()]),
+            Err(all.to_owned())
+        );
+        // Nobody has to be told which one.
+        assert_eq!(readiness(&[away]), Err("nothing listens".to_owned()));
+    }
 }

@@ -213,4 +213,21 @@ mod tests {
         assert_eq!(gone, [&alice]);
         assert!(roster.arrive(&room, &alice).is_some());
     }
+
+    #[test]
+    fn somebody_is_leaving_until_they_are_back_or_their_grace_is_over() {
+        let (room, alice) = names();
+        let mut roster = Roster::new(GRACE);
+        let now = Instant::now();
+        assert!(!roster.has_users_in(&room));
+        roster.arrive(&room, &alice);
+        assert!(roster.has_users_in(&room) && !roster.is_anyone_leaving());
+        roster.depart(&room, &alice, Departure::Dropped, now);
+        assert!(roster.is_anyone_leaving());
+        roster.arrive(&room, &alice);
+        assert!(!roster.is_anyone_leaving());
+        roster.depart(&room, &alice, Departure::Dropped, now);
+        assert_eq!(roster.expire(now + GRACE).len(), 1);
+        assert!(!roster.has_users_in(&room) && !roster.is_anyone_leaving());
+    }
 }

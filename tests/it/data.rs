@@ -437,6 +437,12 @@ fn a_full_disk_refuses_for_a_while_is_told_and_heals_by_itself() {
     assert_eq!(room["recovered"], true);
     let last = messages.last().expect("messages");
     assert_eq!((messages.len(), &last["id"]), (stored, &sent["id"]));
+    // All that was acknowledged is on disk.
+    drop((alice, bob));
+    drop(hubbub);
+    let hubbub = on(&folder);
+    let mut carol = Client::json(hubbub.address(), "carol");
+    assert_eq!(all_since(&mut carol, &first["id"], stored).1, messages);
 }
 
 #[test]

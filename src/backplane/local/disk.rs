@@ -219,3 +219,67 @@ impl Committer {
         Ok(is_stored)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::{Ban, Banned};
+    use crate::message::{Entry, Message, MessageId, RoomName};
+
+    #[test]
+    fn after_an_error_it_is_known_whether_the_file_has_the_batch() {
+        let name = format!("hubbub-disk-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let (store, _lock) = Store::open(&folder).expect("a store");
+        let mut committer = Committer {
+            condition: Arc::new(Condition {
+                path: store.path().to_owned(),
+                trouble: Mutex::default(),
+                begun: Mutex::default(),
+                losses: AtomicU64::new(0),
+            }),
+            store: Some(store),
+            on_committed: Box::new(|_, _| {}),
+        };
+        let batch = |entries, bans| Batch {
+            entries,
+            forgotten: Forgotten::default(),
+            bans,
+            posted: Vec::new(),
+            needed: 0,
+        };
+        let message = Message {
+            id: MessageId::ZERO,
+            from: "alice".parse().expect("a name"),
+            text: "hello".to_owned(),
+            at: 0,
+        };
+        let placed = PlacedEntry {
+            position: 0,
+            room: RoomName::lobby(),
+            entry: Entry {
+                message,
+                prev: None,
+                via: None,
+            },
+            reference: None,
+        };
+        let ban = Ban {
+            until: u64::MAX,
+            reason: String::new(),
+        };
+        let banned = Banned::Room(RoomName::lobby());
+        for batch in [
+            batch(vec![placed], Vec::new()),
+            batch(Vec::new(), vec![(banned.clone(), Some(ban))]),
+            batch(Vec::new(), vec![(banned, None)]),
+        ] {
+            let reopened = |committer: &mut Committer| committer.reopen(&batch).expect("it opens");
+            assert!(!reopened(&mut committer));
+            committer.write(&batch).expect("it is written");
+            assert!(reopened(&mut committer));
+        }
+        drop(committer);
+        std::fs::remove_dir_all(folder).expect("it is gone");
+    }
+}

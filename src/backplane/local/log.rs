@@ -591,6 +591,8 @@ mod tests {
         let late = say(&mut logs, "lobby", "a", Some("r"), now + Ref::LASTS);
         assert!(!late.duplicate);
         assert!(late.id > first.id);
+        assert_eq!(logs.totals.ref_bytes, REF_BYTES, "the first one is gone");
+        assert_eq!(logs.bytes(), logs.totals.bytes + REF_BYTES);
     }
 
     #[test]
@@ -603,6 +605,8 @@ mod tests {
         logs.forget(now + ttl);
         assert!(logs.excerpt(&lobby, Cursor::Newest, 9).entries.is_empty());
         assert_eq!(logs.tail(&lobby), Some(first.id));
+        // Nor is the room forgotten for others before its refs are.
+        assert!(!logs.forget_oldest());
         let later = now + ttl + Ref::LASTS;
         logs.forget(later);
         say(&mut logs, "lobby", "b", None, later);
@@ -675,5 +679,88 @@ mod tests {
         assert_eq!((next.id.millis, next.id.number), (ahead.millis, 8));
         let forgotten = logs.take_forgotten(usize::MAX);
         assert_eq!(forgotten.tails, HashMap::from([(room, None)]));
+    }
+
+    fn draft(room: &RoomName, text: &str, reference: &str) -> Draft {
+        Draft {
+            room: room.clone(),
+            from: "alice".parse().expect("a name"),
+            text: text.to_owned(),
+            reference: Some(reference.to_owned().try_into().expect("a ref")),
+            via: None,
+        }
+    }
+
+    #[test]
+    fn a_ref_is_known_within_one_plan_and_in_its_own_room() {
+        let (mut logs, now, mut plan) = (logs(10, 1 << 20), Instant::now(), Plan::default());
+        let rooms: [RoomName; 2] = ["one", "two"].map(|room| room.parse().expect("a name"));
+        let ahead = MessageId {
+            millis: now_as_id().millis + 3_600_000,
+            number: 0,
+        };
+        // Both rooms give the same id.
+        for room in &rooms {
+            logs.restore_tail(room, ahead, now);
+        }
+        let mut say = |room, text| logs.plan(&mut plan, draft(room, text, "r"), now);
+        let first = say(&rooms[0], "a").expect("it is new");
+        let second = say(&rooms[1], "b").expect("it is new");
+        assert_eq!(first.id, second.id);
+        let again = say(&rooms[1], "b").expect("it is known");
+        assert!(again.duplicate);
+        assert_eq!(say(&rooms[1], "a"), Err(BackplaneError::RefReused));
+    }
+
+    #[test]
+    fn the_refs_of_a_plan_count_before_they_are_stored() {
+        let (mut logs, mut plan) = (logs(10, 3 * REF_BYTES), Plan::default());
+        let mut say = |reference| {
+            let draft = draft(&RoomName::lobby(), "a", reference);
+            logs.plan(&mut plan, draft, Instant::now())
+        };
+        for reference in ["1", "2", "3"] {
+            assert!(say(reference).is_ok());
+        }
+        assert_eq!(say("4"), Err(BackplaneError::Overloaded));
+        assert!(say("3").is_ok_and(|stored| stored.duplicate));
+    }
+
+    #[test]
+    fn what_fits_the_budget_to_the_byte_is_kept() {
+        let two = ROOM_BYTES + 2 * (ENTRY_BYTES + "alice".len() + "xyz".len());
+        for (budget, kept) in [(two, 2), (two - 1, 1)] {
+            let (mut logs, now) = (logs(10, budget), Instant::now());
+            say(&mut logs, "lobby", "xyz", None, now);
+            say(&mut logs, "lobby", "xyz", None, now);
+            let read = logs.excerpt(&RoomName::lobby(), Cursor::Newest, 9);
+            assert_eq!(read.entries.len(), kept);
+        }
+    }
+
+    #[test]
+    fn what_the_disk_did_not_forget_is_given_to_it_again() {
+        let (mut logs, now) = (logs(1, 1 << 20), Instant::now());
+        let position = |logs: &Logs| logs.next - 1;
+        say(&mut logs, "lobby", "a", Some("r"), now);
+        let first = position(&logs);
+        say(&mut logs, "lobby", "b", None, now);
+        let second = position(&logs);
+        logs.forget(now + Duration::from_secs(60));
+        assert!(logs.has_forgotten());
+        let all = logs.take_forgotten(usize::MAX);
+        assert!(!logs.has_forgotten());
+        assert_eq!(all.messages, [first, second]);
+        let tail = (
+            RoomName::lobby(),
+            Some(logs.tail(&RoomName::lobby()).expect("an id")),
+        );
+        assert_eq!(all.tails, HashMap::from([tail]));
+        // Meanwhile the room has messages again.
+        say(&mut logs, "lobby", "c", None, now);
+        logs.forget_again(&all);
+        let again = logs.take_forgotten(usize::MAX);
+        assert_eq!(again.messages, all.messages);
+        assert_eq!(again.tails, HashMap::from([(RoomName::lobby(), None)]));
     }
 }

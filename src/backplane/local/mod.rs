@@ -381,7 +381,9 @@ mod tests {
             disk: Some(disk),
         };
         let local = Local::run(shared, queue).expect("a thread");
+        assert!(!local.began_after(local.shared.began));
         let (first, second) = (say(&local, "first"), say(&local, "second"));
+        assert_eq!(local.in_flight(), 2);
         let silent = first.recv_timeout(ANSWER_WITHIN).expect("an answer");
         assert_eq!(silent, Err(BackplaneError::DiskSilent));
         let waited = second.recv_timeout(ANSWER_WITHIN).expect("an answer");

@@ -405,6 +405,7 @@ mod tests {
     #[test]
     fn each_mistake_in_an_address_has_a_sentence() {
         refuses("http://h", "redis://");
+        refuses("redis+other://h:1", "redis://");
         refuses("redis+sentinel://h:1", "name");
         refuses("redis+sentinel:///chat", "name");
         refuses("redis+sentinel://h/chat/x", "database");
@@ -448,5 +449,24 @@ mod tests {
         assert!(twice.is_err_and(|why| why.contains("twice")));
         let more = check(&["redis+cluster://h:1", "redis://h:2"]);
         assert!(more.is_err_and(|why| why.contains("alone")));
+    }
+
+    #[test]
+    fn only_the_schemes_of_tls_ask_for_it() {
+        for (url, asks) in [
+            ("rediss://h", true),
+            ("VALKEYS://h", true),
+            ("redis://h", false),
+            ("unix:/run/rediss", false),
+        ] {
+            assert_eq!(asks_for_tls(url), asks, "{url}");
+        }
+    }
+
+    #[test]
+    fn each_step_of_a_handshake_with_one_more_reply_is_shorter() {
+        let step = |url| RedisServer::parse(url, Nature::Alone).expect(url).step;
+        assert_eq!(step("redis://h"), CONNECT_TIMEOUT);
+        assert_eq!(step("redis://h/1"), CONNECT_TIMEOUT / 2);
     }
 }

@@ -209,4 +209,40 @@ mod tests {
         assert_eq!(news.get(&lobby), Some(&7));
         assert_eq!(news.len(), MOST_LISTED);
     }
+
+    #[test]
+    fn the_hosted_rooms_are_told_from_time_to_time() {
+        let keys = Keys::new("p", crate::message::InstanceId::random());
+        let retention = Retention {
+            history_length: 1,
+            history_ttl: Duration::from_secs(1),
+            history_bytes: 1,
+            presence_ttl: Duration::from_secs(1),
+            presence_grace: Duration::ZERO,
+        };
+        let mut index = RoomIndex::new(&keys, &Arc::default(), &retention);
+        assert_eq!(index.key(), "p:rooms");
+        let mut told_at = |now| index.news(|| vec![RoomName::lobby()], now).len();
+        let now = Instant::now();
+        let (first, second) = (now + TELL_HOSTED_EVERY, now + 2 * TELL_HOSTED_EVERY);
+        assert_eq!(told_at(now), 0);
+        // It was made a moment before `now`.
+        assert_eq!(told_at(first), 1);
+        assert_eq!(told_at(second - Duration::from_millis(1)), 0);
+        assert_eq!(told_at(second), 1);
+    }
+
+    #[test]
+    fn a_room_is_asked_for_under_its_own_keys() {
+        let keys = Keys::new("p", crate::message::InstanceId::random());
+        let packed =
+            |command: &Cmd| String::from_utf8_lossy(&command.get_packed_command()).into_owned();
+        let count = packed(&count_all(&keys, &RoomName::lobby()));
+        assert!(
+            count.contains("HLEN") && count.contains("p:{lobby}:members"),
+            "{count}"
+        );
+        let newest = packed(&read(&keys));
+        assert!(newest.contains(&(MOST_LISTED - 1).to_string()), "{newest}");
+    }
 }

@@ -163,6 +163,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backplane::redis::placement::slot;
     use crate::protocol::Ref;
 
     #[test]
@@ -186,5 +187,57 @@ mod tests {
             })
         };
         assert_ne!(reference("a:b", "c"), reference("a", "b:c"));
+    }
+
+    #[test]
+    fn instances_of_all_versions_use_the_same_names() {
+        let keys = Keys::new("p", InstanceId::random());
+        let (lobby, me) = (RoomName::lobby(), keys.instance());
+        let names = [
+            keys.channel(&lobby),
+            keys.log(&lobby),
+            keys.newest(&lobby),
+            keys.members(&lobby),
+            keys.webhook(&lobby, "w"),
+            keys.logs(),
+            keys.servers(),
+            keys.orders(),
+            keys.bans(),
+            keys.index(),
+            keys.control(),
+            keys.proof(),
+        ];
+        assert_eq!(
+            names,
+            [
+                "p:{lobby}",
+                "p:{lobby}:log",
+                "p:{lobby}:newest",
+                "p:{lobby}:members",
+                "p:{lobby}:webhook:w",
+                "p:{*}:log",
+                "p:servers",
+                "p:orders",
+                "p:bans",
+                "p:rooms",
+                &format!("p:instance:{me}"),
+                &format!("p:instance:{me}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_proof_of_a_node_lies_in_its_slots_and_moves_within_them() {
+        let keys = Keys::new("p", InstanceId::random()).on_node("node");
+        let me = keys.instance();
+        assert_eq!(keys.control(), format!("p:instance:{me}:node"));
+        let mut slots = SlotSet::empty();
+        for tag in ["7", "9"] {
+            slots.insert(slot(tag));
+        }
+        keys.lie_in(&Arc::new(slots));
+        assert_eq!(keys.proof(), format!("p:instance:{me}:{{7}}"));
+        keys.lie_elsewhere();
+        assert_eq!(keys.proof(), format!("p:instance:{me}:{{9}}"));
     }
 }

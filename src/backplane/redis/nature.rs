@@ -60,3 +60,50 @@ pub(super) fn refusal(hello: &Value, nature: Nature) -> Option<String> {
     };
     Some(why.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(version: &str, mode: &str, role: &str) -> Value {
+        let fields = [("version", version), ("mode", mode), ("role", role)];
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let fields = fields.map(|(name, value)| (text(name), text(value)));
+        Value::Map(fields.to_vec())
+    }
+
+    #[test]
+    fn what_cannot_serve_is_refused_with_what_to_do() {
+        use Nature::{Alone, Node, OfCluster, Sentinel};
+        let alone = says("6.2.0", "standalone", "master");
+        let replica = says("7.4.1", "standalone", "replica");
+        let node = says("7.0.0", "cluster", "master");
+        let node_replica = says("10.0.0", "cluster", "replica");
+        let old_node = says("6.2.14", "cluster", "master");
+        let sentinel = says("7.4.1", "sentinel", "sentinel");
+        for (hello, nature, why) in [
+            (&alone, Alone, None),
+            (&node, OfCluster, None),
+            (&node, Node, None),
+            (&node_replica, Node, None),
+            (&sentinel, Sentinel, None),
+            (&Value::Nil, Alone, Some("HELLO")),
+            (&replica, Alone, Some("read-only replica")),
+            (&node_replica, OfCluster, Some("read-only replica")),
+            (&node, Alone, Some("redis+cluster://")),
+            (&alone, OfCluster, Some("not a node of a cluster")),
+            (&alone, Node, Some("not a node of a cluster")),
+            (&old_node, OfCluster, Some("7.0 or newer, and it is 6.2.14")),
+            (&old_node, Node, Some("7.0 or newer")),
+            (&sentinel, Alone, Some("redis+sentinel://")),
+            (&sentinel, Node, Some("redis+sentinel://")),
+            (&alone, Sentinel, Some("not a Sentinel")),
+        ] {
+            let said = refusal(hello, nature);
+            match why {
+                None => assert_eq!(said, None, "{nature:?}"),
+                Some(why) => assert!(said.is_some_and(|said| said.contains(why)), "{why}"),
+            }
+        }
+    }
+}

@@ -194,4 +194,37 @@ mod tests {
             assert_eq!(shares.iter().filter(|share| share.holds(&room)).count(), 1);
         }
     }
+
+    #[test]
+    fn instances_of_all_versions_look_for_a_room_on_the_same_server() {
+        // Of 2, 3, 7 and 100 servers; computed apart from this code.
+        for (name, servers) in [
+            ("lobby", [1, 2, 2, 65]),
+            ("Zürich", [1, 1, 3, 85]),
+            ("a b", [0, 0, 0, 26]),
+            ("日本", [1, 2, 5, 99]),
+            ("general", [0, 0, 5, 93]),
+        ] {
+            let of = |count| server_of(&room(name), count);
+            assert_eq!([2, 3, 7, 100].map(of), servers, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_tags_of_a_set_of_slots_come_in_turn() {
+        let mut slots = SlotSet::empty();
+        for tag in ["7", "9"] {
+            slots.insert(slot(tag));
+        }
+        assert_eq!(slots.tag_after(0), Some(7));
+        assert_eq!(slots.tag_after(7), Some(9));
+        let mut last = 9;
+        while let Some(next) = slots.tag_after(last).filter(|next| *next > last) {
+            assert!([slot("7"), slot("9")].contains(&slot(&next.to_string())));
+            last = next;
+        }
+        assert_eq!(slots.tag_after(last), Some(7), "around the end");
+        let (seven, other) = (Share::Slots(Arc::new(slots)), room("foo"));
+        assert!(seven.holds(&room("7")) && !seven.holds(&other));
+    }
 }

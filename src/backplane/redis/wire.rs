@@ -566,4 +566,53 @@ mod tests {
             assert_eq!(payload(foreign.as_bytes()), None, "{foreign:?}");
         }
     }
+
+    #[test]
+    fn a_loss_has_three_ids() {
+        let id = |millis| MessageId { millis, number: 0 };
+        let loss = Payload::Loss(Loss {
+            after: id(1),
+            newest: id(3),
+            mark: id(9),
+        });
+        assert_eq!(payload(b"g\n1-0\n3-0\n9-0"), Some(loss));
+        assert_eq!(payload(b"g\n1-0\n3-0"), None);
+    }
+
+    #[test]
+    fn only_a_policy_that_may_evict_is_named() {
+        let policy = |maxmemory: &str, policy: &str| {
+            let info =
+                format!("# Memory\r\nmaxmemory:{maxmemory}\r\nmaxmemory_policy:{policy}\r\n");
+            let info = Value::BulkString(info.into_bytes());
+            evicting_policy(&info).map(str::to_owned)
+        };
+        assert_eq!(policy("0", "allkeys-lru"), None);
+        assert_eq!(policy("1000", "noeviction"), None);
+        let evicts = policy("1000", "volatile-ttl");
+        assert_eq!(evicts.as_deref(), Some("volatile-ttl"));
+        assert_eq!(evicting_policy(&Value::Nil), None);
+    }
+
+    #[test]
+    fn a_renewal_and_a_sweep_say_whether_the_instance_is_known() {
+        assert!(is_forgotten(&Value::Int(0)) && !is_forgotten(&Value::Int(1)));
+        let swept = |known, now, next| {
+            let parts = [known, now, next].map(Value::Int).to_vec();
+            let swept = sweep_answer(&Value::Array(parts)).expect("an answer");
+            (swept.is_known, swept.clock, swept.next)
+        };
+        let in_five = Some(Duration::from_millis(5));
+        assert_eq!(swept(1, 10, 15), (true, 10, in_five));
+        assert_eq!(swept(0, 10, 0), (false, 10, None));
+        assert_eq!(swept(1, 10, 8), (true, 10, Some(Duration::ZERO)));
+        assert!(sweep_answer(&Value::Nil).is_none());
+    }
+
+    #[test]
+    fn another_list_of_servers_is_named() {
+        assert_eq!(other_servers(&Value::Nil), None);
+        let other = Value::BulkString(b"a:1 b:1".to_vec());
+        assert_eq!(other_servers(&other), Some("a:1 b:1"));
+    }
 }
