@@ -99,14 +99,14 @@ stage 'deployment' scripts/deploy_test.sh
 [ -z "$beside" ] || show_beside
 stage 'the page in a browser' scripts/browser_test.sh
 unset HUBBUB
-stage conformance scripts/conformance.sh
-# On all forms of Redis at once: a soak waits more than it computes.
+# On all forms of Redis at once, and beside the conformance suite: all of them wait more than they compute.
 soak() {
   local mode failed=0
   for mode in one three sentinel cluster; do
     scripts/soak.sh 60 "$(date +%s)" "$mode" >"$output/$mode" 2>&1 &
     soaks[$mode]=$!
   done
+  stage conformance scripts/conformance.sh
   for mode in "${!soaks[@]}"; do
     wait "${soaks[$mode]}" || failed=1
     cat "$output/$mode"
