@@ -62,13 +62,12 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # Linking four programs as one crate each takes as long as compiling all crates.
 export CARGO_PROFILE_RELEASE_LTO=off
 
-# So two stages that only compile get what the others leave of the processors. As a process group, which can be ended.
+# So two stages that compile get what the others leave of the processors. As a process group, which can be ended.
 set -m
 {
-  renice -n 19 "$BASHPID" >/dev/null
   stage checks scripts/check.sh
   stage 'build of the conformance suite and the soak' \
-    cargo bench --locked --features tls --bench echo --bench soak --no-run
+    nice -n 19 cargo bench --locked --features tls --bench echo --bench soak --no-run
 } >"$output/beside" 2>&1 &
 beside=$!
 set +m
