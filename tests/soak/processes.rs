@@ -10,8 +10,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
@@ -40,6 +40,9 @@ const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 
 /// The name of the file in a server's folder that it begins with, and changes when it is told to.
 const CONFIG: &str = "server.conf";
+
+/// How many ports one soak has, of which it takes some twenty at a time.
+const BLOCK_OF_PORTS: u16 = 100;
 
 /// The ids of the processes that run. One is taken out in the same step that waits for it, or its
 /// id could be another's by the time it is used.
@@ -100,18 +103,26 @@ pub(crate) fn folder() -> PathBuf {
 
 /// A port outside of the range from which connections take theirs: while its owner is down, a
 /// client that tries to reach it must not get it as its own. A node of a cluster takes the port 10,000
-/// above it as well, which is free too.
+/// above it as well, which is free too. No other soak takes it: each has a block of ports, whose first
+/// one it holds.
 pub(crate) fn quiet_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static BLOCK: LazyLock<(u16, TcpListener)> = LazyLock::new(|| {
+        let mut firsts = (12_000..22_000).step_by(BLOCK_OF_PORTS.into());
+        let held = firsts.find_map(|first| Some((first, listen(first).ok()?)));
+        held.expect("there are not so many soaks")
+    });
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 12_000 + (std::process::id().wrapping_mul(7) + next) % 10_000;
-        let port = u16::try_from(port).expect("it is below 22,000");
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
+        let port = BLOCK.0 + 1 + next % (BLOCK_OF_PORTS - 1);
+        if listen(port).is_ok() && listen(port + 10_000).is_ok() {
             return port;
         }
     }
+}
+
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port))
 }
 
 /// The program that the environment names, or `redis-server`.

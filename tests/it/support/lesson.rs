@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 ///
 /// Cargo names no example to a test, and `cargo test --test it` does not build one: what is there may be
 /// missing or old. So the first test that needs the lesson has cargo build it, into the folder of the
-/// tests' own binaries; with nothing to do, that takes a moment.
+/// tests' own binaries and with their features; with nothing to do, that takes a moment.
 pub(crate) fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -23,6 +23,7 @@ pub(crate) fn binary() -> &'static Path {
         };
         let status = Command::new(env!("CARGO"))
             .args(["build", "--locked", "--quiet", "--example", "lesson"])
+            .args(cfg!(feature = "tls").then_some("--features=tls"))
             .args(["--profile", profile, "--target-dir"])
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
