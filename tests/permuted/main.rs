@@ -48,7 +48,7 @@ pub use real::{
     process, str, string,
 };
 
-pub use channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+pub use channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded, unbounded};
 pub use pubsub::{Cmd, Connection, PushKind, RedisError, Value, cmd};
 pub use socket::SockRef;
 
@@ -75,6 +75,16 @@ pub mod net {
     //! A socket that the permuter moves.
     pub use crate::socket::TcpStream;
     pub use real::net::Shutdown;
+}
+
+pub mod fs {
+    //! A file that the permuter breaks.
+    pub use crate::backplane::local::File;
+}
+
+pub mod path {
+    //! The way to it.
+    pub use crate::backplane::local::PathBuf;
 }
 
 pub mod stream {

@@ -3,10 +3,11 @@
 mod lists;
 mod connections;
 mod rooms;
+mod disk;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 11] = [
+pub const ALL: [Test; 12] = [
     (
         "no answer is older than its question",
         100,
@@ -61,5 +62,10 @@ pub const ALL: [Test; 11] = [
         "a worker with too much to do makes only the deliverer wait",
         1,
         rooms::a_worker_with_too_much_to_do_makes_only_the_deliverer_wait,
+    ),
+    (
+        "what is acknowledged is on disk and was told",
+        100,
+        disk::what_is_acknowledged_is_on_disk_and_was_told,
     ),
 ];

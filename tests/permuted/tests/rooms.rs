@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::backplane::redis::Rooms;
 use crate::clock;
-use crate::hub::outbox::{Collected, Queue, outbox};
+use crate::hub::outbox::{Collected, Outbox, Queue, outbox};
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{
     ConnectionId, Entry, InstanceId, MemberList, Message, MessageId, Revision, RoomName,
@@ -58,22 +58,38 @@ impl House {
     /// Enters as a session does: first the room, and then the log. Returns the last message that the log had.
     fn enters(&self, connection: u64) -> (u64, Queue) {
         let (outbox, queue) = outbox(Encoding::Text, 64 << 20, None);
-        let (name, connection) = ("bob".parse().expect("a name"), ConnectionId(connection));
-        self.hub
-            .add_member(&self.room, connection, Some(&name), &outbox);
+        begin(&self.hub, &self.room, connection, &outbox);
         let number = *lock(&self.log);
-        let list = MemberList {
-            users: [].into(),
-            revision: Revision::ZERO,
-        };
-        let last = Some(MessageId { millis: 1, number });
-        self.hub.release(&self.room, connection, last, &list, None);
+        release(&self.hub, &self.room, connection, number);
         (number, queue)
     }
 }
 
+fn begin(hub: &Hub, room: &RoomName, connection: u64, outbox: &Arc<Outbox>) {
+    let (name, connection) = ("bob".parse().expect("a name"), ConnectionId(connection));
+    hub.add_member(room, connection, Some(&name), outbox);
+}
+
+/// The log had messages up to this one.
+fn release(hub: &Hub, room: &RoomName, connection: u64, number: u64) {
+    let list = MemberList {
+        users: [].into(),
+        revision: Revision::ZERO,
+    };
+    let last = Some(MessageId { millis: 1, number });
+    hub.release(room, ConnectionId(connection), last, &list, None);
+}
+
+/// Enters a room whose log is empty.
+pub(super) fn enter(hub: &Hub, room: &RoomName, connection: u64) -> Queue {
+    let (outbox, queue) = outbox(Encoding::Text, 64 << 20, None);
+    begin(hub, room, connection, &outbox);
+    release(hub, room, connection, 0);
+    queue
+}
+
 /// The texts that a member was sent, each a number.
-fn heard(queue: &Queue) -> Vec<u64> {
+pub(super) fn heard(queue: &Queue) -> Vec<u64> {
     queue.outbox().close(code::NORMAL, "");
     let mut bytes = Vec::new();
     while queue.collect_by(Instant::now(), &mut bytes) != Some(Collected::Last) {}
@@ -176,19 +192,13 @@ impl Subscribed {
     /// log had; `None` if Redis was not there in time.
     fn comes(&self, connection: u64) -> Option<(u64, Queue)> {
         let (outbox, queue) = outbox(Encoding::Text, 1 << 20, None);
-        let (name, id) = ("bob".parse().expect("a name"), ConnectionId(connection));
-        self.hub.add_member(&self.room, id, Some(&name), &outbox);
+        begin(&self.hub, &self.room, connection, &outbox);
         if self.rooms.hear(&self.room).is_err() {
             self.goes(connection);
             return None;
         }
         let number = self.redis.said();
-        let list = MemberList {
-            users: [].into(),
-            revision: Revision::ZERO,
-        };
-        let last = Some(MessageId { millis: 1, number });
-        self.hub.release(&self.room, id, last, &list, None);
+        release(&self.hub, &self.room, connection, number);
         Some((number, queue))
     }
 
