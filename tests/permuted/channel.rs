@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use crate::permuter::chance;
 use crate::threads::{Guard, lock};
 
+/// A wait up to this long is a pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Nobody is left at the other end.
 #[derive(Debug)]
 pub struct Disconnected;
@@ -129,9 +132,13 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Times out at once or never: what is awaited like this must come.
-    pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
-        self.receive(|| chance(2))
+    /// A short wait is a pause, and times out at last. Otherwise it does at once or never: what is awaited like this must
+    /// come.
+    pub fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
+        match limit <= PAUSE {
+            true => self.recv_deadline(Instant::now()),
+            false => self.receive(|| chance(2)),
+        }
     }
 
     fn receive(&self, times_out: impl Fn() -> bool) -> Result<T, RecvTimeoutError> {

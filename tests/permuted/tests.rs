@@ -65,7 +65,7 @@ pub const ALL: [Test; 12] = [
     ),
     (
         "what is acknowledged is on disk and was told",
-        100,
+        30,
         disk::what_is_acknowledged_is_on_disk_and_was_told,
     ),
 ];

@@ -29,7 +29,7 @@ fn of(begin: u64, numbers: &[u64]) -> Vec<u64> {
 }
 
 /// Every message is answered once. Acknowledged is what the disk has, the members heard, and the logs show; it is told in
-/// the order of the log, which keeps each publisher's. What is said to be not stored is not.
+/// the order of the log, which keeps each publisher's. What is said to be not stored is not. The disk takes messages again.
 pub(super) fn what_is_acknowledged_is_on_disk_and_was_told() {
     const EACH: u64 = 3;
     let hub = Arc::new(Hub::start(InstanceId::random(), 0).expect("no threads"));
@@ -37,21 +37,23 @@ pub(super) fn what_is_acknowledged_is_on_disk_and_was_told() {
     let path = PathBuf::default();
     let local = Local::start(&hub, &path);
     let answers: Arc<Mutex<Vec<(u64, Outcome)>>> = Arc::default();
+    let says = |number: u64| {
+        let (tell, told) = crossbeam_channel::unbounded();
+        let (path, answers) = (path.clone(), Arc::clone(&answers));
+        let receipt = move |outcome: Outcome| {
+            let is_stored = path.texts().contains(&number.to_string());
+            assert!(is_stored || outcome.is_err(), "it is not on disk");
+            let _ = tell.send(outcome.is_ok());
+            lock(&answers).push((number, outcome));
+        };
+        local.publish(draft(number), Box::new(receipt));
+        thread::yield_now();
+        told
+    };
     thread::scope(|scope| {
         for begin in [10, 20] {
-            let (local, path, answers) = (&local, &path, &answers);
-            scope.spawn(move || {
-                for number in begin..begin + EACH {
-                    let (path, answers) = (path.clone(), Arc::clone(answers));
-                    let receipt = move |outcome: Outcome| {
-                        let is_stored = path.texts().contains(&number.to_string());
-                        assert!(is_stored || outcome.is_err(), "it is not on disk");
-                        lock(&answers).push((number, outcome));
-                    };
-                    local.publish(draft(number), Box::new(receipt));
-                    thread::yield_now();
-                }
-            });
+            let says = &says;
+            scope.spawn(move || (begin..begin + EACH).for_each(|number| drop(says(number))));
         }
         scope.spawn(|| {
             let banned = Banned::User("mallory".parse().expect("a name"));
@@ -66,11 +68,17 @@ pub(super) fn what_is_acknowledged_is_on_disk_and_was_told() {
             }
         });
     });
+    let last = (30..).find(|number| says(*number).recv().expect("an answer"));
+    let last = last.expect("there are more numbers");
+    let sent: Vec<_> = [10, 11, 12, 20, 21, 22]
+        .into_iter()
+        .chain(30..=last)
+        .collect();
     local.close();
     let answers = std::mem::take(&mut *lock(&answers));
     let mut answered: Vec<_> = answers.iter().map(|(number, _)| *number).collect();
     answered.sort_unstable();
-    assert_eq!(answered, [10, 11, 12, 20, 21, 22]);
+    assert_eq!(answered, sent);
     assert_eq!(local.in_flight(), 0);
     let with = |wanted: fn(&Outcome) -> bool| {
         let those = answers.iter().filter(|(_, outcome)| wanted(outcome));

@@ -14,8 +14,8 @@ use crate::message::MessageId;
 use crate::permuter::chance;
 use crate::threads::lock;
 
-/// Longer than any commit is waited for.
-const LONG: Duration = Duration::from_secs(2);
+/// Longer than any commit is waited for, and than the pause between two looks at what is too old.
+const LONG: Duration = Duration::from_secs(11);
 
 pub(super) type Posted = (String, MessageId);
 pub(super) type BanChange = (Banned, Option<Ban>);
