@@ -7,7 +7,7 @@
 //! as it is. A thread that waits for ever is found at once, since a wait for a condition never times out ([`threads`]).
 //!
 //! Steps interleave, and are not reordered: the orders of memory (`Ordering::Acquire` and the like) are not tested.
-//! Sockets and Redis are simple ones ([`socket`], [`pubsub`]): real ones are the matter of `tests/it`.
+//! Sockets and Redis are simple ones ([`socket`], [`pubsub`], [`master`]): real ones are the matter of `tests/it`.
 //!
 //!     cargo run --example permuted -- [schedules] [part of a test's name]
 //!
@@ -36,6 +36,8 @@ pub mod hub;
 pub mod server;
 #[path = "../../src/backoff.rs"]
 mod backoff;
+pub mod redis_crate;
+pub mod master;
 pub mod pubsub;
 pub mod backplane;
 #[path = "../../src/backplane/redis/single_flight.rs"]
@@ -49,7 +51,9 @@ pub use real::{
 };
 
 pub use channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded, unbounded};
-pub use pubsub::{Cmd, Connection, PushKind, RedisError, Value, cmd};
+pub use redis_crate::{
+    Cmd, Connection, PushKind, RedisError, ServerError, ServerErrorKind, Value, cmd,
+};
 pub use socket::SockRef;
 
 use hubbub::{lookalikes, message, metrics, protocol, websocket};

@@ -1,77 +1,17 @@
-//! Stands for the `redis` crate and the server behind it: one log, and one subscription.
+//! A Redis with one log and one subscription.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::clock;
 use crate::message::{Entry, Message, MessageId};
+use crate::redis_crate::{Cmd, Peer, PushKind, RedisError, Value};
 use crate::threads::lock;
 
 /// When nothing is read, this time passes.
 const IDLE: Duration = Duration::from_millis(50);
-
-#[derive(Debug)]
-pub enum PushKind {
-    Message,
-    SMessage,
-    Subscribe,
-    SSubscribe,
-    SUnsubscribe,
-}
-
-#[derive(Debug)]
-pub enum Value {
-    Push {
-        kind: PushKind,
-        data: Vec<Value>,
-    },
-    BulkString(Vec<u8>),
-    /// Messages, as they are.
-    Entries(Vec<Entry>),
-}
-
-/// Nothing came in time.
-#[derive(Debug)]
-pub struct RedisError;
-
-impl RedisError {
-    pub fn is_timeout(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Display for RedisError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time-out")
-    }
-}
-
-impl std::error::Error for RedisError {}
-
-/// The commands that are sent.
-#[derive(Debug, Clone)]
-pub enum Cmd {
-    Wake,
-    Newest,
-    After(MessageId),
-}
-
-pub fn cmd(_: &str) -> Cmd {
-    Cmd::Wake
-}
-
-impl Cmd {
-    pub fn set_no_response(&mut self, _: bool) -> &mut Self {
-        self
-    }
-
-    pub fn exec(&self, _: &mut Connection) -> Result<(), RedisError> {
-        Ok(())
-    }
-}
 
 #[derive(Default)]
 struct State {
@@ -126,7 +66,7 @@ impl Redis {
         let state = lock(&self.0);
         let all = state.log.iter();
         Value::Entries(match command {
-            Cmd::Wake => Vec::new(),
+            Cmd::Wake | Cmd::Line(_) => Vec::new(),
             Cmd::Newest => all.last().cloned().into_iter().collect(),
             Cmd::After(id) => all.filter(|one| one.message.id > *id).cloned().collect(),
         })
@@ -148,9 +88,9 @@ pub fn entry(number: u64) -> Entry {
 }
 
 /// The subscription. A new one begins with nothing.
-pub struct Connection(Arc<Redis>);
+pub struct Subscribed(Arc<Redis>);
 
-impl Connection {
+impl Subscribed {
     pub fn new(redis: &Arc<Redis>) -> Self {
         let mut state = lock(&redis.0);
         state.subscribed.clear();
@@ -158,48 +98,33 @@ impl Connection {
         drop(state);
         Self(Arc::clone(redis))
     }
+}
 
-    pub fn subscribe_resp3(&mut self, channels: &[String]) -> Result<(), RedisError> {
-        self.subscribe(channels);
-        Ok(())
-    }
-
-    fn subscribe(&self, channels: &[String]) {
+impl Peer for Subscribed {
+    /// Each line is a channel, before an end of a subscription with `-`.
+    fn take(&self, lines: &str) -> Result<(), RedisError> {
         let mut state = lock(&self.0.0);
-        for channel in channels {
-            state.subscribed.insert(channel.clone());
-            state
-                .pushes
-                .push_back((PushKind::Subscribe, channel.clone(), Vec::new()));
-        }
-    }
-
-    /// A packed command is the channels, each in a line, and before an end of a subscription `-`.
-    pub fn send_packed_command(&mut self, command: &[u8]) -> Result<(), RedisError> {
-        let command = str::from_utf8(command).expect("it is ours");
-        match command.strip_prefix('-') {
-            Some(channel) => drop(lock(&self.0.0).subscribed.remove(channel)),
-            None => self.subscribe(&command.lines().map(str::to_owned).collect::<Vec<_>>()),
+        for line in lines.lines() {
+            if let Some(channel) = line.strip_prefix('-') {
+                state.subscribed.remove(channel);
+                continue;
+            }
+            state.subscribed.insert(line.to_owned());
+            let confirmed = (PushKind::Subscribe, line.to_owned(), Vec::new());
+            state.pushes.push_back(confirmed);
         }
         Ok(())
     }
 
-    pub fn set_read_timeout(&self, _: Option<Duration>) -> Result<(), RedisError> {
-        Ok(())
-    }
-
-    pub fn recv_response(&mut self) -> Result<Value, RedisError> {
+    fn next(&self) -> Result<Value, RedisError> {
         let mut state = lock(&self.0.0);
         if let Some((kind, channel, payload)) = state.pushes.pop_front() {
-            let data = [channel.into_bytes(), payload]
-                .map(Value::BulkString)
-                .into();
-            return Ok(Value::Push { kind, data });
+            return Ok(Value::push(kind, channel, payload));
         }
         state.idle_reads += 1;
         drop(state);
         thread::yield_now();
         clock::pass(IDLE);
-        Err(RedisError)
+        Err(RedisError::TimedOut)
     }
 }

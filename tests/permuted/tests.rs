@@ -4,10 +4,11 @@ mod lists;
 mod connections;
 mod rooms;
 mod disk;
+mod commands;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 12] = [
+pub const ALL: [Test; 13] = [
     (
         "no answer is older than its question",
         100,
@@ -67,5 +68,10 @@ pub const ALL: [Test; 12] = [
         "what is acknowledged is on disk and was told",
         30,
         disk::what_is_acknowledged_is_on_disk_and_was_told,
+    ),
+    (
+        "each command is answered once and truly",
+        40,
+        commands::each_command_is_answered_once_and_truly,
     ),
 ];

@@ -58,14 +58,15 @@ impl Rooms {
 
 mod address {
     //! Errors in words.
-    pub(super) fn describe(error: &crate::pubsub::RedisError) -> String {
+    pub(super) fn describe(error: &crate::redis_crate::RedisError) -> String {
         error.to_string()
     }
 }
 
 mod source {
     //! One master, for ever.
-    use crate::pubsub::{Connection, Redis};
+    use crate::pubsub::{Redis, Subscribed};
+    use crate::redis_crate::Connection;
     use std::sync::Arc;
 
     pub(super) const ANOTHER_MASTER: &str = "another master";
@@ -75,7 +76,7 @@ mod source {
 
     impl Source {
         pub(super) fn connect(&self) -> Result<Connection, String> {
-            Ok(Connection::new(&self.0))
+            Ok(Connection::to(Subscribed::new(&self.0)))
         }
 
         pub(super) fn generation(&self) -> u64 {
@@ -134,7 +135,8 @@ mod orders {
 mod publisher {
     //! Commands, which are answered at once.
     use super::BackplaneError;
-    use crate::pubsub::{Cmd, Redis, Value};
+    use crate::pubsub::Redis;
+    use crate::redis_crate::{Cmd, Value};
     use std::sync::Arc;
 
     #[derive(Clone)]
@@ -178,7 +180,7 @@ mod wire {
     use super::keys::Keys;
     use crate::message::{Entry, MessageId, Notice, RoomName};
     use crate::protocol::Cursor;
-    use crate::pubsub::{Cmd, Value};
+    use crate::redis_crate::{Cmd, Value};
 
     #[derive(Clone, Copy)]
     pub(super) enum PubSub {
@@ -256,7 +258,9 @@ mod wire {
     pub(super) fn items(value: &Value) -> Result<Vec<LogItem>, BackplaneError> {
         match value {
             Value::Entries(entries) => Ok(entries.iter().cloned().map(LogItem).collect()),
-            Value::Push { .. } | Value::BulkString(_) => Err(BackplaneError::NoAnswer),
+            Value::Push { .. } | Value::BulkString(_) | Value::Int(_) | Value::ServerError(_) => {
+                Err(BackplaneError::NoAnswer)
+            }
         }
     }
 
