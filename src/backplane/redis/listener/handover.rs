@@ -75,8 +75,10 @@ impl Listener {
         }
     }
 
-    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
+    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here. The slot may still be
+    /// here, or again, and nobody may want to hear the room any more: a subscription that stands is ended.
     pub(super) fn give_away(&mut self, channels: &[String]) {
+        self.unwanted.extend_from_slice(channels);
         let mut unassigned = Vec::new();
         for channel in channels {
             if let Some(mut heard) = self.forget(channel) {
