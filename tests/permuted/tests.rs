@@ -3,12 +3,13 @@
 mod lists;
 mod connections;
 mod rooms;
+mod handover;
 mod disk;
 mod commands;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 13] = [
+pub const ALL: [Test; 15] = [
     (
         "no answer is older than its question",
         100,
@@ -73,5 +74,15 @@ pub const ALL: [Test; 13] = [
         "each command is answered once and truly",
         40,
         commands::each_command_is_answered_once_and_truly,
+    ),
+    (
+        "a room that moves is heard on",
+        100,
+        handover::a_room_that_moves_is_heard_on,
+    ),
+    (
+        "a room that is left while it moves is forgotten",
+        100,
+        handover::a_room_that_is_left_while_it_moves_is_forgotten,
     ),
 ];
