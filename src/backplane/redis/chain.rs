@@ -64,11 +64,6 @@ impl Heard {
             let _ = waiting.send(());
         }
     }
-
-    /// Whether somebody still waits for the room to be heard.
-    pub(super) fn is_awaited(&self, now: Instant) -> bool {
-        self.waiting.iter().any(|(until, _)| *until > now)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -531,12 +531,8 @@ impl Listener {
                 continue;
             }
             let channel = self.to.keys.channel(&room);
-            if let Some(heard) = self.forget(&channel) {
+            if self.forget(&channel).is_some() {
                 connection.send_packed_command(&self.pubsub().unsubscribe(&channel))?;
-                // Somebody asked for the room in between: it is heard anew.
-                if heard.is_awaited(now) {
-                    self.take(Heard::anew(room, heard.waiting));
-                }
             }
         }
         if self.behind.is_empty() {
@@ -547,9 +543,8 @@ impl Listener {
 
     /// Before subscribing anew: rooms without members need not be heard.
     fn forget_unhosted(&mut self) {
-        let (hub, now) = (&self.hub, Instant::now());
-        self.rooms
-            .retain(|_, heard| heard.is_awaited(now) || hub.hosts(&heard.room));
+        let hub = &self.hub;
+        self.rooms.retain(|_, heard| hub.hosts(&heard.room));
     }
 }
 
