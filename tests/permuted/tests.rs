@@ -77,12 +77,12 @@ pub const ALL: [Test; 15] = [
     ),
     (
         "a room that moves is heard on",
-        100,
+        25,
         handover::a_room_that_moves_is_heard_on,
     ),
     (
         "a room that is left while it moves is forgotten",
-        100,
+        15,
         handover::a_room_that_is_left_while_it_moves_is_forgotten,
     ),
 ];
