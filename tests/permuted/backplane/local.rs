@@ -113,8 +113,8 @@ impl Local {
 
     pub fn close(&self) {
         let _ = self.shared.jobs.send(Job::Stop);
-        let thread = lock(&self.thread).take();
-        thread.map(|thread| thread.join().expect("it does not panic"));
+        let thread = lock(&self.thread).take().expect("it is closed once");
+        thread.join().expect("it does not panic");
         self.shared.disk.iter().for_each(Disk::close);
     }
 }

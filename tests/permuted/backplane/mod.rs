@@ -5,7 +5,6 @@ mod backlog;
 #[path = "../../../src/backplane/roster.rs"]
 mod roster;
 pub mod local;
-pub mod commands;
 pub mod redis;
 
 pub use hubbub::backplane::{

@@ -19,6 +19,7 @@ mod subscriber;
 mod cluster;
 #[path = "../../../src/backplane/redis/router.rs"]
 mod router;
+pub mod commands;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::backplane::BackplaneError;
-use crate::backplane::commands::Commands;
+use crate::backplane::redis::commands::Commands;
 use crate::master::{Done, Master};
 use crate::permuter::chance;
 use crate::threads::lock;

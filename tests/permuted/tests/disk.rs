@@ -85,7 +85,7 @@ pub(super) fn what_is_acknowledged_is_on_disk_and_was_told() {
         those.map(|(number, _)| *number).collect::<Vec<_>>()
     };
     let (acknowledged, refused) = (
-        with(|outcome| outcome.is_ok()),
+        with(Outcome::is_ok),
         with(|outcome| *outcome == Err(BackplaneError::DiskUnavailable)),
     );
     let numbers = |texts: Vec<String>| -> Vec<u64> {

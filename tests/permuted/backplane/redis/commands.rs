@@ -1,23 +1,20 @@
 //! The way of commands in `src/backplane/redis`: the publisher with its pipeline and its receipts, and what was
 //! acknowledged lately.
 
-#[path = "../../../src/backplane/redis/placement.rs"]
-mod placement;
-#[path = "../../../src/backplane/redis/acknowledged.rs"]
-mod acknowledged;
-#[path = "../../../src/backplane/redis/receipts.rs"]
+#[path = "../../../../src/backplane/redis/receipts.rs"]
 mod receipts;
-#[path = "../../../src/backplane/redis/pipeline.rs"]
+#[path = "../../../../src/backplane/redis/pipeline.rs"]
 mod pipeline;
-#[path = "../../../src/backplane/redis/link.rs"]
+#[path = "../../../../src/backplane/redis/link.rs"]
 mod link;
-#[path = "../../../src/backplane/redis/publisher.rs"]
+#[path = "../../../../src/backplane/redis/publisher.rs"]
 mod publisher;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::acknowledged::Acknowledged;
+use super::acknowledged::{self, Acknowledged};
+use super::placement;
 use crate::backplane::BackplaneError;
 use crate::master::Master;
 use crate::message::{MessageId, RoomName};
