@@ -1,7 +1,6 @@
 //! Stands for `crossbeam_channel`: queues between threads of the permuter.
 //!
-//! A wait with a limit may time out when nothing is queued: the permuter chooses, and no test waits for a clock. No queue is bounded, since those of Hubbub
-//! that are bounded are never full.
+//! A wait with a limit may time out when nothing is queued: the permuter chooses, and no test waits for a clock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,11 +8,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::permuter::chance;
-use crate::threads::lock;
+use crate::threads::{Guard, lock};
+
+/// A wait up to this long is a pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Nobody is left at the other end.
 #[derive(Debug)]
 pub struct Disconnected;
+
+/// The same, with what was not sent.
+pub struct SendError<T>(T);
+
+impl<T> SendError<T> {
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
 
 /// Why a limited wait brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +35,7 @@ pub enum RecvTimeoutError {
 
 struct Queue<T> {
     items: VecDeque<T>,
+    most: usize,
     senders: usize,
     is_received: bool,
 }
@@ -38,8 +50,13 @@ pub struct Sender<T>(Arc<Channel<T>>);
 pub struct Receiver<T>(Arc<Channel<T>>);
 
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    bounded(usize::MAX)
+}
+
+pub fn bounded<T>(most: usize) -> (Sender<T>, Receiver<T>) {
     let queue = Queue {
         items: VecDeque::new(),
+        most,
         senders: 1,
         is_received: true,
     };
@@ -50,20 +67,36 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(Arc::clone(&channel)), Receiver(channel))
 }
 
-pub fn bounded<T>(_: usize) -> (Sender<T>, Receiver<T>) {
-    unbounded()
-}
-
 impl<T> Sender<T> {
-    pub fn send(&self, item: T) -> Result<(), Disconnected> {
+    /// Waits while the queue is full.
+    pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         let mut queue = lock(&self.0.queue);
+        while queue.is_received && queue.items.len() >= queue.most {
+            queue = queue.wait(&self.0.changed);
+        }
+        self.put(queue, item)
+    }
+
+    pub fn try_send(&self, item: T) -> Result<(), SendError<T>> {
+        let queue = lock(&self.0.queue);
+        match queue.items.len() < queue.most {
+            true => self.put(queue, item),
+            false => Err(SendError(item)),
+        }
+    }
+
+    fn put(&self, mut queue: Guard<'_, Queue<T>>, item: T) -> Result<(), SendError<T>> {
         if !queue.is_received {
-            return Err(Disconnected);
+            return Err(SendError(item));
         }
         queue.items.push_back(item);
         drop(queue);
         self.0.changed.notify_all();
         Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        lock(&self.0.queue).items.len()
     }
 }
 
@@ -99,15 +132,19 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Times out at once or never: what is awaited like this must come.
-    pub fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
-        self.receive(|| chance(2))
+    /// A short wait is a pause, and times out at last. Otherwise it does at once or never: what is awaited like this must
+    /// come.
+    pub fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
+        match limit <= PAUSE {
+            true => self.recv_deadline(Instant::now()),
+            false => self.receive(|| chance(2)),
+        }
     }
 
     fn receive(&self, times_out: impl Fn() -> bool) -> Result<T, RecvTimeoutError> {
         let mut queue = lock(&self.0.queue);
         loop {
-            if let Some(item) = queue.items.pop_front() {
+            if let Some(item) = self.take(&mut queue) {
                 return Ok(item);
             }
             if queue.senders == 0 {
@@ -120,8 +157,22 @@ impl<T> Receiver<T> {
         }
     }
 
+    fn take(&self, queue: &mut Queue<T>) -> Option<T> {
+        let is_full = queue.items.len() >= queue.most;
+        let item = queue.items.pop_front();
+        if is_full {
+            self.0.changed.notify_all();
+        }
+        item
+    }
+
     pub fn try_recv(&self) -> Result<T, Disconnected> {
-        lock(&self.0.queue).items.pop_front().ok_or(Disconnected)
+        let mut queue = lock(&self.0.queue);
+        self.take(&mut queue).ok_or(Disconnected)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.recv().ok())
     }
 
     pub fn try_iter(&self) -> impl Iterator<Item = T> {
@@ -143,6 +194,16 @@ impl<T> Drop for Receiver<T> {
         // What nobody will receive is dropped, and may itself hold an end of this channel.
         let left = std::mem::take(&mut queue.items);
         drop(queue);
+        self.0.changed.notify_all();
         drop(left);
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Receiver<T> {
+    type Item = T;
+    type IntoIter = Box<dyn Iterator<Item = T> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
     }
 }

@@ -55,3 +55,11 @@ impl Sub<Duration> for Instant {
         Self(self.0.saturating_sub(time))
     }
 }
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.duration_since(earlier)
+    }
+}

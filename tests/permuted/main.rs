@@ -7,7 +7,7 @@
 //! as it is. A thread that waits for ever is found at once, since a wait for a condition never times out ([`threads`]).
 //!
 //! Steps interleave, and are not reordered: the orders of memory (`Ordering::Acquire` and the like) are not tested.
-//! Sockets and Redis are simple ones ([`socket`], [`pubsub`]): real ones are the matter of `tests/it`.
+//! Sockets and Redis are simple ones ([`socket`], [`pubsub`], [`master`]): real ones are the matter of `tests/it`.
 //!
 //!     cargo run --example permuted -- [schedules] [part of a test's name]
 //!
@@ -16,7 +16,8 @@
 // What it prints is its result.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 // What stands for a crate has that crate's names and signatures, and its own documentation.
-#![allow(missing_docs, unreachable_pub, clippy::needless_pass_by_value)]
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::needless_pass_by_value, clippy::len_without_is_empty)]
 // The parts of a file of `src` that no test here needs.
 #![allow(dead_code, clippy::large_enum_variant)]
 
@@ -36,6 +37,8 @@ pub mod hub;
 pub mod server;
 #[path = "../../src/backoff.rs"]
 mod backoff;
+pub mod redis_crate;
+pub mod master;
 pub mod pubsub;
 pub mod backplane;
 #[path = "../../src/backplane/redis/single_flight.rs"]
@@ -48,8 +51,10 @@ pub use real::{
     process, str, string,
 };
 
-pub use channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-pub use pubsub::{Cmd, Connection, PushKind, RedisError, Value, cmd};
+pub use channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded, unbounded};
+pub use redis_crate::{
+    Cmd, Connection, PushKind, RedisError, ServerError, ServerErrorKind, Value, cmd,
+};
 pub use socket::SockRef;
 
 use hubbub::{lookalikes, message, metrics, protocol, websocket};
@@ -75,6 +80,16 @@ pub mod net {
     //! A socket that the permuter moves.
     pub use crate::socket::TcpStream;
     pub use real::net::Shutdown;
+}
+
+pub mod fs {
+    //! A file that the permuter breaks.
+    pub use crate::backplane::local::File;
+}
+
+pub mod path {
+    //! The way to it.
+    pub use crate::backplane::local::PathBuf;
 }
 
 pub mod stream {

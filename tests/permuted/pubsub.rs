@@ -1,105 +1,101 @@
-//! Stands for the `redis` crate and the server behind it: one log, and one subscription.
+//! A Redis with one log and its subscribers: a server, or a cluster of two nodes, of which one has the log.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::clock;
 use crate::message::{Entry, Message, MessageId};
+use crate::permuter::chance;
+use crate::redis_crate::{Cmd, Peer, PushKind, RedisError, Value};
 use crate::threads::lock;
 
 /// When nothing is read, this time passes.
 const IDLE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
-pub enum PushKind {
-    Message,
-    SMessage,
-    Subscribe,
-    SSubscribe,
-    SUnsubscribe,
-}
-
-#[derive(Debug)]
-pub enum Value {
-    Push {
-        kind: PushKind,
-        data: Vec<Value>,
-    },
-    BulkString(Vec<u8>),
-    /// Messages, as they are.
-    Entries(Vec<Entry>),
-}
-
-/// Nothing came in time.
-#[derive(Debug)]
-pub struct RedisError;
-
-impl RedisError {
-    pub fn is_timeout(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Display for RedisError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time-out")
-    }
-}
-
-impl std::error::Error for RedisError {}
-
-/// The commands that are sent.
-#[derive(Debug, Clone)]
-pub enum Cmd {
-    Wake,
-    Newest,
-    After(MessageId),
-}
-
-pub fn cmd(_: &str) -> Cmd {
-    Cmd::Wake
-}
-
-impl Cmd {
-    pub fn set_no_response(&mut self, _: bool) -> &mut Self {
-        self
-    }
-
-    pub fn exec(&self, _: &mut Connection) -> Result<(), RedisError> {
-        Ok(())
-    }
+/// The subscriptions at one node.
+#[derive(Default)]
+struct Node {
+    /// `None` while nobody is connected.
+    subscribed: Option<HashSet<String>>,
+    pushes: VecDeque<(PushKind, String, Vec<u8>)>,
+    idle_reads: usize,
 }
 
 #[derive(Default)]
 struct State {
     log: Vec<Entry>,
-    subscribed: HashSet<String>,
-    pushes: VecDeque<(PushKind, String, Vec<u8>)>,
-    idle_reads: usize,
+    nodes: [Node; 2],
+    /// The node that has the log.
+    owner: usize,
+    /// A node that knows only of an earlier owner, and how often it tells.
+    outdated: Option<(usize, usize)>,
+    /// Whether a node without the log is still one.
+    keeps_nodes: bool,
 }
 
-/// The server. Its only room is on every channel.
+impl Node {
+    fn rooms(&self) -> Vec<String> {
+        let subscribed = self.subscribed.iter().flatten();
+        let rooms = subscribed.filter(|one| one.starts_with("room:"));
+        rooms.cloned().collect()
+    }
+}
+
+/// Its only room is on every channel of a room.
 #[derive(Default)]
 pub struct Redis(Mutex<State>);
 
 impl Redis {
+    pub fn cluster() -> Self {
+        let redis = Self::default();
+        lock(&redis.0).keeps_nodes = chance(2);
+        redis
+    }
+
+    pub fn keeps_nodes(&self) -> bool {
+        lock(&self.0).keeps_nodes
+    }
+
     /// Appends and publishes, in one step.
     pub fn say(&self) {
-        let mut state = lock(&self.0);
+        let state = &mut *lock(&self.0);
         let number = state.log.len() as u64 + 1;
         state.log.push(entry(number));
-        let rooms = state
-            .subscribed
-            .iter()
-            .filter(|one| one.starts_with("room:"));
-        for channel in rooms.cloned().collect::<Vec<_>>() {
+        let node = &mut state.nodes[state.owner];
+        for channel in node.rooms() {
             let payload = number.to_string().into_bytes();
-            state
-                .pushes
-                .push_back((PushKind::Message, channel, payload));
+            let push = (PushKind::Message, channel, payload);
+            node.pushes.push_back(push);
+        }
+    }
+
+    /// Moves the log to another node. Its slot's subscriptions end.
+    pub fn moves_to(&self, to: usize) {
+        let state = &mut *lock(&self.0);
+        let node = &mut state.nodes[state.owner];
+        for channel in node.rooms() {
+            node.subscribed.iter_mut().for_each(|all| {
+                all.remove(&channel);
+            });
+            let end = (PushKind::SUnsubscribe, channel, Vec::new());
+            node.pushes.push_back(end);
+        }
+        // One of the nodes hears of it later.
+        state.outdated = Some((usize::from(chance(2)), usize::from(chance(2))));
+        state.owner = to;
+    }
+
+    /// The node that has the log, as this node knows.
+    pub fn owner_by(&self, node: usize) -> usize {
+        let state = &mut *lock(&self.0);
+        match &mut state.outdated {
+            Some((one, times)) if *one == node && *times > 0 => {
+                *times -= 1;
+                1 - state.owner
+            }
+            _ => state.owner,
         }
     }
 
@@ -111,25 +107,43 @@ impl Redis {
     /// Whether any room is subscribed to.
     pub fn is_heard(&self) -> bool {
         let state = lock(&self.0);
-        state.subscribed.iter().any(|one| one.starts_with("room:"))
+        state.nodes.iter().any(|node| !node.rooms().is_empty())
     }
 
-    /// Waits until the listener has done all that there is to do.
-    pub fn settles(&self) {
-        let until = lock(&self.0).idle_reads + 8;
-        while lock(&self.0).idle_reads < until {
+    /// Waits until the room is subscribed to where its log is.
+    pub fn hears(&self) {
+        let is_heard = || {
+            let state = lock(&self.0);
+            !state.nodes[state.owner].rooms().is_empty()
+        };
+        while !is_heard() {
             thread::yield_now();
         }
     }
 
-    pub fn answer(&self, command: &Cmd) -> Value {
+    /// Waits until the listeners have done all that there is to do.
+    pub fn settles(&self) {
+        let reads = |node: usize| lock(&self.0).nodes[node].idle_reads;
+        for node in 0..2 {
+            let until = reads(node) + 8;
+            while reads(node) < until && lock(&self.0).nodes[node].subscribed.is_some() {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// What this node answers, perhaps by the one that has the log.
+    pub fn answer(&self, node: usize, command: &Cmd) -> Option<Value> {
         let state = lock(&self.0);
+        if node != state.owner && chance(2) {
+            return None;
+        }
         let all = state.log.iter();
-        Value::Entries(match command {
-            Cmd::Wake => Vec::new(),
+        Some(Value::Entries(match command {
+            Cmd::Wake | Cmd::Line(_) => Vec::new(),
             Cmd::Newest => all.last().cloned().into_iter().collect(),
             Cmd::After(id) => all.filter(|one| one.message.id > *id).cloned().collect(),
-        })
+        }))
     }
 }
 
@@ -147,59 +161,66 @@ pub fn entry(number: u64) -> Entry {
     Entry { message, prev, via }
 }
 
-/// The subscription. A new one begins with nothing.
-pub struct Connection(Arc<Redis>);
+/// A subscription at a node. A new one begins with nothing.
+pub struct Listening {
+    redis: Arc<Redis>,
+    node: usize,
+}
 
-impl Connection {
-    pub fn new(redis: &Arc<Redis>) -> Self {
-        let mut state = lock(&redis.0);
-        state.subscribed.clear();
-        state.pushes.clear();
-        drop(state);
-        Self(Arc::clone(redis))
+impl Listening {
+    pub fn new(redis: &Arc<Redis>, node: usize) -> Self {
+        let its = &mut lock(&redis.0).nodes[node];
+        its.subscribed = Some(HashSet::new());
+        its.pushes.clear();
+        let redis = Arc::clone(redis);
+        Self { redis, node }
     }
+}
 
-    pub fn subscribe_resp3(&mut self, channels: &[String]) -> Result<(), RedisError> {
-        self.subscribe(channels);
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            lock(&self.redis.0).nodes[self.node].subscribed = None;
+        }
+    }
+}
+
+impl Peer for Listening {
+    /// Each line is a channel, before an end of a subscription with `-`. A channel whose log is at another node is refused,
+    /// of which the `redis` crate tells nothing.
+    fn take(&self, lines: &str) -> Result<(), RedisError> {
+        let state = &mut *lock(&self.redis.0);
+        let node = &mut state.nodes[self.node];
+        let Some(subscribed) = &mut node.subscribed else {
+            return Ok(());
+        };
+        for line in lines.lines() {
+            let (kind, channel) = match line.strip_prefix('-') {
+                Some(channel) if subscribed.remove(channel) || state.owner == self.node => {
+                    (PushKind::SUnsubscribe, channel)
+                }
+                None if state.owner == self.node || !line.starts_with("room:") => {
+                    subscribed.insert(line.to_owned());
+                    (PushKind::SSubscribe, line)
+                }
+                Some(_) | None => continue,
+            };
+            let confirmed = (kind, channel.to_owned(), Vec::new());
+            node.pushes.push_back(confirmed);
+        }
         Ok(())
     }
 
-    fn subscribe(&self, channels: &[String]) {
-        let mut state = lock(&self.0.0);
-        for channel in channels {
-            state.subscribed.insert(channel.clone());
-            state
-                .pushes
-                .push_back((PushKind::Subscribe, channel.clone(), Vec::new()));
+    fn next(&self) -> Result<Value, RedisError> {
+        let mut state = lock(&self.redis.0);
+        let node = &mut state.nodes[self.node];
+        if let Some((kind, channel, payload)) = node.pushes.pop_front() {
+            return Ok(Value::push(kind, channel, payload));
         }
-    }
-
-    /// A packed command is the channels, each in a line, and before an end of a subscription `-`.
-    pub fn send_packed_command(&mut self, command: &[u8]) -> Result<(), RedisError> {
-        let command = str::from_utf8(command).expect("it is ours");
-        match command.strip_prefix('-') {
-            Some(channel) => drop(lock(&self.0.0).subscribed.remove(channel)),
-            None => self.subscribe(&command.lines().map(str::to_owned).collect::<Vec<_>>()),
-        }
-        Ok(())
-    }
-
-    pub fn set_read_timeout(&self, _: Option<Duration>) -> Result<(), RedisError> {
-        Ok(())
-    }
-
-    pub fn recv_response(&mut self) -> Result<Value, RedisError> {
-        let mut state = lock(&self.0.0);
-        if let Some((kind, channel, payload)) = state.pushes.pop_front() {
-            let data = [channel.into_bytes(), payload]
-                .map(Value::BulkString)
-                .into();
-            return Ok(Value::Push { kind, data });
-        }
-        state.idle_reads += 1;
+        node.idle_reads += 1;
         drop(state);
         thread::yield_now();
         clock::pass(IDLE);
-        Err(RedisError)
+        Err(RedisError::TimedOut)
     }
 }

@@ -3,10 +3,13 @@
 mod lists;
 mod connections;
 mod rooms;
+mod handover;
+mod disk;
+mod commands;
 
 use crate::permuter::Test;
 
-pub const ALL: [Test; 11] = [
+pub const ALL: [Test; 15] = [
     (
         "no answer is older than its question",
         100,
@@ -61,5 +64,25 @@ pub const ALL: [Test; 11] = [
         "a worker with too much to do makes only the deliverer wait",
         1,
         rooms::a_worker_with_too_much_to_do_makes_only_the_deliverer_wait,
+    ),
+    (
+        "what is acknowledged is on disk and was told",
+        30,
+        disk::what_is_acknowledged_is_on_disk_and_was_told,
+    ),
+    (
+        "each command is answered once and truly",
+        40,
+        commands::each_command_is_answered_once_and_truly,
+    ),
+    (
+        "a room that moves is heard on",
+        25,
+        handover::a_room_that_moves_is_heard_on,
+    ),
+    (
+        "a room that is left while it moves is forgotten",
+        15,
+        handover::a_room_that_is_left_while_it_moves_is_forgotten,
     ),
 ];

@@ -157,8 +157,9 @@ impl Committer {
                 return;
             };
             let needed = batch.needed as u64;
-            (self.on_committed)(batch, is_stored);
+            // In this order: a batch that was answered must not look like one that the disk still has.
             *lock(&self.condition.begun) = None;
+            (self.on_committed)(batch, is_stored);
             if let Some(store) = &mut self.store {
                 if let Err(why) = store.give_space_back(needed) {
                     // The next commit fails as well, and is told.

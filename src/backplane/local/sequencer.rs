@@ -146,13 +146,10 @@ impl Sequencer {
         }
     }
 
+    /// Whether nobody waits for an answer. What the disk does not store in time was answered before.
     fn is_done(&self) -> bool {
-        self.stops && self.waiting.is_empty() && (self.commit.is_none() || self.is_in_trouble())
-    }
-
-    fn is_in_trouble(&self) -> bool {
-        let disk = self.shared.disk.as_ref();
-        disk.is_some_and(|disk| disk.trouble().is_some())
+        let is_answered = self.commit.as_ref().is_none_or(Vec::is_empty);
+        self.stops && self.waiting.is_empty() && is_answered
     }
 
     /// Whether what waits goes with a later commit.

@@ -20,6 +20,8 @@ pub(super) struct Heard {
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
+    /// Where it began: what came up to this message was not delivered from this chain.
+    since: Option<MessageId>,
     /// The sessions that wait for the room to be heard, each with its deadline.
     pub(super) waiting: Vec<(Instant, Sender<()>)>,
 }
@@ -31,8 +33,29 @@ impl Heard {
             room,
             asked: None,
             chain: Chain::Unknown,
+            since: None,
             waiting,
         }
+    }
+
+    /// Goes on from where the listener of another node left the room. Each may have begun at the room's newest message,
+    /// since somebody entered the room meanwhile. Returns the gap, if it is too late to deliver what lies between the two.
+    pub(super) fn go_on_from(&mut self, other: &Self) -> Option<Delivery> {
+        if other.chain == Chain::Unknown {
+            return None;
+        }
+        let (last, left) = (self.chain.last(), other.chain.last());
+        let was_nothing_delivered = left < self.since && last == self.since;
+        if self.chain == Chain::Unknown || was_nothing_delivered {
+            (self.chain, self.since) = (other.chain, other.since);
+            return None;
+        }
+        let is_too_late = left < self.since || (last < other.since && left != other.since);
+        self.since = self.since.min(other.since);
+        is_too_late.then(|| Delivery::Gap {
+            after: last.min(left),
+            before: None,
+        })
     }
 
     /// The room is heard: those that wait are told.
@@ -40,11 +63,6 @@ impl Heard {
         for (_, waiting) in self.waiting.drain(..) {
             let _ = waiting.send(());
         }
-    }
-
-    /// Whether somebody still waits for the room to be heard.
-    pub(super) fn is_awaited(&self, now: Instant) -> bool {
-        self.waiting.iter().any(|(until, _)| *until > now)
     }
 }
 
@@ -79,26 +97,6 @@ impl Chain {
         }
     }
 
-    /// Goes on from where the listener of another node, which heard the room before, left it: at `other`. This chain
-    /// may have begun at the room's newest message already, since somebody entered the room meanwhile.
-    pub(super) fn go_on_from(&mut self, other: Self) -> GoesOn {
-        let Self::Behind { last: left, .. } = other else {
-            return GoesOn::AsItWas;
-        };
-        match *self {
-            Self::Unknown => {}
-            Self::Behind { last, .. } | Self::Current { last, .. } if left >= last => {
-                return GoesOn::AsItWas;
-            }
-            Self::Behind { .. } => {}
-            // Something was delivered that came later.
-            Self::Current { last, read } if read != last => return GoesOn::WithGap(left),
-            Self::Current { .. } => {}
-        }
-        *self = other;
-        GoesOn::Behind
-    }
-
     /// The last message that was delivered.
     pub(super) fn last(&self) -> Option<MessageId> {
         match *self {
@@ -116,17 +114,6 @@ impl Chain {
             Self::Current { last, .. } => last.unwrap_or(MessageId::ZERO),
         }
     }
-}
-
-/// What became of a chain that was taken over.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum GoesOn {
-    /// Nothing is missing.
-    AsItWas,
-    /// The log has to be read from where the chain was left.
-    Behind,
-    /// It is too late to deliver what came after this message.
-    WithGap(Option<MessageId>),
 }
 
 /// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log has
@@ -203,6 +190,7 @@ pub(super) fn fill(
         Chain::Current { .. } => return filled,
         Chain::Unknown => {
             heard.chain = Chain::caught_up(tail);
+            heard.since = tail;
             return filled;
         }
         Chain::Behind { last, .. } => last,
@@ -248,26 +236,47 @@ mod tests {
     #[test]
     fn a_chain_that_moves_to_another_node_goes_on_where_it_was_left() {
         let id = |number| Some(MessageId { millis: 1, number });
-        let left = |last| {
+        let at = |chain, since| {
+            let mut heard = Heard::anew(RoomName::lobby(), Vec::new());
+            (heard.chain, heard.since) = (chain, since);
+            heard
+        };
+        let left = |since, last| {
             let mut chain = Chain::caught_up(last);
             chain.cut();
-            chain
+            at(chain, since)
         };
-        let mut chain = Chain::Unknown;
-        assert_eq!(chain.go_on_from(Chain::Unknown), GoesOn::AsItWas);
-        assert_eq!(chain.go_on_from(left(id(3))), GoesOn::Behind);
-        assert_eq!(chain, left(id(3)));
+        let unknown = || at(Chain::Unknown, None);
+        let gap_after = |gap| match gap {
+            Some(Delivery::Gap { after, .. }) => Some(after),
+            _ => None,
+        };
+        let mut heard = unknown();
+        assert!(heard.go_on_from(&unknown()).is_none());
+        assert!(heard.go_on_from(&left(id(1), id(3))).is_none());
+        assert_eq!(heard.chain, left(None, id(3)).chain);
+        // The other began behind what was left here, and delivered something, or nothing.
+        assert!(heard.go_on_from(&left(id(5), id(5))).is_none());
+        let gap = heard.go_on_from(&left(id(5), id(6)));
+        assert_eq!(gap_after(gap), Some(id(3)));
         // Somebody entered meanwhile, so that the chain began at the newest message.
-        let mut chain = Chain::caught_up(id(5));
-        assert_eq!(chain.go_on_from(left(id(5))), GoesOn::AsItWas);
-        assert_eq!(chain.go_on_from(left(None)), GoesOn::Behind);
-        assert_eq!(chain, left(None));
-        // And something was said.
-        let mut chain = Chain::Current {
-            last: id(6),
-            read: None,
-        };
-        assert_eq!(chain.go_on_from(left(id(4))), GoesOn::WithGap(id(4)));
-        assert_eq!(chain.go_on_from(left(id(6))), GoesOn::AsItWas);
+        let mut heard = at(Chain::caught_up(id(5)), id(5));
+        assert!(heard.go_on_from(&left(None, id(5))).is_none());
+        let mut heard = at(Chain::caught_up(id(5)), id(5));
+        assert!(heard.go_on_from(&left(None, None)).is_none());
+        assert_eq!(heard.chain, left(None, None).chain);
+        // And something was said, or read from the log.
+        for read in [None, id(6)] {
+            let last = id(6);
+            let begun = || at(Chain::Current { last, read }, id(5));
+            let gap = begun().go_on_from(&left(None, id(4)));
+            assert_eq!(gap_after(gap), Some(id(4)));
+            assert!(begun().go_on_from(&left(None, id(5))).is_none());
+            assert!(begun().go_on_from(&left(id(6), id(7))).is_none());
+            let mut behind = begun();
+            behind.chain.cut();
+            let gap = behind.go_on_from(&left(None, id(4)));
+            assert_eq!(gap_after(gap), Some(id(4)));
+        }
     }
 }

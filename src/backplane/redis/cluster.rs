@@ -375,9 +375,8 @@ impl Topology {
                 None => self.unassigned.push(heard),
             }
         }
-        let (hub, now) = (&self.users.hub, Instant::now());
-        self.unassigned
-            .retain(|heard| heard.is_awaited(now) || hub.hosts(&heard.room));
+        let hub = &self.users.hub;
+        self.unassigned.retain(|heard| hub.hosts(&heard.room));
         for (shard, rooms) in adopted.into_values() {
             shard.ask(Task::Adopt(rooms));
         }

@@ -464,6 +464,8 @@ impl PublisherThread {
         metrics::REDIS_LOSSES.count();
         self.to.news.stale(None);
         if let Some(acknowledged) = &self.to.acknowledged {
+            // The receipts thread notes what it acknowledges.
+            self.receipts.wait();
             acknowledged.doubt();
         }
         self.next_attempt = Instant::now() + self.backoff.next();

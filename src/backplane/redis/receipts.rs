@@ -78,6 +78,16 @@ impl Receipts {
             let _ = queue.send(answers);
         }
     }
+
+    /// Waits until all answers are given that were handed over.
+    pub(super) fn wait(&self) {
+        let (given, all_given) = crossbeam_channel::bounded::<()>(0);
+        self.hand_over(vec![Answered {
+            on_answer: Box::new(move |_| drop(given)),
+            answer: Err(BackplaneError::NoAnswer),
+        }]);
+        let _ = all_given.recv();
+    }
 }
 
 impl Drop for Receipts {

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{LINGER, Listener};
-use crate::backplane::redis::chain::{GoesOn, Heard};
+use crate::backplane::redis::chain::{Chain, Heard};
 use crate::backplane::redis::placement::Share;
-use crate::hub::{Delivery, Pace};
+use crate::hub::Pace;
 use crate::threads::lock;
 
 impl Listener {
@@ -30,24 +30,14 @@ impl Listener {
         };
         let now = Instant::now();
         known.waiting.retain(|(until, _)| *until > now);
-        known.waiting.extend(heard.waiting);
-        let mut is_heard = lock(&self.subscription.heard).contains(&known.room);
-        match known.chain.go_on_from(heard.chain) {
-            GoesOn::AsItWas => {}
-            GoesOn::Behind => {
-                lock(&self.subscription.heard).remove(&known.room);
-                if std::mem::take(&mut is_heard) {
-                    self.behind.insert(channel);
-                }
-            }
-            GoesOn::WithGap(after) => {
-                let before = None;
-                let gap = Delivery::Gap { after, before };
-                self.hub.deliver(&known.room, gap, Pace::Busy);
-            }
+        if let Some(gap) = known.go_on_from(&heard) {
+            self.hub.deliver(&known.room, gap, Pace::Busy);
         }
-        if is_heard {
+        known.waiting.extend(heard.waiting);
+        if let Chain::Current { .. } = known.chain {
             known.tell_waiting();
+        } else if lock(&self.subscription.heard).remove(&known.room) {
+            self.behind.insert(channel);
         }
     }
 
@@ -75,8 +65,10 @@ impl Listener {
         }
     }
 
-    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
+    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here. The slot may still be
+    /// here, or again, and nobody may want to hear the room any more: a subscription that stands is ended.
     pub(super) fn give_away(&mut self, channels: &[String]) {
+        self.unwanted.extend_from_slice(channels);
         let mut unassigned = Vec::new();
         for channel in channels {
             if let Some(mut heard) = self.forget(channel) {

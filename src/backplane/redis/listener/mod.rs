@@ -87,6 +87,8 @@ pub(super) struct Listener {
     rooms: HashMap<String, Heard>,
     /// The channels among them that have to be subscribed to.
     wanted: Vec<String>,
+    /// The channels of rooms that were given away, whose subscription has to be ended.
+    unwanted: Vec<String>,
     /// The number of subscriptions that Redis has yet to confirm.
     unconfirmed: usize,
     /// When to look next whether a confirmation is overdue.
@@ -128,6 +130,7 @@ impl Listener {
             asked,
             rooms: HashMap::new(),
             wanted: Vec::new(),
+            unwanted: Vec::new(),
             unconfirmed: 0,
             overdue_at: Instant::now(),
             behind: HashSet::new(),
@@ -269,6 +272,7 @@ impl Listener {
         connection.subscribe_resp3(&[keys.orders(), keys.control()])?;
         self.probe = Probe::Sent(Instant::now());
         self.wanted = self.rooms.keys().cloned().collect();
+        self.unwanted.clear();
         self.unconfirmed = 0;
         for heard in self.rooms.values_mut() {
             heard.asked = None;
@@ -302,7 +306,7 @@ impl Listener {
 
     /// Does what was asked meanwhile.
     fn take_asks(&mut self, connection: &mut Connection) -> Result<(), Cut> {
-        if self.asked.is_empty() {
+        if self.asked.is_empty() && self.unwanted.is_empty() {
             return Ok(());
         }
         while let Ok(ask) = self.asked.try_recv() {
@@ -314,8 +318,16 @@ impl Listener {
         self.subscribe(connection)
     }
 
-    /// Subscribes to the channels that are wanted.
+    /// Ends the subscriptions to the channels that are unwanted, and subscribes to those that are wanted.
     fn subscribe(&mut self, connection: &mut Connection) -> Result<(), Cut> {
+        let unwanted = std::mem::take(&mut self.unwanted);
+        for some in unwanted.chunks(CHANNELS_AT_ONCE) {
+            let commands = some
+                .iter()
+                .map(|channel| self.pubsub().unsubscribe(channel));
+            let commands: Vec<_> = commands.collect();
+            connection.send_packed_command(&commands.concat())?;
+        }
         let now = Instant::now();
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.retain(|channel| {
@@ -519,12 +531,8 @@ impl Listener {
                 continue;
             }
             let channel = self.to.keys.channel(&room);
-            if let Some(heard) = self.forget(&channel) {
+            if self.forget(&channel).is_some() {
                 connection.send_packed_command(&self.pubsub().unsubscribe(&channel))?;
-                // Somebody asked for the room in between: it is heard anew.
-                if heard.is_awaited(now) {
-                    self.take(Heard::anew(room, heard.waiting));
-                }
             }
         }
         if self.behind.is_empty() {
@@ -535,9 +543,8 @@ impl Listener {
 
     /// Before subscribing anew: rooms without members need not be heard.
     fn forget_unhosted(&mut self) {
-        let (hub, now) = (&self.hub, Instant::now());
-        self.rooms
-            .retain(|_, heard| heard.is_awaited(now) || hub.hosts(&heard.room));
+        let hub = &self.hub;
+        self.rooms.retain(|_, heard| hub.hosts(&heard.room));
     }
 }
 
