@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::redis::{Look, ModelRedis, Said, Snapshot};
 use crate::backplane::{Excerpt, Resumed};
-use crate::hub::MemberState;
 use crate::message::MessageId;
 use crate::protocol::Event;
 
@@ -76,18 +75,6 @@ impl GivenEvent {
                 before: *before,
             },
             other => panic!("nobody says this in the model: {other:?}"),
-        }
-    }
-}
-
-impl MemberView {
-    pub(super) fn of(state: MemberState) -> Self {
-        let (last, events) = state;
-        let events = events.unwrap_or_default();
-        Self {
-            last,
-            events: events.iter().map(GivenEvent::of).collect(),
-            looks: Vec::new(),
         }
     }
 }

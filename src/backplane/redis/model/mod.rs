@@ -13,6 +13,7 @@
 
 mod redis;
 mod client;
+mod under_test;
 mod world;
 
 use std::collections::{HashSet, VecDeque};

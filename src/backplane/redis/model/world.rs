@@ -1,25 +1,12 @@
 //! The whole model: Redis, the instances with a client each, and the steps that can be taken.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, LazyLock};
-use std::time::Instant;
 
 use super::client::{Broken, Entering, GivenEvent, MemberView, ModelClient};
 use super::redis::{Look, ModelRedis, Said, Snapshot};
-use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
-use crate::backplane::redis::wire::LogItem;
+use super::under_test::{Given, Outcome, give};
+use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE};
 use crate::backplane::resume;
-use crate::hub::outbox::{Queue, outbox};
-use crate::hub::{Delivery, Hub, Pace};
-use crate::message::{ConnectionId, InstanceId, MemberList, MessageId, Revision, RoomName};
-use crate::protocol::{Encoding, Event};
-
-const CONNECTION: ConnectionId = ConnectionId(1);
-
-static LOBBY: LazyLock<RoomName> = LazyLock::new(RoomName::lobby);
-
-/// The bytes that an outbox holds, which is more than any client is told.
-const BUDGET: usize = 1 << 20;
 
 /// The messages that will still be said, and the accidents that may still happen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -323,17 +310,14 @@ impl Instance {
             Push::Confirmed => self.is_behind = true,
             Push::End => self.cut(),
             Push::Message(said) => {
-                let room = Room::with(&self.client);
-                let mut heard = self.heard();
-                let is_next = follow(&room.hub, &mut heard, said.entry(), Pace::Calm);
-                if heard.chain.last() != self.chain.last() {
+                let outcome = give(self.chain, &self.client, Given::Message(said));
+                if outcome.chain.last() != self.chain.last() {
                     self.losses = redis.losses_at(said.id.millis);
                 }
-                self.chain = heard.chain;
-                if !is_next {
+                if !outcome.is_current {
                     (self.is_behind, self.is_heard) = (true, false);
                 }
-                return self.tell(redis, &room);
+                return self.tell(redis, &outcome);
             }
         }
         Ok(())
@@ -345,12 +329,10 @@ impl Instance {
         let Answer::Page(look, page) = answer else {
             return Ok(());
         };
-        let room = Room::with(&self.client);
-        let mut heard = self.heard();
         let ids: Vec<_> = page.iter().map(|said| said.id.millis).collect();
-        let page = page.into_iter().map(|said| LogItem::Entry(said.entry()));
-        let filled = fill(&room.hub, &mut heard, page.collect(), look.asked.tail);
-        if filled.has_gap {
+        let page = Given::Page(page, look.asked.tail);
+        let outcome = give(self.chain, &self.client, page);
+        if outcome.has_gap {
             let knew = self.chain.last().map_or(0, |last| last.millis);
             let end = look.asked.said.max(ids.last().copied().unwrap_or(0));
             // What the log still has is not lost.
@@ -363,120 +345,45 @@ impl Instance {
             self.look = look;
         }
         self.losses = look.asked.losses;
-        self.chain = heard.chain;
-        if filled.is_current {
+        if outcome.is_current {
             (self.is_behind, self.is_heard, self.is_unbroken) = (false, true, true);
         }
-        self.tell(redis, &room)
+        self.tell(redis, &outcome)
     }
 
     /// The end of `Joiner::send_past`.
     fn release(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
-        let phase = std::mem::replace(&mut self.client.phase, Entering::In);
-        let Entering::Read(look, past, resumed) = phase else {
+        let phase = std::mem::replace(&mut self.client.phase, Entering::Out);
+        let Entering::Read(look, past, resumed) = &phase else {
             return Ok(());
         };
-        self.client.enters(redis, look, &past, resumed)?;
-        let room = Room::with_reading(&self.client);
-        room.release(resumed.last);
-        self.tell(redis, &room)
+        self.client.enters(redis, *look, past, *resumed)?;
+        let last = resumed.last;
+        self.client.phase = phase;
+        let outcome = give(self.chain, &self.client, Given::Past(last));
+        self.client.phase = Entering::In;
+        self.tell(redis, &outcome)
     }
 
-    fn heard(&self) -> Heard {
-        let mut heard = Heard::anew(LOBBY.clone(), Vec::new());
-        heard.chain = self.chain;
-        heard
-    }
-
-    /// Gives the client what the hub has for it.
-    fn tell(&mut self, redis: &ModelRedis, room: &Room) -> Result<(), Broken> {
-        let state = room.hub.member_state(&LOBBY, CONNECTION);
-        let looks = self.client.held.looks.clone();
-        self.client.held = state.map_or(MemberView::default(), MemberView::of);
+    /// Takes the outcome over, and tells the client.
+    fn tell(&mut self, redis: &ModelRedis, outcome: &Outcome) -> Result<(), Broken> {
+        self.chain = outcome.chain;
+        let held = &mut self.client.held;
+        let looks = std::mem::take(&mut held.looks);
+        let known = |told: &GivenEvent| {
+            let look = looks.iter().find(|(held, _)| held == told);
+            look.map_or(self.look, |(_, look)| *look)
+        };
+        held.last = outcome.last;
+        held.events.clone_from(&outcome.held);
         // What was held back before keeps how it was found.
-        for told in &self.client.held.events {
-            if let GivenEvent::Gap { .. } = told {
-                let known = looks.iter().find(|(held, _)| held == told);
-                let look = known.copied().unwrap_or((*told, self.look));
-                self.client.held.looks.push(look);
-            }
-        }
-        for told in room.told() {
-            let look = looks.iter().find(|(held, _)| *held == told);
-            let look = look.map_or(self.look, |(_, look)| *look);
-            self.client.hears(redis, told, look)?;
+        let gaps = held.events.iter();
+        let gaps = gaps.filter(|event| matches!(event, GivenEvent::Gap { .. }));
+        held.looks = gaps.map(|gap| (*gap, known(gap))).collect();
+        for told in &outcome.told {
+            self.client.hears(redis, *told, known(told))?;
         }
         Ok(())
-    }
-}
-
-/// A hub whose only member is in the state of this client's.
-struct Room {
-    hub: Hub,
-    queue: Queue,
-}
-
-impl Room {
-    fn with(client: &ModelClient) -> Self {
-        match client.phase {
-            Entering::Out => Self::new(),
-            Entering::Waiting | Entering::Asked(_) | Entering::Read(..) => {
-                Self::with_reading(client)
-            }
-            Entering::In => {
-                let room = Self::new();
-                room.admit();
-                room.release(client.held.last);
-                room
-            }
-        }
-    }
-
-    fn with_reading(client: &ModelClient) -> Self {
-        let room = Self::new();
-        room.admit();
-        for told in &client.held.events {
-            let delivery = match *told {
-                GivenEvent::Message(id) => {
-                    Delivery::Messages(vec![Said { id, prev: None }.entry()])
-                }
-                GivenEvent::Gap { after, before } => Delivery::Gap { after, before },
-            };
-            room.hub.deliver(&LOBBY, delivery, Pace::Calm);
-        }
-        room
-    }
-
-    fn new() -> Self {
-        let (_, queue) = outbox(Encoding::JsonLines, BUDGET, None);
-        Self {
-            hub: Hub::start(InstanceId::random(), 0).expect("no threads"),
-            queue,
-        }
-    }
-
-    fn admit(&self) {
-        let outbox = Arc::clone(self.queue.outbox());
-        self.hub.add_member(&LOBBY, CONNECTION, None, &outbox);
-    }
-
-    fn release(&self, last: Option<MessageId>) {
-        let list = MemberList {
-            users: [].into(),
-            revision: Revision::ZERO,
-        };
-        self.hub.release(&LOBBY, CONNECTION, last, &list, None);
-    }
-
-    fn told(&self) -> Vec<GivenEvent> {
-        if self.queue.length() == 0 {
-            return Vec::new();
-        }
-        let mut bytes = Vec::new();
-        self.queue.collect_by(Instant::now(), &mut bytes);
-        let records = serde_json::Deserializer::from_slice(&bytes).into_iter::<Event>();
-        let told = records.map(|event| GivenEvent::of(&event.expect("an event")));
-        told.collect()
     }
 }
 
