@@ -20,6 +20,8 @@ pub(super) struct Heard {
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
+    /// Whether messages were delivered since the chain began.
+    pub(super) has_delivered: bool,
     /// The sessions that wait for the room to be heard, each with its deadline.
     pub(super) waiting: Vec<(Instant, Sender<()>)>,
 }
@@ -31,6 +33,7 @@ impl Heard {
             room,
             asked: None,
             chain: Chain::Unknown,
+            has_delivered: false,
             waiting,
         }
     }
@@ -39,6 +42,27 @@ impl Heard {
     pub(super) fn tell_waiting(&mut self) {
         for (_, waiting) in self.waiting.drain(..) {
             let _ = waiting.send(());
+        }
+    }
+
+    /// Goes on from where the listener of another node, which heard the room before, left it: at `other`. This chain
+    /// may have begun at the room's newest message already, since somebody entered the room meanwhile.
+    pub(super) fn go_on_from(&mut self, other: Chain) -> GoesOn {
+        let Chain::Behind { last: left, .. } = other else {
+            return GoesOn::AsItWas;
+        };
+        // Members have got what came later. What the other listener delivered since, they did not take.
+        if self.has_delivered {
+            return GoesOn::WithGap(left);
+        }
+        match self.chain {
+            Chain::Behind { last, .. } | Chain::Current { last, .. } if left >= last => {
+                GoesOn::AsItWas
+            }
+            Chain::Unknown | Chain::Behind { .. } | Chain::Current { .. } => {
+                self.chain = other;
+                GoesOn::Behind
+            }
         }
     }
 
@@ -79,26 +103,6 @@ impl Chain {
         }
     }
 
-    /// Goes on from where the listener of another node, which heard the room before, left it: at `other`. This chain
-    /// may have begun at the room's newest message already, since somebody entered the room meanwhile.
-    pub(super) fn go_on_from(&mut self, other: Self) -> GoesOn {
-        let Self::Behind { last: left, .. } = other else {
-            return GoesOn::AsItWas;
-        };
-        match *self {
-            Self::Unknown => {}
-            Self::Behind { last, .. } | Self::Current { last, .. } if left >= last => {
-                return GoesOn::AsItWas;
-            }
-            Self::Behind { .. } => {}
-            // Something was delivered that came later.
-            Self::Current { last, read } if read != last => return GoesOn::WithGap(left),
-            Self::Current { .. } => {}
-        }
-        *self = other;
-        GoesOn::Behind
-    }
-
     /// The last message that was delivered.
     pub(super) fn last(&self) -> Option<MessageId> {
         match *self {
@@ -125,7 +129,7 @@ pub(super) enum GoesOn {
     AsItWas,
     /// The log has to be read from where the chain was left.
     Behind,
-    /// It is too late to deliver what came after this message.
+    /// It is too late to deliver what came after this message, if anything did.
     WithGap(Option<MessageId>),
 }
 
@@ -148,6 +152,7 @@ pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> 
             last: Some(id),
             read: None,
         };
+        heard.has_delivered = true;
         hub.deliver(&heard.room, Delivery::Messages(vec![entry]), pace);
         return true;
     }
@@ -217,6 +222,7 @@ pub(super) fn fill(
     let read_to = page.last().map(LogItem::id);
     let missed: Vec<_> = page.into_iter().filter_map(LogItem::into_entry).collect();
     let is_empty = missed.is_empty();
+    heard.has_delivered |= !is_empty;
     for entry in missed {
         let id = entry.message.id;
         if entry.prev != last {
@@ -253,21 +259,24 @@ mod tests {
             chain.cut();
             chain
         };
-        let mut chain = Chain::Unknown;
-        assert_eq!(chain.go_on_from(Chain::Unknown), GoesOn::AsItWas);
-        assert_eq!(chain.go_on_from(left(id(3))), GoesOn::Behind);
-        assert_eq!(chain, left(id(3)));
-        // Somebody entered meanwhile, so that the chain began at the newest message.
-        let mut chain = Chain::caught_up(id(5));
-        assert_eq!(chain.go_on_from(left(id(5))), GoesOn::AsItWas);
-        assert_eq!(chain.go_on_from(left(None)), GoesOn::Behind);
-        assert_eq!(chain, left(None));
-        // And something was said.
-        let mut chain = Chain::Current {
-            last: id(6),
-            read: None,
+        let heard = |chain| Heard {
+            chain,
+            ..Heard::anew(RoomName::lobby(), Vec::new())
         };
-        assert_eq!(chain.go_on_from(left(id(4))), GoesOn::WithGap(id(4)));
-        assert_eq!(chain.go_on_from(left(id(6))), GoesOn::AsItWas);
+        let mut room = heard(Chain::Unknown);
+        assert_eq!(room.go_on_from(Chain::Unknown), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(left(id(3))), GoesOn::Behind);
+        assert_eq!(room.chain, left(id(3)));
+        // Somebody entered meanwhile, so that the chain began at the newest message.
+        let mut room = heard(Chain::caught_up(id(5)));
+        assert_eq!(room.go_on_from(left(id(5))), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(left(None)), GoesOn::Behind);
+        assert_eq!(room.chain, left(None));
+        // And something was said. The other one may have delivered what came before that too late.
+        let mut room = heard(Chain::caught_up(id(6)));
+        room.has_delivered = true;
+        assert_eq!(room.go_on_from(left(id(4))), GoesOn::WithGap(id(4)));
+        assert_eq!(room.go_on_from(left(id(6))), GoesOn::WithGap(id(6)));
+        assert_eq!(room.go_on_from(Chain::Unknown), GoesOn::AsItWas);
     }
 }

@@ -32,7 +32,7 @@ impl Listener {
         known.waiting.retain(|(until, _)| *until > now);
         known.waiting.extend(heard.waiting);
         let mut is_heard = lock(&self.subscription.heard).contains(&known.room);
-        match known.chain.go_on_from(heard.chain) {
+        match known.go_on_from(heard.chain) {
             GoesOn::AsItWas => {}
             GoesOn::Behind => {
                 lock(&self.subscription.heard).remove(&known.room);
