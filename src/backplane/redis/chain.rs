@@ -166,6 +166,7 @@ pub(super) fn tell_loss(hub: &Hub, heard: &mut Heard, loss: &Loss, pace: Pace) -
         Chain::Current { last, .. } if last == Some(loss.newest) => {
             let gap = Delivery::Gap {
                 after: Some(loss.after),
+                until: Some(loss.mark),
                 before: None,
             };
             hub.deliver(&heard.room, gap, pace);
@@ -212,10 +213,14 @@ pub(super) fn fill(
         }
         Chain::Behind { last, .. } => last,
     };
-    let mut lost = |after, before| {
+    let mut lost = |after, until, before| {
         filled.has_gap = true;
         warn!("room {:?}: messages are lost", heard.room);
-        let gap = Delivery::Gap { after, before };
+        let gap = Delivery::Gap {
+            after,
+            until,
+            before,
+        };
         hub.deliver(&heard.room, gap, Pace::Busy);
     };
     let more = page.len() == ENTRIES_AT_ONCE;
@@ -226,7 +231,7 @@ pub(super) fn fill(
     for entry in missed {
         let id = entry.message.id;
         if entry.prev != last {
-            lost(last, Some(id));
+            lost(last, entry.prev, Some(id));
         }
         hub.deliver(&heard.room, Delivery::Messages(vec![entry]), Pace::Busy);
         last = Some(id);
@@ -240,7 +245,7 @@ pub(super) fn fill(
     // its newest id. A page may go beyond that, since it was read later.
     let ends_early = if is_empty { tail != last } else { tail > last };
     if ends_early {
-        lost(last, None);
+        lost(last, tail, None);
         last = tail;
     }
     heard.chain = Chain::caught_up(last);

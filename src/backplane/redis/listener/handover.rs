@@ -6,6 +6,7 @@ use super::{LINGER, Listener};
 use crate::backplane::redis::chain::{GoesOn, Heard};
 use crate::backplane::redis::placement::Share;
 use crate::hub::{Delivery, Pace};
+use crate::message::MessageId;
 use crate::threads::lock;
 
 impl Listener {
@@ -41,8 +42,13 @@ impl Listener {
                 }
             }
             GoesOn::WithGap(after) => {
-                let before = None;
-                let gap = Delivery::Gap { after, before };
+                // All have messages from behind the gap.
+                let until = Some(MessageId::GREATEST);
+                let gap = Delivery::Gap {
+                    after,
+                    until,
+                    before: None,
+                };
                 self.hub.deliver(&known.room, gap, Pace::Busy);
             }
         }

@@ -102,16 +102,18 @@ fn run((chain, seat, given): &(Chain, Seat, Given)) -> Outcome {
         }
         Given::Past(last) => room.release(*last),
     }
-    let (last, held) = match room.hub.member_state(&LOBBY, CONNECTION) {
-        None => (None, None),
-        Some(state) => state,
-    };
+    let member = room.hub.member_state(&LOBBY, CONNECTION);
+    let member = member.unwrap_or_default();
     Outcome {
         chain: heard.chain,
         is_current,
         has_gap,
-        last,
-        held: held.iter().flatten().map(GivenEvent::of).collect(),
+        last: member.last,
+        held: member
+            .held
+            .iter()
+            .map(|(event, _)| GivenEvent::of(event))
+            .collect(),
         told: room.told(),
     }
 }
@@ -151,7 +153,11 @@ impl Room {
     fn hold(&self, event: GivenEvent) {
         let delivery = match event {
             GivenEvent::Message(id) => Delivery::Messages(vec![Said { id, prev: None }.entry()]),
-            GivenEvent::Gap { after, before } => Delivery::Gap { after, before },
+            GivenEvent::Gap { after, before } => Delivery::Gap {
+                after,
+                until: before,
+                before,
+            },
         };
         self.hub.deliver(&LOBBY, delivery, Pace::Calm);
     }
