@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::client::{Entering, GivenEvent, ModelClient};
+use super::client::{Entering, GivenEvent, HeldEvent, ModelClient};
 use super::redis::Said;
-use crate::backplane::redis::chain::{Chain, Heard, fill, follow};
-use crate::backplane::redis::wire::LogItem;
+use crate::backplane::redis::chain::{Chain, GoesOn, Heard, fill, follow, tell_loss};
+use crate::backplane::redis::wire::{LogItem, Loss};
 use crate::hub::outbox::{Queue, outbox};
 use crate::hub::{Delivery, Hub, Pace};
 use crate::message::{ConnectionId, InstanceId, MemberList, MessageId, Revision, RoomName};
@@ -23,24 +23,35 @@ static LOBBY: LazyLock<RoomName> = LazyLock::new(RoomName::lobby);
 /// The bytes that an outbox holds, which is more than any client is told.
 const BUDGET: usize = 1 << 20;
 
+/// A gap that changes nothing of what a member has.
+const A_GAP: HeldEvent = (
+    GivenEvent::Gap {
+        after: None,
+        before: None,
+    },
+    Some(MessageId::GREATEST),
+);
+
 /// What the hub knows of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Seat {
     Out,
     /// Its past is being read; these events are held back.
-    Reading(Vec<GivenEvent>),
-    /// The last message that it has.
-    In(Option<MessageId>),
+    Reading(Vec<HeldEvent>),
+    /// The last message that it has, and whether a gap was told behind it.
+    In(Option<MessageId>, bool),
 }
 
 impl Seat {
     fn of(client: &ModelClient) -> Self {
         match client.phase {
             Entering::Out => Self::Out,
-            Entering::Waiting | Entering::Asked(_) | Entering::Read(..) => {
-                Self::Reading(client.held.events.clone())
-            }
-            Entering::In => Self::In(client.held.last),
+            Entering::Waiting
+            | Entering::Heard
+            | Entering::Asked(_)
+            | Entering::Read(..)
+            | Entering::Rest(..) => Self::Reading(client.held.events.clone()),
+            Entering::In => Self::In(client.held.last, client.held.is_in_gap),
         }
     }
 }
@@ -51,6 +62,10 @@ pub(super) enum Given {
     Message(Said),
     /// A part of the log, and the room's newest id, by [`fill`].
     Page(Vec<Said>, Option<MessageId>),
+    /// What lost.lua tells, by [`tell_loss`].
+    Loss(Loss),
+    /// What is missing after a move, by [`Hub::deliver`].
+    GapAfter(Option<MessageId>),
     /// The end of the past that the client was sent, by [`Hub::release`].
     Past(Option<MessageId>),
 }
@@ -62,15 +77,26 @@ pub(super) struct Outcome {
     /// Whether what follows will be heard.
     pub(super) is_current: bool,
     pub(super) has_gap: bool,
+    pub(super) has_delivered: bool,
     /// The last message that the member has, and what is held back for it.
     pub(super) last: Option<MessageId>,
-    pub(super) held: Vec<GivenEvent>,
+    pub(super) is_in_gap: bool,
+    pub(super) held: Vec<HeldEvent>,
     /// What the client is told.
     pub(super) told: Vec<GivenEvent>,
 }
 
 thread_local! {
     static KNOWN: RefCell<HashMap<(Chain, Seat, Given), Rc<Outcome>>> = RefCell::default();
+}
+
+/// A listener takes the chain of another over, by [`Heard::go_on_from`].
+pub(super) fn go_on(chain: &mut Chain, has_delivered: bool, left: Chain) -> GoesOn {
+    let mut heard = Heard::anew(LOBBY.clone(), Vec::new());
+    (heard.chain, heard.has_delivered) = (*chain, has_delivered);
+    let goes_on = heard.go_on_from(left);
+    *chain = heard.chain;
+    goes_on
 }
 
 /// Gives it to an instance whose chain stands here, and which has this client.
@@ -100,20 +126,26 @@ fn run((chain, seat, given): &(Chain, Seat, Given)) -> Outcome {
             let filled = fill(&room.hub, &mut heard, page.collect(), *tail);
             (is_current, has_gap) = (filled.is_current, filled.has_gap);
         }
+        Given::Loss(loss) => is_current = tell_loss(&room.hub, &mut heard, loss, Pace::Calm),
+        Given::GapAfter(after) => {
+            let (after, before) = (*after, None);
+            let gap = GivenEvent::Gap { after, before };
+            room.deliver((gap, Some(MessageId::GREATEST)));
+        }
         Given::Past(last) => room.release(*last),
     }
-    let member = room.hub.member_state(&LOBBY, CONNECTION);
-    let member = member.unwrap_or_default();
+    let state = room.hub.member_state(&LOBBY, CONNECTION);
+    let member = state.unwrap_or_default();
+    let held = member.held.iter();
+    let held = held.map(|(event, until)| (GivenEvent::of(event), *until));
     Outcome {
         chain: heard.chain,
         is_current,
         has_gap,
+        has_delivered: heard.has_delivered,
         last: member.last,
-        held: member
-            .held
-            .iter()
-            .map(|(event, _)| GivenEvent::of(event))
-            .collect(),
+        is_in_gap: member.is_in_gap,
+        held: held.collect(),
         told: room.told(),
     }
 }
@@ -135,11 +167,15 @@ impl Room {
             Seat::Out => {}
             Seat::Reading(held) => {
                 room.admit();
-                held.iter().for_each(|event| room.hold(*event));
+                held.iter().for_each(|event| room.deliver(*event));
             }
-            Seat::In(last) => {
+            Seat::In(last, is_in_gap) => {
                 room.admit();
                 room.release(*last);
+                if *is_in_gap {
+                    room.deliver(A_GAP);
+                    room.told();
+                }
             }
         }
         room
@@ -150,12 +186,12 @@ impl Room {
         self.hub.add_member(&LOBBY, CONNECTION, None, &outbox);
     }
 
-    fn hold(&self, event: GivenEvent) {
+    fn deliver(&self, (event, until): HeldEvent) {
         let delivery = match event {
             GivenEvent::Message(id) => Delivery::Messages(vec![Said { id, prev: None }.entry()]),
             GivenEvent::Gap { after, before } => Delivery::Gap {
                 after,
-                until: before,
+                until,
                 before,
             },
         };
