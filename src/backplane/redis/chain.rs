@@ -45,22 +45,28 @@ impl Heard {
         }
     }
 
-    /// Goes on from where the listener of another node, which heard the room before, left it: at `other`. This chain
-    /// may have begun at the room's newest message already, since somebody entered the room meanwhile.
-    pub(super) fn go_on_from(&mut self, other: Chain) -> GoesOn {
-        let Chain::Behind { last: left, .. } = other else {
+    /// Goes on from where the listener of another node, which heard the room before, left it. This chain may have
+    /// begun at the room's newest message already, since somebody entered the room meanwhile.
+    pub(super) fn go_on_from(&mut self, other: &Self) -> GoesOn {
+        let Chain::Behind { last: left, .. } = other.chain else {
             return GoesOn::AsItWas;
         };
         // Members have got what came later. What the other listener delivered since, they did not take.
-        if self.has_delivered {
+        let had_delivered = self.has_delivered;
+        self.has_delivered |= other.has_delivered;
+        if had_delivered {
             return GoesOn::WithGap(left);
         }
         match self.chain {
             Chain::Behind { last, .. } | Chain::Current { last, .. } if left >= last => {
-                GoesOn::AsItWas
+                // The other one may have begun behind this place.
+                match left > last && other.has_delivered {
+                    true => GoesOn::WithGap(last),
+                    false => GoesOn::AsItWas,
+                }
             }
             Chain::Unknown | Chain::Behind { .. } | Chain::Current { .. } => {
-                self.chain = other;
+                self.chain = other.chain;
                 GoesOn::Behind
             }
         }
@@ -259,29 +265,34 @@ mod tests {
     #[test]
     fn a_chain_that_moves_to_another_node_goes_on_where_it_was_left() {
         let id = |number| Some(MessageId { millis: 1, number });
-        let left = |last| {
-            let mut chain = Chain::caught_up(last);
-            chain.cut();
-            chain
-        };
         let heard = |chain| Heard {
             chain,
             ..Heard::anew(RoomName::lobby(), Vec::new())
         };
+        let left = |last| {
+            let mut room = heard(Chain::caught_up(last));
+            room.chain.cut();
+            room
+        };
         let mut room = heard(Chain::Unknown);
-        assert_eq!(room.go_on_from(Chain::Unknown), GoesOn::AsItWas);
-        assert_eq!(room.go_on_from(left(id(3))), GoesOn::Behind);
-        assert_eq!(room.chain, left(id(3)));
+        assert_eq!(room.go_on_from(&heard(Chain::Unknown)), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(&left(id(3))), GoesOn::Behind);
+        assert_eq!(room.chain, left(id(3)).chain);
+        let mut room = heard(Chain::caught_up(id(5)));
+        let mut ahead = left(id(6));
+        assert_eq!(room.go_on_from(&ahead), GoesOn::AsItWas);
+        ahead.has_delivered = true;
+        assert_eq!(room.go_on_from(&ahead), GoesOn::WithGap(id(5)));
         // Somebody entered meanwhile, so that the chain began at the newest message.
         let mut room = heard(Chain::caught_up(id(5)));
-        assert_eq!(room.go_on_from(left(id(5))), GoesOn::AsItWas);
-        assert_eq!(room.go_on_from(left(None)), GoesOn::Behind);
-        assert_eq!(room.chain, left(None));
+        assert_eq!(room.go_on_from(&left(id(5))), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(&left(None)), GoesOn::Behind);
+        assert_eq!(room.chain, left(None).chain);
         // And something was said. The other one may have delivered what came before that too late.
         let mut room = heard(Chain::caught_up(id(6)));
         room.has_delivered = true;
-        assert_eq!(room.go_on_from(left(id(4))), GoesOn::WithGap(id(4)));
-        assert_eq!(room.go_on_from(left(id(6))), GoesOn::WithGap(id(6)));
-        assert_eq!(room.go_on_from(Chain::Unknown), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(&left(id(4))), GoesOn::WithGap(id(4)));
+        assert_eq!(room.go_on_from(&left(id(6))), GoesOn::WithGap(id(6)));
+        assert_eq!(room.go_on_from(&heard(Chain::Unknown)), GoesOn::AsItWas);
     }
 }

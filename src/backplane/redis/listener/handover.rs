@@ -30,10 +30,11 @@ impl Listener {
             return;
         };
         let now = Instant::now();
+        let goes_on = known.go_on_from(&heard);
         known.waiting.retain(|(until, _)| *until > now);
         known.waiting.extend(heard.waiting);
         let mut is_heard = lock(&self.subscription.heard).contains(&known.room);
-        match known.go_on_from(heard.chain) {
+        match goes_on {
             GoesOn::AsItWas => {}
             GoesOn::Behind => {
                 lock(&self.subscription.heard).remove(&known.room);

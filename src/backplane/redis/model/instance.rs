@@ -146,10 +146,9 @@ impl Instance {
         }
     }
 
-    /// Whether another node may still have delivered what comes before, or may have to.
+    /// Whether another node may have delivered what comes before, or may still have to.
     fn is_moving(&self) -> bool {
-        let having = self.listeners.iter().filter(|one| one.chain.is_some());
-        !self.given_away.is_empty() || having.count() > 1
+        self.listeners.len() > 1
     }
 
     /// `Listener::hear`.
@@ -252,12 +251,15 @@ impl Instance {
     pub(super) fn adopt(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
         let left = self.given_away.remove(0);
         let one = &mut self.listeners[self.owner];
-        let Some(chain) = &mut one.chain else {
+        let Some(chain) = one.chain else {
             (one.chain, one.losses) = (Some(left.chain), left.losses);
             one.has_delivered = left.has_delivered;
             return Ok(());
         };
-        match go_on(chain, one.has_delivered, left.chain) {
+        let mut known = (chain, one.has_delivered);
+        let goes_on = go_on(&mut known, (left.chain, left.has_delivered));
+        (one.chain, one.has_delivered) = (Some(known.0), known.1);
+        match goes_on {
             GoesOn::AsItWas => Ok(()),
             GoesOn::Behind => {
                 one.is_behind |= std::mem::take(&mut one.is_heard);
@@ -265,7 +267,7 @@ impl Instance {
                 Ok(())
             }
             GoesOn::WithGap(after) => {
-                let outcome = give(*chain, &self.client, Given::GapAfter(after));
+                let outcome = give(known.0, &self.client, Given::GapAfter(after));
                 self.look = redis.look(redis.snapshot());
                 self.look.whom = Whom::Anybody;
                 // It is told behind what was missed.

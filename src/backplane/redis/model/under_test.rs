@@ -91,11 +91,15 @@ thread_local! {
 }
 
 /// A listener takes the chain of another over, by [`Heard::go_on_from`].
-pub(super) fn go_on(chain: &mut Chain, has_delivered: bool, left: Chain) -> GoesOn {
-    let mut heard = Heard::anew(LOBBY.clone(), Vec::new());
-    (heard.chain, heard.has_delivered) = (*chain, has_delivered);
-    let goes_on = heard.go_on_from(left);
-    *chain = heard.chain;
+pub(super) fn go_on(known: &mut (Chain, bool), left: (Chain, bool)) -> GoesOn {
+    let heard = |(chain, has_delivered)| Heard {
+        chain,
+        has_delivered,
+        ..Heard::anew(LOBBY.clone(), Vec::new())
+    };
+    let mut heard_here = heard(*known);
+    let goes_on = heard_here.go_on_from(&heard(left));
+    *known = (heard_here.chain, heard_here.has_delivered);
     goes_on
 }
 
