@@ -323,6 +323,38 @@ pub struct Resumed {
     pub last: Option<MessageId>,
 }
 
+impl Resumed {
+    /// The client reads the rest of a past that has more than this. `tail` is the room's newest id
+    /// ([`Entrance::tail`]).
+    pub fn reads_on(self, tail: Option<MessageId>) -> PastPlace {
+        let last = self.last;
+        PastPlace { last, tail }
+    }
+}
+
+/// How far a client has read a long past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PastPlace {
+    /// The last message that it was sent.
+    pub last: Option<MessageId>,
+    /// The room's newest id when it entered.
+    tail: Option<MessageId>,
+}
+
+impl PastPlace {
+    /// Takes the log's next entry. False if messages before it are missing: the log was trimmed meanwhile.
+    pub fn follow(&mut self, entry: &Entry) -> bool {
+        let follows = entry.prev == self.last;
+        self.last = Some(entry.message.id);
+        follows
+    }
+
+    /// Whether it has come as far as the room had when it entered. Otherwise the log has lost its end meanwhile.
+    pub fn is_at_end(&self) -> bool {
+        self.last >= self.tail
+    }
+}
+
 /// Takes a client that has the messages up to `since` to the end of `past`, the part of the log that it is sent.
 /// `tail` is the room's newest id ([`Entrance::tail`]).
 pub fn resume(since: Option<MessageId>, past: &Excerpt, tail: Option<MessageId>) -> Resumed {

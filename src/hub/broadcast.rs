@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::framing;
 use super::stopwatch::Lap;
-use crate::message::{Revision, UserName};
+use crate::message::{MessageId, Revision, UserName};
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::Frame;
 
@@ -29,6 +29,8 @@ pub(super) struct Broadcast {
     pub(super) event: Event,
     /// A join or leave goes to the members whose list has a revision in this range.
     pub(super) listed: Range<Revision>,
+    /// The id that the room goes on from behind a gap.
+    pub(super) until: Option<MessageId>,
     frames: Frames,
     /// Stops the time once the last worker has dropped this.
     _lap: Option<Lap>,
@@ -45,8 +47,20 @@ impl Broadcast {
         Arc::new(Self {
             event,
             listed: Revision::ZERO..Revision::ZERO,
+            until: None,
             frames: Frames::default(),
             _lap: lap,
+        })
+    }
+
+    /// A gap, behind which the room goes on from `until`.
+    pub(super) fn gap(event: Event, until: Option<MessageId>) -> Arc<Self> {
+        Arc::new(Self {
+            event,
+            listed: Revision::ZERO..Revision::ZERO,
+            until,
+            frames: Frames::default(),
+            _lap: None,
         })
     }
 
@@ -55,6 +69,7 @@ impl Broadcast {
         Arc::new(Self {
             event,
             listed,
+            until: None,
             frames: Frames::default(),
             _lap: None,
         })

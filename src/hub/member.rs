@@ -17,9 +17,18 @@ use crate::websocket::frame::Frame;
 /// has budget. A member that exceeds either is a slow consumer.
 const MAX_HELD: usize = 16 * 1024;
 
-/// What a test sees of a member: its last message, and the events that are held back.
+/// What a test sees of a member.
 #[cfg(test)]
-pub(crate) type MemberState = (Option<MessageId>, Option<Vec<Event>>);
+#[derive(Default)]
+pub(crate) struct MemberState {
+    pub(crate) last: Option<MessageId>,
+    pub(crate) is_in_gap: bool,
+    pub(crate) held: Vec<HeldEvent>,
+}
+
+/// An event that is held back, and the id that the room goes on from if it is a gap.
+#[cfg(test)]
+pub(crate) type HeldEvent = (Event, Option<MessageId>);
 
 /// One connection in one room.
 pub(super) struct Member {
@@ -29,6 +38,8 @@ pub(super) struct Member {
     outbox: Arc<Outbox>,
     /// The last message that it has, be it live or from the history.
     last: Option<MessageId>,
+    /// The last that it was told is a gap. What else is missing until the next message is the same gap.
+    is_in_gap: bool,
     /// The last change in presence that its initial list shows.
     listed: Revision,
     /// The live events that wait, while the connection still reads the past.
@@ -50,6 +61,7 @@ impl Member {
             user,
             outbox,
             last: None,
+            is_in_gap: false,
             listed: Revision::ZERO,
             held: Some(Held::default()),
         }
@@ -63,11 +75,15 @@ impl Member {
         self.user.clone()
     }
 
-    /// The last message that it has, and the events that it holds back.
+    /// What it has, and what is held back for it.
     #[cfg(test)]
     pub(super) fn state(&self) -> MemberState {
-        let events = |held: &Held| held.events.iter().map(|one| one.event.clone()).collect();
-        (self.last, self.held.as_ref().map(events))
+        let held = self.held.iter().flat_map(|held| &held.events);
+        MemberState {
+            last: self.last,
+            is_in_gap: self.is_in_gap,
+            held: held.map(|one| (one.event.clone(), one.until)).collect(),
+        }
     }
 
     /// The encoding that it speaks.
@@ -124,21 +140,29 @@ impl Member {
                     return false;
                 }
                 self.last = Some(message.id);
+                self.is_in_gap = false;
                 // A terminal shows its own lines already.
                 self.outbox.encoding() == Encoding::Json || *via != Some(self.via)
             }
             Event::Gap { after, before, .. } => {
-                let is_past = before.is_some_and(|before| Some(before) <= self.last);
-                // It entered since, with a past that was read later than this gap was found. To take the messages
-                // behind the gap once more would be to take them twice.
-                if self.last > *after {
-                    return !is_past;
+                // Its past went that far, or told what is missing there. Of a log that lost its end, the ids do not
+                // tell who has read it since.
+                let ids_go_on = broadcast.until > *after;
+                if ids_go_on && self.last >= broadcast.until {
+                    return false;
                 }
-                // Without a greater id behind the gap, the log began anew, and so do its ids.
-                if is_past || before.is_none() {
+                let is_past = before.is_some_and(|before| Some(before) <= self.last);
+                if self.last > *after {
+                    // It entered since, with a past that was read later than this gap was found. To take the messages
+                    // behind the gap once more would be to take them twice.
+                    if is_past {
+                        return false;
+                    }
+                } else if !ids_go_on && (is_past || before.is_none()) {
+                    // Without a greater id behind the gap, the log began anew, and so do its ids.
                     self.last = None;
                 }
-                true
+                !std::mem::replace(&mut self.is_in_gap, true)
             }
             Event::Joined { .. } | Event::Left { .. } => {
                 broadcast.listed.contains(&self.listed) && !broadcast.is_about(self.user.as_ref())

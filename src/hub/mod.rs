@@ -62,6 +62,8 @@ pub enum Delivery {
     Gap {
         /// The last message before the gap.
         after: Option<MessageId>,
+        /// The id that the room goes on from. A member that has come that far by its own past misses nothing.
+        until: Option<MessageId>,
         /// The first message behind the gap.
         before: Option<MessageId>,
     },
@@ -292,7 +294,11 @@ impl Hub {
                     self.fan_out(room, [Broadcast::new(typing)], pace);
                 }
             }
-            Delivery::Gap { after, before } => {
+            Delivery::Gap {
+                after,
+                until,
+                before,
+            } => {
                 metrics::GAPS.count();
                 self.tell_pending(&room, pace, now);
                 let gap = Event::Gap {
@@ -300,7 +306,7 @@ impl Hub {
                     after,
                     before,
                 };
-                self.fan_out(&room, [Broadcast::new(gap)], pace);
+                self.fan_out(&room, [Broadcast::gap(gap, until)], pace);
             }
             Delivery::Present(list) => {
                 let news = lock(&room.roll).reconcile(&list);

@@ -294,7 +294,11 @@ fn a_held_gap_that_lies_in_the_past_repeats_no_message() {
             number: 5,
         }),
     );
-    test.deliver(Delivery::Gap { after, before });
+    test.deliver(Delivery::Gap {
+        after,
+        until: before,
+        before,
+    });
     test.say(&[5, 6, 7], None);
     // The past was read up to here, with its gap.
     let (first, list) = (ConnectionId(1), test.list(&[]));
@@ -316,7 +320,11 @@ fn a_member_that_has_read_beyond_a_gap_is_told_of_no_message_twice() {
     test.hub
         .release(&test.room, ConnectionId(1), id(7), &list, None);
     let (after, before) = (id(5), id(7));
-    test.deliver(Delivery::Gap { after, before });
+    test.deliver(Delivery::Gap {
+        after,
+        until: before,
+        before,
+    });
     test.say(&[7, 8], None);
     assert_eq!(lines(&alice), ["bob: 8"]);
     // The same where nothing was left behind the gap. Whether the past has it is not known, so it is told.
@@ -324,10 +332,47 @@ fn a_member_that_has_read_beyond_a_gap_is_told_of_no_message_twice() {
     test.hub
         .release(&test.room, ConnectionId(2), id(9), &list, None);
     let before = None;
-    test.deliver(Delivery::Gap { after, before });
+    test.deliver(Delivery::Gap {
+        after,
+        until: before,
+        before,
+    });
     test.say(&[9, 10], None);
     let missing = "* some messages are missing here and cannot be recovered";
     assert_eq!(lines(&bob), [missing, "bob: 10"]);
+}
+
+#[test]
+fn a_gap_is_told_once_and_only_to_members_that_lack_what_is_in_it() {
+    let test = TestHub::new();
+    let id = |number| Some(MessageId { millis: 1, number });
+    let list = test.list(&[]);
+    let names = ["alice", "bob"];
+    let [alice, bob] = [(1, 3), (2, 5)].map(|(connection, last)| {
+        let queue = test.admit(connection, names[connection as usize - 1]);
+        let connection = ConnectionId(connection);
+        test.hub
+            .release(&test.room, connection, id(last), &list, None);
+        queue
+    });
+    let missing = "* some messages are missing here and cannot be recovered";
+    let gap = |after, until| {
+        test.deliver(Delivery::Gap {
+            after: id(after),
+            until: id(until),
+            before: None,
+        });
+    };
+    gap(3, 5);
+    assert_eq!(lines(&alice), [missing]);
+    assert_eq!(lines(&bob), Vec::<String>::new(), "it has read up to 5");
+    gap(5, 7);
+    assert_eq!(lines(&alice), Vec::<String>::new(), "it is the same gap");
+    assert_eq!(lines(&bob), [missing]);
+    test.say(&[8], None);
+    gap(8, 9);
+    test.say(&[8], None);
+    assert_eq!(lines(&alice), ["bob: 8", missing], "the ids go on");
 }
 
 #[test]
@@ -640,7 +685,11 @@ fn nobody_speaks_or_types_before_they_are_announced() {
     assert_eq!(heard(), ["joined", "typing"]);
     test.notices([left("zoe")]);
     let (after, before) = (None, None);
-    test.deliver(Delivery::Gap { after, before });
+    test.deliver(Delivery::Gap {
+        after,
+        until: before,
+        before,
+    });
     assert_eq!(heard(), ["left", "gap"]);
     test.notices([left("bob")]);
     test.deliver(Delivery::Present(test.list(&["alice", "carol"])));

@@ -247,7 +247,19 @@ fn the_chain_is_broken_once_for_a_loss_and_by_an_id_that_no_message_has() {
     assert!(!is_lost("40-1000000"), "that is the break");
     add("50-0", "40-1000000");
     assert!(!is_lost("40-1000000"), "and the chain goes on from it");
+    assert!(!is_lost("20-0"), "who is behind that place meets the break");
     // Between two messages that follow each other here.
+    let _: () = redis.run(&["DEL", "log", "newest"]);
+    add("10-0", "");
+    add("30-0", "10-0");
     assert!(is_lost("20-0"));
-    assert_eq!(newest(), "50-1000000");
+    assert_eq!(newest(), "30-1000000");
+    assert!(!is_lost("20-0"), "another instance found it");
+    add("50-0", "30-1000000");
+    add("60-0", "50-0");
+    assert!(!is_lost("20-0"), "and found it after more was said");
+    assert!(is_lost("55-0"), "that is another loss");
+    // An entry that is not Hubbub's is nobody's predecessor.
+    let _: String = redis.run(&["XADD", "log", "70-0", "other", "entry"]);
+    assert!(is_lost("80-0"));
 }

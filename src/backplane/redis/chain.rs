@@ -20,8 +20,8 @@ pub(super) struct Heard {
     pub(super) asked: Option<Instant>,
     /// Where the room's chain stands.
     pub(super) chain: Chain,
-    /// Where it began: what came up to this message was not delivered from this chain.
-    since: Option<MessageId>,
+    /// Whether messages were delivered since the chain began.
+    pub(super) has_delivered: bool,
     /// The sessions that wait for the room to be heard, each with its deadline.
     pub(super) waiting: Vec<(Instant, Sender<()>)>,
 }
@@ -33,35 +33,42 @@ impl Heard {
             room,
             asked: None,
             chain: Chain::Unknown,
-            since: None,
+            has_delivered: false,
             waiting,
         }
-    }
-
-    /// Goes on from where the listener of another node left the room. Each may have begun at the room's newest message,
-    /// since somebody entered the room meanwhile. Returns the gap, if it is too late to deliver what lies between the two.
-    pub(super) fn go_on_from(&mut self, other: &Self) -> Option<Delivery> {
-        if other.chain == Chain::Unknown {
-            return None;
-        }
-        let (last, left) = (self.chain.last(), other.chain.last());
-        let was_nothing_delivered = left < self.since && last == self.since;
-        if self.chain == Chain::Unknown || was_nothing_delivered {
-            (self.chain, self.since) = (other.chain, other.since);
-            return None;
-        }
-        let is_too_late = left < self.since || (last < other.since && left != other.since);
-        self.since = self.since.min(other.since);
-        is_too_late.then(|| Delivery::Gap {
-            after: last.min(left),
-            before: None,
-        })
     }
 
     /// The room is heard: those that wait are told.
     pub(super) fn tell_waiting(&mut self) {
         for (_, waiting) in self.waiting.drain(..) {
             let _ = waiting.send(());
+        }
+    }
+
+    /// Goes on from where the listener of another node, which heard the room before, left it. This chain may have
+    /// begun at the room's newest message already, since somebody entered the room meanwhile.
+    pub(super) fn go_on_from(&mut self, other: &Self) -> GoesOn {
+        let Chain::Behind { last: left, .. } = other.chain else {
+            return GoesOn::AsItWas;
+        };
+        // Members have got what came later. What the other listener delivered since, they did not take.
+        let had_delivered = self.has_delivered;
+        self.has_delivered |= other.has_delivered;
+        if had_delivered {
+            return GoesOn::WithGap(left);
+        }
+        match self.chain {
+            Chain::Behind { last, .. } | Chain::Current { last, .. } if left >= last => {
+                // The other one may have begun behind this place.
+                match left > last && other.has_delivered {
+                    true => GoesOn::WithGap(last),
+                    false => GoesOn::AsItWas,
+                }
+            }
+            Chain::Unknown | Chain::Behind { .. } | Chain::Current { .. } => {
+                self.chain = other.chain;
+                GoesOn::Behind
+            }
         }
     }
 }
@@ -116,6 +123,17 @@ impl Chain {
     }
 }
 
+/// What became of a chain that was taken over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum GoesOn {
+    /// Nothing is missing.
+    AsItWas,
+    /// The log has to be read from where the chain was left.
+    Behind,
+    /// It is too late to deliver what came after this message, if anything did.
+    WithGap(Option<MessageId>),
+}
+
 /// Delivers a message that was heard, if it is the room's next. False if it is not, and so the log has
 /// to tell what is missing.
 pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> bool {
@@ -135,6 +153,7 @@ pub(super) fn follow(hub: &Hub, heard: &mut Heard, entry: Entry, pace: Pace) -> 
             last: Some(id),
             read: None,
         };
+        heard.has_delivered = true;
         hub.deliver(&heard.room, Delivery::Messages(vec![entry]), pace);
         return true;
     }
@@ -148,6 +167,7 @@ pub(super) fn tell_loss(hub: &Hub, heard: &mut Heard, loss: &Loss, pace: Pace) -
         Chain::Current { last, .. } if last == Some(loss.newest) => {
             let gap = Delivery::Gap {
                 after: Some(loss.after),
+                until: Some(loss.mark),
                 before: None,
             };
             hub.deliver(&heard.room, gap, pace);
@@ -190,25 +210,29 @@ pub(super) fn fill(
         Chain::Current { .. } => return filled,
         Chain::Unknown => {
             heard.chain = Chain::caught_up(tail);
-            heard.since = tail;
             return filled;
         }
         Chain::Behind { last, .. } => last,
     };
-    let mut lost = |after, before| {
+    let mut lost = |after, until, before| {
         filled.has_gap = true;
         warn!("room {:?}: messages are lost", heard.room);
-        let gap = Delivery::Gap { after, before };
+        let gap = Delivery::Gap {
+            after,
+            until,
+            before,
+        };
         hub.deliver(&heard.room, gap, Pace::Busy);
     };
     let more = page.len() == ENTRIES_AT_ONCE;
     let read_to = page.last().map(LogItem::id);
     let missed: Vec<_> = page.into_iter().filter_map(LogItem::into_entry).collect();
     let is_empty = missed.is_empty();
+    heard.has_delivered |= !is_empty;
     for entry in missed {
         let id = entry.message.id;
         if entry.prev != last {
-            lost(last, Some(id));
+            lost(last, entry.prev, Some(id));
         }
         hub.deliver(&heard.room, Delivery::Messages(vec![entry]), Pace::Busy);
         last = Some(id);
@@ -222,7 +246,7 @@ pub(super) fn fill(
     // its newest id. A page may go beyond that, since it was read later.
     let ends_early = if is_empty { tail != last } else { tail > last };
     if ends_early {
-        lost(last, None);
+        lost(last, tail, None);
         last = tail;
     }
     heard.chain = Chain::caught_up(last);
@@ -236,47 +260,34 @@ mod tests {
     #[test]
     fn a_chain_that_moves_to_another_node_goes_on_where_it_was_left() {
         let id = |number| Some(MessageId { millis: 1, number });
-        let at = |chain, since| {
-            let mut heard = Heard::anew(RoomName::lobby(), Vec::new());
-            (heard.chain, heard.since) = (chain, since);
-            heard
+        let heard = |chain| Heard {
+            chain,
+            ..Heard::anew(RoomName::lobby(), Vec::new())
         };
-        let left = |since, last| {
-            let mut chain = Chain::caught_up(last);
-            chain.cut();
-            at(chain, since)
+        let left = |last| {
+            let mut room = heard(Chain::caught_up(last));
+            room.chain.cut();
+            room
         };
-        let unknown = || at(Chain::Unknown, None);
-        let gap_after = |gap| match gap {
-            Some(Delivery::Gap { after, .. }) => Some(after),
-            _ => None,
-        };
-        let mut heard = unknown();
-        assert!(heard.go_on_from(&unknown()).is_none());
-        assert!(heard.go_on_from(&left(id(1), id(3))).is_none());
-        assert_eq!(heard.chain, left(None, id(3)).chain);
-        // The other began behind what was left here, and delivered something, or nothing.
-        assert!(heard.go_on_from(&left(id(5), id(5))).is_none());
-        let gap = heard.go_on_from(&left(id(5), id(6)));
-        assert_eq!(gap_after(gap), Some(id(3)));
+        let mut room = heard(Chain::Unknown);
+        assert_eq!(room.go_on_from(&heard(Chain::Unknown)), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(&left(id(3))), GoesOn::Behind);
+        assert_eq!(room.chain, left(id(3)).chain);
+        let mut room = heard(Chain::caught_up(id(5)));
+        let mut ahead = left(id(6));
+        assert_eq!(room.go_on_from(&ahead), GoesOn::AsItWas);
+        ahead.has_delivered = true;
+        assert_eq!(room.go_on_from(&ahead), GoesOn::WithGap(id(5)));
         // Somebody entered meanwhile, so that the chain began at the newest message.
-        let mut heard = at(Chain::caught_up(id(5)), id(5));
-        assert!(heard.go_on_from(&left(None, id(5))).is_none());
-        let mut heard = at(Chain::caught_up(id(5)), id(5));
-        assert!(heard.go_on_from(&left(None, None)).is_none());
-        assert_eq!(heard.chain, left(None, None).chain);
-        // And something was said, or read from the log.
-        for read in [None, id(6)] {
-            let last = id(6);
-            let begun = || at(Chain::Current { last, read }, id(5));
-            let gap = begun().go_on_from(&left(None, id(4)));
-            assert_eq!(gap_after(gap), Some(id(4)));
-            assert!(begun().go_on_from(&left(None, id(5))).is_none());
-            assert!(begun().go_on_from(&left(id(6), id(7))).is_none());
-            let mut behind = begun();
-            behind.chain.cut();
-            let gap = behind.go_on_from(&left(None, id(4)));
-            assert_eq!(gap_after(gap), Some(id(4)));
-        }
+        let mut room = heard(Chain::caught_up(id(5)));
+        assert_eq!(room.go_on_from(&left(id(5))), GoesOn::AsItWas);
+        assert_eq!(room.go_on_from(&left(None)), GoesOn::Behind);
+        assert_eq!(room.chain, left(None).chain);
+        // And something was said. The other one may have delivered what came before that too late.
+        let mut room = heard(Chain::caught_up(id(6)));
+        room.has_delivered = true;
+        assert_eq!(room.go_on_from(&left(id(4))), GoesOn::WithGap(id(4)));
+        assert_eq!(room.go_on_from(&left(id(6))), GoesOn::WithGap(id(6)));
+        assert_eq!(room.go_on_from(&heard(Chain::Unknown)), GoesOn::AsItWas);
     }
 }

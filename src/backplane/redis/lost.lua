@@ -15,31 +15,36 @@ local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
 if not first or not is_later(id, first[1]) or redis.call('XRANGE', log, id, id)[1] then
   return 0
 end
-local before = redis.call('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1)[1][1]
+local before = redis.call('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1)[1]
 local last = redis.call('GET', newest)
 if not is_id(last) then
   last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1][1]
 end
-local mark = last
-if is_later(id, last) then
-  mark = id
-else
-  local next
-  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. id, '+', 'COUNT', 128)) do
-    if entry[2][7] == 'prev' then
-      next = entry
-      break
+-- Where the chain is broken behind this place already, nobody gets past it unnoticed: this id, or another one, was asked
+-- for before; or it is the newest id that this was made for.
+local some = 128
+local later = redis.call('XRANGE', log, '(' .. id, '+', 'COUNT', some)
+local link
+for _, entry in ipairs(later) do
+  if entry[2][7] == 'prev' then
+    local prev = entry[2][8]
+    if link and prev ~= link or not link and not is_later(id, prev) then
+      return 0
     end
-  end
-  -- The chain is broken there already: at the end, or this id was made for that.
-  if not next or next[2][8] == id then
-    return 0
+    link = entry[1]
   end
 end
+if not link and before[2][7] == 'prev' then
+  link = before[1]
+end
+if link and link ~= last and #later < some then
+  return 0
+end
+local mark = is_later(id, last) and id or last
 -- An id that the old master has not given to any message: a member that heard this message there must not take the
 -- chain for whole.
 local millis, number = parts(mark)
 mark = string.format('%d-%d', millis, number + 1000000)
 redis.call('SET', newest, mark, 'PX', ARGV[4])
-redis.call(publish, channel, table.concat({'g', before, last, mark}, '\n'))
+redis.call(publish, channel, table.concat({'g', before[1], last, mark}, '\n'))
 return 1

@@ -509,7 +509,7 @@ pub(super) enum Payload {
 }
 
 /// A failover lost messages. See `lost.lua`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Loss {
     /// The last message before them that is left.
     pub(super) after: MessageId,

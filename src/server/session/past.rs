@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::joiner::Joiner;
-use crate::backplane::{BackplaneError, Entrance, Excerpt, Resumed, resume};
+use crate::backplane::{BackplaneError, Entrance, Excerpt, PastPlace, Resumed, resume};
 use crate::hub::framing;
 use crate::message::{MemberList, Message, MessageId, RoomName, UserName};
 use crate::protocol::{Cursor, Encoding, Event, Priority};
@@ -68,7 +68,8 @@ impl Joiner<'_> {
             }
             None => past,
         };
-        let Resumed { recovered, last } = resume(since, &past, tail);
+        let resumed = resume(since, &past, tail);
+        let Resumed { recovered, last } = resumed;
         // Without `since`, older messages are sent on request only.
         past.more &= since.is_some();
         // A log that began after `since` knows nothing of the client's past.
@@ -113,8 +114,8 @@ impl Joiner<'_> {
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
-        match self.send_rest(room, last.unwrap_or(MessageId::ZERO)) {
-            Ok(last) => hub.release(room, self.connection, Some(last), &list, None),
+        match self.send_rest(room, resumed.reads_on(tail)) {
+            Ok(last) => hub.release(room, self.connection, last, &list, None),
             // The client has its `room` event and takes itself for a member. It has to reconnect and
             // resume.
             Err(error) => self.outbox.close(
@@ -125,34 +126,44 @@ impl Joiner<'_> {
         Ok(())
     }
 
-    /// Sends the messages after `last` that did not fit into the first frame, one event each, as fast as
-    /// the client reads. Meanwhile the hub holds new messages back. Ends with the log or with the
-    /// connection, and returns the last id that was sent.
-    fn send_rest(&self, room: &RoomName, mut last: MessageId) -> Result<MessageId, BackplaneError> {
-        let mut cursor = last;
+    /// Sends the messages behind the first frame, one event each, as fast as the client reads. Meanwhile the hub holds
+    /// new messages back. Ends with the log or with the connection, and returns the last id that was sent.
+    fn send_rest(
+        &self,
+        room: &RoomName,
+        mut place: PastPlace,
+    ) -> Result<Option<MessageId>, BackplaneError> {
+        let tell_gap = |after, before| {
+            let room = room.clone();
+            self.answer(&Event::Gap {
+                room,
+                after,
+                before,
+            });
+        };
+        let mut cursor = place.last.unwrap_or(MessageId::ZERO);
         while self.outbox.is_open() && !self.ends_with_token() {
             let page = Cursor::After(cursor);
             let piece = self.state.backplane.read(room, page, PIECE)?;
             for mut entry in piece.entries {
                 self.state.conceal(room, &mut entry.message);
-                let id = entry.message.id;
-                if entry.prev != Some(last) {
-                    // The log was trimmed in between.
-                    self.answer(&Event::Gap {
-                        room: room.clone(),
-                        after: Some(last),
-                        before: Some(id),
-                    });
+                let (after, id) = (place.last, entry.message.id);
+                if !place.follow(&entry) {
+                    tell_gap(after, Some(id));
                 }
-                last = id;
                 self.answer(&past_message(room, entry.message));
             }
             match piece.reach {
                 Some(reach) if piece.more => cursor = reach,
-                _ => break,
+                _ => {
+                    if !place.is_at_end() {
+                        tell_gap(place.last, None);
+                    }
+                    break;
+                }
             }
         }
-        Ok(last)
+        Ok(place.last)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::{LINGER, Listener};
-use crate::backplane::redis::chain::{Chain, Heard};
+use crate::backplane::redis::chain::{GoesOn, Heard};
 use crate::backplane::redis::placement::Share;
-use crate::hub::Pace;
+use crate::hub::{Delivery, Pace};
+use crate::message::MessageId;
 use crate::threads::lock;
 
 impl Listener {
@@ -29,15 +30,31 @@ impl Listener {
             return;
         };
         let now = Instant::now();
+        let goes_on = known.go_on_from(&heard);
         known.waiting.retain(|(until, _)| *until > now);
-        if let Some(gap) = known.go_on_from(&heard) {
-            self.hub.deliver(&known.room, gap, Pace::Busy);
-        }
         known.waiting.extend(heard.waiting);
-        if let Chain::Current { .. } = known.chain {
+        let mut is_heard = lock(&self.subscription.heard).contains(&known.room);
+        match goes_on {
+            GoesOn::AsItWas => {}
+            GoesOn::Behind => {
+                lock(&self.subscription.heard).remove(&known.room);
+                if std::mem::take(&mut is_heard) {
+                    self.behind.insert(channel);
+                }
+            }
+            GoesOn::WithGap(after) => {
+                // All have messages from behind the gap.
+                let until = Some(MessageId::GREATEST);
+                let gap = Delivery::Gap {
+                    after,
+                    until,
+                    before: None,
+                };
+                self.hub.deliver(&known.room, gap, Pace::Busy);
+            }
+        }
+        if is_heard {
             known.tell_waiting();
-        } else if lock(&self.subscription.heard).remove(&known.room) {
-            self.behind.insert(channel);
         }
     }
 
@@ -65,10 +82,8 @@ impl Listener {
         }
     }
 
-    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here. The slot may still be
-    /// here, or again, and nobody may want to hear the room any more: a subscription that stands is ended.
+    /// Gives rooms to the listeners of other nodes. Each reads the log from where it was left here.
     pub(super) fn give_away(&mut self, channels: &[String]) {
-        self.unwanted.extend_from_slice(channels);
         let mut unassigned = Vec::new();
         for channel in channels {
             if let Some(mut heard) = self.forget(channel) {

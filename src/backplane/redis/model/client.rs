@@ -1,12 +1,15 @@
 //! A client, and what it may be told. It knows the truth: which messages Redis took, and which it lost.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-use super::redis::{Look, ModelRedis, Said, Snapshot};
-use crate::backplane::{Excerpt, Resumed};
-use crate::hub::MemberState;
+use super::redis::{Look, ModelRedis, Numbers, Said, Snapshot, Whom};
+use crate::backplane::{Excerpt, PastPlace, Resumed};
 use crate::message::MessageId;
 use crate::protocol::Event;
+
+/// The messages of a past that are read at once.
+const PIECE: usize = 2;
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +44,14 @@ pub(super) enum Entering {
     Out,
     /// It is a member; nothing was read for it yet.
     Waiting,
+    /// The room is heard.
+    Heard,
     /// The room's newest id was read for it.
     Asked(Snapshot),
-    /// The log was read for it as well.
-    Read(Look, Vec<MessageId>, Resumed),
+    /// The log was read for it as well; and whether there is more than this.
+    Read(Look, Vec<MessageId>, Resumed, bool),
+    /// It was sent the first frame, and reads on; and whether there is more to read.
+    Rest(PastPlace, bool),
     In,
 }
 
@@ -52,10 +59,14 @@ pub(super) enum Entering {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct MemberView {
     pub(super) last: Option<MessageId>,
-    pub(super) events: Vec<GivenEvent>,
+    pub(super) is_in_gap: bool,
+    pub(super) events: Vec<HeldEvent>,
     /// How each gap among them was found.
     pub(super) looks: Vec<(GivenEvent, Look)>,
 }
+
+/// An event that is held back, and the id that the room goes on from if it is a gap.
+pub(super) type HeldEvent = (GivenEvent, Option<MessageId>);
 
 /// An event that the hub gives a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,18 +91,6 @@ impl GivenEvent {
     }
 }
 
-impl MemberView {
-    pub(super) fn of(state: MemberState) -> Self {
-        let (last, events) = state;
-        let events = events.unwrap_or_default();
-        Self {
-            last,
-            events: events.iter().map(GivenEvent::of).collect(),
-            looks: Vec::new(),
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ModelClient {
     pub(super) phase: Entering,
@@ -101,10 +100,18 @@ pub(super) struct ModelClient {
     losses_at_since: u8,
     /// The last message that it got.
     last: u64,
-    /// It got all messages up to this one, or was told that some are missing.
+    /// It got all messages up to this one, or was told that some are missing, but for `holes`.
     settled: u64,
+    /// The messages that it did not get and was not told of either.
+    holes: Numbers,
     /// How often Redis had lost its memory when the client was last told where it stands.
     losses: u8,
+    /// The last that it was told is a gap.
+    is_in_gap: bool,
+    /// It has got a message since that Redis had lost by then.
+    is_ahead: bool,
+    /// It was told that messages are missing before the next one, whichever that is.
+    is_open: bool,
 }
 
 impl ModelClient {
@@ -116,7 +123,11 @@ impl ModelClient {
             losses_at_since: 0,
             last: 0,
             settled: 0,
+            holes: Numbers::default(),
             losses: 0,
+            is_in_gap: false,
+            is_ahead: false,
+            is_open: false,
         }
     }
 
@@ -127,10 +138,12 @@ impl ModelClient {
         look: Look,
         past: &[MessageId],
         resumed: Resumed,
+        has_more: bool,
     ) -> Result<(), Broken> {
+        self.is_in_gap = false;
         let at = look.asked;
         let last = past.last().map_or(0, |id| id.millis);
-        let end = at.said.max(last);
+        let end = if has_more { last } else { at.said.max(last) };
         let before = self.since.replace(resumed.last.unwrap_or(MessageId::ZERO));
         let losses = std::mem::replace(&mut self.losses_at_since, at.losses);
         let Some(since) = before else {
@@ -142,90 +155,142 @@ impl ModelClient {
         }
         if resumed.recovered {
             for id in past {
-                self.takes(redis, *id)?;
+                self.takes(redis, *id, false)?;
             }
-            if redis.could_keep(self.settled + 1..=at.said) {
-                return Err(Broken::UntoldHole);
-            }
-        } else {
-            let is_whole =
-                (self.settled + 1..=end).all(|one| past.iter().any(|id| id.millis == one));
-            if is_whole && losses == look.losses {
-                return Err(Broken::ToldForNothing);
-            }
-            for id in past {
-                if id.millis <= self.last {
-                    return Err(Broken::Order);
-                }
-                self.last = id.millis;
-            }
+            self.misses(redis, self.settled + 1..=end, false)?;
+            self.losses = self.losses.max(at.losses);
+            return Ok(());
         }
-        self.settled = self.settled.max(end);
-        self.losses = self.losses.max(at.losses);
+        let is_whole = (self.settled + 1..=end).all(|one| past.iter().any(|id| id.millis == one));
+        if is_whole && losses == look.losses {
+            return Err(Broken::ToldForNothing);
+        }
+        for id in past {
+            if id.millis <= self.last {
+                return Err(Broken::Order);
+            }
+            self.last = id.millis;
+        }
+        self.is_told(end, at.losses);
         Ok(())
     }
 
-    /// An event of the room. `look` is how a hole was last found here. Whether there is one, the instance has judged.
-    /// It tells all its members, also one that entered since and has what is missing; but not what lies in
-    /// the past that it was sent.
+    /// An event of the room. `look` is how a hole was last found here. What is missing may be told late while the
+    /// room moves.
     pub(super) fn hears(
         &mut self,
         redis: &ModelRedis,
         told: GivenEvent,
         look: Look,
+        is_moving: bool,
     ) -> Result<(), Broken> {
         match told {
             GivenEvent::Message(id) => {
-                self.takes(redis, id)?;
+                self.takes(redis, id, is_moving)?;
                 self.since = Some(id);
                 self.losses_at_since = redis.losses_at(id.millis);
                 Ok(())
             }
             GivenEvent::Gap { before, .. } => {
-                let is_past = before.is_some_and(|before| before.millis <= self.settled);
-                if is_past && self.losses == look.losses {
+                let end = before.map_or(look.asked.said, |before| before.millis - 1);
+                let is_whole = self.settled >= end && self.holes.is_empty();
+                let may_know = match look.whom {
+                    Whom::Concerned => self.losses >= look.losses && !self.is_ahead,
+                    Whom::Anybody => false,
+                };
+                if self.is_in_gap || (is_whole && may_know) {
                     return Err(Broken::ToldForNothing);
                 }
-                let end = before.map_or(look.asked.said, |before| before.millis - 1);
-                self.settled = self.settled.max(end);
-                self.losses = self.losses.max(look.asked.losses);
+                self.is_told(end, look.asked.losses);
+                self.is_in_gap = true;
                 Ok(())
             }
         }
     }
 
-    fn takes(&mut self, redis: &ModelRedis, id: MessageId) -> Result<(), Broken> {
-        let number = id.millis;
+    /// A part of its past behind the first frame, or what was missing there.
+    pub(super) fn reads_on(&mut self, redis: &ModelRedis, told: GivenEvent) -> Result<(), Broken> {
+        match told {
+            GivenEvent::Message(_) => self.hears(redis, told, Look::default(), false),
+            GivenEvent::Gap { .. } => {
+                if self.settled >= redis.said() && self.losses == redis.losses() {
+                    return Err(Broken::ToldForNothing);
+                }
+                self.is_open = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// It is told that some up to this one are missing.
+    fn is_told(&mut self, end: u64, losses: u8) {
+        self.settled = self.settled.max(end);
+        self.losses = self.losses.max(losses);
+        (self.holes, self.is_ahead, self.is_open) = (Numbers::default(), false, false);
+    }
+
+    fn takes(
+        &mut self,
+        redis: &ModelRedis,
+        id: MessageId,
+        may_be_late: bool,
+    ) -> Result<(), Broken> {
+        let (number, losses) = (id.millis, redis.losses_at(id.millis));
         if number <= self.last {
             return Err(Broken::Order);
         }
         // One that Redis published before it lost its memory may come late.
-        if number <= self.settled && self.losses == redis.losses_at(number) {
+        if number <= self.settled && self.losses == losses {
             return Err(Broken::CameAfterAll);
         }
-        if redis.could_keep(self.settled + 1..=number - 1) {
-            return Err(Broken::UntoldHole);
+        if !std::mem::take(&mut self.is_open) {
+            self.misses(redis, self.settled + 1..=number - 1, may_be_late)?;
         }
         (self.last, self.settled) = (number, number.max(self.settled));
-        self.losses = self.losses.max(redis.losses_at(number));
+        self.is_in_gap = false;
+        self.is_ahead |= losses < self.losses;
+        self.losses = self.losses.max(losses);
         Ok(())
     }
 
-    /// Whether it has heard of all that was said.
-    pub(super) fn is_current(&self, redis: &ModelRedis) -> bool {
-        let is_told =
-            self.settled == redis.said() || !redis.could_keep(self.settled + 1..=redis.said());
-        self.phase == Entering::In && is_told
+    /// These are missing, and nothing told so.
+    fn misses(
+        &mut self,
+        redis: &ModelRedis,
+        numbers: RangeInclusive<u64>,
+        may_be_late: bool,
+    ) -> Result<(), Broken> {
+        if !may_be_late && !redis.lost(Numbers::of(numbers.clone())) {
+            return Err(Broken::UntoldHole);
+        }
+        self.holes.add(numbers);
+        Ok(())
     }
 
-    /// The log as it is read for this client.
-    pub(super) fn past(&self, redis: &ModelRedis) -> Excerpt {
-        let said = self.since.map_or(Vec::new(), |since| redis.after(since));
+    /// Whether something is missing that only a listener can tell that still has to give the room away.
+    pub(super) fn is_owed(&self, redis: &ModelRedis) -> bool {
+        !redis.lost(self.holes)
+    }
+
+    /// Whether it has heard of all that was said, and of all that was lost.
+    pub(super) fn is_current(&self, redis: &ModelRedis) -> bool {
+        let mut missing = self.holes;
+        if !self.is_open {
+            missing.add(self.settled + 1..=redis.said());
+        }
+        self.phase == Entering::In && redis.lost(missing) && !redis.found_loss(missing)
+    }
+
+    /// The log as it is read for this client, after this id.
+    pub(super) fn past(redis: &ModelRedis, since: Option<MessageId>) -> Excerpt {
+        let mut said = since.map_or(Vec::new(), |since| redis.after(since));
+        let more = said.len() > PIECE;
+        said.truncate(PIECE);
         let entries: Vec<_> = said.into_iter().map(Said::entry).collect();
         Excerpt {
             reach: entries.last().map(|entry| entry.message.id),
             entries,
-            more: false,
+            more,
         }
     }
 }

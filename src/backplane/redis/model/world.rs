@@ -1,28 +1,15 @@
 //! The whole model: Redis, the instances with a client each, and the steps that can be taken.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::hash::{Hash, Hasher};
 
-use super::client::{Broken, Entering, GivenEvent, MemberView, ModelClient};
-use super::redis::{Look, ModelRedis, Said, Snapshot};
-use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
-use crate::backplane::redis::wire::LogItem;
-use crate::backplane::resume;
-use crate::hub::outbox::{Queue, outbox};
-use crate::hub::{Delivery, Hub, Pace};
-use crate::message::{ConnectionId, InstanceId, MemberList, MessageId, Revision, RoomName};
-use crate::protocol::{Encoding, Event};
+use super::client::{Broken, Entering, MemberView};
+use super::instance::{Answer, Instance, Push};
+use super::redis::{ModelRedis, Whom};
+use crate::backplane::redis::chain::ENTRIES_AT_ONCE;
 
-const CONNECTION: ConnectionId = ConnectionId(1);
-
-static LOBBY: LazyLock<RoomName> = LazyLock::new(RoomName::lobby);
-
-/// The bytes that an outbox holds, which is more than any client is told.
-const BUDGET: usize = 1 << 20;
-
-/// The messages that will still be said, and the accidents that may still happen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// The messages that will still be said, and the accidents that may still happen: those of the log and of Redis, and
+/// those of each instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Accidents {
     pub(super) messages: u8,
     /// A subscription is cut.
@@ -39,80 +26,100 @@ pub(super) struct Accidents {
     pub(super) forgets: u8,
     /// Redis is what it was before the last message.
     pub(super) ends: u8,
+    /// The same with up to two messages; and the instances ask for what was acknowledged.
+    pub(super) failovers: u8,
     /// Redis forgets everything.
     pub(super) begins: u8,
+    /// The room moves to the other node of a cluster.
+    pub(super) moves: u8,
 }
 
-/// Something that can happen. The number is an instance.
+/// Something that can happen. The first number is an instance, the second one a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ModelStep {
-    Say,
+    /// A client of this instance says something. With a number too many, the acknowledgement gets lost.
+    Say(usize),
     Trim,
     Forget,
     LoseEnd,
+    FailOver(usize),
     BeginAnew,
-    Cut(usize),
-    Drop(usize),
-    Repeat(usize),
+    MoveRoom,
+    Cut(usize, usize),
+    Drop(usize, usize),
+    Repeat(usize, usize),
     Leave(usize),
+    /// The instance asks a new master for the first or second message that is in doubt.
+    LookFor(usize, usize),
+    /// The instance reads the cluster's map.
+    LearnMap(usize),
+    GiveAway(usize, usize),
+    Adopt(usize),
+    /// Somebody else enters.
+    Want(usize),
     /// Nobody is in the room any more.
-    Unsubscribe(usize),
-    Subscribe(usize),
+    Unsubscribe(usize, usize),
+    Subscribe(usize, usize),
     /// The subscriber takes the next push.
-    Hear(usize),
+    Hear(usize, usize),
     /// To catch up, the room's newest id is read, then its log, and then the hub is given what was missed.
-    AskNewest(usize),
-    ReadPage(usize),
-    CatchUp(usize),
-    /// The same for a client that enters.
+    AskNewest(usize, usize),
+    ReadPage(usize, usize),
+    CatchUp(usize, usize),
+    /// The same for a client that enters. A long past is read in pieces.
     Enter(usize),
+    IsHeard(usize),
     AskNewestFor(usize),
     ReadPast(usize),
+    ReadRest(usize),
     Release(usize),
 }
 
-/// A push of Redis that the subscriber has not taken yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Push {
-    Confirmed,
-    Message(Said),
-    /// The connection ends.
-    End,
-}
-
-/// What Redis has answered to a subscriber that catches up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Answer {
-    None,
-    Newest(Snapshot),
-    Page(Look, Vec<Said>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Instance {
-    chain: Chain,
-    is_subscribed: bool,
-    pushes: Vec<Push>,
-    is_behind: bool,
-    /// Whether the room is heard, so that clients may read it.
-    is_heard: bool,
-    /// What Redis has answered, while the log is being read.
-    answer: Answer,
-    /// How a hole was last found.
-    look: Look,
-    /// How often Redis had lost its memory by the time at which the chain stands.
-    losses: u8,
-    /// Whether it was subscribed all the time since it was last current, so that it need not fear for what it cannot
-    /// know.
-    is_unbroken: bool,
-    client: ModelClient,
+impl ModelStep {
+    /// Whether it is all the same to Redis and to other instances, and they to it.
+    fn is_local(self) -> bool {
+        match self {
+            Self::Cut(..)
+            | Self::Drop(..)
+            | Self::Repeat(..)
+            | Self::Leave(_)
+            | Self::GiveAway(..)
+            | Self::Adopt(_)
+            | Self::Want(_)
+            | Self::Unsubscribe(..)
+            | Self::Hear(..)
+            | Self::CatchUp(..)
+            | Self::Enter(_)
+            | Self::IsHeard(_)
+            | Self::Release(_) => true,
+            Self::Say(_)
+            | Self::Trim
+            | Self::Forget
+            | Self::LoseEnd
+            | Self::FailOver(_)
+            | Self::BeginAnew
+            | Self::MoveRoom
+            | Self::LookFor(..)
+            | Self::LearnMap(_)
+            | Self::Subscribe(..)
+            | Self::AskNewest(..)
+            | Self::ReadPage(..)
+            | Self::AskNewestFor(_)
+            | Self::ReadPast(_)
+            | Self::ReadRest(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct World {
     redis: ModelRedis,
+    /// The node that has the room.
+    node: usize,
     instances: Vec<Instance>,
     left: Accidents,
+    /// Whether instances ask for what was acknowledged.
+    asks: bool,
 }
 
 impl World {
@@ -120,22 +127,13 @@ impl World {
     pub(super) fn new(instances: usize, left: Accidents) -> Self {
         let mut redis = ModelRedis::default();
         redis.say();
-        let instance = Instance {
-            chain: Chain::Unknown,
-            is_subscribed: false,
-            pushes: Vec::new(),
-            is_behind: false,
-            is_heard: false,
-            answer: Answer::None,
-            look: Look::default(),
-            losses: 0,
-            is_unbroken: false,
-            client: ModelClient::new(),
-        };
+        let nodes = if left.moves > 0 { 2 } else { 1 };
         Self {
             redis,
-            instances: vec![instance; instances],
+            node: 0,
+            instances: vec![Instance::new(nodes, left); instances],
             left,
+            asks: left.failovers > 0,
         }
     }
 
@@ -143,7 +141,7 @@ impl World {
     pub(super) fn fingerprint(&self) -> u64 {
         let mut instances: Vec<_> = self.instances.iter().map(hash).collect();
         instances.sort_unstable();
-        hash(&(&self.redis, &self.left, instances))
+        hash(&(&self.redis, self.node, &self.left, instances))
     }
 
     /// Whether every client has heard of all that was said.
@@ -152,336 +150,333 @@ impl World {
         instances.all(|instance| instance.client.is_current(&self.redis))
     }
 
-    /// All that can happen now.
+    /// The steps from here: all that can happen now, or all that can happen to one instance, where everything else may
+    /// as well happen later. Then what it does next changes nothing for others, and they change nothing for it: they
+    /// only add pushes behind those that it has to hear first.
     pub(super) fn steps(&self) -> Vec<ModelStep> {
+        let mut steps = self.steps_of_redis();
+        let may_change = self.left.moves > 0 || self.left.failovers > 0;
+        for (at, instance) in self.instances.iter().enumerate() {
+            let own = self.steps_of(at, instance);
+            let waits = instance
+                .listeners
+                .iter()
+                .any(|one| one.is_subscribed && one.is_idle() && one.pushes.is_empty());
+            let is_apart = own.iter().all(|step| step.is_local());
+            if is_apart && !own.is_empty() && !waits && !may_change {
+                return own;
+            }
+            steps.extend(own);
+        }
+        steps
+    }
+
+    fn steps_of_redis(&self) -> Vec<ModelStep> {
         let (left, mut steps) = (&self.left, Vec::new());
+        let length = self.redis.length();
         let mut may = |condition: bool, step| {
             if condition {
                 steps.push(step);
             }
         };
-        let has_log = !self.redis.is_empty();
-        may(left.messages > 0, ModelStep::Say);
-        may(left.trims > 0 && has_log, ModelStep::Trim);
-        may(left.forgets > 0 && has_log, ModelStep::Forget);
-        may(left.ends > 0 && has_log, ModelStep::LoseEnd);
-        may(left.begins > 0, ModelStep::BeginAnew);
         for (at, one) in self.instances.iter().enumerate() {
-            let phase = &one.client.phase;
-            let is_idle = one.answer == Answer::None;
+            // Who it was makes a difference only if a failover may come.
+            let counts = at == 0 || left.failovers > 0;
+            let may_say = left.messages > 0 && one.in_doubt.is_empty();
+            may(may_say && counts, ModelStep::Say(at));
+        }
+        let nobody = self.instances.len();
+        may(
+            left.messages > 0 && left.failovers > 0,
+            ModelStep::Say(nobody),
+        );
+        may(left.trims > 0 && length > 0, ModelStep::Trim);
+        may(left.forgets > 0 && length > 0, ModelStep::Forget);
+        may(left.ends > 0 && length > 0, ModelStep::LoseEnd);
+        may(left.failovers > 0 && length > 0, ModelStep::FailOver(1));
+        may(left.failovers > 0 && length > 1, ModelStep::FailOver(2));
+        may(left.begins > 0, ModelStep::BeginAnew);
+        may(left.moves > 0, ModelStep::MoveRoom);
+        steps
+    }
+
+    fn steps_of(&self, at: usize, instance: &Instance) -> Vec<ModelStep> {
+        let mut steps = Vec::new();
+        let mut may = |condition: bool, step| {
+            if condition {
+                steps.push(step);
+            }
+        };
+        let (phase, left) = (&instance.client.phase, &instance.left);
+        let owner = &instance.listeners[instance.owner];
+        let is_owed = instance.client.is_owed(&self.redis);
+        let asks_nothing = instance.in_doubt.is_empty();
+        for (node, one) in instance.listeners.iter().enumerate() {
+            let is_idle = one.is_idle();
             let next = one.pushes.first();
             let is_message = matches!(next, Some(Push::Message(_)));
+            let later = one.pushes.iter().skip(1);
             // Otherwise nobody would ever know.
-            let more_come = left.messages > 0 || one.pushes.iter().max() > next;
-            let is_known = one.chain != Chain::Unknown;
-            let is_wanted = is_known || *phase != Entering::Out;
+            let more_come = self.left.messages > 0
+                || later
+                    .clone()
+                    .any(|push| matches!(push, Push::Message(_)) && Some(push) != next);
+            let is_open = one.is_subscribed || next.is_some();
             may(
-                left.cuts > 0 && one.is_subscribed && is_idle,
-                ModelStep::Cut(at),
+                left.cuts > 0 && is_open && is_idle,
+                ModelStep::Cut(at, node),
             );
             may(
                 left.drops > 0 && is_message && more_come,
-                ModelStep::Drop(at),
+                ModelStep::Drop(at, node),
             );
-            may(left.repeats > 0 && is_message, ModelStep::Repeat(at));
+            may(left.repeats > 0 && is_message, ModelStep::Repeat(at, node));
+            let is_left = *phase == Entering::Out && one.chain.is_some() && is_idle;
+            may(is_left, ModelStep::Unsubscribe(at, node));
+            let is_asked_for = node == instance.owner && *phase == Entering::Waiting;
+            let may_subscribe = self.node == node && !is_open;
             may(
-                left.leaves > 0 && *phase == Entering::In,
-                ModelStep::Leave(at),
+                may_subscribe && (one.chain.is_some() || is_asked_for),
+                ModelStep::Subscribe(at, node),
             );
-            let is_left = *phase == Entering::Out && is_known && is_idle;
-            may(is_left, ModelStep::Unsubscribe(at));
-            may(!one.is_subscribed && is_wanted, ModelStep::Subscribe(at));
-            may(is_idle && next.is_some(), ModelStep::Hear(at));
+            may(is_idle && next.is_some(), ModelStep::Hear(at, node));
             // What a Redis that is gone had pushed is heard before another can be read.
             let is_over = one.pushes.contains(&Push::End);
             may(
-                is_idle && one.is_behind && !is_over,
-                ModelStep::AskNewest(at),
+                is_idle && one.is_behind && !is_over && asks_nothing,
+                ModelStep::AskNewest(at, node),
             );
             may(
                 matches!(one.answer, Answer::Newest(_)),
-                ModelStep::ReadPage(at),
+                ModelStep::ReadPage(at, node),
             );
             may(
                 matches!(one.answer, Answer::Page(..)),
-                ModelStep::CatchUp(at),
+                ModelStep::CatchUp(at, node),
             );
-            may(*phase == Entering::Out, ModelStep::Enter(at));
+            let is_elsewhere = node != instance.owner;
             may(
-                *phase == Entering::Waiting && one.is_heard,
-                ModelStep::AskNewestFor(at),
+                is_elsewhere && is_idle && one.chain.is_some(),
+                ModelStep::GiveAway(at, node),
             );
-            may(matches!(phase, Entering::Asked(_)), ModelStep::ReadPast(at));
-            may(matches!(phase, Entering::Read(..)), ModelStep::Release(at));
         }
+        for index in 0..instance.in_doubt.len() {
+            may(true, ModelStep::LookFor(at, index));
+        }
+        let first = instance.given_away.first();
+        let may_adopt = first.is_some_and(|left| left.from != Some(instance.owner));
+        let has_old_map = instance.owner != self.node || first.is_some() && !may_adopt;
+        may(has_old_map, ModelStep::LearnMap(at));
+        may(may_adopt && owner.is_idle(), ModelStep::Adopt(at));
+        may(
+            *phase == Entering::In && owner.chain.is_none(),
+            ModelStep::Want(at),
+        );
+        may(
+            left.leaves > 0 && *phase == Entering::In && !is_owed,
+            ModelStep::Leave(at),
+        );
+        may(*phase == Entering::Out, ModelStep::Enter(at));
+        may(
+            *phase == Entering::Waiting && owner.is_heard,
+            ModelStep::IsHeard(at),
+        );
+        may(
+            *phase == Entering::Heard && asks_nothing,
+            ModelStep::AskNewestFor(at),
+        );
+        may(matches!(phase, Entering::Asked(_)), ModelStep::ReadPast(at));
+        may(
+            matches!(phase, Entering::Rest(_, true)),
+            ModelStep::ReadRest(at),
+        );
+        may(
+            matches!(phase, Entering::Read(..) | Entering::Rest(_, false)),
+            ModelStep::Release(at),
+        );
         steps
+    }
+
+    /// Pushes to all that hear the room.
+    fn push(&mut self, push: Push) {
+        for instance in &mut self.instances {
+            let one = &mut instance.listeners[self.node];
+            if one.is_subscribed {
+                one.pushes.push(push);
+            }
+        }
     }
 
     /// Takes a step, and lets the clients judge what they are told.
     pub(super) fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
-        let Self {
-            redis,
-            instances,
-            left,
-        } = self;
         match step {
-            ModelStep::Say => {
-                left.messages -= 1;
-                let said = redis.say();
-                let heard = instances.iter_mut().filter(|one| one.is_subscribed);
-                heard.for_each(|one| one.pushes.push(Push::Message(said)));
+            ModelStep::Say(at) => {
+                self.left.messages -= 1;
+                let said = self.redis.say();
+                self.push(Push::Message(said));
+                if let Some(one) = self.instances.get_mut(at)
+                    && self.left.failovers > 0
+                {
+                    one.acknowledged = Some(said.id);
+                }
             }
             ModelStep::Trim => {
-                left.trims -= 1;
-                redis.trim();
+                self.left.trims -= 1;
+                self.redis.trim();
             }
             ModelStep::Forget => {
-                left.forgets -= 1;
-                redis.forget();
+                self.left.forgets -= 1;
+                self.redis.forget();
             }
             ModelStep::BeginAnew => {
-                left.begins -= 1;
-                redis.begin_anew();
+                self.left.begins -= 1;
+                self.redis.begin_anew();
             }
             ModelStep::LoseEnd => {
-                left.ends -= 1;
-                redis.lose_end();
+                self.left.ends -= 1;
+                self.redis.lose_end(1);
                 // It was started anew, or is another server.
-                let heard = instances.iter_mut().filter(|one| one.is_subscribed);
-                heard.for_each(|one| one.pushes.push(Push::End));
+                self.push(Push::End);
             }
-            ModelStep::Cut(at) => {
-                left.cuts -= 1;
-                instances[at].cut();
+            ModelStep::FailOver(count) => self.fail_over(count),
+            ModelStep::MoveRoom => {
+                self.left.moves -= 1;
+                self.push(Push::Moved);
+                for instance in &mut self.instances {
+                    instance.listeners[self.node].is_subscribed = false;
+                }
+                self.node = 1 - self.node;
             }
-            ModelStep::Drop(at) => {
-                left.drops -= 1;
-                instances[at].pushes.remove(0);
+            ModelStep::Cut(at, node) => {
+                let instance = &mut self.instances[at];
+                instance.left.cuts -= 1;
+                instance.listeners[node].cut();
             }
-            ModelStep::Repeat(at) => {
-                left.repeats -= 1;
-                let one = &mut instances[at];
-                one.pushes.push(one.pushes[0]);
+            ModelStep::Drop(at, node) => {
+                let instance = &mut self.instances[at];
+                instance.left.drops -= 1;
+                instance.listeners[node].pushes.remove(0);
+            }
+            ModelStep::Repeat(at, node) => {
+                let instance = &mut self.instances[at];
+                instance.left.repeats -= 1;
+                let pushes = &mut instance.listeners[node].pushes;
+                pushes.push(pushes[0]);
             }
             ModelStep::Leave(at) => {
-                left.leaves -= 1;
-                let client = &mut instances[at].client;
+                let instance = &mut self.instances[at];
+                instance.left.leaves -= 1;
+                let client = &mut instance.client;
                 (client.phase, client.held) = (Entering::Out, MemberView::default());
             }
-            ModelStep::Unsubscribe(at) => {
-                let one = &mut instances[at];
+            ModelStep::LookFor(at, index) => {
+                let id = self.instances[at].in_doubt.remove(index);
+                if let Some(loss) = self.redis.look_for(id)? {
+                    let mut look = self.redis.look(self.redis.snapshot());
+                    look.whom = Whom::Anybody;
+                    self.push(Push::Loss(loss, look));
+                }
+            }
+            ModelStep::LearnMap(at) => self.instances[at].learn_map(self.node),
+            ModelStep::GiveAway(at, node) => self.instances[at].give_away(node),
+            ModelStep::Adopt(at) => return self.instances[at].adopt(&self.redis),
+            ModelStep::Want(at) => {
+                let instance = &mut self.instances[at];
+                instance.listeners[instance.owner].want();
+            }
+            ModelStep::Unsubscribe(at, node) => {
+                let one = &mut self.instances[at].listeners[node];
                 one.cut();
-                one.chain = Chain::Unknown;
+                one.forget();
             }
-            ModelStep::Subscribe(at) => {
-                let one = &mut instances[at];
-                one.is_subscribed = true;
-                one.pushes = vec![Push::Confirmed];
+            ModelStep::Subscribe(at, node) => self.instances[at].listeners[node].subscribe(),
+            ModelStep::Hear(at, node) => return self.instances[at].hear(&self.redis, node),
+            ModelStep::AskNewest(at, node) => {
+                let answer = Answer::Newest(self.redis.snapshot());
+                self.instances[at].listeners[node].answer = answer;
             }
-            ModelStep::Hear(at) => return instances[at].hear(redis),
-            ModelStep::AskNewest(at) => instances[at].answer = Answer::Newest(redis.snapshot()),
-            ModelStep::ReadPage(at) => {
-                let one = &mut instances[at];
+            ModelStep::ReadPage(at, node) => {
+                let one = &mut self.instances[at].listeners[node];
                 if let Answer::Newest(asked) = one.answer {
-                    let mut page = redis.after(one.chain.read_to());
+                    let mut page = self.redis.after(one.chain().read_to());
                     page.truncate(ENTRIES_AT_ONCE);
-                    one.answer = Answer::Page(redis.look(asked), page);
+                    one.answer = Answer::Page(self.redis.look(asked), page);
                 }
             }
-            ModelStep::CatchUp(at) => return instances[at].catch_up(redis),
-            ModelStep::Enter(at) => instances[at].client.phase = Entering::Waiting,
+            ModelStep::CatchUp(at, node) => {
+                return self.instances[at].catch_up(&self.redis, node, self.asks);
+            }
+            ModelStep::Enter(at) => self.instances[at].client.phase = Entering::Waiting,
+            ModelStep::IsHeard(at) => self.instances[at].client.phase = Entering::Heard,
             ModelStep::AskNewestFor(at) => {
-                instances[at].client.phase = Entering::Asked(redis.snapshot());
+                self.instances[at].client.phase = Entering::Asked(self.redis.snapshot());
             }
-            ModelStep::ReadPast(at) => {
-                let client = &mut instances[at].client;
-                if let Entering::Asked(asked) = client.phase {
-                    let past = client.past(redis);
-                    let resumed = resume(client.since, &past, asked.tail);
-                    let ids = past.entries.iter().map(|entry| entry.message.id).collect();
-                    client.phase = Entering::Read(redis.look(asked), ids, resumed);
-                }
-            }
-            ModelStep::Release(at) => return instances[at].release(redis),
-        }
-        Ok(())
-    }
-}
-
-impl Instance {
-    /// `Listener::lost`.
-    fn cut(&mut self) {
-        self.is_subscribed = false;
-        self.pushes.clear();
-        self.chain.cut();
-        (self.is_behind, self.is_heard, self.is_unbroken) = (false, false, false);
-    }
-
-    /// `Listener::hear`.
-    fn hear(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
-        match self.pushes.remove(0) {
-            Push::Confirmed => self.is_behind = true,
-            Push::End => self.cut(),
-            Push::Message(said) => {
-                let room = Room::with(&self.client);
-                let mut heard = self.heard();
-                let is_next = follow(&room.hub, &mut heard, said.entry(), Pace::Calm);
-                if heard.chain.last() != self.chain.last() {
-                    self.losses = redis.losses_at(said.id.millis);
-                }
-                self.chain = heard.chain;
-                if !is_next {
-                    (self.is_behind, self.is_heard) = (true, false);
-                }
-                return self.tell(redis, &room);
-            }
+            ModelStep::ReadPast(at) => self.instances[at].read_past(&self.redis),
+            ModelStep::ReadRest(at) => return self.instances[at].read_rest(&self.redis),
+            ModelStep::Release(at) => return self.instances[at].release(&self.redis),
         }
         Ok(())
     }
 
-    /// `Listener::catch_up`.
-    fn catch_up(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
-        let answer = std::mem::replace(&mut self.answer, Answer::None);
-        let Answer::Page(look, page) = answer else {
-            return Ok(());
-        };
-        let room = Room::with(&self.client);
-        let mut heard = self.heard();
-        let ids: Vec<_> = page.iter().map(|said| said.id.millis).collect();
-        let page = page.into_iter().map(|said| LogItem::Entry(said.entry()));
-        let filled = fill(&room.hub, &mut heard, page.collect(), look.asked.tail);
-        if filled.has_gap {
-            let knew = self.chain.last().map_or(0, |last| last.millis);
-            let end = look.asked.said.max(ids.last().copied().unwrap_or(0));
-            // What the log still has is not lost.
-            let is_there = |number| ids.contains(&number) || redis.has(number);
-            let is_whole = (knew + 1..=end).all(is_there);
-            let nothing_to_fear = self.is_unbroken && !ids.is_empty();
-            if is_whole && (self.losses == look.losses || nothing_to_fear) {
-                return Err(Broken::ToldForNothing);
+    fn fail_over(&mut self, count: usize) {
+        self.left.failovers -= 1;
+        self.redis.lose_end(count);
+        self.push(Push::End);
+        for instance in &mut self.instances {
+            if let Some(id) = instance.acknowledged {
+                instance.doubt(id);
             }
-            self.look = look;
-        }
-        self.losses = look.asked.losses;
-        self.chain = heard.chain;
-        if filled.is_current {
-            (self.is_behind, self.is_heard, self.is_unbroken) = (false, true, true);
-        }
-        self.tell(redis, &room)
-    }
-
-    /// The end of `Joiner::send_past`.
-    fn release(&mut self, redis: &ModelRedis) -> Result<(), Broken> {
-        let phase = std::mem::replace(&mut self.client.phase, Entering::In);
-        let Entering::Read(look, past, resumed) = phase else {
-            return Ok(());
-        };
-        self.client.enters(redis, look, &past, resumed)?;
-        let room = Room::with_reading(&self.client);
-        room.release(resumed.last);
-        self.tell(redis, &room)
-    }
-
-    fn heard(&self) -> Heard {
-        let mut heard = Heard::anew(LOBBY.clone(), Vec::new());
-        heard.chain = self.chain;
-        heard
-    }
-
-    /// Gives the client what the hub has for it.
-    fn tell(&mut self, redis: &ModelRedis, room: &Room) -> Result<(), Broken> {
-        let state = room.hub.member_state(&LOBBY, CONNECTION);
-        let looks = self.client.held.looks.clone();
-        self.client.held = state.map_or(MemberView::default(), MemberView::of);
-        // What was held back before keeps how it was found.
-        for told in &self.client.held.events {
-            if let GivenEvent::Gap { .. } = told {
-                let known = looks.iter().find(|(held, _)| held == told);
-                let look = known.copied().unwrap_or((*told, self.look));
-                self.client.held.looks.push(look);
-            }
-        }
-        for told in room.told() {
-            let look = looks.iter().find(|(held, _)| *held == told);
-            let look = look.map_or(self.look, |(_, look)| *look);
-            self.client.hears(redis, told, look)?;
-        }
-        Ok(())
-    }
-}
-
-/// A hub whose only member is in the state of this client's.
-struct Room {
-    hub: Hub,
-    queue: Queue,
-}
-
-impl Room {
-    fn with(client: &ModelClient) -> Self {
-        match client.phase {
-            Entering::Out => Self::new(),
-            Entering::Waiting | Entering::Asked(_) | Entering::Read(..) => {
-                Self::with_reading(client)
-            }
-            Entering::In => {
-                let room = Self::new();
-                room.admit();
-                room.release(client.held.last);
-                room
-            }
-        }
-    }
-
-    fn with_reading(client: &ModelClient) -> Self {
-        let room = Self::new();
-        room.admit();
-        for told in &client.held.events {
-            let delivery = match *told {
-                GivenEvent::Message(id) => {
-                    Delivery::Messages(vec![Said { id, prev: None }.entry()])
+            // What was asked together is asked again.
+            for one in &mut instance.listeners {
+                if let Answer::Newest(_) = one.answer {
+                    one.answer = Answer::None;
                 }
-                GivenEvent::Gap { after, before } => Delivery::Gap { after, before },
-            };
-            room.hub.deliver(&LOBBY, delivery, Pace::Calm);
-        }
-        room
-    }
-
-    fn new() -> Self {
-        let (_, queue) = outbox(Encoding::JsonLines, BUDGET, None);
-        Self {
-            hub: Hub::start(InstanceId::random(), 0).expect("no threads"),
-            queue,
+            }
+            if let Entering::Asked(_) = instance.client.phase {
+                instance.client.phase = Entering::Waiting;
+            }
+            if self.left.failovers == 0 {
+                instance.acknowledged = None;
+            }
         }
     }
+}
 
-    fn admit(&self) {
-        let outbox = Arc::clone(self.queue.outbox());
-        self.hub.add_member(&LOBBY, CONNECTION, None, &outbox);
+/// A hash of its own, since the one of the standard library is slow in a debug build.
+#[derive(Default)]
+struct StateHasher(u64);
+
+impl Hasher for StateHasher {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    fn release(&self, last: Option<MessageId>) {
-        let list = MemberList {
-            users: [].into(),
-            revision: Revision::ZERO,
-        };
-        self.hub.release(&LOBBY, CONNECTION, last, &list, None);
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
     }
 
-    fn told(&self) -> Vec<GivenEvent> {
-        if self.queue.length() == 0 {
-            return Vec::new();
-        }
-        let mut bytes = Vec::new();
-        self.queue.collect_by(Instant::now(), &mut bytes);
-        let records = serde_json::Deserializer::from_slice(&bytes).into_iter::<Event>();
-        let told = records.map(|event| GivenEvent::of(&event.expect("an event")));
-        told.collect()
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let mixed = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xf135_7aea_2e62_a9c5;
+        self.0 = (mixed as u64 ^ (mixed >> 64) as u64).rotate_left(23);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
     }
 }
 
 fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = StateHasher::default();
     value.hash(&mut hasher);
     hasher.finish()
 }
