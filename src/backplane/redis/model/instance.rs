@@ -4,11 +4,37 @@
 use super::client::{Broken, Entering, GivenEvent, ModelClient};
 use super::redis::{Look, ModelRedis, Said, Snapshot, Whom};
 use super::under_test::{Given, Outcome, give, go_on};
-use super::world::Accidents;
 use crate::backplane::redis::chain::{Chain, GoesOn};
 use crate::backplane::redis::wire::Loss;
 use crate::backplane::resume;
 use crate::message::MessageId;
+
+/// The messages that will still be said, and the accidents that may still happen: those of the log and of Redis, and
+/// those of each instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(super) struct Accidents {
+    pub(super) messages: u8,
+    /// A subscription is cut.
+    pub(super) cuts: u8,
+    /// Pub/Sub loses a message.
+    pub(super) drops: u8,
+    /// Pub/Sub delivers a message once more, later.
+    pub(super) repeats: u8,
+    /// A client leaves, and comes back with the last message that it has.
+    pub(super) leaves: u8,
+    /// The log forgets its oldest message.
+    pub(super) trims: u8,
+    /// The log forgets all messages.
+    pub(super) forgets: u8,
+    /// Redis is what it was before the last message.
+    pub(super) ends: u8,
+    /// The same with up to two messages; and the instances ask for what was acknowledged.
+    pub(super) failovers: u8,
+    /// Redis forgets everything.
+    pub(super) begins: u8,
+    /// The room moves to the other node of a cluster.
+    pub(super) moves: u8,
+}
 
 /// A push of Redis that the subscriber has not taken yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

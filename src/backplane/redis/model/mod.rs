@@ -37,7 +37,8 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use self::client::Broken;
-use self::world::{Accidents, ModelStep, World};
+use self::instance::Accidents;
+use self::world::{ModelStep, World};
 
 /// What a search found.
 struct Found {

@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use super::client::Broken;
 use crate::backplane::redis::wire::Loss;
 use crate::message::{Entry, Message, MessageId, UserName};
 
@@ -135,20 +134,16 @@ impl ModelRedis {
         self.marked = Numbers::default();
     }
 
-    /// `lost.lua`, which has to find a loss once.
-    pub(super) fn look_for(&mut self, id: MessageId) -> Result<Option<Loss>, Broken> {
-        let Some(loss) = self.loss_of(id) else {
-            return Ok(None);
-        };
+    /// `lost.lua`, and whether that loss was not found before.
+    pub(super) fn look_for(&mut self, id: MessageId) -> Option<(Loss, bool)> {
+        let loss = self.loss_of(id)?;
         self.newest = Some(loss.mark);
         // It breaks the chain for everybody, as a loss does.
         self.losses += 1;
         let marked = Numbers::of(loss.after.millis + 1..=loss.mark.millis);
-        if self.lost.0 & marked.0 & !self.marked.0 == 0 {
-            return Err(Broken::ToldForNothing);
-        }
+        let is_news = self.lost.0 & marked.0 & !self.marked.0 != 0;
         self.marked.0 |= marked.0;
-        Ok(Some(loss))
+        Some((loss, is_news))
     }
 
     fn loss_of(&self, id: MessageId) -> Option<Loss> {

@@ -3,36 +3,9 @@
 use std::hash::{Hash, Hasher};
 
 use super::client::{Broken, Entering, MemberView};
-use super::instance::{Answer, Instance, Push};
+use super::instance::{Accidents, Answer, Instance, Push};
 use super::redis::{ModelRedis, Whom};
 use crate::backplane::redis::chain::ENTRIES_AT_ONCE;
-
-/// The messages that will still be said, and the accidents that may still happen: those of the log and of Redis, and
-/// those of each instance.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(super) struct Accidents {
-    pub(super) messages: u8,
-    /// A subscription is cut.
-    pub(super) cuts: u8,
-    /// Pub/Sub loses a message.
-    pub(super) drops: u8,
-    /// Pub/Sub delivers a message once more, later.
-    pub(super) repeats: u8,
-    /// A client leaves, and comes back with the last message that it has.
-    pub(super) leaves: u8,
-    /// The log forgets its oldest message.
-    pub(super) trims: u8,
-    /// The log forgets all messages.
-    pub(super) forgets: u8,
-    /// Redis is what it was before the last message.
-    pub(super) ends: u8,
-    /// The same with up to two messages; and the instances ask for what was acknowledged.
-    pub(super) failovers: u8,
-    /// Redis forgets everything.
-    pub(super) begins: u8,
-    /// The room moves to the other node of a cluster.
-    pub(super) moves: u8,
-}
 
 /// Something that can happen. The first number is an instance, the second one a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,7 +344,10 @@ impl World {
             }
             ModelStep::LookFor(at, index) => {
                 let id = self.instances[at].in_doubt.remove(index);
-                if let Some(loss) = self.redis.look_for(id)? {
+                if let Some((loss, is_news)) = self.redis.look_for(id) {
+                    if !is_news {
+                        return Err(Broken::ToldForNothing);
+                    }
                     let mut look = self.redis.look(self.redis.snapshot());
                     look.whom = Whom::Anybody;
                     self.push(Push::Loss(loss, look));
