@@ -104,7 +104,7 @@ echo "release_test: the bill of materials has $(wc -l <"$folder/bill") crates, a
 
 # --- The manual names every option, and bash completes
 
-commands=$("$unpacked/hubbub" --help | sed -n '/^Commands:/,/^[A-Z].*:$/ s/^  \([a-z]\{1,\}\)$/\1/p')
+commands=$("$unpacked/hubbub" --help | sed -n '/^Commands:/,/^[A-Z].*:$/ s/^  \([a-z]\{1,\}\)$/\1/p' | grep -vx help)
 [ "$(wc -w <<<"$commands")" -ge 5 ] || fail 'the commands could not be read'
 for command in '' $commands; do
   page=$unpacked/manual/hubbub${command:+-$command}.1

@@ -143,7 +143,9 @@ impl ConnectArgs {
 
 /// The command line, with all its options: what its manual pages and completions are made from (`src/manual.rs`).
 pub fn command() -> clap::Command {
-    Cli::command()
+    let version = Arg::new("version").short('V').visible_short_alias('v');
+    let version = version.long("version").action(ArgAction::Version);
+    Cli::command().arg(version.help("Print the version"))
 }
 
 /// Runs the command of the process's arguments.
@@ -154,10 +156,7 @@ pub fn run() -> ExitCode {
 
 /// Parses the arguments.
 fn parse() -> Result<(Cli, ArgMatches), Exit> {
-    let version = Arg::new("version").short('V').visible_short_alias('v');
-    let version = version.long("version").action(ArgAction::Version);
-    let command = Cli::command().arg(version.help("Print the version"));
-    let command = environment::without_empty(usage::with_negative_numbers(command));
+    let command = environment::without_empty(usage::with_negative_numbers(command()));
     let parsed = command.try_get_matches().and_then(|given| {
         let cli = Cli::from_arg_matches(&given)?;
         Ok((cli, given))
