@@ -10,7 +10,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
-# Modes of files and orders of names must not depend on who builds.
 umask 022
 export LC_ALL=C
 
@@ -70,72 +69,18 @@ cargo_here() {
     CARGO_TARGET_DIR="$from/target" CARGO_INCREMENTAL=0 cargo "$@"
 }
 
-# Packs a folder of the current one, with nothing in it that depends on when and by whom.
-pack() {
-  tar --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --mode=u=rwX,go=rX -c "$1" |
-    gzip -n -9
-}
-
-# Lays out the Debian package in a folder, and builds it. `dpkg-deb` alone makes the same bytes twice, and needs no
-# crates to be compiled, as `cargo-deb` would.
-debian() {
-  local tree=$1 architecture=$2 out=$3 page
-  install_file() { command install -D -m "$1" "$2" "$tree/$3"; }
-  install_file 755 "$binary" usr/bin/hubbub
-  install_file 600 scripts/deploy/hubbub.env etc/hubbub.env
-  mkdir -p "$tree/usr/lib/systemd/system"
-  # Without its beginning, which says how to install it by hand.
-  sed '/^\[Unit\]/,$!d; s|/usr/local/bin/|/usr/bin/|' scripts/deploy/hubbub.service \
-    >"$tree/usr/lib/systemd/system/hubbub.service"
-  for page in "$manual"/*.1; do
-    install_file 644 "$page" "usr/share/man/man1/$(basename "$page")"
-  done
-  install_file 644 "$manual/hubbub.bash" usr/share/bash-completion/completions/hubbub
-  install_file 644 "$manual/_hubbub" usr/share/zsh/vendor-completions/_hubbub
-  install_file 644 "$manual/hubbub.fish" usr/share/fish/vendor_completions.d/hubbub.fish
-  install_file 644 LICENSE usr/share/doc/hubbub/copyright
-  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/CHANGELOG.md
-  for page in 99-hubbub.conf limits.conf nginx.conf haproxy.cfg Caddyfile; do
-    install_file 644 "scripts/deploy/$page" "usr/share/doc/hubbub/examples/$page"
-  done
-  gzip -n -9 "$tree"/usr/share/man/man1/*.1
-  for page in postinst prerm postrm; do
-    install_file 755 "scripts/release/debian/$page" "DEBIAN/$page"
-  done
-  echo /etc/hubbub.env >"$tree/DEBIAN/conffiles"
-  # To Debian `-` begins a revision, and only `~` is before the end: 1.0.0~rc.1 is older than 1.0.0.
-  sed "s/@VERSION@/${version/-/\~}/; s/@ARCHITECTURE@/$architecture/
-    s/@SIZE@/$(($(stat -c %s "$binary") / 1024))/" scripts/release/debian/control >"$tree/DEBIAN/control"
-  find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$tree" "$out" >/dev/null
-}
-
 # Builds everything from the source in a folder, into another.
 build() {
-  local from=$1 out=$2 target name binary manual=$1/manual
+  local from=$1 out=$2 target
   mkdir -p "$out"
   cd "$from"
   for target in "${targets[@]}"; do
     cargo_here "$from" build --locked --release --features tls --bin hubbub --target "$target"
   done
   # In a run of its own, so that no feature that only it needs gets into the binary.
-  cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$manual"
+  cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$from/manual"
   for target in "${targets[@]}"; do
-    binary=$from/target/$target/release/hubbub
-    name=hubbub-$version-${target%%-*}-linux
-    mkdir -p "$from/pack/$name"
-    cp "$binary" LICENSE README.md scripts/release/CHANGELOG.md "$from/pack/$name"
-    cp -r "$manual" "$from/pack/$name/manual"
-    cp -r scripts/deploy "$from/pack/$name/deploy"
-    (cd "$from/pack" && pack "$name") >"$out/$name.tar.gz"
-    case $target in
-      x86_64-*) architecture=amd64 ;;
-      aarch64-*) architecture=arm64 ;;
-    esac
-    (debian "$from/debian-$architecture" "$architecture" "$out/hubbub_${version/-/\~}_$architecture.deb")
-    cargo metadata --locked --format-version 1 --filter-platform "$target" --features tls |
-      python3 scripts/release/sbom.py "$target" tls >"$out/$name.cdx.json"
+    scripts/release/package.sh "$target" "$from/target/$target/release/hubbub" "$from/manual" "$out"
   done
   cd "$out"
   sha256sum -- * >SHA256SUMS

@@ -124,6 +124,14 @@ complete_line se | grep -qx serve || fail 'bash does not complete a command'
 complete_line serve --tls-c | grep -qx -- --tls-cert || fail 'bash does not complete an option'
 echo 'release_test: the manual has every option, and bash completes them'
 
+# --- The Debian packages, as Debian's own check sees them
+
+if command -v lintian >/dev/null; then
+  lintian --allow-root --fail-on error,warning "$release"/*.deb || fail 'lintian has something to say'
+else
+  echo 'release_test: no lintian here, so the packages are not looked at'
+fi
+
 # --- The Debian package, in a root that has a shell, and a systemctl that notes what it is asked for
 
 [ "$own" = x86_64 ] && architecture=amd64 || architecture=arm64
