@@ -72,6 +72,7 @@ cargo_here() {
 # Builds everything from the source in a folder, into another.
 build() {
   local from=$1 out=$2 target
+  export HUBBUB_VERSION="$version (${commit:0:10})"
   mkdir -p "$out"
   cd "$from"
   for target in "${targets[@]}"; do

@@ -47,11 +47,17 @@ use crate::server::config::limit;
 /// The longest text that is read from a user, in bytes: no server accepts a longer one.
 const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
 
+/// The version that `--version` prints. `scripts/release.sh` puts the commit behind it, by this variable of the build.
+const VERSION: &str = match option_env!("HUBBUB_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// A chat server in one small binary: WebSocket outside, Redis between instances.
 #[derive(Parser)]
 #[command(
     name = "hubbub",
-    version,
+    version = VERSION,
     args_conflicts_with_subcommands = true,
     disable_version_flag = true,
     next_line_help = true,
