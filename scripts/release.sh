@@ -6,7 +6,8 @@
 #
 #     scripts/release.sh VERSION
 #
-# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before.
+# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before. PLACEHOLDERS=1
+# is for a trial: it lets the package have no real maintainer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
@@ -23,6 +24,8 @@ commit=$(git rev-parse HEAD)
 grep -qxF "version = \"$version\"" Cargo.toml || fail "Cargo.toml has another version than $version: change it there"
 grep -qxF "## $version" scripts/release/CHANGELOG.md ||
   fail "scripts/release/CHANGELOG.md has no entry \"## $version\": write one"
+[ "${PLACEHOLDERS:-0}" = 1 ] || ! grep -F .invalid scripts/release/debian/control ||
+  fail 'scripts/release/debian/control names nobody real: write there who keeps the package, and where'
 [ -z "$(git status --porcelain)" ] || fail 'there are changes that are not committed: a release is made of a commit'
 if tagged=$(git rev-parse -q --verify "v$version^{commit}"); then
   [ "$tagged" = "$commit" ] ||
