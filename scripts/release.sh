@@ -118,6 +118,7 @@ echo "release: an upgrade from $before"
 export HUBBUB=$folder/hubbub-$version-x86_64-linux/hubbub BEFORE=$folder/hubbub-before
 scripts/upgrade_test.sh
 scripts/restart_test.sh
+scripts/release/debian_test.sh "$folder/first/hubbub_${version/-/\~}_amd64.deb" "$BEFORE"
 
 rm -rf "target/release-$version"
 mkdir -p target
