@@ -6,8 +6,8 @@
 #
 #     scripts/release.sh VERSION
 #
-# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before. PLACEHOLDERS=1
-# is for a trial: it lets the package have no real maintainer.
+# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before. SIGN_WITH
+# names an SSH key that signs the checksums. PLACEHOLDERS=1 is for a trial: it lets the package have no real maintainer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
@@ -54,6 +54,10 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
 export SOURCE_DATE_EPOCH
+
+# A key that does not sign is better known now than at the end.
+: >"$folder/SHA256SUMS"
+[ -z "${SIGN_WITH:-}" ] || scripts/release/sign.sh "$folder" "$SIGN_WITH"
 
 # --- How it is built
 
@@ -120,6 +124,7 @@ scripts/upgrade_test.sh
 scripts/restart_test.sh
 scripts/release/debian_test.sh "$folder/first/hubbub_${version/-/\~}_amd64.deb" "$BEFORE"
 
+[ -z "${SIGN_WITH:-}" ] || scripts/release/sign.sh "$folder/first" "$SIGN_WITH"
 rm -rf "target/release-$version"
 mkdir -p target
 mv "$folder/first" "target/release-$version"

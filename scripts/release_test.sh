@@ -50,9 +50,26 @@ serves() {
 
 (cd "$release" && sha256sum --quiet -c SHA256SUMS) || fail 'a checksum is wrong'
 for file in "$release"/*; do
-  [ "$(basename "$file")" = SHA256SUMS ] || grep -qF "  $(basename "$file")" "$release/SHA256SUMS" ||
+  [[ $file == */SHA256SUMS* ]] || grep -qF "  $(basename "$file")" "$release/SHA256SUMS" ||
     fail "$(basename "$file") has no checksum"
 done
+
+# --- A signature, with a key for this once: it counts for these checksums and for that key alone
+
+mkdir "$folder/signed"
+cp "$release/SHA256SUMS" "$folder/signed"
+for key in ours foreign; do
+  ssh-keygen -q -t ed25519 -N '' -C '' -f "$folder/$key"
+done
+echo "release namespaces=\"hubbub\" $(cat "$folder/ours.pub")" >"$folder/signers"
+verifies() {
+  ssh-keygen -q -Y verify -f "$folder/signers" -I release -n hubbub -s "$folder/signed/SHA256SUMS.sig" <"$1" 2>/dev/null
+}
+scripts/release/sign.sh "$folder/signed" "$folder/ours" "$folder/signers" || fail 'the checksums cannot be signed'
+verifies "$release/SHA256SUMS" || fail 'the signature does not count'
+! verifies <(sed 1d "$release/SHA256SUMS") || fail 'the signature counts for other checksums'
+! scripts/release/sign.sh "$folder/signed" "$folder/foreign" "$folder/signers" 2>/dev/null || fail "anybody's key signs"
+[ ! -e "$folder/signed/SHA256SUMS.sig" ] || fail 'a signature that does not count was left'
 
 # --- Tarballs
 
