@@ -2,7 +2,7 @@
 # Makes a release from the last commit into target/release-VERSION/: for each architecture a static binary in a tarball
 # and a Debian package, then a software bill of materials and checksums. All of it is built twice, in two folders, and the
 # bytes must be the same; then each part is tested (release_test.sh), and an upgrade from the version before
-# (upgrade_test.sh). The builds are from scratch, so this takes a while.
+# (upgrade_test.sh, debian_test.sh). The builds are from scratch, so this takes a while.
 #
 #     scripts/release.sh VERSION
 #
@@ -85,10 +85,12 @@ build() {
   for target in "${targets[@]}"; do
     cargo_here "$from" build --locked --release --features tls --bin hubbub --target "$target"
   done
-  # In a run of its own, so that no feature that only it needs gets into the binary.
-  cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$from/manual"
+  # Once: it is text, and compiling what only it needs takes as long as a binary. In a run of its own, so that no feature
+  # of that gets into the binary.
+  [ -d "$folder/manual" ] ||
+    cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$folder/manual"
   for target in "${targets[@]}"; do
-    scripts/release/package.sh "$target" "$from/target/$target/release/hubbub" "$from/manual" "$out"
+    scripts/release/package.sh "$target" "$from/target/$target/release/hubbub" "$folder/manual" "$out"
   done
   cd "$out"
   sha256sum -- * >SHA256SUMS
