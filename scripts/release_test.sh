@@ -111,6 +111,8 @@ for c in bill["components"]:
         assert len(c["hashes"][0]["content"]) == 64 and c["licenses"], c
         print(c["name"] + "-" + c["version"])
 PY
+  missing=$(sed 's/-\([0-9]*\.\)/ \1/' "$folder/bill" | grep -vxFf "$folder/$(basename "$bill" .cdx.json)/NOTICES") &&
+    fail "NOTICES lacks $missing"
   grep -aoE '/cargo/registry/src/[^/]+/[a-z0-9_-]+-[0-9][0-9.]*' "$folder/$(basename "$bill" .cdx.json)/hubbub" |
     sed 's|.*/||' | sort -u >"$folder/named"
   [ "$(wc -l <"$folder/named")" -ge 10 ] || fail 'the crates in the binary could not be read'

@@ -17,11 +17,17 @@ name=hubbub-$version-${target%%-*}-linux
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
+# --- The bill of materials, and the licences of what is in it
+
+cargo metadata --locked --format-version 1 --filter-platform "$target" --features tls >"$folder/metadata"
+python3 scripts/release/sbom.py "$target" tls <"$folder/metadata" >"$out/$name.cdx.json"
+python3 scripts/release/notices.py "$out/$name.cdx.json" <"$folder/metadata" >"$folder/NOTICES"
+
 # --- The tarball
 
 tree=$folder/$name
 install -D -m 755 "$binary" "$tree/hubbub"
-cp LICENSE README.md scripts/release/CHANGELOG.md "$tree"
+cp LICENSE "$folder/NOTICES" README.md scripts/release/CHANGELOG.md "$tree"
 cp -r "$manual" "$tree/manual"
 cp -r scripts/deploy "$tree/deploy"
 # They build an image from the source, which is not there.
@@ -54,6 +60,7 @@ put 644 "$manual/hubbub.bash" usr/share/bash-completion/completions/hubbub
 put 644 "$manual/_hubbub" usr/share/zsh/vendor-completions/_hubbub
 put 644 "$manual/hubbub.fish" usr/share/fish/vendor_completions.d/hubbub.fish
 put 644 LICENSE usr/share/doc/hubbub/copyright
+put 644 "$folder/NOTICES" usr/share/doc/hubbub/NOTICES
 put 644 README.md usr/share/doc/hubbub/README.md
 put 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/CHANGELOG.md
 for page in 99-hubbub.conf limits.conf nginx.conf haproxy.cfg Caddyfile; do
@@ -79,8 +86,3 @@ sed "s/@VERSION@/$debian_version/; s/@ARCHITECTURE@/$architecture/
   s/@SIZE@/$(($(stat -c %s "$binary") / 1024))/" scripts/release/debian/control >"$tree/DEBIAN/control"
 find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$tree" "$out/hubbub_${debian_version}_$architecture.deb" >/dev/null
-
-# --- The bill of materials
-
-cargo metadata --locked --format-version 1 --filter-platform "$target" --features tls |
-  python3 scripts/release/sbom.py "$target" tls >"$out/$name.cdx.json"
