@@ -2,15 +2,15 @@
 # Makes a release from the last commit into target/release-VERSION/: for each architecture a static binary in a tarball
 # and a Debian package, then a software bill of materials and checksums. All of it is built twice, in two folders, and the
 # bytes must be the same; then each part is tested (release_test.sh), and an upgrade from the version before
-# (upgrade_test.sh). The builds are from scratch, so this takes a while.
+# (upgrade_test.sh, debian_test.sh). The builds are from scratch, so this takes a while.
 #
 #     scripts/release.sh VERSION
 #
-# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before.
+# UPGRADE_FROM names the commit to upgrade from: by default the last tag v…, or without one the commit before. SIGN_WITH
+# names an SSH key that signs the checksums. PLACEHOLDERS=1 is for a trial: it lets the package have no real maintainer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
-# Modes of files and orders of names must not depend on who builds.
 umask 022
 export LC_ALL=C
 
@@ -24,6 +24,8 @@ commit=$(git rev-parse HEAD)
 grep -qxF "version = \"$version\"" Cargo.toml || fail "Cargo.toml has another version than $version: change it there"
 grep -qxF "## $version" scripts/release/CHANGELOG.md ||
   fail "scripts/release/CHANGELOG.md has no entry \"## $version\": write one"
+[ "${PLACEHOLDERS:-0}" = 1 ] || ! grep -F .invalid scripts/release/debian/control ||
+  fail 'scripts/release/debian/control names nobody real: write there who keeps the package, and where'
 [ -z "$(git status --porcelain)" ] || fail 'there are changes that are not committed: a release is made of a commit'
 if tagged=$(git rev-parse -q --verify "v$version^{commit}"); then
   [ "$tagged" = "$commit" ] ||
@@ -53,6 +55,10 @@ trap 'rm -rf "$folder"' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
 export SOURCE_DATE_EPOCH
 
+# A key that does not sign is better known now than at the end.
+: >"$folder/SHA256SUMS"
+[ -z "${SIGN_WITH:-}" ] || scripts/release/sign.sh "$folder" "$SIGN_WITH"
+
 # --- How it is built
 
 # Exports a commit into a folder.
@@ -70,72 +76,21 @@ cargo_here() {
     CARGO_TARGET_DIR="$from/target" CARGO_INCREMENTAL=0 cargo "$@"
 }
 
-# Packs a folder of the current one, with nothing in it that depends on when and by whom.
-pack() {
-  tar --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --mode=u=rwX,go=rX -c "$1" |
-    gzip -n -9
-}
-
-# Lays out the Debian package in a folder, and builds it. `dpkg-deb` alone makes the same bytes twice, and needs no
-# crates to be compiled, as `cargo-deb` would.
-debian() {
-  local tree=$1 architecture=$2 out=$3 page
-  install_file() { command install -D -m "$1" "$2" "$tree/$3"; }
-  install_file 755 "$binary" usr/bin/hubbub
-  install_file 600 scripts/deploy/hubbub.env etc/hubbub.env
-  mkdir -p "$tree/usr/lib/systemd/system"
-  # Without its beginning, which says how to install it by hand.
-  sed '/^\[Unit\]/,$!d; s|/usr/local/bin/|/usr/bin/|' scripts/deploy/hubbub.service \
-    >"$tree/usr/lib/systemd/system/hubbub.service"
-  for page in "$manual"/*.1; do
-    install_file 644 "$page" "usr/share/man/man1/$(basename "$page")"
-  done
-  install_file 644 "$manual/hubbub.bash" usr/share/bash-completion/completions/hubbub
-  install_file 644 "$manual/_hubbub" usr/share/zsh/vendor-completions/_hubbub
-  install_file 644 "$manual/hubbub.fish" usr/share/fish/vendor_completions.d/hubbub.fish
-  install_file 644 LICENSE usr/share/doc/hubbub/copyright
-  install_file 644 scripts/release/CHANGELOG.md usr/share/doc/hubbub/CHANGELOG.md
-  for page in 99-hubbub.conf limits.conf nginx.conf haproxy.cfg Caddyfile; do
-    install_file 644 "scripts/deploy/$page" "usr/share/doc/hubbub/examples/$page"
-  done
-  gzip -n -9 "$tree"/usr/share/man/man1/*.1
-  for page in postinst prerm postrm; do
-    install_file 755 "scripts/release/debian/$page" "DEBIAN/$page"
-  done
-  echo /etc/hubbub.env >"$tree/DEBIAN/conffiles"
-  # To Debian `-` begins a revision, and only `~` is before the end: 1.0.0~rc.1 is older than 1.0.0.
-  sed "s/@VERSION@/${version/-/\~}/; s/@ARCHITECTURE@/$architecture/
-    s/@SIZE@/$(($(stat -c %s "$binary") / 1024))/" scripts/release/debian/control >"$tree/DEBIAN/control"
-  find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$tree" "$out" >/dev/null
-}
-
 # Builds everything from the source in a folder, into another.
 build() {
-  local from=$1 out=$2 target name binary manual=$1/manual
+  local from=$1 out=$2 target
+  export HUBBUB_VERSION="$version (${commit:0:10})"
   mkdir -p "$out"
   cd "$from"
   for target in "${targets[@]}"; do
     cargo_here "$from" build --locked --release --features tls --bin hubbub --target "$target"
   done
-  # In a run of its own, so that no feature that only it needs gets into the binary.
-  cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$manual"
+  # Once: it is text, and compiling what only it needs takes as long as a binary. In a run of its own, so that no feature
+  # of that gets into the binary.
+  [ -d "$folder/manual" ] ||
+    cargo_here "$from" run --locked --release --features tls --example manual --target "${targets[0]}" -- "$folder/manual"
   for target in "${targets[@]}"; do
-    binary=$from/target/$target/release/hubbub
-    name=hubbub-$version-${target%%-*}-linux
-    mkdir -p "$from/pack/$name"
-    cp "$binary" LICENSE README.md scripts/release/CHANGELOG.md "$from/pack/$name"
-    cp -r "$manual" "$from/pack/$name/manual"
-    cp -r scripts/deploy "$from/pack/$name/deploy"
-    (cd "$from/pack" && pack "$name") >"$out/$name.tar.gz"
-    case $target in
-      x86_64-*) architecture=amd64 ;;
-      aarch64-*) architecture=arm64 ;;
-    esac
-    (debian "$from/debian-$architecture" "$architecture" "$out/hubbub_${version/-/\~}_$architecture.deb")
-    cargo metadata --locked --format-version 1 --filter-platform "$target" --features tls |
-      python3 scripts/release/sbom.py "$target" tls >"$out/$name.cdx.json"
+    scripts/release/package.sh "$target" "$from/target/$target/release/hubbub" "$folder/manual" "$out"
   done
   cd "$out"
   sha256sum -- * >SHA256SUMS
@@ -169,7 +124,9 @@ echo "release: an upgrade from $before"
 export HUBBUB=$folder/hubbub-$version-x86_64-linux/hubbub BEFORE=$folder/hubbub-before
 scripts/upgrade_test.sh
 scripts/restart_test.sh
+scripts/release/debian_test.sh "$folder/first/hubbub_${version/-/\~}_amd64.deb" "$BEFORE"
 
+[ -z "${SIGN_WITH:-}" ] || scripts/release/sign.sh "$folder/first" "$SIGN_WITH"
 rm -rf "target/release-$version"
 mkdir -p target
 mv "$folder/first" "target/release-$version"

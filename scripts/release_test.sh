@@ -50,9 +50,26 @@ serves() {
 
 (cd "$release" && sha256sum --quiet -c SHA256SUMS) || fail 'a checksum is wrong'
 for file in "$release"/*; do
-  [ "$(basename "$file")" = SHA256SUMS ] || grep -qF "  $(basename "$file")" "$release/SHA256SUMS" ||
+  [[ $file == */SHA256SUMS* ]] || grep -qF "  $(basename "$file")" "$release/SHA256SUMS" ||
     fail "$(basename "$file") has no checksum"
 done
+
+# --- A signature, with a key for this once: it counts for these checksums and for that key alone
+
+mkdir "$folder/signed"
+cp "$release/SHA256SUMS" "$folder/signed"
+for key in ours foreign; do
+  ssh-keygen -q -t ed25519 -N '' -C '' -f "$folder/$key"
+done
+echo "release namespaces=\"hubbub\" $(cat "$folder/ours.pub")" >"$folder/signers"
+verifies() {
+  ssh-keygen -q -Y verify -f "$folder/signers" -I release -n hubbub -s "$folder/signed/SHA256SUMS.sig" <"$1" 2>/dev/null
+}
+scripts/release/sign.sh "$folder/signed" "$folder/ours" "$folder/signers" || fail 'the checksums cannot be signed'
+verifies "$release/SHA256SUMS" || fail 'the signature does not count'
+! verifies <(sed 1d "$release/SHA256SUMS") || fail 'the signature counts for other checksums'
+! scripts/release/sign.sh "$folder/signed" "$folder/foreign" "$folder/signers" 2>/dev/null || fail "anybody's key signs"
+[ ! -e "$folder/signed/SHA256SUMS.sig" ] || fail 'a signature that does not count was left'
 
 # --- Tarballs
 
@@ -72,7 +89,7 @@ for tarball in "$release"/*.tar.gz; do
     }
     run=("$emulator" "$binary")
   fi
-  [ "$("${run[@]}" --version)" = "hubbub $version" ] || fail "$name --version"
+  "${run[@]}" --version | grep -qE "^hubbub ${version//./\\.} \([0-9a-f]{10}\)$" || fail "$name --version"
   serves "${run[@]}" serve --listen 127.0.0.1:0
   echo "release_test: $name serves"
 done
@@ -94,6 +111,8 @@ for c in bill["components"]:
         assert len(c["hashes"][0]["content"]) == 64 and c["licenses"], c
         print(c["name"] + "-" + c["version"])
 PY
+  missing=$(sed 's/-\([0-9]*\.\)/ \1/' "$folder/bill" | grep -vxFf "$folder/$(basename "$bill" .cdx.json)/NOTICES") &&
+    fail "NOTICES lacks $missing"
   grep -aoE '/cargo/registry/src/[^/]+/[a-z0-9_-]+-[0-9][0-9.]*' "$folder/$(basename "$bill" .cdx.json)/hubbub" |
     sed 's|.*/||' | sort -u >"$folder/named"
   [ "$(wc -l <"$folder/named")" -ge 10 ] || fail 'the crates in the binary could not be read'
@@ -104,7 +123,7 @@ echo "release_test: the bill of materials has $(wc -l <"$folder/bill") crates, a
 
 # --- The manual names every option, and bash completes
 
-commands=$("$unpacked/hubbub" --help | sed -n '/^Commands:/,/^[A-Z].*:$/ s/^  \([a-z]\{1,\}\)$/\1/p')
+commands=$("$unpacked/hubbub" --help | sed -n '/^Commands:/,/^[A-Z].*:$/ s/^  \([a-z]\{1,\}\)$/\1/p' | grep -vx help)
 [ "$(wc -w <<<"$commands")" -ge 5 ] || fail 'the commands could not be read'
 for command in '' $commands; do
   page=$unpacked/manual/hubbub${command:+-$command}.1
@@ -123,6 +142,14 @@ complete_line() {
 complete_line se | grep -qx serve || fail 'bash does not complete a command'
 complete_line serve --tls-c | grep -qx -- --tls-cert || fail 'bash does not complete an option'
 echo 'release_test: the manual has every option, and bash completes them'
+
+# --- The Debian packages, as Debian's own check sees them
+
+if command -v lintian >/dev/null; then
+  lintian --allow-root --fail-on error,warning "$release"/*.deb || fail 'lintian has something to say'
+else
+  echo 'release_test: no lintian here, so the packages are not looked at'
+fi
 
 # --- The Debian package, in a root that has a shell, and a systemctl that notes what it is asked for
 

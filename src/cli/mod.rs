@@ -47,11 +47,17 @@ use crate::server::config::limit;
 /// The longest text that is read from a user, in bytes: no server accepts a longer one.
 const LONGEST_TEXT: u64 = *limit::MAX_MESSAGE.range.end();
 
+/// The version that `--version` prints. `scripts/release.sh` puts the commit behind it, by this variable of the build.
+const VERSION: &str = match option_env!("HUBBUB_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// A chat server in one small binary: WebSocket outside, Redis between instances.
 #[derive(Parser)]
 #[command(
     name = "hubbub",
-    version,
+    version = VERSION,
     args_conflicts_with_subcommands = true,
     disable_version_flag = true,
     next_line_help = true,
@@ -143,7 +149,9 @@ impl ConnectArgs {
 
 /// The command line, with all its options: what its manual pages and completions are made from (`src/manual.rs`).
 pub fn command() -> clap::Command {
-    Cli::command()
+    let version = Arg::new("version").short('V').visible_short_alias('v');
+    let version = version.long("version").action(ArgAction::Version);
+    Cli::command().arg(version.help("Print the version"))
 }
 
 /// Runs the command of the process's arguments.
@@ -154,10 +162,7 @@ pub fn run() -> ExitCode {
 
 /// Parses the arguments.
 fn parse() -> Result<(Cli, ArgMatches), Exit> {
-    let version = Arg::new("version").short('V').visible_short_alias('v');
-    let version = version.long("version").action(ArgAction::Version);
-    let command = Cli::command().arg(version.help("Print the version"));
-    let command = environment::without_empty(usage::with_negative_numbers(command));
+    let command = environment::without_empty(usage::with_negative_numbers(command()));
     let parsed = command.try_get_matches().and_then(|given| {
         let cli = Cli::from_arg_matches(&given)?;
         Ok((cli, given))
