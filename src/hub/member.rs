@@ -22,6 +22,7 @@ const MAX_HELD: usize = 16 * 1024;
 pub(crate) type MemberState = (Option<MessageId>, Option<Vec<Event>>);
 
 /// One connection in one room.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Member {
     via: Via,
     /// `None` for a connection that only follows the room.
@@ -37,6 +38,7 @@ pub(super) struct Member {
 
 /// Events that are held back.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Held {
     events: Vec<Arc<Broadcast>>,
     bytes: usize,
@@ -68,6 +70,18 @@ impl Member {
     pub(super) fn state(&self) -> MemberState {
         let events = |held: &Held| held.events.iter().map(|one| one.event.clone()).collect();
         (self.last, self.held.as_ref().map(events))
+    }
+
+    /// Tells one state from another by joins and leaves, for a model.
+    #[cfg(test)]
+    pub(super) fn hash(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let held = self.held.as_ref().map(|held| {
+            let held = held.events.iter();
+            let held = held.map(|one| format!("{:?} {:?}", one.event, one.listed));
+            held.collect::<Vec<_>>()
+        });
+        (self.via.connection, self.listed, held).hash(hasher);
     }
 
     /// The encoding that it speaks.
