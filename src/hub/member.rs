@@ -4,11 +4,12 @@
 //! initial list did not show already. While its connection still reads the past, it holds live events
 //! back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::broadcast::{Broadcast, EventBatch};
 use crate::hub::outbox::{Outbox, Pushed};
-use crate::message::{ConnectionId, MessageId, Revision, UserName, Via};
+use crate::message::{ConnectionId, MemberList, MessageId, Revision, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::Frame;
@@ -162,24 +163,35 @@ impl Member {
     }
 
     /// Ends the holding back: pushes `first`, and then those held events that are news after the
-    /// history up to `last` and a list of the revision `listed`.
+    /// history up to `last` and after `list`.
     pub(super) fn release(
         &mut self,
         last: Option<MessageId>,
-        listed: Revision,
+        list: &MemberList,
         first: Option<Frame>,
     ) {
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
         self.last = last;
-        self.listed = listed;
+        self.listed = list.revision;
+        let mut told = HashMap::new();
         for broadcast in self.held.take().map_or(Vec::new(), |held| held.events) {
             // A gap before `last` lies in the past, which has told it. Behind it, ids would begin anew.
             let is_past = matches!(&broadcast.event, Event::Gap { before: Some(before), .. }
                 if last.is_some_and(|last| *before <= last));
-            if !is_past {
-                self.take(&EventBatch::new(&[broadcast]));
+            let change = match &broadcast.event {
+                Event::Joined { user, .. } => Some((user.clone(), true)),
+                Event::Left { user, .. } => Some((user.clone(), false)),
+                _ => None,
+            };
+            // Users who are here arrive anew after Redis lost its data, which the revision of the list does not show.
+            let is_known = change.as_ref().is_some_and(|(user, is_here)| {
+                let listed = || list.users.binary_search(user).is_ok();
+                told.get(user).copied().unwrap_or_else(listed) == *is_here
+            });
+            if !is_past && !is_known && self.take(&EventBatch::new(&[broadcast])) {
+                told.extend(change);
             }
         }
     }

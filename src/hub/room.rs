@@ -126,7 +126,7 @@ impl Room {
     ) {
         lock(&self.roll).show(list);
         self.with_member(connection, |member| {
-            member.release(last, list.revision, first);
+            member.release(last, list, first);
         });
     }
 
