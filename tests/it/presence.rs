@@ -351,6 +351,23 @@ fn a_departure_that_arrives_after_its_instance_is_back_makes_nobody_leave() {
 }
 
 #[test]
+fn a_tab_that_is_opened_just_after_redis_forgot_everything_is_told_who_is_here() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut bob = here.join("bob");
+    let _alice = there.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    let _: String = redis.run(&["FLUSHALL"]);
+    let mut tab = Client::json(here.address(), "bob");
+    let room = tab.joins("lobby");
+    if room["members"] == json!(["bob"]) {
+        assert_eq!(tab.event_of("joined")["user"], "alice");
+    } else {
+        assert_eq!(room["members"], json!(["alice", "bob"]));
+    }
+}
+
+#[test]
 fn a_crowd_is_counted_and_its_comings_are_not_announced() {
     // Most of the crowd does not read, and so answers no ping.
     let hubbub = Hubbub::with(&["--ping-interval", "3600"]);

@@ -104,6 +104,11 @@ if operation == 'arrive' or operation == 'anew' or operation == 'depart' then
   return
 end
 
+if operation == 'roll' and number == 0 then
+  -- Changes count on from this list, or a member that was shown it would pass for one that has another list. A Redis
+  -- that takes no writes does not keep it.
+  redis.pcall('SET', revision, began .. '-0', 'PX', 86400000)
+end
 if operation == 'roll' or operation == 'members' or operation == 'count' then
   local is_expired = {}
   for _, name in ipairs(operation ~= 'roll' and expired() or {}) do
