@@ -1,11 +1,11 @@
 //! The whole model: Redis, the instances with a client each, and the steps that can be taken.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use super::client::{Broken, Entering, GivenEvent, MemberView, ModelClient};
 use super::redis::{Look, ModelRedis, Said, Snapshot};
+use super::search::{Model, hash};
 use crate::backplane::redis::chain::{Chain, ENTRIES_AT_ONCE, Heard, fill, follow};
 use crate::backplane::redis::wire::LogItem;
 use crate::backplane::resume;
@@ -138,22 +138,20 @@ impl World {
             left,
         }
     }
+}
 
-    /// Tells states from each other. The instances are alike, so their order does not count.
-    pub(super) fn fingerprint(&self) -> u64 {
+impl Model for World {
+    type Step = ModelStep;
+    type Broken = Broken;
+
+    /// The instances are alike, so their order does not count.
+    fn fingerprint(&self) -> u64 {
         let mut instances: Vec<_> = self.instances.iter().map(hash).collect();
         instances.sort_unstable();
         hash(&(&self.redis, &self.left, instances))
     }
 
-    /// Whether every client has heard of all that was said.
-    pub(super) fn is_current(&self) -> bool {
-        let mut instances = self.instances.iter();
-        instances.all(|instance| instance.client.is_current(&self.redis))
-    }
-
-    /// All that can happen now.
-    pub(super) fn steps(&self) -> Vec<ModelStep> {
+    fn steps(&self) -> Vec<ModelStep> {
         let (left, mut steps) = (&self.left, Vec::new());
         let mut may = |condition: bool, step| {
             if condition {
@@ -218,7 +216,7 @@ impl World {
     }
 
     /// Takes a step, and lets the clients judge what they are told.
-    pub(super) fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
+    fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
         let Self {
             redis,
             instances,
@@ -305,6 +303,14 @@ impl World {
             ModelStep::Release(at) => return instances[at].release(redis),
         }
         Ok(())
+    }
+
+    fn ends(&self) -> Result<(), Broken> {
+        let mut instances = self.instances.iter();
+        match instances.all(|instance| instance.client.is_current(&self.redis)) {
+            true => Ok(()),
+            false => Err(Broken::NotCurrent),
+        }
     }
 }
 
@@ -478,10 +484,4 @@ impl Room {
         let told = records.map(|event| GivenEvent::of(&event.expect("an event")));
         told.collect()
     }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
