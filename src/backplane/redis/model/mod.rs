@@ -15,6 +15,7 @@ mod search;
 mod redis;
 mod client;
 mod world;
+mod presence;
 
 use self::search::holds;
 use self::world::{Accidents, World};
