@@ -87,6 +87,8 @@ impl Roll {
 
     /// Takes in a change. Returns it if it may be told at once; otherwise it waits until [`Roll::due`].
     pub(super) fn hear(&mut self, change: PresenceChange, now: Instant) -> Option<News> {
+        // Its notice was on its way.
+        self.differed.remove(&change.user);
         let began = change.revision.began;
         if began > self.whole.began {
             self.whole = Revision { began, number: 0 };
