@@ -13,7 +13,7 @@ use crate::message::UserName;
 const MOST_CHARS: usize = 256;
 
 /// The names that are in one place, by how they look.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Lookalikes {
     /// The names of each skeleton, in alphabetical order.
     by_skeleton: HashMap<String, Vec<UserName>>,

@@ -398,7 +398,7 @@ pub struct PresenceChange {
 
 /// The place of a change in a room's presence. Revisions grow, so a list of members and a change that
 /// arrives beside it can be compared: the list shows the change if its revision is not smaller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision {
     /// When the shared state began to count, in microseconds since the Unix epoch. It begins anew if
     /// Redis lost its data.

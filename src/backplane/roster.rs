@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Departure;
 use crate::message::{MemberList, PresenceChange, Revision, RoomName, UserName};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct UserConnections {
     connections: usize,
     /// When the user is gone, unless they are back before.
@@ -22,7 +22,7 @@ struct UserConnections {
 pub(super) type RosterChange = (RoomName, PresenceChange);
 
 /// The users that are connected to this instance.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Roster {
     grace: Duration,
     rooms: HashMap<RoomName, BTreeMap<UserName, UserConnections>>,

@@ -4,11 +4,12 @@
 //! initial list did not show already. While its connection still reads the past, it holds live events
 //! back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::broadcast::{Broadcast, EventBatch};
 use crate::hub::outbox::{Outbox, Pushed};
-use crate::message::{ConnectionId, MessageId, Revision, UserName, Via};
+use crate::message::{ConnectionId, MemberList, MessageId, Revision, UserName, Via};
 use crate::metrics;
 use crate::protocol::{Encoding, Event, Priority};
 use crate::websocket::frame::Frame;
@@ -31,6 +32,7 @@ pub(crate) struct MemberState {
 pub(crate) type HeldEvent = (Event, Option<MessageId>);
 
 /// One connection in one room.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Member {
     via: Via,
     /// `None` for a connection that only follows the room.
@@ -48,6 +50,7 @@ pub(super) struct Member {
 
 /// Events that are held back.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Held {
     events: Vec<Arc<Broadcast>>,
     bytes: usize,
@@ -84,6 +87,18 @@ impl Member {
             is_in_gap: self.is_in_gap,
             held: held.map(|one| (one.event.clone(), one.until)).collect(),
         }
+    }
+
+    /// Tells one state from another by joins and leaves, for a model.
+    #[cfg(test)]
+    pub(super) fn hash(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let held = self.held.as_ref().map(|held| {
+            let held = held.events.iter();
+            let held = held.map(|one| format!("{:?} {:?}", one.event, one.listed));
+            held.collect::<Vec<_>>()
+        });
+        (self.via.connection, self.listed, held).hash(hasher);
     }
 
     /// The encoding that it speaks.
@@ -172,24 +187,35 @@ impl Member {
     }
 
     /// Ends the holding back: pushes `first`, and then those held events that are news after the
-    /// history up to `last` and a list of the revision `listed`.
+    /// history up to `last` and after `list`.
     pub(super) fn release(
         &mut self,
         last: Option<MessageId>,
-        listed: Revision,
+        list: &MemberList,
         first: Option<Frame>,
     ) {
         if let Some(first) = first {
             self.outbox.push(first, Priority::High);
         }
         self.last = last;
-        self.listed = listed;
+        self.listed = list.revision;
+        let mut told = HashMap::new();
         for broadcast in self.held.take().map_or(Vec::new(), |held| held.events) {
             // A gap before `last` lies in the past, which has told it. Behind it, ids would begin anew.
             let is_past = matches!(&broadcast.event, Event::Gap { before: Some(before), .. }
                 if last.is_some_and(|last| *before <= last));
-            if !is_past {
-                self.take(&EventBatch::new(&[broadcast]));
+            let change = match &broadcast.event {
+                Event::Joined { user, .. } => Some((user.clone(), true)),
+                Event::Left { user, .. } => Some((user.clone(), false)),
+                _ => None,
+            };
+            // Users who are here arrive anew after Redis lost its data, which the revision of the list does not show.
+            let is_known = change.as_ref().is_some_and(|(user, is_here)| {
+                let listed = || list.users.binary_search(user).is_ok();
+                told.get(user).copied().unwrap_or_else(listed) == *is_here
+            });
+            if !is_past && !is_known && self.take(&EventBatch::new(&[broadcast])) {
+                told.extend(change);
             }
         }
     }

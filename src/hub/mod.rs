@@ -249,7 +249,7 @@ impl Hub {
         self.deliver_at(name, delivery, pace, Instant::now());
     }
 
-    fn deliver_at(&self, name: &RoomName, delivery: Delivery, pace: Pace, now: Instant) {
+    pub(crate) fn deliver_at(&self, name: &RoomName, delivery: Delivery, pace: Pace, now: Instant) {
         let Some(room) = self.room(name) else { return };
         match delivery {
             Delivery::Messages(mut entries) => {
@@ -418,6 +418,36 @@ impl Hub {
         let found = |member: &mut Member| state = Some(member.state());
         self.room(name)?.with_member(connection, found);
         state
+    }
+
+    /// A copy without threads, for a model that takes several ways from one state. Its members have the same outboxes.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        let rooms: Vec<_> = lock(&self.rooms).values().cloned().collect();
+        let rooms = rooms
+            .iter()
+            .map(|room| (room.name.clone(), Arc::new(room.copy())));
+        let (rooms, due) = (rooms.collect(), lock(&self.due).clone());
+        Self {
+            rooms: Mutex::new(rooms),
+            due: Mutex::new(due),
+            ..Self::start(self.instance, 0).expect("no threads")
+        }
+    }
+
+    /// Tells one state from another by joins and leaves. A pause that is over at `now` is as none.
+    #[cfg(test)]
+    pub(crate) fn hash_at(&self, now: Instant, name: &RoomName, hasher: &mut impl Hasher) {
+        if let Some(room) = self.room(name) {
+            room.hash_at(now, hasher);
+        }
+    }
+
+    /// Whether joins and leaves of a room wait to be told.
+    #[cfg(test)]
+    pub(crate) fn has_pending(&self, name: &RoomName) -> bool {
+        let room = self.room(name);
+        room.is_some_and(|room| lock(&room.roll).due().is_some())
     }
 
     fn room(&self, name: &RoomName) -> Option<Arc<Room>> {

@@ -29,6 +29,7 @@ pub(super) struct News {
 }
 
 /// The last change of a user within the interval.
+#[cfg_attr(test, derive(Clone))]
 struct Pending {
     change: PresenceChange,
     /// The revision of the user's first change within the interval.
@@ -38,6 +39,7 @@ struct Pending {
 }
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Roll {
     /// The users that are present, each with the beginning of the history ([`Revision::began`]) in which
     /// they were last announced. `None` until a first member has a list.
@@ -85,6 +87,8 @@ impl Roll {
 
     /// Takes in a change. Returns it if it may be told at once; otherwise it waits until [`Roll::due`].
     pub(super) fn hear(&mut self, change: PresenceChange, now: Instant) -> Option<News> {
+        // Its notice was on its way.
+        self.differed.remove(&change.user);
         let began = change.revision.began;
         if began > self.whole.began {
             self.whole = Revision { began, number: 0 };
@@ -253,6 +257,33 @@ impl Roll {
             true => Some(Revision { began, number: 0 }),
             false => Some(change.revision),
         }
+    }
+
+    /// Tells one state from another, for a model. A pause that is over at `now` is as none.
+    #[cfg(test)]
+    pub(super) fn hash_at(&self, now: Instant, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let change = |change: &PresenceChange| (change.joined, change.revision);
+        let early: Vec<_> = self
+            .early
+            .iter()
+            .map(|(user, one)| (user, change(one)))
+            .collect();
+        let pending = self.pending.values();
+        let mut pending: Vec<_> = pending
+            .map(|one| (one.place, one.first, &one.change.user, change(&one.change)))
+            .collect();
+        pending.sort_unstable();
+        for (order, one) in pending.iter_mut().enumerate() {
+            one.0 = order;
+        }
+        (&self.present, self.revision, self.whole, early).hash(hasher);
+        (
+            &self.differed,
+            pending,
+            self.quiet_until.filter(|until| *until > now),
+        )
+            .hash(hasher);
     }
 
     fn news(&self, change: PresenceChange, listed_from: Revision) -> Option<News> {

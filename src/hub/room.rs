@@ -30,6 +30,7 @@ pub(super) struct Room {
 }
 
 /// The number of members, and whether any may still come.
+#[cfg_attr(test, derive(Clone))]
 struct Seats {
     by_worker: Box<[usize]>,
     by_encoding: [usize; Encoding::ALL.len()],
@@ -125,7 +126,7 @@ impl Room {
     ) {
         lock(&self.roll).show(list);
         self.with_member(connection, |member| {
-            member.release(last, list.revision, first);
+            member.release(last, list, first);
         });
     }
 
@@ -181,6 +182,32 @@ impl Room {
             false => Event::Left { room, user },
         };
         Broadcast::for_listed(event, news.listed)
+    }
+
+    /// A copy, whose members have the same outboxes.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        let members = self.members.iter();
+        let members = members.map(|members| Mutex::new(lock(members).clone()));
+        let members = members.collect();
+        // One lock at a time.
+        let roll = lock(&self.roll).clone();
+        let seats = lock(&self.seats).clone();
+        Self {
+            name: self.name.clone(),
+            roll: Mutex::new(roll),
+            seats: Mutex::new(seats),
+            members,
+        }
+    }
+
+    /// Tells one state from another by joins and leaves, for a model.
+    #[cfg(test)]
+    pub(super) fn hash_at(&self, now: std::time::Instant, hasher: &mut impl std::hash::Hasher) {
+        lock(&self.roll).hash_at(now, hasher);
+        for members in &self.members {
+            lock(members).iter().for_each(|member| member.hash(hasher));
+        }
     }
 
     /// Calls `run` with a member of this connection, if it is here.

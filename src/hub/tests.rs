@@ -747,6 +747,38 @@ impl View {
     }
 }
 
+#[test]
+fn a_member_that_still_reads_is_not_told_again_of_those_in_its_list_when_redis_lost_its_data() {
+    let test = TestHub::new();
+    let queue = test.admit(1, "observer");
+    let list = test.list(&["bob", "carol"]);
+    let anew = |number| Revision { began: 2, number };
+    // Bob arrives anew. Carol left, and came back.
+    test.change(true, "bob", anew(1));
+    test.change(false, "carol", anew(2));
+    test.passes(NOTICE_INTERVAL);
+    test.change(true, "carol", anew(3));
+    test.passes(NOTICE_INTERVAL);
+    test.release_with(1, &list);
+    assert_eq!(lines(&queue), ["* carol left", "* carol joined"]);
+}
+
+#[test]
+fn a_user_who_leaves_and_comes_back_beside_two_lists_that_are_not_in_step_does_not_leave_again() {
+    let test = TestHub::new();
+    let queue = test.admit(1, "observer");
+    test.release(1, &["alice", "observer"]);
+    let without_alice = || Delivery::Present(test.list(&["observer"]));
+    // It comes before the notice that she left.
+    test.deliver(without_alice());
+    test.notice((false, "alice"));
+    let before_she_came = without_alice();
+    test.notice((true, "alice"));
+    test.deliver(before_she_came);
+    test.passes(NOTICE_INTERVAL);
+    assert_eq!(lines(&queue), ["* alice left", "* alice joined"]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// A user joins or leaves in the shared state. The hub is told later.

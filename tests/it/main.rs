@@ -31,6 +31,7 @@ mod outbox;
 mod page;
 mod pipes;
 mod presence;
+mod presence_script;
 mod prompt;
 mod property;
 mod proxies;

@@ -312,6 +312,67 @@ fn a_notice_that_was_missed_is_made_up_for() {
 }
 
 #[test]
+fn a_departure_that_arrives_after_its_instance_is_back_makes_nobody_leave() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let mut bob = hubbub.join("bob");
+    let _alice = hubbub.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    let held = || redis.run::<String>(&["HGET", "hubbub:{lobby}:members", "alice"]);
+    let later = until("a term begins", || {
+        Some(held()).filter(|term| !term.ends_with(".0"))
+    });
+    let (instance, _) = later.split_once('.').expect("its term");
+    // The network held it back from an earlier term, as it may when a connection is lost.
+    let earlier = format!("{instance}.0");
+    let script = include_str!("../../src/backplane/redis/presence.lua");
+    for operation in ["depart", "arrive"] {
+        let keys =
+            ["members", "instances", "revision"].map(|key| format!("hubbub:{{lobby}}:{key}"));
+        let keys = keys.iter().map(String::as_str);
+        let arguments = [
+            operation,
+            "PUBLISH",
+            "hubbub:{lobby}",
+            &earlier,
+            "1",
+            "alice",
+        ];
+        let words: Vec<_> = ["EVAL", script, "3"]
+            .into_iter()
+            .chain(keys)
+            .chain(arguments)
+            .collect();
+        let _: () = redis.run(&words);
+        assert_eq!(held(), later, "{operation}");
+    }
+    bob.says("/who");
+    assert_eq!(bob.hears(), "* online: alice, bob", "and nothing before it");
+}
+
+#[test]
+fn a_tab_that_is_opened_just_after_redis_forgot_everything_is_told_who_is_here() {
+    let redis = Redis::start();
+    let (here, there) = (Hubbub::on(&redis), Hubbub::on(&redis));
+    let mut bob = here.join("bob");
+    let _alice = there.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    // Both have just been renewed, so that neither is at once.
+    until("their terms begin", || {
+        let held: Vec<String> = redis.run(&["HVALS", "hubbub:{lobby}:members"]);
+        (!held.iter().any(|held| held.ends_with(".0"))).then_some(())
+    });
+    let _: String = redis.run(&["FLUSHALL"]);
+    let mut tab = Client::json(here.address(), "bob");
+    let room = tab.joins("lobby");
+    if room["members"] == json!(["bob"]) {
+        assert_eq!(tab.event_of("joined")["user"], "alice");
+    } else {
+        assert_eq!(room["members"], json!(["alice", "bob"]));
+    }
+}
+
+#[test]
 fn a_crowd_is_counted_and_its_comings_are_not_announced() {
     // Most of the crowd does not read, and so answers no ping.
     let hubbub = Hubbub::with(&["--ping-interval", "3600"]);

@@ -8,10 +8,10 @@
 //!
 //! Read [`keys`], [`wire`] and the `.lua` files, which are the atomic steps; then [`receipts`], [`pipeline`], [`link`]
 //! and [`publisher`] for the way in; [`chain`], [`listener`], [`subscription`] and [`subscriber`] for the way out; then
-//! [`presence`] and the [`keeper`], and [`single_flight`], which makes its lists cheap; [`index`], for the list of
-//! rooms; [`archive`], for export and import; [`orders`], for operators; and [`lease`], for webhooks. More than one
-//! server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or [`news`], [`slot_map`] and
-//! [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder knows the `redis` crate.
+//! [`schedule`], [`presence`] and the [`keeper`], and [`single_flight`], which makes its lists cheap; [`index`], for the
+//! list of rooms; [`archive`], for export and import; [`orders`], for operators; and [`lease`], for webhooks. More than
+//! one server: [`address`], [`nature`] and [`placement`], then [`source`] and [`sentinel`], or [`news`], [`slot_map`]
+//! and [`cluster`]; and [`acknowledged`], for what a failover lost. Nothing outside this folder knows the `redis` crate.
 
 mod placement;
 mod keys;
@@ -33,6 +33,7 @@ mod publisher;
 mod subscription;
 mod listener;
 mod subscriber;
+mod schedule;
 mod presence;
 mod single_flight;
 mod index;

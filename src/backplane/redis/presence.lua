@@ -52,12 +52,17 @@ local function announce(kind, user)
 end
 
 -- Notes whether a user is connected to an instance, and announces the first and the last. An arrival or
--- a departure ends those of the instance's earlier terms, too.
+-- a departure ends those of the instance's earlier terms, too. One that comes late, by a connection that was lost, changes
+-- nothing in a later term.
 local function note(user, at, is_connected)
+  local instance_at, term_at = string.match(at, '^(%x+)%.?(%d*)')
   local held = {}
   for other in string.gmatch(redis.call('HGET', users, user) or '', '%S+') do
-    if string.match(other, '^%x+') ~= string.match(at, '^%x+') then
+    local instance_of, term_of = string.match(other, '^(%x+)%.?(%d*)')
+    if instance_of ~= instance_at then
       held[#held + 1] = other
+    elseif (tonumber(term_of) or 0) > (tonumber(term_at) or 0) then
+      return
     end
   end
   if is_connected then
@@ -99,6 +104,11 @@ if operation == 'arrive' or operation == 'anew' or operation == 'depart' then
   return
 end
 
+if operation == 'roll' and number == 0 then
+  -- Changes count on from this list, or a member that was shown it would pass for one that has another list. A Redis
+  -- that takes no writes does not keep it.
+  redis.pcall('SET', revision, began .. '-0', 'PX', 86400000)
+end
 if operation == 'roll' or operation == 'members' or operation == 'count' then
   local is_expired = {}
   for _, name in ipairs(operation ~= 'roll' and expired() or {}) do

@@ -4,8 +4,7 @@
 //! The shared state is in Redis and changes only by `presence.lua`; this instance's part of it is
 //! the [`Roster`]. Steps are queued under the roster's lock, so Redis takes them in its order.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use redis::Cmd;
 
 use super::placement::Share;
 use super::publisher::{Connecting, Publisher, Questions};
+use super::schedule::{Connections, Doubts, Renewal, SWEPT_WITHIN, Schedule, Sweeps};
 use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, PresenceStep};
@@ -23,28 +23,6 @@ use crate::backplane::{BackplaneError, Retention};
 use crate::hub::Hub;
 use crate::message::{RoomName, UserName};
 use crate::threads::lock;
-
-/// The pause between two proofs that Redis takes writes.
-const PROVE_EVERY: Duration = Duration::from_secs(1);
-
-/// The shortest pause before all users are renewed again, after a renewal failed.
-const RENEW_AGAIN: Duration = Duration::from_secs(1);
-
-/// The pause between two looks for rooms that are to be swept.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// A room is swept when the first of its instances lets its users expire, and after this time at the latest: an
-/// instance that ends shortens its own.
-const SWEPT_WITHIN: Duration = Duration::from_secs(5);
-
-/// A sweep that Redis runs later than this removes no user: Redis may have been frozen. Must not be longer
-/// than a third of the presence TTL, the interval of renewals.
-const SWEEP_WITHIN: Duration = Duration::from_secs(1);
-
-/// The pause before a second comparison. A user is announced only if both find it different: a notice may
-/// be on its way, or an instance may learn only at its next sweep that Redis forgot its users. Must be longer
-/// than [`SWEPT_WITHIN`].
-const LOOK_AGAIN: Duration = Duration::from_secs(7);
 
 /// The most users that one step renews: a script keeps Redis from everything else.
 const USERS_AT_ONCE: usize = 256;
@@ -83,14 +61,8 @@ pub(super) struct Presence {
     /// The term in which all users arrived here last. See `presence.lua`. It changes under the
     /// roster's lock.
     term: AtomicU64,
-    /// Whether a sweep found that Redis knows nothing of this instance's users.
-    forgotten: AtomicBool,
-    /// Whether a renewal or a departure was refused, or not answered.
-    not_renewed: AtomicBool,
-    /// Redis's clock, in milliseconds, and when it showed that. `None` until a first sweep is answered.
-    clock: Mutex<Option<(u64, Instant)>>,
-    /// When each room that is hosted here is to be swept next.
-    sweeps: Mutex<HashMap<RoomName, Instant>>,
+    doubts: Doubts,
+    sweeps: Mutex<Sweeps>,
 }
 
 impl Presence {
@@ -106,9 +78,7 @@ impl Presence {
             users: users.clone(),
             share: Mutex::new(share),
             term: AtomicU64::new(0),
-            forgotten: AtomicBool::new(false),
-            not_renewed: AtomicBool::new(false),
-            clock: Mutex::default(),
+            doubts: Doubts::default(),
             sweeps: Mutex::default(),
         }
     }
@@ -159,7 +129,7 @@ impl Presence {
         *known = share;
         if is_new {
             // A room that comes back may still know the term in which its users arrived here before.
-            self.not_renewed.store(true, Ordering::Release);
+            self.doubts.not_renewed.store(true, Ordering::Release);
         }
         is_new
     }
@@ -171,7 +141,7 @@ impl Presence {
     /// A step came late, from another node. A user that it let arrive may have left since, so that all arrive
     /// anew, and this user expires with the old term.
     pub(super) fn note_detour(&self) {
-        self.not_renewed.store(true, Ordering::Release);
+        self.doubts.not_renewed.store(true, Ordering::Release);
     }
 
     /// Tells Redis that the user left. If that fails, the remaining users arrive in a new term, and this
@@ -197,9 +167,9 @@ impl Presence {
     /// others.
     fn note_failure(&self, room: RoomName, error: Option<BackplaneError>) {
         if error.is_some_and(|error| !matches!(error, BackplaneError::Refused(_))) {
-            self.not_renewed.store(true, Ordering::Release);
+            self.doubts.not_renewed.store(true, Ordering::Release);
             let later = Instant::now() + self.users.ttl / 3;
-            lock(&self.sweeps).insert(room, later);
+            lock(&self.sweeps).put_off(room, later);
         }
     }
 
@@ -246,34 +216,16 @@ pub(super) struct Rounds {
     /// The number of times that the subscription was made.
     subscription: Box<dyn Fn() -> u64 + Send>,
     subscriber: Sender<Task>,
-    /// The publisher's and the subscription's epochs when last looked at.
-    epochs: (u64, u64),
-    prove_at: Instant,
-    renew_at: Instant,
-    /// The pause before all arrive anew after the next failure.
-    renew_again: Duration,
-    /// Whether Redis may have forgotten this instance's users, so that a renewal is not enough.
-    arrive_anew: bool,
-    sweep_at: Instant,
-    compare_at: Instant,
-    look_again: bool,
+    schedule: Schedule,
 }
 
 impl Rounds {
     pub(super) fn new(presence: &Arc<Presence>, subscriber: &Subscriber) -> Self {
-        let third = presence.users.ttl / 3;
         Self {
             presence: Arc::clone(presence),
             subscription: subscriber.epochs(),
             subscriber: subscriber.tasks(),
-            epochs: (0, 0),
-            prove_at: Instant::now(),
-            renew_at: Instant::now(),
-            renew_again: RENEW_AGAIN,
-            arrive_anew: true,
-            sweep_at: Instant::now() + third,
-            compare_at: Instant::now() + third,
-            look_again: false,
+            schedule: Schedule::new(presence.users.ttl, Instant::now()),
         }
     }
 
@@ -285,79 +237,41 @@ impl Rounds {
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
         let presence = Arc::clone(&self.presence);
-        let publisher = &presence.publisher;
-        let epochs = (publisher.link().epoch(), (self.subscription)());
-        if epochs != self.epochs {
-            // Redis was away or took no writes. It may have let users expire whom nobody could renew,
-            // or have forgotten everyone.
-            self.epochs = epochs;
-            self.prove_at = now;
-            self.renew_before_sweeping(now, now);
+        let link = presence.publisher.link();
+        let connections = Connections {
+            epochs: (link.epoch(), (self.subscription)()),
+            is_connected: link.is_connected(),
+            is_refused: link.is_refused(),
+        };
+        let due = self.schedule.due(now, connections, &presence.doubts);
+        if connections.is_connected {
+            presence.look_for_acknowledged();
         }
-        if !publisher.link().is_connected() {
-            return;
+        if due.prove {
+            presence.publisher.prove();
         }
-        presence.look_for_acknowledged();
-        if now >= self.prove_at {
-            self.prove_at = now + PROVE_EVERY;
-            publisher.prove();
+        if let Some(renewal) = due.renew {
+            self.renew(renewal);
         }
-        if publisher.link().is_refused() {
-            // Nobody can be renewed, so nobody is taken for gone.
-            return;
-        }
-        if presence.forgotten.swap(false, Ordering::AcqRel) {
-            // Redis forgot our users without ever being away, by a FLUSHALL say.
-            self.renew_before_sweeping(now, now);
-        }
-        let third = presence.users.ttl / 3;
-        if presence.not_renewed.swap(false, Ordering::AcqRel) {
-            // Never later than it would be anyway, or steps that keep failing would keep all from being
-            // renewed.
-            self.renew_at = self.renew_at.min(now + self.renew_again);
-            self.arrive_anew = true;
-        }
-        if now >= self.renew_at {
-            self.renew_again = match self.arrive_anew {
-                // A room whose steps keep failing must not have all arrive anew every second.
-                true => (self.renew_again * 2).min(third),
-                false => RENEW_AGAIN,
-            };
-            self.renew_at = now + third;
-            self.renew();
-        }
-        if now >= self.sweep_at {
-            self.sweep_at = now + SWEEP_EVERY;
+        if due.sweep {
             self.sweep(now);
         }
-        if now >= self.compare_at {
-            self.compare_at = now + if self.look_again { third } else { LOOK_AGAIN };
-            self.look_again = !self.look_again;
+        if due.compare {
             self.compare();
         }
     }
 
-    /// Puts off the next sweep by a third of the TTL: after an outage each instance lets its users arrive
-    /// anew, and no user is removed before all had the time to.
-    fn renew_before_sweeping(&mut self, now: Instant, renew_at: Instant) {
-        let third = self.presence.users.ttl / 3;
-        self.renew_at = renew_at;
-        self.arrive_anew = true;
-        self.sweep_at = now + third;
-        self.compare_at = now + third;
-    }
-
-    /// Renews this instance in every room: one small step for each, however many users it has there.
-    fn renew(&mut self) {
-        let renew = PresenceStep::Renew {
-            ttl: self.presence.users.ttl,
-        };
+    fn renew(&self, renewal: Renewal) {
+        let ttl = self.presence.users.ttl;
         let share = self.presence.share();
         // Queued under the roster's lock, or an arrival could overtake a departure.
         let roster = lock(&self.presence.users.roster);
-        let steps = match std::mem::take(&mut self.arrive_anew) {
-            true => self.presence.arrivals(&roster, &share),
-            false => self.presence.of_each_room(&roster, &share, renew),
+        let steps = match renewal {
+            Renewal::ArriveAnew => self.presence.arrivals(&roster, &share),
+            Renewal::Renew => {
+                let renew = PresenceStep::Renew { ttl };
+                self.presence.of_each_room(&roster, &share, renew)
+            }
         };
         for (room, step) in steps {
             let presence = Arc::clone(&self.presence);
@@ -365,7 +279,7 @@ impl Rounds {
                 &step,
                 Box::new(move |answer| match answer {
                     Ok(answer) if wire::is_forgotten(&answer) => {
-                        presence.forgotten.store(true, Ordering::Release);
+                        presence.doubts.forgotten.store(true, Ordering::Release);
                     }
                     Ok(_) => {}
                     Err(error) => presence.note_failure(room, Some(error)),
@@ -375,11 +289,15 @@ impl Rounds {
     }
 
     fn sweep(&self, now: Instant) {
-        // Without a clock, the sweep only asks for it.
-        let until = lock(&self.presence.clock).map_or(0, |(clock, shown)| {
-            clock + (shown.elapsed() + SWEEP_WITHIN).as_millis() as u64
-        });
-        for room in self.to_sweep(now) {
+        let mut rooms = self.presence.hosted();
+        let until = {
+            let mut sweeps = lock(&self.presence.sweeps);
+            // At a random time in the second half, so that the rooms of a crowd that came together are not swept
+            // together for ever.
+            sweeps.take_due(&mut rooms, now, || spread(SWEPT_WITHIN));
+            sweeps.until(now)
+        };
+        for room in rooms {
             let presence = Arc::clone(&self.presence);
             let sweep = presence.step(&room, PresenceStep::Sweep { until }, []);
             self.presence.publisher.submit(
@@ -388,31 +306,13 @@ impl Rounds {
                     let Some(swept) = answer.ok().as_ref().and_then(wire::sweep_answer) else {
                         return;
                     };
-                    *lock(&presence.clock) = Some((swept.clock, Instant::now()));
                     if !swept.is_known && lock(&presence.users.roster).has_users_in(&room) {
-                        presence.forgotten.store(true, Ordering::Release);
+                        presence.doubts.forgotten.store(true, Ordering::Release);
                     }
-                    if let Some(next) = swept.next.filter(|next| *next < SWEPT_WITHIN) {
-                        lock(&presence.sweeps).insert(room, Instant::now() + next);
-                    }
+                    lock(&presence.sweeps).note(room, &swept, Instant::now());
                 }),
             );
         }
-    }
-
-    /// The rooms whose sweep is due. Each comes again within [`SWEPT_WITHIN`], at a random time in its second half,
-    /// so that the rooms of a crowd that came together are not swept together for ever.
-    fn to_sweep(&self, now: Instant) -> Vec<RoomName> {
-        let mut rooms = self.presence.hosted();
-        let mut sweeps = lock(&self.presence.sweeps);
-        let mut before = std::mem::take(&mut *sweeps);
-        rooms.retain(|room| {
-            let due = before.remove(room).filter(|due| *due > now);
-            let again = now + spread(SWEPT_WITHIN);
-            sweeps.insert(room.clone(), due.unwrap_or(again));
-            due.is_none()
-        });
-        rooms
     }
 
     /// Shows the hub which users are present, so that it can announce what it missed.
@@ -435,7 +335,7 @@ impl Rounds {
                 {
                     let _ = self.subscriber.send(Task::Present(room.clone(), list));
                 } else {
-                    presence.forgotten.store(true, Ordering::Release);
+                    presence.doubts.forgotten.store(true, Ordering::Release);
                 }
             }
         }

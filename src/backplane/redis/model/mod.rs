@@ -27,98 +27,21 @@
 //!   was said meanwhile, its own members hear of it twice: one that entered in between needs it.
 //! - What is said into an empty room, and lost with all of Redis before it was read, nobody can miss.
 
+mod search;
 mod redis;
 mod client;
 mod under_test;
 mod instance;
 mod world;
+mod presence;
 
-use std::collections::{HashSet, VecDeque};
-use std::time::Instant;
-
-use self::client::Broken;
 use self::instance::Accidents;
-use self::world::{ModelStep, World};
+use self::search::more;
+use self::world::World;
 
-/// What a search found.
-struct Found {
-    states: usize,
-    depth: usize,
-    broken: Option<(Broken, Vec<ModelStep>)>,
-}
-
-/// Visits all states that can be reached.
-fn search(start: World) -> Found {
-    // Where each state came from, to tell the way.
-    let mut ways: Vec<(usize, Option<ModelStep>, usize)> = vec![(0, None, 0)];
-    let mut seen = HashSet::from([start.fingerprint()]);
-    let mut next = VecDeque::from([(0, start)]);
-    let (mut depth, mut broken) = (0, None);
-    'search: while let Some((place, world)) = next.pop_front() {
-        depth = ways[place].2;
-        let steps = world.steps();
-        if steps.is_empty() && !world.is_current() {
-            broken = Some((Broken::NotCurrent, way(&ways, place)));
-            break;
-        }
-        for step in steps {
-            let mut after = world.clone();
-            let outcome = after.take(step);
-            if outcome.is_ok() && !seen.insert(after.fingerprint()) {
-                continue;
-            }
-            ways.push((place, Some(step), depth + 1));
-            let place = ways.len() - 1;
-            if let Err(why) = outcome {
-                broken = Some((why, way(&ways, place)));
-                break 'search;
-            }
-            next.push_back((place, after));
-        }
-    }
-    Found {
-        states: seen.len(),
-        depth,
-        broken,
-    }
-}
-
-fn way(ways: &[(usize, Option<ModelStep>, usize)], mut place: usize) -> Vec<ModelStep> {
-    let mut steps = Vec::new();
-    while let (from, Some(step), _) = ways[place] {
-        steps.push(step);
-        place = from;
-    }
-    steps.reverse();
-    steps
-}
-
-/// Searches with so many instances, and fails with the way to a broken promise.
+/// Searches with so many instances.
 fn holds(name: &str, instances: usize, accidents: Accidents) {
-    let begun = Instant::now();
-    let found = search(World::new(instances, accidents));
-    let told = format!(
-        "{name}: {} states, {} steps deep, {:.1} s",
-        found.states,
-        found.depth,
-        begun.elapsed().as_secs_f64()
-    );
-    if let Some((why, steps)) = found.broken {
-        let steps: Vec<_> = steps.iter().map(|step| format!("  {step:?}")).collect();
-        panic!("{told}: {why}, by\n{}", steps.join("\n"));
-    }
-    // For `--nocapture`.
-    #[expect(clippy::print_stdout)]
-    {
-        println!("{told}");
-    }
-}
-
-/// How much more than usual is looked at: `HUBBUB_MODEL=1` adds a message, and an accident where there are two
-/// instances.
-fn more() -> u8 {
-    let more = std::env::var("HUBBUB_MODEL").ok();
-    more.map_or(0, |more| more.parse().expect("a number"))
+    search::holds(name, World::new(instances, accidents));
 }
 
 /// A client that leaves may come back once, a subscription may be cut once, and something else happens to the log.

@@ -1,10 +1,9 @@
 //! The whole model: Redis, the instances with a client each, and the steps that can be taken.
 
-use std::hash::{Hash, Hasher};
-
 use super::client::{Broken, Entering, MemberView};
 use super::instance::{Accidents, Answer, Instance, Push};
 use super::redis::{ModelRedis, Whom};
+use super::search::{Model, hash};
 use crate::backplane::redis::chain::ENTRIES_AT_ONCE;
 
 /// Something that can happen. The first number is an instance, the second one a node.
@@ -108,40 +107,6 @@ impl World {
             left,
             asks: left.failovers > 0,
         }
-    }
-
-    /// Tells states from each other. The instances are alike, so their order does not count.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut instances: Vec<_> = self.instances.iter().map(hash).collect();
-        instances.sort_unstable();
-        hash(&(&self.redis, self.node, &self.left, instances))
-    }
-
-    /// Whether every client has heard of all that was said.
-    pub(super) fn is_current(&self) -> bool {
-        let mut instances = self.instances.iter();
-        instances.all(|instance| instance.client.is_current(&self.redis))
-    }
-
-    /// The steps from here: all that can happen now, or all that can happen to one instance, where everything else may
-    /// as well happen later. Then what it does next changes nothing for others, and they change nothing for it: they
-    /// only add pushes behind those that it has to hear first.
-    pub(super) fn steps(&self) -> Vec<ModelStep> {
-        let mut steps = self.steps_of_redis();
-        let may_change = self.left.moves > 0 || self.left.failovers > 0;
-        for (at, instance) in self.instances.iter().enumerate() {
-            let own = self.steps_of(at, instance);
-            let waits = instance
-                .listeners
-                .iter()
-                .any(|one| one.is_subscribed && one.is_idle() && one.pushes.is_empty());
-            let is_apart = own.iter().all(|step| step.is_local());
-            if is_apart && !own.is_empty() && !waits && !may_change {
-                return own;
-            }
-            steps.extend(own);
-        }
-        steps
     }
 
     fn steps_of_redis(&self) -> Vec<ModelStep> {
@@ -280,8 +245,64 @@ impl World {
         }
     }
 
+    fn fail_over(&mut self, count: usize) {
+        self.left.failovers -= 1;
+        self.redis.lose_end(count);
+        self.push(Push::End);
+        for instance in &mut self.instances {
+            if let Some(id) = instance.acknowledged {
+                instance.doubt(id);
+            }
+            // What was asked together is asked again.
+            for one in &mut instance.listeners {
+                if let Answer::Newest(_) = one.answer {
+                    one.answer = Answer::None;
+                }
+            }
+            if let Entering::Asked(_) = instance.client.phase {
+                instance.client.phase = Entering::Waiting;
+            }
+            if self.left.failovers == 0 {
+                instance.acknowledged = None;
+            }
+        }
+    }
+}
+
+impl Model for World {
+    type Step = ModelStep;
+    type Broken = Broken;
+
+    /// The instances are alike, so their order does not count.
+    fn fingerprint(&self) -> u64 {
+        let mut instances: Vec<_> = self.instances.iter().map(hash).collect();
+        instances.sort_unstable();
+        hash(&(&self.redis, self.node, &self.left, instances))
+    }
+
+    /// The steps from here: all that can happen now, or all that can happen to one instance, where everything else may
+    /// as well happen later. Then what it does next changes nothing for others, and they change nothing for it: they
+    /// only add pushes behind those that it has to hear first.
+    fn steps(&self) -> Vec<ModelStep> {
+        let mut steps = self.steps_of_redis();
+        let may_change = self.left.moves > 0 || self.left.failovers > 0;
+        for (at, instance) in self.instances.iter().enumerate() {
+            let own = self.steps_of(at, instance);
+            let waits = instance
+                .listeners
+                .iter()
+                .any(|one| one.is_subscribed && one.is_idle() && one.pushes.is_empty());
+            let is_apart = own.iter().all(|step| step.is_local());
+            if is_apart && !own.is_empty() && !waits && !may_change {
+                return own;
+            }
+            steps.extend(own);
+        }
+        steps
+    }
+
     /// Takes a step, and lets the clients judge what they are told.
-    pub(super) fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
+    fn take(&mut self, step: ModelStep) -> Result<(), Broken> {
         match step {
             ModelStep::Say(at) => {
                 self.left.messages -= 1;
@@ -394,65 +415,10 @@ impl World {
         Ok(())
     }
 
-    fn fail_over(&mut self, count: usize) {
-        self.left.failovers -= 1;
-        self.redis.lose_end(count);
-        self.push(Push::End);
-        for instance in &mut self.instances {
-            if let Some(id) = instance.acknowledged {
-                instance.doubt(id);
-            }
-            // What was asked together is asked again.
-            for one in &mut instance.listeners {
-                if let Answer::Newest(_) = one.answer {
-                    one.answer = Answer::None;
-                }
-            }
-            if let Entering::Asked(_) = instance.client.phase {
-                instance.client.phase = Entering::Waiting;
-            }
-            if self.left.failovers == 0 {
-                instance.acknowledged = None;
-            }
-        }
+    /// Every client has heard of all that was said.
+    fn ends(&self) -> Result<(), Broken> {
+        let mut instances = self.instances.iter();
+        let is_current = instances.all(|instance| instance.client.is_current(&self.redis));
+        is_current.then_some(()).ok_or(Broken::NotCurrent)
     }
-}
-
-/// A hash of its own, since the one of the standard library is slow in a debug build.
-#[derive(Default)]
-struct StateHasher(u64);
-
-impl Hasher for StateHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u8(&mut self, word: u8) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let mixed = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xf135_7aea_2e62_a9c5;
-        self.0 = (mixed as u64 ^ (mixed >> 64) as u64).rotate_left(23);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
-    }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = StateHasher::default();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
