@@ -67,22 +67,22 @@ pub const ALL: [Test; 15] = [
     ),
     (
         "what is acknowledged is on disk and was told",
-        30,
+        60,
         disk::what_is_acknowledged_is_on_disk_and_was_told,
     ),
     (
         "each command is answered once and truly",
-        40,
+        100,
         commands::each_command_is_answered_once_and_truly,
     ),
     (
         "a room that moves is heard on",
-        25,
+        50,
         handover::a_room_that_moves_is_heard_on,
     ),
     (
         "a room that is left while it moves is forgotten",
-        15,
+        100,
         handover::a_room_that_is_left_while_it_moves_is_forgotten,
     ),
 ];

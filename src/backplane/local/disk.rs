@@ -93,8 +93,9 @@ impl Disk {
         })
     }
 
-    /// The last batch was answered, so the disk is well.
+    /// The last batch was answered, so the disk is well. From here on it must not look like one that the disk has.
     pub(super) fn is_well(&self) {
+        *lock(&self.condition.begun) = None;
         *lock(&self.condition.trouble) = None;
     }
 
@@ -157,8 +158,6 @@ impl Committer {
                 return;
             };
             let needed = batch.needed as u64;
-            // In this order: a batch that was answered must not look like one that the disk still has.
-            *lock(&self.condition.begun) = None;
             (self.on_committed)(batch, is_stored);
             if let Some(store) = &mut self.store {
                 if let Err(why) = store.give_space_back(needed) {
