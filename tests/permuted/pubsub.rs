@@ -87,6 +87,10 @@ impl Redis {
         state.owner = to;
     }
 
+    pub fn has_moved(&self) -> bool {
+        lock(&self.0).outdated.is_some()
+    }
+
     /// The node that has the log, as this node knows.
     pub fn owner_by(&self, node: usize) -> usize {
         let state = &mut *lock(&self.0);

@@ -229,7 +229,7 @@ impl Subscribed {
         }
     }
 
-    /// Those who stayed have heard all since they read the log, or were told that something is missing, if that is so for
+    /// Those who stayed have heard all since they read the log, or were told that something is missing, if that may be so for
     /// one of them. Once they leave, the room is forgotten.
     pub(super) fn ends(self, stay: impl IntoIterator<Item = (u64, (u64, Queue))>) {
         let stay: Vec<_> = stay.into_iter().collect();
@@ -252,7 +252,11 @@ impl Subscribed {
             is_told |= told.contains("missing");
             self.goes(connection);
         }
-        assert_eq!(is_missing, is_told, "nothing is missing");
+        // Where the room moved, it is not known which messages of the older listener came too late.
+        assert!(
+            is_missing || !is_told || self.redis.has_moved(),
+            "nothing is missing"
+        );
         self.redis.settles();
         // A room that is heard for ever makes the test too long.
         while self.redis.is_heard() {
