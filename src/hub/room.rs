@@ -223,3 +223,77 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::outbox::{Queue, outbox};
+    use crate::message::{InstanceId, Message, Revision, Via};
+
+    fn lobby(workers: usize) -> Room {
+        Room::new(RoomName::lobby(), workers)
+    }
+
+    /// Adds a member with this budget, which the room does not hold events back for.
+    fn enters(room: &Room, connection: u64, budget: usize) -> Queue {
+        let (outbox, queue) = outbox(Encoding::Json, budget, None);
+        let via = Via {
+            instance: InstanceId::random(),
+            connection: ConnectionId(connection),
+        };
+        let mut member = Member::reading(via, None, outbox);
+        member.release(None, Revision::ZERO, None);
+        assert!(room.add(member, 0).is_ok());
+        queue
+    }
+
+    fn messages(count: u64, bytes: usize) -> Vec<Arc<Broadcast>> {
+        let message = |number| Event::Message {
+            room: RoomName::lobby(),
+            message: Message {
+                id: MessageId { millis: 1, number },
+                from: "bob".parse().expect("a name"),
+                text: "x".repeat(bytes),
+                at: 1,
+            },
+            looks_like: None,
+            via: None,
+        };
+        (1..=count).map(message).map(Broadcast::new).collect()
+    }
+
+    #[test]
+    fn a_room_is_on_one_worker_until_it_is_large() {
+        let room = lobby(3);
+        let _members: Vec<_> = (0..32).map(|one| enters(&room, one, 100)).collect();
+        assert_eq!(room.workers(), [0]);
+        let _next = enters(&room, 32, 100);
+        assert_eq!(room.workers(), [0, 1]);
+    }
+
+    #[test]
+    fn messages_are_pushed_together_as_long_as_their_text_fits_into_one_push() {
+        for (count, bytes, pushes) in [(1, 40_000, 1), (2, 10, 1), (3, 10_000, 1), (7, 10_000, 3)] {
+            let room = lobby(1);
+            let queue = enters(&room, 1, 1_000_000);
+            assert!(room.push(0, &messages(count, bytes)));
+            assert_eq!(queue.length(), pushes, "{count} messages of {bytes} bytes");
+        }
+    }
+
+    /// What is pushed together is shed together.
+    #[test]
+    fn a_message_behind_a_notice_is_not_shed_with_it() {
+        let room = lobby(1);
+        let queue = enters(&room, 1, 1_000);
+        room.push(0, &messages(1, 600));
+        let typing = Event::Typing {
+            room: RoomName::lobby(),
+            user: "bob".parse().expect("a name"),
+        };
+        let mut both = vec![Broadcast::new(typing)];
+        both.extend(messages(2, 10).pop());
+        room.push(0, &both);
+        assert_eq!(queue.length(), 2);
+    }
+}

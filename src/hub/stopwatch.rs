@@ -113,5 +113,8 @@ mod tests {
         watch.give_up();
         assert!(watch.start(&lobby, via(3), "hello"));
         assert!(watch.lap(&lobby, &both).is_none());
+        assert!(!watch.start(&lobby, via(4), "hello"));
+        lock(&watch.0).as_mut().expect("one is timed").since -= 2 * GIVEN_UP_AFTER;
+        assert!(watch.start(&lobby, via(4), "hello"), "it is given up");
     }
 }

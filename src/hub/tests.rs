@@ -15,6 +15,20 @@ fn user(name: &str) -> UserName {
     name.parse().expect("a name")
 }
 
+/// A message of bob's.
+fn message(number: u64, text: &str) -> Entry {
+    Entry {
+        message: crate::message::Message {
+            id: MessageId { millis: 1, number },
+            from: user("bob"),
+            text: text.to_owned(),
+            at: 1,
+        },
+        prev: None,
+        via: None,
+    }
+}
+
 /// A hub with one room and a clock that the test sets. It numbers the changes in presence.
 struct TestHub {
     hub: Hub,
@@ -80,18 +94,17 @@ impl TestHub {
 
     /// Bob says numbers, each of which is also the id of its message.
     fn say(&self, numbers: &[u64], via: Option<Via>) {
-        let entry = |&number: &u64| Entry {
-            message: crate::message::Message {
-                id: MessageId { millis: 1, number },
-                from: user("bob"),
-                text: number.to_string(),
-                at: 1,
-            },
-            prev: None,
+        let entry = |number: &u64| Entry {
             via,
+            ..message(*number, &number.to_string())
         };
         let entries = numbers.iter().map(entry).collect();
         self.deliver(Delivery::Messages(entries));
+    }
+
+    /// Bob says this.
+    fn say_text(&self, number: u64, text: &str) {
+        self.deliver(Delivery::Messages(vec![message(number, text)]));
     }
 
     /// Announces a notice after an interval in which nothing was told.
@@ -171,14 +184,7 @@ fn every_member_hears_all_in_order_while_its_room_grows_and_shrinks_over_the_wor
         }
         for number in 1..=MESSAGES {
             newest.store(number, Ordering::SeqCst);
-            let message = crate::message::Message {
-                id: id(number),
-                from: user("bob"),
-                text: number.to_string(),
-                at: 1,
-            };
-            let (prev, via) = (None, None);
-            let entry = Entry { message, prev, via };
+            let entry = message(number, &number.to_string());
             let pace = match number % 5 {
                 0 => Pace::Busy,
                 _ => Pace::Calm,
@@ -376,6 +382,27 @@ fn a_gap_is_told_once_and_only_to_members_that_lack_what_is_in_it() {
 }
 
 #[test]
+fn messages_whose_ids_begin_anew_behind_a_gap_are_heard() {
+    let id = |number| Some(MessageId { millis: 1, number });
+    for before in [None, id(1)] {
+        let test = TestHub::new();
+        let alice = test.admit(1, "alice");
+        let list = test.list(&[]);
+        test.hub
+            .release(&test.room, ConnectionId(1), id(5), &list, None);
+        let after = id(5);
+        test.deliver(Delivery::Gap {
+            after,
+            until: before,
+            before,
+        });
+        test.say(&[1, 2], None);
+        let missing = "* some messages are missing here and cannot be recovered";
+        assert_eq!(lines(&alice), [missing, "bob: 1", "bob: 2"]);
+    }
+}
+
+#[test]
 fn a_held_notice_follows_only_if_the_initial_list_does_not_show_it() {
     let test = TestHub::new();
     let _alice = test.admit(1, "alice");
@@ -413,6 +440,24 @@ fn a_crowd_in_one_members_initial_list_is_a_crowd_for_the_whole_room() {
     for queue in [&alice, &first, &second] {
         assert_eq!(lines(queue), ["* u255 left", "* zoe left"]);
     }
+}
+
+#[test]
+fn a_list_of_as_many_users_as_are_announced_makes_up_for_no_lost_notice() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    let others: Vec<_> = (1..ANNOUNCED_MEMBERS).map(|n| format!("u{n:03}")).collect();
+    let mut shown = vec!["alice"];
+    shown.extend(others.iter().map(String::as_str));
+    // The notices of all others are lost.
+    lock(&test.revision).number += others.len() as u64;
+    let _other = test.admit(2, "u001");
+    test.release(2, &shown);
+    for _ in 0..2 {
+        test.deliver(Delivery::Present(test.list(&shown)));
+    }
+    assert_eq!(lines(&alice).len(), others.len());
 }
 
 #[test]
@@ -555,6 +600,58 @@ fn a_member_that_reads_the_past_slower_than_the_room_speaks_is_evicted_once() {
     assert!((1..100).contains(&given_up), "{given_up}");
 }
 
+#[test]
+fn what_is_held_back_for_a_member_is_bounded_in_bytes() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    // The outbox has a budget of 10,000.
+    test.say_text(1, &"x".repeat(6_000));
+    assert!(alice.outbox().is_open());
+    test.say_text(2, &"x".repeat(6_000));
+    assert!(!alice.outbox().is_open());
+}
+
+#[test]
+fn an_encoding_without_an_event_is_pushed_nothing_for_it() {
+    let test = TestHub::new();
+    let (outbox, follower) = outbox(Encoding::EventStream, 10_000, None);
+    test.hub
+        .add_member(&test.room, ConnectionId(1), None, &outbox);
+    test.release(1, &[]);
+    test.deliver(Delivery::Notice(Notice::Typing(user("bob"))));
+    assert_eq!(follower.length(), 0);
+    test.say(&[1], None);
+    assert_eq!(follower.length(), 1);
+}
+
+#[test]
+fn a_message_is_concealed_before_it_is_told() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    test.hub.conceal_with(Box::new(|room, message| {
+        message.text = format!("deleted from {room}");
+    }));
+    test.say(&[1], None);
+    assert_eq!(lines(&alice), ["bob: deleted from lobby"]);
+}
+
+#[test]
+fn the_workers_end_when_all_that_they_were_given_is_written() {
+    let hub = Hub::start(InstanceId::random(), 1).expect("a thread");
+    let (outbox, alice) = outbox(Encoding::Text, 100_000, None);
+    let (lobby, first) = (RoomName::lobby(), ConnectionId(1));
+    hub.add_member(&lobby, first, None, &outbox);
+    let (users, revision) = ([].into(), Revision::ZERO);
+    hub.release(&lobby, first, None, &MemberList { users, revision }, None);
+    for number in 1..=1_000 {
+        let message = message(number, &number.to_string());
+        hub.deliver(&lobby, Delivery::Messages(vec![message]), Pace::Busy);
+    }
+    hub.close();
+    assert_eq!(lines(&alice).len(), 1_000);
+}
+
 /// A room is busy while its fan-out takes long.
 #[test]
 fn members_enter_and_leave_other_rooms_while_one_room_is_busy() {
@@ -631,6 +728,90 @@ fn a_user_that_joins_and_leaves_within_the_interval_is_not_announced() {
     assert_eq!(lines(&alice), Vec::<String>::new());
     let due = test.hub.flush_due(Instant::now(), |_| true);
     assert_eq!(due, None, "nothing waits");
+}
+
+#[test]
+fn a_user_that_leaves_and_comes_back_within_the_interval_is_not_announced_in_a_new_history_either()
+{
+    let test = TestHub::new();
+    let _alice = test.admit(1, "alice");
+    test.release(1, &["alice", "carol"]);
+    *lock(&test.revision) = Revision {
+        began: 2,
+        number: 0,
+    };
+    test.notice(joined("alice"));
+    let bob = test.admit(2, "bob");
+    test.release_ahead(2, 1, &["alice", "bob"]);
+    test.notice(joined("bob"));
+    test.notice(joined("carol"));
+    test.notices([left("carol"), joined("carol")]);
+    test.passes(NOTICE_INTERVAL);
+    assert_eq!(lines(&bob), ["* carol joined"]);
+}
+
+#[test]
+fn a_join_that_came_before_the_first_list_and_is_newer_counts() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.notice(joined("bob"));
+    test.release_ahead(1, -1, &["alice"]);
+    assert_eq!(lines(&alice), ["* bob joined"]);
+    test.notice(left("bob"));
+    assert_eq!(lines(&alice), ["* bob left"]);
+}
+
+#[test]
+fn joins_are_told_no_more_often_while_the_only_member_reads_the_past() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    let waits = || {
+        let now = *lock(&test.now);
+        test.hub.flush_due(now, |_| true) == Some(now + NOTICE_INTERVAL)
+    };
+    test.notice(joined("bob"));
+    test.notices([joined("carol"), joined("dave")]);
+    assert!(waits());
+    test.passes(NOTICE_INTERVAL);
+    test.notices([joined("eve")]);
+    assert!(waits());
+    test.release_ahead(1, -4, &["alice"]);
+    test.passes(NOTICE_INTERVAL);
+    let told = ["bob", "carol", "dave", "eve"].map(|name| format!("* {name} joined"));
+    assert_eq!(lines(&alice), told);
+}
+
+#[test]
+fn a_flush_tells_also_what_is_not_due() {
+    let test = TestHub::new();
+    let alice = test.admit(1, "alice");
+    test.release(1, &["alice"]);
+    test.notices([joined("bob"), joined("carol")]);
+    assert_eq!(lines(&alice), ["* bob joined"]);
+    test.hub.flush(|_| true);
+    assert_eq!(lines(&alice), ["* carol joined"]);
+}
+
+#[test]
+fn an_event_has_the_members_name_that_its_own_looks_like() {
+    let test = TestHub::new();
+    let (outbox, alice) = outbox(Encoding::Json, 10_000, None);
+    test.hub
+        .add_member(&test.room, ConnectionId(1), None, &outbox);
+    test.release(1, &["Bob", "alice"]);
+    let has_sign = || {
+        let event = lines(&alice).concat();
+        event.contains(r#""looks_like":"Bob""#)
+    };
+    test.say(&[1], None);
+    assert!(has_sign(), "bob is not here: it is a post");
+    test.notice(joined("bob"));
+    assert!(has_sign());
+    test.say(&[2], None);
+    assert!(has_sign());
+    test.notice(left("Bob"));
+    test.say(&[3], None);
+    assert!(!has_sign());
 }
 
 #[test]
@@ -716,10 +897,13 @@ fn a_member_that_was_shown_a_user_hears_of_the_leave_even_if_the_join_was_never_
 fn a_slow_member_sheds_a_batch_of_notices_as_a_whole() {
     let test = TestHub::new();
     let alice = test.admit(1, "alice");
-    test.release(1, &["alice"]);
+    // Her list shows the first half of the crowd.
+    test.release_ahead(1, 100, &["alice"]);
     test.say(&(1..=600).collect::<Vec<_>>(), None);
+    let _bob = test.admit(2, "bob");
+    test.release(2, &["alice", "bob"]);
     let before = metrics::SHED.value();
-    let crowd: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
+    let crowd: Vec<_> = (0..200).map(|n| format!("u{n}")).collect();
     test.notices(crowd.iter().map(|name| joined(name)));
     test.passes(NOTICE_INTERVAL);
     test.say(&[2000], None);

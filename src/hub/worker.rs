@@ -141,3 +141,66 @@ fn run(number: usize, jobs: &Receiver<Work>, unfinished: &Unfinished) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::hub::member::Member;
+    use crate::hub::outbox::outbox;
+    use crate::message::{ConnectionId, InstanceId, Message, MessageId, RoomName, Via};
+    use crate::protocol::{Encoding, Event};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn message(bytes: usize) -> Arc<Broadcast> {
+        Broadcast::new(Event::Message {
+            room: RoomName::lobby(),
+            message: Message {
+                id: MessageId::ZERO,
+                from: "bob".parse().expect("a name"),
+                text: "x".repeat(bytes),
+                at: 1,
+            },
+            looks_like: None,
+            via: None,
+        })
+    }
+
+    #[test]
+    fn a_worker_is_idle_when_all_is_pushed_and_what_waits_for_it_is_bounded_in_bytes() {
+        let room = Arc::new(Room::new(RoomName::lobby(), 1));
+        let (outbox, _queue) = outbox(Encoding::Json, 100, None);
+        let via = Via {
+            instance: InstanceId::random(),
+            connection: ConnectionId(1),
+        };
+        assert!(room.add(Member::reading(via, None, outbox), 0).is_ok());
+        let worker = Arc::new(Worker::start(0).expect("a thread"));
+        let (tell, told) = mpsc::channel();
+        // Meanwhile the worker cannot push.
+        room.with_member(ConnectionId(1), |_| {
+            let (worker, room) = (Arc::clone(&worker), Arc::clone(&room));
+            thread::spawn(move || {
+                for bytes in [0, MOST_BYTES, 1] {
+                    worker.push(&room, &message(bytes));
+                    let _ = tell.send(worker.is_idle());
+                }
+            });
+            for _ in 0..2 {
+                assert_eq!(told.recv_timeout(DEADLINE), Ok(false));
+            }
+            // Long enough for the next one.
+            (0..1_000).for_each(|_| thread::yield_now());
+            assert!(told.try_recv().is_err());
+        });
+        assert!(told.recv_timeout(DEADLINE).is_ok());
+        let begun = Instant::now();
+        while !worker.is_idle() {
+            assert!(begun.elapsed() < DEADLINE, "it is never idle");
+            thread::yield_now();
+        }
+        worker.close();
+    }
+}

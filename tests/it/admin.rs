@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 
 use hubbub::backplane::{Ban, Banned};
 use hubbub::hub::outbox::outbox;
 use hubbub::message::{ConnectionId, RoomName};
-use hubbub::protocol::Encoding;
+use hubbub::protocol::{Encoding, Event};
 use hubbub::server::grant::Grant;
 use hubbub::server::session::{PUT_OUT, Session};
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, get, metric, raw};
 use crate::support::cluster::Cluster;
 use crate::support::folder::Folder;
-use crate::support::house;
+use crate::support::house::{self, Reader};
 use crate::support::hubbub::{Hubbub, command, misuses, refuses, run};
 use crate::support::proxy::{Link, Proxy};
 use crate::support::redis::Redis;
@@ -625,6 +626,66 @@ fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
     state.backplane.close();
 }
 
+/// A page of history waits until its reader has read what came before. Meanwhile one of its messages is deleted.
+#[test]
+fn a_user_that_is_shown_a_message_behind_its_deletion_is_told_of_it() {
+    let state = house::state(house::local(10));
+    let (outbox, queue) = outbox(Encoding::Json, 1000, None);
+    let mut reader = Reader::of(queue);
+    let mut session = Session::begin(
+        Arc::clone(&state),
+        ConnectionId(1),
+        "bob".parse().expect("a name"),
+        RoomName::lobby(),
+        Arc::new(Grant::all()),
+        Arc::clone(&outbox),
+    );
+    session.handle(r#"{"type":"join","room":"lobby"}"#);
+    session.handle(r#"{"type":"send","room":"lobby","text":"a secret"}"#);
+    let id = loop {
+        if let Event::Message { message, .. } = reader.hears() {
+            break message.id;
+        }
+    };
+    let deletion = Banned::Message(RoomName::lobby(), id);
+    let is_shown = |event: &Event| match event {
+        Event::History { messages, .. } => Some(messages[0].text == "a secret"),
+        _ => None,
+    };
+    let is_shown_behind = (0..24).any(|attempt| {
+        outbox.send(&Event::Parted {
+            room: RoomName::lobby(),
+            reason: Some("more than half of the budget".repeat(20)),
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| session.handle(r#"{"type":"history","room":"lobby"}"#));
+            // Until the page waits.
+            (0..1 << attempt).for_each(|_| thread::yield_now());
+            let ban = Ban {
+                until: u64::MAX,
+                reason: String::new(),
+            };
+            let mut bans = state.bans.lock().expect("a lock");
+            bans.insert(deletion.clone(), ban);
+            drop(bans);
+            while !matches!(reader.hears(), Event::Parted { .. }) {}
+        });
+        let is_shown = std::iter::from_fn(|| reader.has()).find_map(|event| is_shown(&event));
+        is_shown.expect("a page") || {
+            state.bans.lock().expect("a lock").remove(&deletion);
+            false
+        }
+    });
+    assert!(is_shown_behind, "the page never waited");
+    let told = reader.has();
+    assert!(
+        matches!(&told, Some(Event::Deleted { ids, .. }) if ids[..] == [id]),
+        "{told:?}"
+    );
+    drop(session);
+    state.backplane.close();
+}
+
 #[test]
 fn a_post_that_began_before_a_ban_is_refused_after_it() {
     let redis = Redis::start();
@@ -695,6 +756,11 @@ fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
             texts.collect::<Vec<_>>()
         };
         assert_eq!(texts(&room), ["(deleted by an operator)", "three"]);
+        // Of what it has from before nothing is deleted, so it is told nothing.
+        dave.asks(&json!({"type": "history", "room": "lobby"}));
+        let page = dave.event();
+        assert_eq!(page["type"], "history", "{page}");
+        assert_eq!(texts(&page), ["one", "(deleted by an operator)", "three"]);
         // A client that has it from before is told.
         let mut erin = Client::json(there.address(), "erin");
         erin.asks(&json!({"type": "join", "room": "lobby", "since": ids[2]}));
@@ -704,9 +770,6 @@ fn a_deleted_message_is_shown_to_nobody_and_everybody_is_told() {
             (&told["ids"], &told["again"]),
             (&json!([ids[1]]), &json!(true))
         );
-        dave.asks(&json!({"type": "history", "room": "lobby"}));
-        let page = dave.event_of("history");
-        assert_eq!(texts(&page), ["one", "(deleted by an operator)", "three"]);
         let (_, page) = get(there.address(), "/api/rooms/lobby/messages");
         assert!(!page.contains("a secret"), "{page}");
         // The room goes on.

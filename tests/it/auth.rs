@@ -2,11 +2,20 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
+use hubbub::hub::outbox::outbox;
+use hubbub::message::{ConnectionId, RoomName, UserName};
+use hubbub::protocol::{Cursor, Encoding};
+use hubbub::server::grant::Grant;
+use hubbub::server::session::Session;
+use hubbub::server::token::Claims;
 use serde_json::json;
 use tungstenite::client::IntoClientRequest;
 
 use crate::support::client::{Client, get, request};
+use crate::support::house;
 use crate::support::hubbub::{Hubbub, command, run};
 
 const SECRET: &str = "an example of a secret of enough bytes";
@@ -316,6 +325,35 @@ fn a_connection_whose_token_expires_is_told_and_closed_and_its_user_leaves() {
     let mut lines = Client::text(hubbub.address(), &format!("/chat/carol?token={short}"));
     let lines = lines.hears_until("* your token expires in 1 s");
     assert!(lines.len() <= 2, "{lines:?}");
+}
+
+/// The heartbeat ends the connection as well, but not while the session's thread waits for something else.
+#[test]
+fn what_is_asked_after_the_token_expired_is_not_done() {
+    let state = house::state(house::local(10));
+    let (outbox, _queue) = outbox(Encoding::Json, 1 << 20, None);
+    let alice: UserName = "alice".parse().expect("a name");
+    let grant = Arc::new(Grant::all());
+    let mut session = Session::begin(
+        Arc::clone(&state),
+        ConnectionId(1),
+        alice.clone(),
+        RoomName::lobby(),
+        Arc::clone(&grant),
+        Arc::clone(&outbox),
+    );
+    session.handle(r#"{"type":"join","room":"lobby"}"#);
+    grant.replace(Claims::new(alice, Duration::ZERO, None));
+    session.handle(r#"{"type":"send","room":"lobby","text":"too late"}"#);
+    session.settle();
+    let log = state
+        .backplane
+        .read(&RoomName::lobby(), Cursor::Newest, 1)
+        .expect("a log");
+    assert_eq!(log.entries, []);
+    assert_eq!(outbox.why(), Some("the token has expired"));
+    drop(session);
+    state.backplane.close();
 }
 
 #[test]

@@ -149,6 +149,8 @@ fn a_past_larger_than_an_outbox_arrives_whole_and_the_live_follows() {
         bob.asks(&json!({"type": "join", "room": "lobby", "since": first}));
         let entered = bob.event_of("room");
         assert_eq!(entered["recovered"], true);
+        let is_small = |event: &Value| event.to_string().len() < 1_048_576;
+        assert!(is_small(&entered), "the outbox has room for it");
         let mut count = texts(&entered["messages"]).len();
         say(&mut alice, "lobby", "live");
         loop {
@@ -163,6 +165,7 @@ fn a_past_larger_than_an_outbox_arrives_whole_and_the_live_follows() {
         bob.asks(&json!({"type": "history", "room": "lobby", "limit": 60}));
         let page = bob.event_of("history");
         assert_eq!(page["more"], true, "cut to what an outbox takes");
+        assert!(is_small(&page));
         assert!(!texts(&page["messages"]).is_empty());
     });
 }

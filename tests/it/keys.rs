@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXUPPER_PERMISSIVE};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, metric, request};
 use crate::support::hubbub::{Hubbub, command, misuses, refuses, run};
+use crate::support::until;
 
 const SECRET: &str = "an example of a secret of enough bytes";
 
@@ -274,7 +276,8 @@ fn the_keys_of_a_set_are_told_apart_by_their_names() {
     ];
     let set = issuer.write("keys.json", &json!({"keys": keys}).to_string());
     let hubbub = Hubbub::with(&["--token-key", &set]);
-    assert!(hubbub.log().contains("has 4 keys that verify tokens"));
+    let counted = format!("{set} has 4 keys that verify tokens");
+    assert!(hubbub.log().contains(&counted));
     let signed = |key: &str, algorithm: &str, kid: Option<&str>| {
         let mut header = json!({"alg": algorithm});
         if let Some(kid) = kid {
@@ -293,6 +296,23 @@ fn the_keys_of_a_set_are_told_apart_by_their_names() {
     assert_eq!(signed("one", "ES256", Some("nobody")), Some(401));
     let log = hubbub.log();
     assert!(log.contains("no key is known for the token's algorithm and kid"));
+}
+
+#[test]
+fn a_hangup_reads_the_keys_again_and_ends_a_server_that_has_a_secret_alone() {
+    let issuer = Issuer::new("hangup");
+    let [old, new] = ["old", "new"].map(|name| issuer.key(name, ED25519));
+    let hubbub = Hubbub::with(&["--token-key", &old]);
+    let token = issuer.token("new", &json!({"alg": "EdDSA"}), &claims(&json!({})));
+    assert_eq!(refused(&hubbub, &token), Some(401));
+    std::fs::copy(new, old).expect("a copy");
+    hubbub.signal(Signal::SIGHUP);
+    until("the new key is known", || {
+        refused(&hubbub, &token).is_none().then_some(())
+    });
+    let mut with_secret = Hubbub::with(&["--token-secret", SECRET]);
+    with_secret.signal(Signal::SIGHUP);
+    assert!(with_secret.ends().success());
 }
 
 #[test]

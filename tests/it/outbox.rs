@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hubbub::hub::outbox::{Collected, Outbox, Queue, StartWriter, outbox};
+use hubbub::hub::outbox::{Collected, Outbox, Pushed, Queue, StartWriter, outbox};
 use hubbub::protocol::{Encoding, Priority};
 use hubbub::stream::Stream;
 use hubbub::websocket::code;
@@ -275,6 +275,21 @@ fn a_goodbye_that_goes_in_part_is_finished_by_the_writer() {
     far.read_to_end(&mut received).expect("all of it");
     assert_eq!(received.len(), large.len());
     assert!(writer.recv().expect("it was started") < large.len());
+}
+
+#[test]
+fn a_frame_of_which_nothing_goes_at_once_takes_its_part_of_the_budget() {
+    let (near, _far) = narrow_pair();
+    let fills = || (&mut near.socket()).write(&[b'x'; 1024]).is_ok();
+    near.socket().set_nonblocking(true).expect("a mode");
+    // The kernel may take a little more once it has passed some on.
+    while (0..100).any(|_| fills()) {
+        thread::yield_now();
+    }
+    let (outbox, _queue) = outbox(Encoding::Text, 100, Some(Arc::clone(&near)));
+    let pushed = |bytes| outbox.push(vec![b'x'; bytes].into(), Priority::Low);
+    assert_eq!(pushed(60), Pushed::Shed);
+    assert_eq!(pushed(50), Pushed::Taken);
 }
 
 #[test]

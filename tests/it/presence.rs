@@ -57,6 +57,16 @@ fn a_quick_reconnect_shows_nothing_and_a_slow_one_does() {
 }
 
 #[test]
+fn a_user_who_says_goodbye_leaves_without_the_grace() {
+    let hubbub = Hubbub::with(&["--presence-grace", "600"]);
+    let mut bob = hubbub.join("bob");
+    let alice = hubbub.join("alice");
+    assert_eq!(bob.hears(), "* alice joined");
+    alice.leaves();
+    assert_eq!(bob.hears(), "* alice left");
+}
+
+#[test]
 fn the_users_of_a_killed_instance_are_gone_within_the_expiry_and_told_once() {
     let redis = Redis::start();
     let ttl = ["--presence-ttl", "3"];

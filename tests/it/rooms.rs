@@ -115,7 +115,9 @@ fn what_cannot_be_done_is_an_error_and_the_connection_stays() {
     assert_eq!(refused(r#"{"type":"dance","room":"a"}"#).0, "unknown_type");
     assert_eq!(refused(r#"{"type":"join","room":"a/b"}"#).0, "bad_room");
     assert_eq!(refused(r#"{"type":"join"}"#).0, "bad_request");
-    assert_eq!(refused(r#"{"type":"leave","room":"a"}"#).0, "not_joined");
+    let (code, event) = refused(r#"{"type":"leave","room":"a"}"#);
+    assert_eq!(code, "not_joined");
+    assert_eq!(event["message"], "not in the room a; join it first");
     assert_eq!(refused(r#"{"type":"members","room":"a"}"#).0, "not_joined");
     assert_eq!(refused(r#"{"type":"history","room":"a"}"#).0, "not_joined");
     let (code, event) = refused(r#"{"type":"send","room":"a","text":"x","ref":"r"}"#);

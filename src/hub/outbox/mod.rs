@@ -446,6 +446,42 @@ mod tests {
     }
 
     #[test]
+    fn the_budget_and_its_half_may_be_used_up() {
+        let (outbox, _queue) = outbox(Encoding::Text, 100, None);
+        assert_eq!(outbox.push(frame(50), Priority::Low), Pushed::Taken);
+        assert_eq!(outbox.push(frame(1), Priority::Low), Pushed::Shed);
+        assert_eq!(outbox.push(frame(1), Priority::High), Pushed::Taken);
+        assert_eq!(outbox.push(frame(49), Priority::High), Pushed::Taken);
+        assert_eq!(outbox.push(frame(1), Priority::High), Pushed::Ended);
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_budget_is_taken_if_half_of_it_is_free() {
+        let (outbox, _queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(50), Priority::High);
+        assert_eq!(outbox.push(frame(1000), Priority::High), Pushed::Taken);
+    }
+
+    #[test]
+    fn behind_what_waits_no_ping_is_queued() {
+        let (outbox, queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(1), Priority::High);
+        assert!(!outbox.ping());
+        assert_eq!(queue.length(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_sent_nothing_more() {
+        let (outbox, queue) = outbox(Encoding::Text, 100, None);
+        outbox.push(frame(1), Priority::High);
+        outbox.abandon("the peer is gone");
+        assert_eq!(outbox.push(frame(1), Priority::High), Pushed::Ended);
+        let mut bytes = Vec::new();
+        assert_eq!(queue.collect_by(soon(), &mut bytes), Some(Collected::Last));
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
     fn a_full_outbox_drops_its_queue_and_says_1013() {
         let (outbox, queue) = outbox(Encoding::Text, 100, None);
         outbox.push(frame(90), Priority::High);
@@ -514,8 +550,9 @@ mod tests {
     #[test]
     fn a_reader_that_waits_is_woken_by_the_end() {
         let (outbox, _queue) = outbox(Encoding::Text, 100, None);
-        assert!(outbox.stays_open_for(Duration::from_millis(1)));
         let begun = Instant::now();
+        assert!(outbox.stays_open_for(Duration::from_millis(1)));
+        assert!(begun.elapsed() >= Duration::from_millis(1));
         thread::scope(|scope| {
             let waits = scope.spawn(|| outbox.stays_open_for(Duration::from_secs(60)));
             outbox.close(code::RESTART, "");

@@ -87,4 +87,16 @@ mod tests {
         assert!(!with(1, BYTES).has_room_for(1));
         assert!(with(0, 0).has_room_for(BYTES + 1));
     }
+
+    #[test]
+    fn a_receipt_makes_room_for_as_much_as_was_sent() {
+        let in_flight = InFlight::default();
+        in_flight.add(1);
+        in_flight.add(BYTES - 1);
+        in_flight.remove(BYTES - 1);
+        assert!(lock(&in_flight.counts).has_room_for(BYTES - 1));
+        in_flight.remove(1);
+        let counts = lock(&in_flight.counts);
+        assert_eq!((counts.sends, counts.bytes), (0, 0));
+    }
 }

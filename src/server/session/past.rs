@@ -195,3 +195,23 @@ fn with_user(list: MemberList, user: Option<&UserName>) -> MemberList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Revision;
+
+    #[test]
+    fn a_user_is_in_the_list_that_it_is_shown_once_and_in_its_place() {
+        let user = |name: &str| name.parse::<UserName>().expect("a name");
+        let shown = |names: &[&str]| {
+            let users = names.iter().map(|name| user(name)).collect();
+            let revision = Revision::ZERO;
+            let list = with_user(MemberList { users, revision }, Some(&user("bob")));
+            list.users.to_vec()
+        };
+        let all = ["alice", "bob", "carol"].map(user);
+        assert_eq!(shown(&["alice", "carol"]), all);
+        assert_eq!(shown(&["alice", "bob", "carol"]), all);
+    }
+}

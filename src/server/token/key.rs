@@ -249,15 +249,12 @@ fn of_spki(der: &[u8]) -> Option<Material> {
     }
 }
 
-/// The value of the first DER element, which must have this tag, and what follows the element (X.690 §8.1). No key
-/// that is known here has 64 KiB.
+/// The value of the first DER element, which must have this tag, and what follows the element (X.690 §8.1). In the keys
+/// that are known here an element has less than 128 bytes, or 256 and more, as an RSA modulus has, and never 64 KiB.
 fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[found, short], rest) = der.split_first_chunk()?;
     let (length, rest) = match short {
         0..=0x7f => (short.into(), rest),
-        0x81 => rest
-            .split_first()
-            .map(|(&length, rest)| (length.into(), rest))?,
         0x82 => rest
             .split_first_chunk()
             .map(|(&length, rest)| (u16::from_be_bytes(length).into(), rest))?,
@@ -442,6 +439,21 @@ mod tests {
         assert!(says(&PEM.replace("END", "")).contains("no end"));
         assert_eq!(says(&PEM.replace("MCow", "MCoy")), NOT_USABLE);
         assert_eq!(says(&PEM.replace("ZuE=", "")), NOT_USABLE);
+    }
+
+    #[test]
+    fn a_point_on_p256_has_two_full_coordinates() {
+        let of = |point: &[u8]| {
+            let bits = [&[BIT_STRING, point.len() as u8 + 1, 0], point].concat();
+            let kind = [&[SEQUENCE, EC_P256.len() as u8], EC_P256].concat();
+            let spki = [kind, bits].concat();
+            of_spki(&[&[SEQUENCE, spki.len() as u8], &spki[..]].concat())
+        };
+        assert_eq!(of(&[4; 65]), Some(Material::P256(vec![4; 65])));
+        // One is compressed (SEC 1 §2.3.3), and some are none.
+        for other in [&[2; 33][..], &[2; 65], &[4; 64], &[4; 66], &[]] {
+            assert_eq!(of(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -69,4 +69,13 @@ mod tests {
         let secret = Secret::new(&"s".repeat(MIN_SECRET)).expect("it is long enough");
         assert_eq!(format!("{secret:?}"), "Secret(hidden)");
     }
+
+    #[test]
+    fn a_secret_of_operators_fits_into_a_header_field() {
+        let long = "s".repeat(MIN_SECRET);
+        assert!(Secret::of_operators(&format!("{long} {long}")).is_ok());
+        for bad in [format!("{long}\n{long}"), format!(" {long}")] {
+            assert!(Secret::of_operators(&bad).is_err(), "{bad:?}");
+        }
+    }
 }
