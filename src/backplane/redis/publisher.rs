@@ -201,13 +201,14 @@ impl Publisher {
         }
     }
 
-    /// For up to `most` commands of one caller.
-    pub(super) fn questions(&self, most: usize) -> Questions<'_> {
-        self.questions_by(Instant::now() + QUEUED_WITHIN, most)
+    /// For the commands of one caller.
+    pub(super) fn questions(&self) -> Questions<'_> {
+        self.questions_by(Instant::now() + QUEUED_WITHIN)
     }
 
-    fn questions_by(&self, due: Instant, most: usize) -> Questions<'_> {
-        let (tell, answers) = crossbeam_channel::bounded(most);
+    fn questions_by(&self, due: Instant) -> Questions<'_> {
+        // The thread that answers must not wait for the caller.
+        let (tell, answers) = crossbeam_channel::unbounded();
         Questions {
             publisher: self,
             tell,
@@ -224,7 +225,7 @@ impl Publisher {
 
     /// The same; the command is not written later than `due`.
     pub(super) fn call_by(&self, due: Instant, command: &Cmd) -> Result<Value, BackplaneError> {
-        let mut questions = self.questions_by(due, 1);
+        let mut questions = self.questions_by(due);
         questions.ask(command);
         let answer = questions.wait().pop();
         answer.unwrap_or(Err(BackplaneError::NoAnswer))
@@ -232,7 +233,7 @@ impl Publisher {
 
     /// Sends all commands at once. Their answers come in the same order.
     pub(super) fn ask_all(&self, commands: &[Cmd]) -> Questions<'_> {
-        let mut questions = self.questions(commands.len());
+        let mut questions = self.questions();
         commands.iter().for_each(|command| questions.ask(command));
         questions
     }

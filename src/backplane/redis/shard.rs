@@ -33,9 +33,6 @@ const READS: usize = 8;
 /// An old master that Sentinel replaced may still give ids away for this long. The watcher notices it earlier.
 const LEAP: Duration = Duration::from_secs(2);
 
-/// The commands of one connection that enters a room: its arrival, the two for the newest id, and the past.
-const MOST_AT_ENTRANCE: usize = 4;
-
 /// One master.
 pub(super) struct Shard {
     to: Connecting,
@@ -195,7 +192,7 @@ impl Shard {
         user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
-        let mut questions = self.publisher.questions(MOST_AT_ENTRANCE);
+        let mut questions = self.publisher.questions();
         if let Some(user) = user {
             self.presence.arrive(room, user, &mut questions);
         }
@@ -241,7 +238,7 @@ impl Shard {
 
     /// Asks for what [`index::facts`] reads of each room.
     pub(super) fn ask_about(&self, rooms: &[RoomName]) -> Questions<'_> {
-        let mut questions = self.publisher.questions(index::QUESTIONS * rooms.len());
+        let mut questions = self.publisher.questions();
         let (keys, is_refused) = (&self.to.keys, self.publisher.link().is_refused());
         for room in rooms {
             // As in `members`.
