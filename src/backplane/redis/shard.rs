@@ -14,7 +14,7 @@ use super::index;
 use super::pipeline::{PendingCommand, Pipeline};
 use super::placement::Share;
 use super::presence::{Presence, Rounds, Users};
-use super::publisher::{Connecting, Publisher, QUEUED_WITHIN, Questions};
+use super::publisher::{self, Connecting, Publisher, Questions};
 use super::receipts::OnAnswer;
 use super::single_flight::SingleFlight;
 use super::source::Source;
@@ -176,7 +176,7 @@ impl Shard {
 
     /// Sends a command whose answer may be large, once it is its turn.
     fn read_in_turn(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        let due = Instant::now() + QUEUED_WITHIN;
+        let due = publisher::due();
         let (enter, leave) = &self.reading;
         if enter.send_deadline((), due).is_err() {
             return Err(BackplaneError::Unavailable);
