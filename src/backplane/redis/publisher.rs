@@ -544,3 +544,6 @@ impl PublisherThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
