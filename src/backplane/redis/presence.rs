@@ -441,3 +441,6 @@ impl Rounds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
