@@ -325,3 +325,53 @@ impl Shard {
         self.publisher.join();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::redis::placement::SlotSet;
+    use crate::hub::Hub;
+    use crate::message::InstanceId;
+
+    #[test]
+    fn a_new_share_moves_the_own_keys_of_a_node_and_at_the_end_its_threads_end() {
+        let hub = Hub::start(InstanceId::random(), 0).expect("no threads");
+        let users = Users::new(
+            &Arc::new(hub),
+            &Retention {
+                history_length: 1,
+                history_ttl: LEAP,
+                history_bytes: 1,
+                presence_ttl: LEAP,
+                presence_grace: LEAP,
+            },
+        );
+        let nobody = Connecting::to_nobody();
+        let to = Connecting {
+            keys: nobody.keys.on_node(&nobody.name),
+            ..nobody
+        };
+        let slots = |slots: &[u16]| {
+            let mut set = SlotSet::empty();
+            slots.iter().for_each(|slot| set.insert(*slot));
+            Share::Slots(Arc::new(set))
+        };
+        let shard = Shard::start(to, None, slots(&[]), &users).expect("threads");
+        assert_eq!(shard.name(), "nobody");
+        let mut proofs = Vec::new();
+        for share in [slots(&[1000]), slots(&[1000]), slots(&[2000])] {
+            shard.set_share(share);
+            proofs.push(shard.to.keys.proof());
+        }
+        assert_eq!(proofs[0], proofs[1], "it is no new one");
+        assert_ne!(proofs[1], proofs[2]);
+        shard.connect_no_more();
+        assert!(shard.publisher.link().is_closing());
+        let holders = Arc::strong_count(&shard.publisher);
+        shard.stop_hearing();
+        shard.join_subscriber();
+        assert_eq!(Arc::strong_count(&shard.publisher), holders - 1);
+        shard.stop_publishing();
+        shard.join_publisher();
+    }
+}
