@@ -55,10 +55,6 @@ fn soon() -> Instant {
     Instant::now() + COMMAND_TIMEOUT
 }
 
-fn ok(text: &str) -> Result<Value, BackplaneError> {
-    Ok(Value::SimpleString(text.to_owned()))
-}
-
 #[test]
 fn what_comes_too_late_is_refused_in_its_place_and_not_written() {
     let (mut pipeline, mut peer) = Pipeline::to_test();
