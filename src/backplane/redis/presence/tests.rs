@@ -5,11 +5,11 @@ use std::thread;
 use crossbeam_channel::Receiver;
 use redis::{Value, parse_redis_value};
 
-use super::super::acknowledged::Acknowledged;
-use super::super::pipeline::PendingCommand;
-use super::super::placement::SlotSet;
 use super::*;
 use crate::backplane::Departure;
+use crate::backplane::redis::acknowledged::Acknowledged;
+use crate::backplane::redis::pipeline::PendingCommand;
+use crate::backplane::redis::placement::SlotSet;
 use crate::hub::outbox::outbox;
 use crate::message::{ConnectionId, InstanceId, MessageId};
 use crate::protocol::Encoding;
