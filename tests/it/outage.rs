@@ -287,6 +287,17 @@ fn while_redis_is_full_it_is_not_ready_and_nobody_is_taken_for_gone() {
 }
 
 #[test]
+fn an_instance_that_starts_while_redis_is_full_is_not_ready_from_the_beginning() {
+    let redis = Redis::start_with(&["--maxmemory", "1"]);
+    let hubbub = Hubbub::on(&redis);
+    let (status, why) = get(hubbub.address(), "/readyz");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("OOM"), "{why}");
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    ready(&hubbub);
+}
+
+#[test]
 fn a_user_that_enters_again_while_redis_is_full_is_shown_to_themselves() {
     let redis = Redis::start();
     let hubbub = Hubbub::on_with(&redis, &["--presence-ttl", "3"]);

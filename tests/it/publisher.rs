@@ -151,6 +151,9 @@ fn the_next_batch_is_written_before_the_last_one_is_answered() {
         assert_eq!(answer["type"], "sent", "{answer}");
         assert_eq!(answer["ref"], reference);
     }
+    until("nothing is in flight", || {
+        (metric(&house.hubbub, "hubbub_messages_in_flight") == 0).then_some(())
+    });
 }
 
 #[test]

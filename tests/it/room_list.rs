@@ -287,6 +287,30 @@ fn while_redis_is_away_the_list_is_unavailable_and_it_comes_back() {
 }
 
 #[test]
+fn while_the_servers_of_all_rooms_are_away_the_list_is_unavailable_and_not_empty() {
+    let mut servers = [Redis::start(), Redis::start()];
+    let urls = servers.each_ref().map(Redis::url);
+    let on_both = ["--redis", &urls[0], "--redis", &urls[1]];
+    // The index is on the first server. A room on the second is looked for under another prefix, so that it is the
+    // only one in the list.
+    let finder = Hubbub::with(&[&on_both[..], &["--prefix", "other"]].concat());
+    let is_on_second = |room: &String| {
+        let _member = finder.join_room("finder", room);
+        let members = format!("other:{{{room}}}:members");
+        servers[1].run::<i64>(&["EXISTS", &members]) == 1
+    };
+    let room = (0..).map(|n| format!("r{n}")).find(is_on_second);
+    let room = room.expect("a room");
+    let hubbub = Hubbub::with(&on_both);
+    let _alice = hubbub.join_room("alice", &room);
+    shows(&hubbub, "", &[(&room, 1)]);
+    servers[1].kill();
+    until("it is unavailable", || {
+        (get(hubbub.address(), "/api/rooms").0 == 503).then_some(())
+    });
+}
+
+#[test]
 fn whoever_asks_too_fast_is_told() {
     let hubbub = Hubbub::with(&["--command-rate", "1", "--command-burst", "2"]);
     let mut alice = Client::json(hubbub.address(), "alice");

@@ -263,3 +263,37 @@ fn the_chain_is_broken_once_for_a_loss_and_by_an_id_that_no_message_has() {
     let _: String = redis.run(&["XADD", "log", "70-0", "other", "entry"]);
     assert!(is_lost("80-0"));
 }
+
+#[test]
+fn ids_lie_ahead_of_the_clock_while_the_connection_is_new_and_only_then() {
+    let sentinels = Sentinels::start();
+    let hubbub = Hubbub::with(&["--redis", &sentinels.url(), "--send-rate", "0"]);
+    let mut alice = Client::json(hubbub.address(), "alice");
+    alice.joins("lobby");
+    // How far the next one does, in milliseconds.
+    let mut lead = || {
+        alice.asks(&json!({"type": "send", "room": "lobby", "text": "hi"}));
+        let answer = loop {
+            let event = alice.event();
+            if event["type"] == "sent" || event["type"] == "error" {
+                break event;
+            }
+        };
+        let (millis, _) = answer["id"].as_str()?.split_once('-')?;
+        let (now, micros): (i64, i64) = sentinels.master().run(&["TIME"]);
+        Some(millis.parse::<i64>().expect("a time") - now * 1000 - micros / 1000)
+    };
+    until("an id lies ahead", || {
+        let lead = lead()?;
+        if lead <= 1000 {
+            // On a busy machine the connection may be old already.
+            let _: i64 = sentinels
+                .master()
+                .run(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        (lead > 1000).then_some(())
+    });
+    until("ids are at the clock again", || {
+        lead().is_some_and(|lead| lead <= 0).then_some(())
+    });
+}

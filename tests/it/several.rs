@@ -205,3 +205,19 @@ fn a_list_that_no_instance_uses_any_more_is_forgotten() {
     });
     on(&servers);
 }
+
+#[test]
+fn a_server_that_others_use_in_another_list_is_given_up_until_they_do_not() {
+    let redis = Redis::start();
+    let hubbub = Hubbub::on(&redis);
+    let key = "hubbub:servers";
+    let _: String = redis.run(&["SET", key, "127.0.0.1:1 127.0.0.1:2"]);
+    until("it is given up", || {
+        let (status, why) = get(hubbub.address(), "/readyz");
+        (status == 503 && why.contains("the same --redis")).then_some(())
+    });
+    let _: i64 = redis.run(&["DEL", key]);
+    until("it is used again", || {
+        (get(hubbub.address(), "/readyz").0 == 200).then_some(())
+    });
+}

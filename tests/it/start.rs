@@ -43,6 +43,18 @@ fn a_redis_that_wants_another_password_ends_the_start_and_the_password_is_not_sh
 }
 
 #[test]
+fn a_redis_that_forbids_subscriptions_ends_the_start() {
+    let redis = Redis::start();
+    let user = ["ACL", "SETUSER", "chat", "on", ">pw", "~*", "&*", "+@all"];
+    let _: String = redis.run(&[&user[..], &["-subscribe"]].concat());
+    let url = redis.url().replace("redis://", "redis://chat:pw@");
+    refuses(
+        &[&ANY[..], &["--redis", &url]].concat(),
+        &["cannot use Redis", "is SUBSCRIBE allowed?"],
+    );
+}
+
+#[test]
 fn what_is_no_redis_ends_the_start() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("redis://{}", silent.local_addr().expect("its address"));

@@ -142,3 +142,74 @@ impl Link {
         lock(&self.unusable).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_writable_while_it_is_connected_and_takes_writes_and_has_lately() {
+        let link = Link::new("redis");
+        let why = || link.writable().expect_err("it is not");
+        assert_eq!(why(), "Redis does not answer");
+        link.is_away("it is asleep".to_owned());
+        assert_eq!(why(), "it is asleep");
+        link.stands();
+        assert!(link.is_connected() && why().contains("lately"));
+        link.is_proven();
+        assert_eq!(link.writable(), Ok(()));
+        *lock(&link.proven) = Some(Instant::now() - PROOF_LASTS);
+        assert!(why().contains("lately"));
+        link.is_proven();
+        assert!(!link.is_refused());
+        link.refuses("OOM".to_owned());
+        assert!(link.is_refused() && why().contains("OOM"));
+        link.is_proven();
+        assert!(!link.is_refused());
+        link.ends();
+        assert!(!link.is_connected());
+        assert_eq!(why(), "Redis does not answer", "not why it was away before");
+    }
+
+    #[test]
+    fn each_connection_and_each_end_of_a_refusal_is_an_epoch_and_each_loss_is_counted() {
+        let link = Link::new("redis");
+        let counted = || (link.epoch(), link.losses());
+        link.is_proven();
+        assert_eq!(counted(), (0, 0));
+        link.stands();
+        assert_eq!(counted(), (1, 0));
+        link.refuses("OOM".to_owned());
+        link.is_proven();
+        link.is_proven();
+        assert_eq!(counted(), (2, 0));
+        link.is_lost();
+        link.is_lost();
+        assert_eq!(counted(), (2, 2));
+        assert!(!link.is_connected());
+    }
+
+    #[test]
+    fn only_a_connection_that_stands_grows_old() {
+        const AGE: Duration = Duration::from_secs(2);
+        let link = Link::new("redis");
+        assert!(!link.is_older_than(Duration::ZERO));
+        link.stands();
+        assert!(!link.is_older_than(AGE));
+        *lock(&link.since) = Some(Instant::now() - AGE);
+        assert!(link.is_older_than(AGE));
+        link.is_lost();
+        assert!(!link.is_older_than(AGE));
+    }
+
+    #[test]
+    fn that_it_closes_stays_and_why_it_was_given_up_is_told_once() {
+        let link = Link::new("redis");
+        assert!(!link.is_closing());
+        link.connect_no_more();
+        assert!(link.is_closing() && link.is_closing());
+        link.give_up("it is another's".to_owned());
+        assert_eq!(link.given_up().as_deref(), Some("it is another's"));
+        assert_eq!(link.given_up(), None);
+    }
+}

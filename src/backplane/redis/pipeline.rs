@@ -379,3 +379,6 @@ const PASSING_TROUBLE: [&str; 7] = [
     "NOREPLICAS",
     "BUSY",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -341,3 +341,6 @@ impl Rounds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

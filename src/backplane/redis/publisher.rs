@@ -39,7 +39,7 @@ use crate::threads::lock;
 
 /// The time that a command may wait to be written. With
 /// [`COMMAND_TIMEOUT`](super::COMMAND_TIMEOUT) it stays below [`ANSWER_WITHIN`].
-pub(super) const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
+const QUEUED_WITHIN: Duration = Duration::from_millis(1250);
 
 /// A batch that takes longer than this is followed by a smaller one, and one that takes less by a
 /// larger one: while Redis is slow, a batch must still be answered in time.
@@ -55,6 +55,11 @@ const IN_FLIGHT: usize = 2;
 
 /// Commands that nobody waits for are dropped when so many are queued already.
 const UNANSWERED_BACKLOG: usize = 10_000;
+
+/// The time at which it is too late to write a command that is queued now.
+pub(super) fn due() -> Instant {
+    Instant::now() + QUEUED_WITHIN
+}
 
 enum Queued {
     Command(PendingCommand),
@@ -178,7 +183,7 @@ impl Publisher {
 
     /// Queues a command. `on_answer` runs on the publisher's or the receipts thread and must not wait.
     pub(super) fn submit(&self, command: &Cmd, on_answer: OnAnswer) {
-        self.submit_by(Instant::now() + QUEUED_WITHIN, command, on_answer);
+        self.submit_by(due(), command, on_answer);
     }
 
     fn submit_by(&self, due: Instant, command: &Cmd, on_answer: OnAnswer) {
@@ -201,13 +206,14 @@ impl Publisher {
         }
     }
 
-    /// For up to `most` commands of one caller.
-    pub(super) fn questions(&self, most: usize) -> Questions<'_> {
-        self.questions_by(Instant::now() + QUEUED_WITHIN, most)
+    /// For the commands of one caller.
+    pub(super) fn questions(&self) -> Questions<'_> {
+        self.questions_by(due())
     }
 
-    fn questions_by(&self, due: Instant, most: usize) -> Questions<'_> {
-        let (tell, answers) = crossbeam_channel::bounded(most);
+    fn questions_by(&self, due: Instant) -> Questions<'_> {
+        // The thread that answers must not wait for the caller.
+        let (tell, answers) = crossbeam_channel::unbounded();
         Questions {
             publisher: self,
             tell,
@@ -219,12 +225,12 @@ impl Publisher {
 
     /// Sends a command and waits for its answer.
     pub(super) fn call(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        self.call_by(Instant::now() + QUEUED_WITHIN, command)
+        self.call_by(due(), command)
     }
 
     /// The same; the command is not written later than `due`.
     pub(super) fn call_by(&self, due: Instant, command: &Cmd) -> Result<Value, BackplaneError> {
-        let mut questions = self.questions_by(due, 1);
+        let mut questions = self.questions_by(due);
         questions.ask(command);
         let answer = questions.wait().pop();
         answer.unwrap_or(Err(BackplaneError::NoAnswer))
@@ -232,7 +238,7 @@ impl Publisher {
 
     /// Sends all commands at once. Their answers come in the same order.
     pub(super) fn ask_all(&self, commands: &[Cmd]) -> Questions<'_> {
-        let mut questions = self.questions(commands.len());
+        let mut questions = self.questions();
         commands.iter().for_each(|command| questions.ask(command));
         questions
     }
@@ -261,7 +267,7 @@ impl Publisher {
                 // to another node.
                 Err(_) => keys.lie_elsewhere(),
             }),
-            due: Instant::now() + QUEUED_WITHIN,
+            due: due(),
             repeated: false,
             // On another node it would prove nothing.
             stays: true,
@@ -439,11 +445,10 @@ impl PublisherThread {
         if let Source::Sentinel(_) = self.to.source {
             // Before anything else is asked of a new master: a client that resumes now must not be told that
             // nothing is missing. In a cluster, it is not known yet which rooms this node has.
-            let due = Instant::now() + QUEUED_WITHIN;
             let questions = self.to.look_for_acknowledged(&Share::All).into_iter();
             self.first.extend(
                 questions
-                    .map(|(question, on_answer)| PendingCommand::new(&question, due, on_answer)),
+                    .map(|(question, on_answer)| PendingCommand::new(&question, due(), on_answer)),
             );
         }
         self.link.stands();
@@ -541,3 +546,6 @@ impl PublisherThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

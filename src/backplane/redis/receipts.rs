@@ -105,3 +105,68 @@ fn give_all(batches: &Receiver<Vec<Answered>>, waiting: &AtomicUsize) {
         waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The number of each answer, and the thread that gave it.
+    type Given = mpsc::Receiver<(usize, Option<String>)>;
+
+    /// Makes answers that are told when they are given. The one of number 0 is not given before the test lets it.
+    fn answers() -> (impl Fn(usize) -> Answered, Sender<()>, Given) {
+        let (tell, given) = mpsc::channel();
+        let (release, released) = crossbeam_channel::bounded(1);
+        let answer = move |number| {
+            let (tell, released) = (tell.clone(), released.clone());
+            let on_answer = move |_| {
+                if number == 0 {
+                    let let_go = released.recv_timeout(Duration::from_secs(5));
+                    let_go.expect("the test lets it go");
+                }
+                let name = thread::current().name().map(str::to_owned);
+                tell.send((number, name)).expect("the test waits");
+            };
+            Answered {
+                on_answer: Box::new(on_answer),
+                answer: Ok(Value::Nil),
+            }
+        };
+        (answer, release, given)
+    }
+
+    #[test]
+    fn many_answers_are_left_to_the_thread_and_a_few_wait_behind_them() {
+        let receipts = Receipts::start().expect("a thread");
+        let (answer, release, given) = answers();
+        let numbers = || {
+            given
+                .try_iter()
+                .map(|(number, _)| number)
+                .collect::<Vec<_>>()
+        };
+        receipts.hand_over((1..=FEW).map(&answer).collect());
+        assert_eq!(
+            numbers(),
+            (1..=FEW).collect::<Vec<_>>(),
+            "a few are given at once"
+        );
+        receipts.hand_over((0..=FEW).map(&answer).collect());
+        receipts.hand_over(vec![answer(FEW + 1)]);
+        assert_eq!(numbers(), [0; 0], "they stay in order");
+        release.send(()).expect("it waits");
+        drop(receipts);
+        let given: Vec<_> = given.try_iter().collect();
+        let name = Some("receipts".to_owned());
+        let expected = (0..=FEW + 1).map(|number| (number, name.clone()));
+        assert_eq!(
+            given,
+            expected.collect::<Vec<_>>(),
+            "and none is lost at the end"
+        );
+    }
+}

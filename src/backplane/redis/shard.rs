@@ -14,7 +14,7 @@ use super::index;
 use super::pipeline::{PendingCommand, Pipeline};
 use super::placement::Share;
 use super::presence::{Presence, Rounds, Users};
-use super::publisher::{Connecting, Publisher, QUEUED_WITHIN, Questions};
+use super::publisher::{self, Connecting, Publisher, Questions};
 use super::receipts::OnAnswer;
 use super::single_flight::SingleFlight;
 use super::source::Source;
@@ -32,9 +32,6 @@ const READS: usize = 8;
 
 /// An old master that Sentinel replaced may still give ids away for this long. The watcher notices it earlier.
 const LEAP: Duration = Duration::from_secs(2);
-
-/// The commands of one connection that enters a room: its arrival, the two for the newest id, and the past.
-const MOST_AT_ENTRANCE: usize = 4;
 
 /// One master.
 pub(super) struct Shard {
@@ -179,7 +176,7 @@ impl Shard {
 
     /// Sends a command whose answer may be large, once it is its turn.
     fn read_in_turn(&self, command: &Cmd) -> Result<Value, BackplaneError> {
-        let due = Instant::now() + QUEUED_WITHIN;
+        let due = publisher::due();
         let (enter, leave) = &self.reading;
         if enter.send_deadline((), due).is_err() {
             return Err(BackplaneError::Unavailable);
@@ -195,7 +192,7 @@ impl Shard {
         user: Option<&UserName>,
         past: Option<(Cursor, usize)>,
     ) -> Result<Entrance, BackplaneError> {
-        let mut questions = self.publisher.questions(MOST_AT_ENTRANCE);
+        let mut questions = self.publisher.questions();
         if let Some(user) = user {
             self.presence.arrive(room, user, &mut questions);
         }
@@ -241,7 +238,7 @@ impl Shard {
 
     /// Asks for what [`index::facts`] reads of each room.
     pub(super) fn ask_about(&self, rooms: &[RoomName]) -> Questions<'_> {
-        let mut questions = self.publisher.questions(index::QUESTIONS * rooms.len());
+        let mut questions = self.publisher.questions();
         let (keys, is_refused) = (&self.to.keys, self.publisher.link().is_refused());
         for room in rooms {
             // As in `members`.
@@ -326,5 +323,55 @@ impl Shard {
     /// Waits until the publisher's thread has ended.
     pub(super) fn join_publisher(&self) {
         self.publisher.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::redis::placement::SlotSet;
+    use crate::hub::Hub;
+    use crate::message::InstanceId;
+
+    #[test]
+    fn a_new_share_moves_the_own_keys_of_a_node_and_at_the_end_its_threads_end() {
+        let hub = Hub::start(InstanceId::random(), 0).expect("no threads");
+        let users = Users::new(
+            &Arc::new(hub),
+            &Retention {
+                history_length: 1,
+                history_ttl: LEAP,
+                history_bytes: 1,
+                presence_ttl: LEAP,
+                presence_grace: LEAP,
+            },
+        );
+        let nobody = Connecting::to_nobody();
+        let to = Connecting {
+            keys: nobody.keys.on_node(&nobody.name),
+            ..nobody
+        };
+        let slots = |slots: &[u16]| {
+            let mut set = SlotSet::empty();
+            slots.iter().for_each(|slot| set.insert(*slot));
+            Share::Slots(Arc::new(set))
+        };
+        let shard = Shard::start(to, None, slots(&[]), &users).expect("threads");
+        assert_eq!(shard.name(), "nobody");
+        let mut proofs = Vec::new();
+        for share in [slots(&[1000]), slots(&[1000]), slots(&[2000])] {
+            shard.set_share(share);
+            proofs.push(shard.to.keys.proof());
+        }
+        assert_eq!(proofs[0], proofs[1], "it is no new one");
+        assert_ne!(proofs[1], proofs[2]);
+        shard.connect_no_more();
+        assert!(shard.publisher.link().is_closing());
+        let holders = Arc::strong_count(&shard.publisher);
+        shard.stop_hearing();
+        shard.join_subscriber();
+        assert_eq!(Arc::strong_count(&shard.publisher), holders - 1);
+        shard.stop_publishing();
+        shard.join_publisher();
     }
 }
