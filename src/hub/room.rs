@@ -242,7 +242,11 @@ mod tests {
             connection: ConnectionId(connection),
         };
         let mut member = Member::reading(via, None, outbox);
-        member.release(None, Revision::ZERO, None);
+        let list = MemberList {
+            users: [].into(),
+            revision: Revision::ZERO,
+        };
+        member.release(None, &list, None);
         assert!(room.add(member, 0).is_ok());
         queue
     }

@@ -23,7 +23,7 @@ pub(super) const SWEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A sweep that Redis runs later than this removes no user: Redis may have been frozen. Must not be longer
 /// than a third of the presence TTL, the interval of renewals.
-const SWEEP_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const SWEEP_WITHIN: Duration = Duration::from_secs(1);
 
 /// The pause before a second comparison. A user is announced only if both find it different: a notice may
 /// be on its way, or an instance may learn only at its next sweep that Redis forgot its users. Must be longer

@@ -10,6 +10,7 @@ use crate::backplane::Departure;
 use crate::backplane::redis::acknowledged::Acknowledged;
 use crate::backplane::redis::pipeline::PendingCommand;
 use crate::backplane::redis::placement::SlotSet;
+use crate::backplane::redis::schedule::SWEEP_WITHIN;
 use crate::hub::outbox::outbox;
 use crate::message::{ConnectionId, InstanceId, MessageId};
 use crate::protocol::Encoding;
@@ -114,14 +115,7 @@ fn house_on(to: Connecting) -> House<impl Fn() -> Option<PendingCommand> + Sync>
             presence: Arc::new(presence),
             subscription: Box::new(|| 1),
             subscriber,
-            epochs: (0, 0),
-            prove_at: began,
-            renew_at: began,
-            renew_again: RENEW_AGAIN,
-            arrive_anew: true,
-            sweep_at: began + TTL / 3,
-            compare_at: began + TTL / 3,
-            look_again: false,
+            schedule: Schedule::new(TTL, began),
         },
         next,
         tasks,
@@ -189,8 +183,11 @@ impl<F: Fn() -> Option<PendingCommand> + Sync> House<F> {
         operations.filter(|name| name != "EVALSHA").collect()
     }
 
-    fn is_swept(&mut self, room: &RoomName, at: Instant) -> bool {
-        self.rounds.to_sweep(at).contains(room)
+    fn is_swept(&self, room: &RoomName, at: Instant) -> bool {
+        let presence = &self.rounds.presence;
+        let mut rooms = presence.hosted();
+        lock(&presence.sweeps).take_due(&mut rooms, at, || SWEPT_WITHIN);
+        rooms.contains(room)
     }
 }
 
@@ -350,7 +347,7 @@ fn a_sweep_ends_soon_and_comes_again_when_the_next_instance_lets_its_users_expir
     let again = Instant::now() + seconds(1.0);
     let late = CLOCK + 60_000;
     let until = sweep(&mut house, again, late);
-    let within = SWEEP_WITHIN.as_millis() as u64;
+    let within = SWEEP_WITHIN.as_millis() as u64 + 1000;
     let elapsed = began.elapsed().as_millis() as u64;
     assert!(
         (within..=within + elapsed).contains(&(until - CLOCK)),
