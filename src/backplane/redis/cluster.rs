@@ -396,6 +396,7 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
 
@@ -509,6 +510,42 @@ mod tests {
             assert!(asked[0].starts_with(&**knows), "{why}");
             assert!(asked[1].starts_with(&**other), "{why}");
         }
+    }
+
+    #[test]
+    fn the_node_that_answered_is_asked_first_from_then_on() {
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = door.local_addr().expect("an address").port();
+        let [dead, _] = nobody();
+        let (mut topology, ..) = topology(&[dead.clone(), format!("127.0.0.1:{port}")]);
+        // Two answers to HELLO, then those to CLUSTER INFO and CLUSTER SLOTS.
+        let answers = format!(
+            "+OK\r\n%2\r\n+version\r\n+8.0.0\r\n+mode\r\n+cluster\r\n+cluster_state:ok\r\n\
+             *1\r\n*4\r\n:0\r\n:16383\r\n*2\r\n+127.0.0.1\r\n:1\r\n*2\r\n+127.0.0.1\r\n:{port}\r\n"
+        );
+        let node = thread::spawn(move || {
+            let (mut peer, _) = door.accept().expect("a connection");
+            peer.write_all(answers.as_bytes()).expect("a connection");
+            let _ = peer.read_to_end(&mut Vec::new());
+        });
+        let map = topology.ask(Some(&dead)).expect("a map");
+        assert_eq!(map[0].master, dead);
+        let known: Vec<_> = topology.known.iter().map(RedisServer::name).collect();
+        assert_eq!(known, [format!("127.0.0.1:{port}"), dead]);
+        node.join().expect("the node");
+    }
+
+    #[test]
+    fn however_many_nodes_are_silent_a_look_ends() {
+        let doors = [(); 12].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let places = doors.each_ref().map(|door| {
+            let place = door.local_addr().expect("an address");
+            place.to_string()
+        });
+        let (mut topology, ..) = topology(&places);
+        let why = topology.ask(None).expect_err("nobody answers");
+        let asked = why.split("; ").count();
+        assert!((2..places.len()).contains(&asked), "{asked}: {why}");
     }
 
     #[test]

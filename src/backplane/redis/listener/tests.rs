@@ -52,6 +52,7 @@ fn connection() -> (Connection, TcpStream) {
     let client = Client::open(info.set_redis_settings(login)).expect("a client");
     let peer = thread::spawn(move || {
         let (mut peer, _) = door.accept().expect("a connection");
+        assert!(is_told(&mut peer, "HELLO"));
         peer.write_all(b"%0\r\n").expect("an answer to HELLO");
         peer
     });
@@ -362,12 +363,12 @@ fn a_silent_subscription_and_a_closed_one_end() {
 #[test]
 fn the_pause_between_two_attempts_is_kept_and_ends_with_the_thread() {
     let mut one = TestListener::new();
-    let begun = Instant::now();
     let (tell, _told) = crossbeam_channel::bounded(1);
     let hear = Task::Hear(room("red"), tell);
     assert!(one.tasks.send(hear).is_ok());
-    assert!(!one.listener.pause(A_LITTLE));
-    assert!(begun.elapsed() >= A_LITTLE);
+    let begun = Instant::now();
+    assert!(!one.listener.pause(CLOSE_GLANCE));
+    assert!(begun.elapsed() >= CLOSE_GLANCE);
     assert!(one.has("red"), "what is asked meanwhile is not forgotten");
     assert!(one.tasks.send(Task::Stop).is_ok());
     assert!(one.listener.pause(LONG));
