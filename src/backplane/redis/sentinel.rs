@@ -196,52 +196,43 @@ pub(super) fn place(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
     use crate::backplane::redis::address::{Form, RedisAddress};
+    use crate::backplane::redis::source::Source;
 
-    /// A watch that begins with the first of two Sentinels, neither of which answers. Also where they are
-    /// connected to.
-    fn watch_of_two(at: Instant) -> (SentinelWatch, [TcpListener; 2]) {
-        let doors = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let places = doors.each_ref().map(|door| {
-            let place = door.local_addr().expect("an address");
-            place.to_string()
-        });
-        let url = format!("redis+sentinel://{}/mine", places.join(","));
-        let Form::Sentinel {
-            sentinels,
-            name,
-            master,
-        } = RedisAddress::parse(&url).expect("an address").0
-        else {
-            panic!("Sentinels")
+    /// A watch that was just told of a master at which nobody listens, and whose thread knows no Sentinel.
+    fn watch_of_nothing() -> SentinelWatch {
+        let address = RedisAddress::parse("redis+sentinel://127.0.0.1:2/mine").expect("an address");
+        let Form::Sentinel { name, master, .. } = address.0 else {
+            panic!("a Sentinel")
         };
         let place = "127.0.0.1:1".to_owned();
-        let server = master.at(&place).expect("a server");
+        let known = Known {
+            server: master.at(&place).expect("a server"),
+            place,
+            at: Instant::now(),
+        };
         let shared = Arc::new(Watched {
-            known: Mutex::new(Known { place, server, at }),
+            known: Mutex::new(known),
             generation: AtomicU64::new(0),
             doubted: AtomicBool::new(false),
         });
         let (stop, stopped) = crossbeam_channel::bounded(1);
-        let asked = Asked { sentinels, name };
         let thread = threads::spawn_vital("sentinel", {
             let shared = Arc::clone(&shared);
-            move || watch(&shared, asked, &master, &stopped)
+            let sentinels = Vec::new();
+            move || watch(&shared, Asked { sentinels, name }, &master, &stopped)
         });
-        let watch = SentinelWatch {
+        SentinelWatch {
             shared,
             stop,
             thread: Mutex::new(Some(thread.expect("a thread"))),
-        };
-        (watch, doors)
+        }
     }
 
     #[test]
     fn an_old_answer_is_not_connected_to() {
-        let (watch, _doors) = watch_of_two(Instant::now());
+        let watch = watch_of_nothing();
         assert!(watch.master().is_ok());
         let old = Instant::now().checked_sub(2 * ANSWER_LASTS);
         lock(&watch.shared.known).at = old.expect("the machine runs for longer");
@@ -249,14 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn after_a_doubt_another_sentinel_is_asked_first_and_the_watch_ends_with_its_handle() {
-        let (watch, [first, second]) = watch_of_two(Instant::now());
-        watch.doubt();
-        second.accept().expect("a question");
-        first.set_nonblocking(true).expect("a socket");
-        assert!(first.accept().is_err(), "it is not asked yet");
+    fn the_thread_ends_with_its_handle_and_a_master_that_refuses_is_doubted() {
+        let watch = watch_of_nothing();
         let shared = Arc::clone(&watch.shared);
         drop(watch);
         assert_eq!(Arc::strong_count(&shared), 1, "the thread has ended");
+        let (stop, _) = crossbeam_channel::bounded(1);
+        let watch = Arc::new(SentinelWatch {
+            shared,
+            stop,
+            thread: Mutex::default(),
+        });
+        assert!(Source::Sentinel(Arc::clone(&watch)).connect().is_err());
+        let doubted = &watch.shared.doubted;
+        assert!(doubted.load(Ordering::Acquire), "another Sentinel is asked");
     }
 }
