@@ -359,6 +359,27 @@ fn a_redis_that_forbids_a_step_of_publishing_is_not_ready() {
 }
 
 #[test]
+fn a_redis_that_forbids_to_read_what_was_missed_is_not_ready() {
+    let redis = Redis::start();
+    let allow = |rule: &str| {
+        let user = ["ACL", "SETUSER", "hub", "on", ">pw", "~*", "&*", "+@all"];
+        let _: String = redis.run(&[&user[..], &[rule]].concat());
+    };
+    allow("+@all");
+    let url = redis.url().replace("redis://", "redis://hub:pw@");
+    let hubbub = Hubbub::with(&["--redis", &url]);
+    let _alice = hubbub.join("alice");
+    allow("-xrange");
+    let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    until("its room is behind", || {
+        let (_, why) = get(hubbub.address(), "/readyz");
+        why.contains("their logs cannot be read").then_some(())
+    });
+    allow("+@all");
+    ready(&hubbub);
+}
+
+#[test]
 fn a_redis_that_evicts_is_warned_of_at_the_start() {
     let warning = "maxmemory-policy is volatile-lru";
     let bounded = ["--maxmemory", "100mb", "--maxmemory-policy"];

@@ -81,5 +81,11 @@ mod tests {
         assert_eq!(ids(), [], "they are asked for once");
         acknowledged.doubt();
         assert_eq!(ids(), [id(3)], "and again when another master is lost");
+        acknowledged.doubt_again(RoomName::lobby(), id(3));
+        assert_eq!(
+            ids(),
+            [id(3)],
+            "and again when the question was not answered"
+        );
     }
 }

@@ -256,6 +256,9 @@ pub(super) fn fill(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::outbox::{Queue, outbox};
+    use crate::message::{ConnectionId, InstanceId, MemberList, Message, Revision};
+    use crate::protocol::Encoding;
 
     #[test]
     fn a_chain_that_moves_to_another_node_goes_on_where_it_was_left() {
@@ -289,5 +292,122 @@ mod tests {
         assert_eq!(room.go_on_from(&left(id(4))), GoesOn::WithGap(id(4)));
         assert_eq!(room.go_on_from(&left(id(6))), GoesOn::WithGap(id(6)));
         assert_eq!(room.go_on_from(&heard(Chain::Unknown)), GoesOn::AsItWas);
+    }
+
+    /// A room with one member, which is told in text what the hub delivers.
+    struct TestRoom {
+        hub: Hub,
+        heard: Heard,
+        queue: Queue,
+    }
+
+    impl TestRoom {
+        fn at(chain: Chain) -> Self {
+            let (hub, room) = (Hub::start(InstanceId::random(), 0), RoomName::lobby());
+            let hub = hub.expect("no threads");
+            let (_, queue) = outbox(Encoding::Text, 1 << 20, None);
+            let list = MemberList {
+                users: [].into(),
+                revision: Revision::ZERO,
+            };
+            hub.add_member(&room, ConnectionId(1), None, queue.outbox());
+            hub.release(&room, ConnectionId(1), None, &list, None);
+            let mut heard = Heard::anew(room, Vec::new());
+            heard.chain = chain;
+            Self { hub, heard, queue }
+        }
+
+        fn hears(&mut self, number: u64, prev: Option<u64>) -> bool {
+            let id = |number| MessageId { millis: 1, number };
+            let message = Message {
+                id: id(number),
+                from: "alice".parse().expect("a name"),
+                text: format!("number {number}"),
+                at: 1,
+            };
+            let (prev, via) = (prev.map(id), None);
+            let entry = Entry { message, prev, via };
+            follow(&self.hub, &mut self.heard, entry, Pace::Calm)
+        }
+
+        fn told(&self) -> usize {
+            self.queue.length()
+        }
+    }
+
+    /// Everything up to this message was heard, and none of it was read from the log.
+    fn current(number: u64) -> Chain {
+        Chain::Current {
+            last: Some(MessageId { millis: 1, number }),
+            read: None,
+        }
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_goes_on_and_its_first_message_is_told_once() {
+        let mut room = TestRoom::at(current(3));
+        assert!(room.hears(5, None));
+        assert_eq!((room.told(), room.heard.chain), (1, current(5)));
+        assert!(!room.hears(5, None), "a repeat of it begins no log");
+        assert_eq!(room.told(), 1);
+    }
+
+    #[test]
+    fn a_loss_is_told_once_by_those_who_can_tell_it() {
+        let id = |number| MessageId { millis: 1, number };
+        let loss = Loss {
+            after: id(2),
+            newest: id(5),
+            mark: id(9),
+        };
+        let tell = |room: &mut TestRoom| tell_loss(&room.hub, &mut room.heard, &loss, Pace::Calm);
+        let mut room = TestRoom::at(current(5));
+        assert!(tell(&mut room));
+        assert_eq!(room.told(), 1);
+        assert_eq!(room.heard.chain, Chain::caught_up(Some(id(9))));
+        assert!(tell(&mut room), "another instance found it, too");
+        let mut later = TestRoom::at(current(10));
+        assert!(tell(&mut later), "the log has told it");
+        assert_eq!((room.told(), later.told()), (1, 0));
+        assert_eq!(later.heard.chain, current(10));
+        for heard in [3, 7] {
+            let mut room = TestRoom::at(current(heard));
+            assert!(!tell(&mut room), "the log has to tell");
+            assert_eq!(room.told(), 0);
+            let last = Some(id(heard));
+            let read_to = last;
+            assert_eq!(room.heard.chain, Chain::Behind { last, read_to });
+            assert!(tell(&mut room), "it is going to be read");
+            assert_eq!(room.heard.chain, Chain::Behind { last, read_to });
+        }
+    }
+
+    #[test]
+    fn a_room_is_awaited_until_the_last_deadline() {
+        let now = Instant::now();
+        let (tell, _told) = crossbeam_channel::bounded(1);
+        let in_seconds = |seconds| now + std::time::Duration::from_secs(seconds);
+        let until = |seconds| (in_seconds(seconds), tell.clone());
+        let heard = Heard::anew(RoomName::lobby(), vec![until(1), until(2)]);
+        assert!(heard.is_awaited(now) && heard.is_awaited(in_seconds(1)));
+        assert!(!heard.is_awaited(in_seconds(2)), "nobody waits any more");
+        assert!(!heard.is_awaited(in_seconds(3)));
+        assert!(!Heard::anew(RoomName::lobby(), Vec::new()).is_awaited(now));
+    }
+
+    #[test]
+    fn a_chain_knows_what_was_delivered_last_also_while_it_is_behind() {
+        let mut chain = current(5);
+        let last = chain.last();
+        assert_eq!(
+            last,
+            Some(MessageId {
+                millis: 1,
+                number: 5
+            })
+        );
+        chain.cut();
+        assert_eq!(chain.last(), last);
+        assert_eq!(Chain::Unknown.last(), None);
     }
 }

@@ -392,3 +392,236 @@ impl Topology {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use redis::cmd;
+
+    use super::*;
+    use crate::backplane::Retention;
+    use crate::backplane::redis::address::{Form, RedisAddress};
+    use crate::backplane::redis::listener::tests::nowhere;
+    use crate::backplane::redis::router::Router;
+    use crate::backplane::redis::wire::PubSub;
+    use crate::hub::Hub;
+    use crate::message::InstanceId;
+
+    /// The state of a thread that knows these nodes, and the way to it.
+    fn topology(seeds: &[String]) -> (Topology, NewsSender, Receiver<ClusterNews>) {
+        let url = format!("redis+cluster://{}", seeds.join(","));
+        let Form::Cluster { seeds, nodes } = RedisAddress::parse(&url).expect("an address").0
+        else {
+            panic!("a cluster")
+        };
+        let (news, told) = crossbeam_channel::unbounded();
+        let news = NewsSender(Some(news));
+        let hub = Hub::start(InstanceId::random(), 0).expect("no threads");
+        let Connecting { keys, scripts, .. } = nowhere(PubSub::Sharded, NewsSender(None));
+        let retention = Retention {
+            history_length: 1,
+            history_ttl: LOOK_EVERY,
+            history_bytes: 1,
+            presence_ttl: LOOK_EVERY,
+            presence_grace: LOOK_EVERY,
+        };
+        let topology = Topology {
+            seeds,
+            known: Vec::new(),
+            nodes,
+            keys,
+            scripts,
+            users: Users::new(&Arc::new(hub), &retention),
+            owners: Arc::new(Mutex::new(Owners {
+                by_slot: vec![None; usize::from(SLOTS)],
+                shards: BTreeMap::new(),
+            })),
+            news: news.clone(),
+            acknowledged: Arc::default(),
+            unassigned: Vec::new(),
+            moved: Vec::new(),
+            retired: Vec::new(),
+            is_silent: false,
+        };
+        (topology, news, told)
+    }
+
+    /// Nodes that nobody has.
+    fn nobody() -> [String; 2] {
+        ["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()]
+    }
+
+    fn shard(topology: &Topology) -> Arc<Shard> {
+        let to = nowhere(PubSub::Sharded, NewsSender(None));
+        let shard = Shard::start(to, None, Share::All, &topology.users);
+        Arc::new(shard.expect("its threads"))
+    }
+
+    fn stop(news: &NewsSender) {
+        let news = news.0.as_ref().expect("a way to the thread");
+        news.send(ClusterNews::Stop).expect("the receiver is there");
+    }
+
+    type Answers = Receiver<Result<redis::Value, BackplaneError>>;
+
+    fn command() -> (PendingCommand, Answers) {
+        let (tell, told) = crossbeam_channel::unbounded();
+        let on_answer = Box::new(move |answer| drop(tell.send(answer)));
+        (
+            PendingCommand::new(&cmd("PING"), Instant::now(), on_answer),
+            told,
+        )
+    }
+
+    #[test]
+    fn at_its_end_every_command_that_no_node_took_is_answered() {
+        let (topology, news, told) = topology(&nobody());
+        let (early, of_early) = command();
+        let (late, of_late) = command();
+        let to = || "127.0.0.1:3".to_owned();
+        assert!(news.moved(1, to(), early).is_none());
+        stop(&news);
+        assert!(news.moved(1, to(), late).is_none());
+        topology.run(&told);
+        for answers in [of_early, of_late] {
+            assert_eq!(answers.try_recv(), Ok(Err(BackplaneError::Unavailable)));
+        }
+    }
+
+    #[test]
+    fn the_node_that_knows_more_is_asked_first_and_each_once() {
+        let [first, second] = nobody();
+        let (mut topology, ..) = topology(&[first.clone(), second.clone()]);
+        let range = SlotRange {
+            slots: 0..=1,
+            master: first.clone(),
+            replicas: vec![second.clone()],
+        };
+        topology.known = topology.nodes_of(&[range]);
+        assert_eq!(topology.known.len(), 2, "a replica knows the map, too");
+        for (knows, other) in [(&first, &second), (&second, &first)] {
+            let why = topology.ask(Some(knows)).expect_err("nobody is there");
+            let asked: Vec<_> = why.split("; ").collect();
+            assert_eq!(asked.len(), 2, "{why}");
+            assert!(asked[0].starts_with(&**knows), "{why}");
+            assert!(asked[1].starts_with(&**other), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_node_that_answered_is_asked_first_from_then_on() {
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = door.local_addr().expect("an address").port();
+        let [dead, _] = nobody();
+        let (mut topology, ..) = topology(&[dead.clone(), format!("127.0.0.1:{port}")]);
+        // Two answers to HELLO, then those to CLUSTER INFO and CLUSTER SLOTS.
+        let answers = format!(
+            "+OK\r\n%2\r\n+version\r\n+8.0.0\r\n+mode\r\n+cluster\r\n+cluster_state:ok\r\n\
+             *1\r\n*4\r\n:0\r\n:16383\r\n*2\r\n+127.0.0.1\r\n:1\r\n*2\r\n+127.0.0.1\r\n:{port}\r\n"
+        );
+        let node = thread::spawn(move || {
+            let (mut peer, _) = door.accept().expect("a connection");
+            peer.write_all(answers.as_bytes()).expect("a connection");
+            let _ = peer.read_to_end(&mut Vec::new());
+        });
+        let map = topology.ask(Some(&dead)).expect("a map");
+        assert_eq!(map[0].master, dead);
+        let known: Vec<_> = topology.known.iter().map(RedisServer::name).collect();
+        assert_eq!(known, [format!("127.0.0.1:{port}"), dead]);
+        node.join().expect("the node");
+    }
+
+    #[test]
+    fn however_many_nodes_are_silent_a_look_ends() {
+        let doors = [(); 12].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let places = doors.each_ref().map(|door| {
+            let place = door.local_addr().expect("an address");
+            place.to_string()
+        });
+        let (mut topology, ..) = topology(&places);
+        let why = topology.ask(None).expect_err("nobody answers");
+        let asked = why.split("; ").count();
+        assert!((1..places.len()).contains(&asked), "{asked}: {why}");
+    }
+
+    #[test]
+    fn news_lead_to_a_look_soon_and_not_at_once() {
+        let stale = |news: &NewsSender| news.stale(None);
+        let moved = |news: &NewsSender| {
+            let (command, _) = command();
+            assert!(news.moved(1, "127.0.0.1:3".to_owned(), command).is_none());
+        };
+        let unassigned = |news: &NewsSender| {
+            let (tell, _) = crossbeam_channel::bounded(1);
+            let until = Instant::now() + 2 * LOOK_EVERY;
+            let room = Heard::anew(RoomName::lobby(), vec![(until, tell)]);
+            news.unassigned("127.0.0.1:3", vec![room]);
+        };
+        let kinds: [&dyn Fn(&NewsSender); 3] = [&stale, &moved, &unassigned];
+        for tell in kinds {
+            let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let place = door.local_addr().expect("an address").to_string();
+            let (topology, news, told) = topology(&[place]);
+            let mut waits = Vec::new();
+            thread::scope(|scope| {
+                // Before the thread begins, and then before it has looked.
+                let mut since = Instant::now();
+                scope.spawn(|| topology.run(&told));
+                for _ in 0..2 {
+                    tell(&news);
+                    let asked = door.accept();
+                    waits.push(since.elapsed());
+                    since = Instant::now();
+                    drop(asked);
+                }
+                stop(&news);
+            });
+            for wait in waits {
+                assert!((LOOK_AGAIN..LOOK_EVERY).contains(&wait), "{wait:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shard_that_left_ends_once_nobody_can_have_found_it_in_the_map() {
+        let (mut topology, news, told) = topology(&nobody());
+        let (gone, leaves) = (shard(&topology), shard(&topology));
+        let long_ago = Instant::now().checked_sub(2 * RETIRES_AFTER);
+        let long_ago = long_ago.expect("the machine runs for longer");
+        for (at, shard) in [(long_ago, &gone), (Instant::now(), &leaves)] {
+            shard.stop_hearing();
+            topology.retired.push((at, Arc::clone(shard)));
+        }
+        topology.end_retired();
+        let [(_, left)] = &topology.retired[..] else {
+            panic!("one is left")
+        };
+        assert!(Arc::ptr_eq(left, &leaves));
+        stop(&news);
+        topology.run(&told);
+    }
+
+    #[test]
+    fn slots_that_no_node_has_are_told_and_the_end_waits_for_the_thread() {
+        let (topology, news, told) = topology(&nobody());
+        let owners = Arc::clone(&topology.owners);
+        let shard = shard(&topology);
+        let thread = threads::spawn_vital("topology", move || topology.run(&told));
+        let router = Router::Cluster(RedisCluster {
+            owners: Arc::clone(&owners),
+            news: news.0.expect("a way to the thread"),
+            thread: Mutex::new(thread.ok()),
+        });
+        let trouble = router.trouble().expect("no node has any");
+        assert!(trouble.contains("16384 hash slots"), "{trouble}");
+        lock(&owners).by_slot.fill(Some(Arc::clone(&shard)));
+        assert_eq!(router.trouble(), None);
+        router.hold_still();
+        assert_eq!(Arc::strong_count(&owners), 2, "the thread has ended");
+        shard.stop_hearing();
+        shard.join_subscriber();
+    }
+}

@@ -66,3 +66,30 @@ impl NewsSender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use redis::cmd;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_nobody_takes_comes_back() {
+        let moved = |news: &NewsSender| {
+            let command = PendingCommand::new(&cmd("PING"), Instant::now(), Box::new(|_| {}));
+            news.moved(1, "127.0.0.1:1".to_owned(), command).is_some()
+        };
+        assert!(moved(&NewsSender(None)), "there is no cluster");
+        let (news, told) = crossbeam_channel::unbounded();
+        let news = NewsSender(Some(news));
+        assert!(!moved(&news));
+        assert!(matches!(
+            told.recv(),
+            Ok(ClusterNews::Moved { slot: 1, .. })
+        ));
+        drop(told);
+        assert!(moved(&news), "the thread has ended");
+    }
+}

@@ -19,10 +19,7 @@ impl Router {
     /// The shard that a room is on. `None` while no node of the cluster has it.
     pub(super) fn shard(&self, room: &RoomName) -> Option<Arc<Shard>> {
         match self {
-            Self::Servers(shards) => match &shards[..] {
-                [only] => Some(Arc::clone(only)),
-                _ => shards.get(server_of(room, shards.len())).cloned(),
-            },
+            Self::Servers(shards) => shards.get(server_of(room, shards.len())).cloned(),
             Self::Cluster(cluster) => cluster.shard(room),
         }
     }

@@ -193,3 +193,66 @@ pub(super) fn place(host: &str, port: u16) -> String {
         format!("{host}:{port}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::redis::address::{Form, RedisAddress};
+    use crate::backplane::redis::source::Source;
+
+    /// A watch that was just told of a master at which nobody listens, and whose thread knows no Sentinel.
+    fn watch_of_nothing() -> SentinelWatch {
+        let address = RedisAddress::parse("redis+sentinel://127.0.0.1:2/mine").expect("an address");
+        let Form::Sentinel { name, master, .. } = address.0 else {
+            panic!("a Sentinel")
+        };
+        let place = "127.0.0.1:1".to_owned();
+        let known = Known {
+            server: master.at(&place).expect("a server"),
+            place,
+            at: Instant::now(),
+        };
+        let shared = Arc::new(Watched {
+            known: Mutex::new(known),
+            generation: AtomicU64::new(0),
+            doubted: AtomicBool::new(false),
+        });
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let thread = threads::spawn_vital("sentinel", {
+            let shared = Arc::clone(&shared);
+            let sentinels = Vec::new();
+            move || watch(&shared, Asked { sentinels, name }, &master, &stopped)
+        });
+        SentinelWatch {
+            shared,
+            stop,
+            thread: Mutex::new(Some(thread.expect("a thread"))),
+        }
+    }
+
+    #[test]
+    fn an_old_answer_is_not_connected_to() {
+        let watch = watch_of_nothing();
+        assert!(watch.master().is_ok());
+        let old = Instant::now().checked_sub(2 * ANSWER_LASTS);
+        lock(&watch.shared.known).at = old.expect("the machine runs for longer");
+        assert!(watch.master().is_err());
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_handle_and_a_master_that_refuses_is_doubted() {
+        let watch = watch_of_nothing();
+        let shared = Arc::clone(&watch.shared);
+        drop(watch);
+        assert_eq!(Arc::strong_count(&shared), 1, "the thread has ended");
+        let (stop, _) = crossbeam_channel::bounded(1);
+        let watch = Arc::new(SentinelWatch {
+            shared,
+            stop,
+            thread: Mutex::default(),
+        });
+        assert!(Source::Sentinel(Arc::clone(&watch)).connect().is_err());
+        let doubted = &watch.shared.doubted;
+        assert!(doubted.load(Ordering::Acquire), "another Sentinel is asked");
+    }
+}

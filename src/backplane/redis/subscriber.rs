@@ -154,3 +154,100 @@ impl Subscriber {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+    use crate::backplane::redis::listener::tests::nowhere;
+    use crate::backplane::redis::news::NewsSender;
+    use crate::backplane::redis::wire::PubSub;
+
+    /// Longer than any time-out here.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A handle whose thread is the test, and that thread's ends.
+    fn subscriber() -> (Subscriber, Receiver<Task>, Sender<()>) {
+        let to = nowhere(PubSub::Plain, NewsSender(None));
+        let wake = wire::to_myself(&to.keys, WAKE);
+        let publisher = Publisher::start(to, None).expect("its threads");
+        let (asks, asked) = crossbeam_channel::unbounded();
+        let (started, stands) = crossbeam_channel::bounded(1);
+        let subscriber = Subscriber {
+            asks,
+            subscription: Arc::default(),
+            publisher: Arc::new(publisher),
+            wake,
+            stands,
+            thread: Mutex::default(),
+        };
+        (subscriber, asked, started)
+    }
+
+    fn long_ago() -> Option<Instant> {
+        Instant::now().checked_sub(LONG)
+    }
+
+    #[test]
+    fn it_is_ready_unless_it_is_dead_or_behind_for_long() {
+        let (subscriber, ..) = subscriber();
+        let behind = |since| {
+            *lock(&subscriber.subscription.behind_since) = since;
+            subscriber.ready()
+        };
+        assert!(behind(None).is_err(), "nothing was heard yet");
+        subscriber.subscription.alive.store(true, Ordering::Release);
+        assert_eq!(behind(None), Ok(()));
+        assert_eq!(behind(Some(Instant::now())), Ok(()));
+        let why = behind(long_ago()).expect_err("not ready");
+        assert!(why.contains("cannot be read"), "{why}");
+        assert_eq!(subscriber.cuts(), 0);
+        subscriber.subscription.cuts.store(3, Ordering::Relaxed);
+        assert_eq!(subscriber.cuts(), 3);
+    }
+
+    #[test]
+    fn a_subscription_that_was_just_lost_is_waited_for_and_one_that_is_gone_is_not() {
+        let (subscriber, asked, _) = subscriber();
+        let room = RoomName::lobby();
+        *lock(&subscriber.subscription.lost_at) = Some(Instant::now());
+        let heard = thread::scope(|scope| {
+            let heard = scope.spawn(|| subscriber.hear(&room));
+            if let Ok(Task::Hear(_, tell)) = asked.recv_timeout(LONG) {
+                let _ = tell.send(());
+            }
+            heard.join().expect("no panic")
+        });
+        assert_eq!(heard, Ok(()));
+        *lock(&subscriber.subscription.lost_at) = long_ago();
+        assert_eq!(subscriber.hear(&room), Err(BackplaneError::Unavailable));
+        assert!(asked.is_empty(), "it is told at once");
+        lock(&subscriber.subscription.heard).insert(room.clone());
+        assert_eq!(subscriber.hear(&room), Ok(()));
+        subscriber.may_forget(&room);
+        assert!(matches!(asked.try_recv(), Ok(Task::MayForget(_))));
+    }
+
+    #[test]
+    fn its_start_and_its_end_are_waited_for() {
+        let (subscriber, asked, started) = subscriber();
+        let why = subscriber.wait_until_heard(Instant::now());
+        assert!(why.is_err_and(|why| why.contains("SUBSCRIBE")));
+        started.send(()).expect("it waits");
+        assert_eq!(subscriber.wait_until_heard(Instant::now() + LONG), Ok(()));
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = threads::spawn_vital("subscriber", {
+            let ended = Arc::clone(&ended);
+            move || {
+                let stop = asked.recv();
+                ended.store(matches!(stop, Ok(Task::Stop)), Ordering::Release);
+            }
+        });
+        *lock(&subscriber.thread) = Some(thread.expect("a thread"));
+        subscriber.stop();
+        subscriber.join();
+        assert!(ended.load(Ordering::Acquire));
+    }
+}

@@ -25,7 +25,7 @@ const CATCH_UP_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The most rooms that catch up at a time.
-const ROOMS_AT_ONCE: usize = 128;
+pub(super) const ROOMS_AT_ONCE: usize = 128;
 
 impl Listener {
     /// Catches up with the rooms that are behind, or some of them, when it is time.

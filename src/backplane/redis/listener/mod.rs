@@ -556,3 +556,6 @@ fn is_interruption(error: &RedisError) -> bool {
     let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+pub(super) mod tests;
