@@ -383,19 +383,6 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_awaited_until_the_last_deadline() {
-        let now = Instant::now();
-        let (tell, _told) = crossbeam_channel::bounded(1);
-        let in_seconds = |seconds| now + std::time::Duration::from_secs(seconds);
-        let until = |seconds| (in_seconds(seconds), tell.clone());
-        let heard = Heard::anew(RoomName::lobby(), vec![until(1), until(2)]);
-        assert!(heard.is_awaited(now) && heard.is_awaited(in_seconds(1)));
-        assert!(!heard.is_awaited(in_seconds(2)), "nobody waits any more");
-        assert!(!heard.is_awaited(in_seconds(3)));
-        assert!(!Heard::anew(RoomName::lobby(), Vec::new()).is_awaited(now));
-    }
-
-    #[test]
     fn a_chain_knows_what_was_delivered_last_also_while_it_is_behind() {
         let mut chain = current(5);
         let last = chain.last();

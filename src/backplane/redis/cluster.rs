@@ -408,7 +408,9 @@ mod tests {
     use crate::backplane::redis::router::Router;
     use crate::backplane::redis::wire::PubSub;
     use crate::hub::Hub;
-    use crate::message::InstanceId;
+    use crate::hub::outbox::outbox;
+    use crate::message::{ConnectionId, InstanceId};
+    use crate::protocol::Encoding;
 
     /// The state of a thread that knows these nodes, and the way to it.
     fn topology(seeds: &[String]) -> (Topology, NewsSender, Receiver<ClusterNews>) {
@@ -555,9 +557,7 @@ mod tests {
             assert!(news.moved(1, "127.0.0.1:3".to_owned(), command).is_none());
         };
         let unassigned = |news: &NewsSender| {
-            let (tell, _) = crossbeam_channel::bounded(1);
-            let until = Instant::now() + 2 * LOOK_EVERY;
-            let room = Heard::anew(RoomName::lobby(), vec![(until, tell)]);
+            let room = Heard::anew(RoomName::lobby(), Vec::new());
             news.unassigned("127.0.0.1:3", vec![room]);
         };
         let kinds: [&dyn Fn(&NewsSender); 3] = [&stale, &moved, &unassigned];
@@ -565,6 +565,9 @@ mod tests {
             let door = TcpListener::bind("127.0.0.1:0").expect("a port");
             let place = door.local_addr().expect("an address").to_string();
             let (topology, news, told) = topology(&[place]);
+            let (outbox, _queue) = outbox(Encoding::Text, 1 << 10, None);
+            let hub = &topology.users.hub;
+            hub.add_member(&RoomName::lobby(), ConnectionId(1), None, &outbox);
             let mut waits = Vec::new();
             thread::scope(|scope| {
                 // Before the thread begins, and then before it has looked.
