@@ -3,10 +3,12 @@
 
 #[path = "../../../../src/backplane/redis/receipts.rs"]
 mod receipts;
+#[rustfmt::skip] // where it stands, its tests are beside it
 #[path = "../../../../src/backplane/redis/pipeline.rs"]
 mod pipeline;
 #[path = "../../../../src/backplane/redis/link.rs"]
 mod link;
+#[rustfmt::skip] // where it stands, its tests are beside it
 #[path = "../../../../src/backplane/redis/publisher.rs"]
 mod publisher;
 
