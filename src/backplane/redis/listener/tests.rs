@@ -277,6 +277,7 @@ fn a_room_without_members_is_left_after_a_while_and_only_then() {
         one.listener.note(Task::MayForget(room(name)));
     }
     let now = Instant::now();
+    assert!(one.listener.forgetting.iter().all(|(at, _)| *at > now));
     assert!(one.listener.forget_due(&mut connection, now).is_ok());
     assert_eq!(one.listener.rooms.len(), 3, "a member may come right back");
     let later = now + LINGER;
