@@ -254,9 +254,9 @@ fn said(socket: &mut BufReader<TcpStream>) -> Option<String> {
 #[test]
 fn what_a_bad_chat_does_is_found_and_fails() {
     for (fault, counts, sentence) in [
-        (Fault::Lose, (1, 0, 0), "1 of 40 lost"),
-        (Fault::Double, (0, 1, 0), "1 of 40 doubled"),
-        (Fault::Swap, (0, 0, 1), "1 of 40 out of order"),
+        (Fault::Lose, (1, 0, 0), "lost"),
+        (Fault::Double, (0, 1, 0), "doubled"),
+        (Fault::Swap, (0, 0, 1), "out of order"),
     ] {
         let output = bench(
             &bad_chat(fault),
@@ -271,7 +271,9 @@ fn what_a_bad_chat_does_is_found_and_fails() {
             "{sentence}"
         );
         assert_eq!(report.delivered + report.lost, report.sent);
+        // A slow machine sends less in the second.
+        let sentence = format!("1 of {} {sentence}", report.sent);
         let why = complaint(&output);
-        assert!(why.contains(sentence), "{why}");
+        assert!(why.contains(&sentence), "{why}");
     }
 }

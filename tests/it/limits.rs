@@ -222,7 +222,7 @@ fn who_joins_and_leaves_in_a_loop_is_told_to_the_others_now_and_then() {
             "--send-rate",
             "100",
             "--command-rate",
-            "40",
+            "10",
             "--command-burst",
             "20",
         ];
