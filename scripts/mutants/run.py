@@ -24,7 +24,8 @@ FOLDER = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() /
 TREE = FOLDER / "tree"
 CARGO = ["cargo", "--quiet", "--locked"]
 FEATURES = ["--features", "tls"]
-WORKERS = 2 * os.cpu_count()
+# Most tests wait more than they compute, and a mutant that makes them wait for ever the most.
+WORKERS = 4 * os.cpu_count()
 # A test is given this long, and so many times what it takes without a mutant.
 GRACE_SECONDS, SLOWER = 25, 6
 # The integration tests that one mutant is tried on end after about this long.
@@ -170,13 +171,13 @@ class Test:
         self.name = name
         trace = FOLDER / f"trace-{os.getpid()}-{name.replace('::', '-')}"
         begun = time.monotonic()
-        self.passes = self.run({"MUTANT_TRACE": str(trace)}, 300)
+        self.passes = self.run({"MUTANT_TRACE": str(trace)}, 300) == "passed"
         self.seconds = time.monotonic() - begun
         self.reaches = set(map(int, trace.read_text().split())) if trace.exists() else set()
         trace.unlink(missing_ok=True)
 
     def run(self, environment, limit):
-        """Whether it passes within so many seconds; what it started ends with it."""
+        """`passed`, `failed`, or `late` after so many seconds; what it started ends with it."""
         test = subprocess.Popen(
             [self.program, "--exact", self.name],
             cwd=TREE,
@@ -186,9 +187,9 @@ class Test:
             start_new_session=True,
         )
         try:
-            return test.wait(limit) == 0
+            return "failed" if test.wait(limit) else "passed"
         except subprocess.TimeoutExpired:
-            return False
+            return "late"
         finally:
             try:
                 os.killpg(test.pid, signal.SIGKILL)
@@ -197,9 +198,10 @@ class Test:
             test.wait()
 
     def notices(self, mutant):
-        """Whether it fails with the mutant, and fails again: once may be by chance."""
-        limit = GRACE_SECONDS + SLOWER * self.seconds
-        return not any(self.run({"MUTANT": str(mutant.number)}, limit) for _ in range(2))
+        """Whether it does not pass with the mutant. A failure is seen twice: one may be by chance."""
+        once = ({"MUTANT": str(mutant.number)}, GRACE_SECONDS + SLOWER * self.seconds)
+        outcome = self.run(*once)
+        return outcome == "late" or outcome == "failed" and self.run(*once) != "passed"
 
 
 def tests_of(program):
