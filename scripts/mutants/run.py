@@ -260,8 +260,12 @@ def main(files):
     left = mutants
     for program in programs[: 1 if os.environ.get("MUTANTS_TESTS") == "unit" else 2]:
         tests = tests_of(program)
+        fates = []
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as workers:
-            fates = list(workers.map(lambda mutant: fate(mutant, number_of, tests), left))
+            for end in workers.map(lambda mutant: fate(mutant, number_of, tests), left):
+                fates.append(end)
+                if len(fates) % 100 == 0:
+                    print(f"mutants: {len(fates)} of {len(left)}", flush=True)
         left = [mutant for mutant, end in zip(left, fates) if end in ("missed", "unreached")]
         print(f"mutants: {len(left)} survive {len(tests)} tests of {pathlib.Path(program).name}", flush=True)
     explained = {line.split("  # ")[0] for line in (HERE / "explained.txt").read_text().splitlines()}
