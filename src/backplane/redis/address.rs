@@ -469,4 +469,11 @@ mod tests {
         assert_eq!(step("redis://h"), CONNECT_TIMEOUT);
         assert_eq!(step("redis://h/1"), CONNECT_TIMEOUT / 2);
     }
+
+    #[test]
+    fn what_is_no_redis_is_told_from_one_that_is_too_old() {
+        let why = |kind| describe(&RedisError::from((kind, "said the crate")));
+        assert!(why(ErrorKind::Parse).contains("does not speak the Redis protocol"));
+        assert!(why(ErrorKind::RESP3NotSupported).contains("6.2 or newer"));
+    }
 }

@@ -283,7 +283,14 @@ mod tests {
         assert_eq!(room.go_on_from(&ahead), GoesOn::WithGap(id(5)));
         // Somebody entered meanwhile, so that the chain began at the newest message.
         let mut room = heard(Chain::caught_up(id(5)));
-        assert_eq!(room.go_on_from(&left(id(5))), GoesOn::AsItWas);
+        let mut alike = left(id(5));
+        alike.has_delivered = true;
+        assert_eq!(
+            room.go_on_from(&alike),
+            GoesOn::AsItWas,
+            "up to its beginning"
+        );
+        let mut room = heard(Chain::caught_up(id(5)));
         assert_eq!(room.go_on_from(&left(None)), GoesOn::Behind);
         assert_eq!(room.chain, left(None).chain);
         // And something was said. The other one may have delivered what came before that too late.

@@ -169,4 +169,24 @@ mod tests {
             "and none is lost at the end"
         );
     }
+
+    #[test]
+    fn a_wait_and_the_end_come_after_all_answers() {
+        for ends in [false, true] {
+            let receipts = Receipts::start().expect("a thread");
+            let (answer, release, given) = answers();
+            receipts.hand_over((0..=FEW).map(&answer).collect());
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    (0..1000).for_each(|_| thread::yield_now());
+                    release.send(()).expect("it waits");
+                });
+                match ends {
+                    true => drop(receipts),
+                    false => receipts.wait(),
+                }
+                assert_eq!(given.try_iter().count(), FEW + 1);
+            });
+        }
+    }
 }
