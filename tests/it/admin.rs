@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::thread;
 
 use hubbub::backplane::{Ban, Banned};
-use hubbub::hub::outbox::outbox;
+use hubbub::hub::outbox::{Outbox, outbox};
 use hubbub::message::{ConnectionId, RoomName};
 use hubbub::protocol::{Encoding, Event};
 use hubbub::server::grant::Grant;
 use hubbub::server::session::{PUT_OUT, Session};
+use hubbub::server::state::State;
 
 use serde_json::{Value, json};
 
@@ -601,6 +602,17 @@ fn a_ban_reaches_every_instance_on_several_servers_and_on_a_cluster() {
     }
 }
 
+fn session_of_bob(state: &Arc<State>, outbox: &Arc<Outbox>) -> Session {
+    Session::begin(
+        Arc::clone(state),
+        ConnectionId(1),
+        "bob".parse().expect("a name"),
+        RoomName::lobby(),
+        Arc::new(Grant::all()),
+        Arc::clone(outbox),
+    )
+}
+
 #[test]
 fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
     let state = house::state(house::local(10));
@@ -611,14 +623,7 @@ fn a_chat_in_lines_ends_if_its_room_was_closed_since_the_request() {
     let closed = Banned::Room(RoomName::lobby());
     state.bans.lock().expect("a lock").insert(closed, ban);
     let (outbox, _queue) = outbox(Encoding::Text, 1 << 20, None);
-    let mut session = Session::begin(
-        Arc::clone(&state),
-        ConnectionId(1),
-        "bob".parse().expect("a name"),
-        RoomName::lobby(),
-        Arc::new(Grant::all()),
-        Arc::clone(&outbox),
-    );
+    let mut session = session_of_bob(&state, &outbox);
     session.join_first_room(None, None);
     assert_eq!(outbox.why(), Some(PUT_OUT));
     assert!(!state.hub.hosts(&RoomName::lobby()));
@@ -632,14 +637,7 @@ fn a_user_that_is_shown_a_message_behind_its_deletion_is_told_of_it() {
     let state = house::state(house::local(10));
     let (outbox, queue) = outbox(Encoding::Json, 1000, None);
     let mut reader = Reader::of(queue);
-    let mut session = Session::begin(
-        Arc::clone(&state),
-        ConnectionId(1),
-        "bob".parse().expect("a name"),
-        RoomName::lobby(),
-        Arc::new(Grant::all()),
-        Arc::clone(&outbox),
-    );
+    let mut session = session_of_bob(&state, &outbox);
     session.handle(r#"{"type":"join","room":"lobby"}"#);
     session.handle(r#"{"type":"send","room":"lobby","text":"a secret"}"#);
     let id = loop {

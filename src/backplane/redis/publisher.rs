@@ -158,20 +158,7 @@ impl Publisher {
     pub(super) fn start(to: Connecting, pipeline: Option<Pipeline>) -> io::Result<Self> {
         let (queue, jobs) = crossbeam_channel::unbounded();
         let link = Arc::new(Link::new(&to.name));
-        let worker = PublisherThread {
-            to: to.clone(),
-            link: Arc::clone(&link),
-            pipeline: None,
-            generation: to.source.generation(),
-            most: BATCH_COMMANDS,
-            backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
-            next_attempt: Instant::now(),
-            lost_at: None,
-            unknown: Vec::new(),
-            first: Vec::new(),
-            stops: false,
-            receipts: Receipts::start()?,
-        };
+        let worker = PublisherThread::new(to.clone(), Arc::clone(&link))?;
         let thread = threads::spawn_vital("publisher", move || worker.run(pipeline, &jobs))?;
         Ok(Self {
             queue,
@@ -326,6 +313,23 @@ struct PublisherThread {
 }
 
 impl PublisherThread {
+    fn new(to: Connecting, link: Arc<Link>) -> io::Result<Self> {
+        Ok(Self {
+            generation: to.source.generation(),
+            to,
+            link,
+            pipeline: None,
+            most: BATCH_COMMANDS,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
+            next_attempt: Instant::now(),
+            lost_at: None,
+            unknown: Vec::new(),
+            first: Vec::new(),
+            stops: false,
+            receipts: Receipts::start()?,
+        })
+    }
+
     fn run(mut self, pipeline: Option<Pipeline>, queue: &Receiver<Queued>) {
         match pipeline {
             Some(pipeline) => self.connected(pipeline),

@@ -66,6 +66,11 @@ impl SentinelWatch {
             place,
             at: Instant::now(),
         };
+        Ok(Self::begin(known, asked, master))
+    }
+
+    /// Starts the thread, from what is known.
+    fn begin(known: Known, asked: Asked, master: &Login) -> io::Result<Self> {
         let shared = Arc::new(Watched {
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
@@ -75,12 +80,12 @@ impl SentinelWatch {
         let thread = threads::spawn_vital("sentinel", {
             let (shared, master) = (Arc::clone(&shared), master.clone());
             move || watch(&shared, asked, &master, &stopped)
-        });
-        Ok(thread.map(|thread| Self {
+        })?;
+        Ok(Self {
             shared,
             stop,
             thread: Mutex::new(Some(thread)),
-        }))
+        })
     }
 
     /// The master. The error is a sentence.
@@ -212,22 +217,8 @@ mod tests {
             place,
             at: Instant::now(),
         };
-        let shared = Arc::new(Watched {
-            known: Mutex::new(known),
-            generation: AtomicU64::new(0),
-            doubted: AtomicBool::new(false),
-        });
-        let (stop, stopped) = crossbeam_channel::bounded(1);
-        let thread = threads::spawn_vital("sentinel", {
-            let shared = Arc::clone(&shared);
-            let sentinels = Vec::new();
-            move || watch(&shared, Asked { sentinels, name }, &master, &stopped)
-        });
-        SentinelWatch {
-            shared,
-            stop,
-            thread: Mutex::new(Some(thread.expect("a thread"))),
-        }
+        let sentinels = Vec::new();
+        SentinelWatch::begin(known, Asked { sentinels, name }, &master).expect("a thread")
     }
 
     #[test]

@@ -54,20 +54,9 @@ impl Publisher {
 /// The publisher's thread, whose connection ends at the test.
 fn connected() -> (PublisherThread, TcpStream) {
     let (pipeline, peer) = Pipeline::to_test();
-    let thread = PublisherThread {
-        to: Connecting::to_nobody(),
-        link: Arc::new(Link::new("nobody")),
-        pipeline: Some(pipeline),
-        generation: 0,
-        most: BATCH_COMMANDS,
-        backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
-        next_attempt: Instant::now(),
-        lost_at: None,
-        unknown: Vec::new(),
-        first: Vec::new(),
-        stops: false,
-        receipts: Receipts::start().expect("a thread"),
-    };
+    let link = Arc::new(Link::new("nobody"));
+    let mut thread = PublisherThread::new(Connecting::to_nobody(), link).expect("a thread");
+    thread.pipeline = Some(pipeline);
     (thread, peer)
 }
 
