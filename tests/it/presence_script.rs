@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use redis::{Connection, Value};
 
-use self::script::{Announced, ModelPresence, Operation, ScriptAnswer, ScriptRevision, Term};
+use self::script::{
+    Announced, InstanceTerm, ModelPresence, Operation, ScriptAnswer, ScriptRevision,
+};
 use crate::support::redis::Redis;
 
 #[path = "../../src/backplane/redis/model/presence/script.rs"]
@@ -30,13 +32,13 @@ const BEGIN: u64 = 915_148_800_000_000;
 /// Something that happens, so many milliseconds after the step before.
 #[derive(Debug, Clone)]
 enum Step {
-    Run(u64, Term, Operation),
+    Run(u64, InstanceTerm, Operation),
     /// Redis forgets these keys: users, instances, revision.
     Forget(u64, [bool; 3]),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let term = (10..13_u8, 1..4_u64).prop_map(|(instance, term)| Term { instance, term });
+    let term = (10..13_u8, 1..4_u64).prop_map(|(instance, term)| InstanceTerm { instance, term });
     let users = || prop::collection::vec(prop::sample::select(&USERS[..]), 0..3);
     let lasts = || 1..4000_u64;
     let operation = prop_oneof![
@@ -137,7 +139,7 @@ fn run(connection: &mut Connection, words: &[&str]) -> Value {
 fn run_script(
     script: &str,
     connection: &mut Connection,
-    at: Term,
+    at: InstanceTerm,
     operation: &Operation,
     time: u64,
 ) -> (ScriptAnswer, Vec<Announced>) {
@@ -238,9 +240,9 @@ fn revision_of(text: &str) -> ScriptRevision {
     )
 }
 
-fn term_of(name: &str) -> Term {
+fn term_of(name: &str) -> InstanceTerm {
     let (instance, term) = name.split_once('.').expect("an instance and its term");
-    Term {
+    InstanceTerm {
         instance: u8::from_str_radix(instance, 16).expect("hexadecimal"),
         term: term.parse().expect("a number"),
     }

@@ -13,7 +13,7 @@ use redis::Cmd;
 
 use super::placement::Share;
 use super::publisher::{Connecting, Publisher, Questions};
-use super::schedule::{Connections, Doubts, Renewal, SWEPT_WITHIN, Schedule, Sweeps};
+use super::schedule::{Doubts, RenewalStep, RoundConnections, SWEPT_WITHIN, Schedule, Sweeps};
 use super::subscriber::Subscriber;
 use super::subscription::Task;
 use super::wire::{self, PresenceStep};
@@ -238,7 +238,7 @@ impl Rounds {
     pub(super) fn tick(&mut self, now: Instant) {
         let presence = Arc::clone(&self.presence);
         let link = presence.publisher.link();
-        let connections = Connections {
+        let connections = RoundConnections {
             epochs: (link.epoch(), (self.subscription)()),
             is_connected: link.is_connected(),
             is_refused: link.is_refused(),
@@ -261,14 +261,14 @@ impl Rounds {
         }
     }
 
-    fn renew(&self, renewal: Renewal) {
+    fn renew(&self, renewal: RenewalStep) {
         let ttl = self.presence.users.ttl;
         let share = self.presence.share();
         // Queued under the roster's lock, or an arrival could overtake a departure.
         let roster = lock(&self.presence.users.roster);
         let steps = match renewal {
-            Renewal::ArriveAnew => self.presence.arrivals(&roster, &share),
-            Renewal::Renew => {
+            RenewalStep::ArriveAnew => self.presence.arrivals(&roster, &share),
+            RenewalStep::Renew => {
                 let renew = PresenceStep::Renew { ttl };
                 self.presence.of_each_room(&roster, &share, renew)
             }

@@ -41,7 +41,7 @@ pub(super) struct Doubts {
 
 /// The connections to the server, as they are now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Connections {
+pub(super) struct RoundConnections {
     /// How often the publisher connected, and the subscription was made.
     pub(super) epochs: (u64, u64),
     /// Whether the publisher is connected.
@@ -52,7 +52,7 @@ pub(super) struct Connections {
 
 /// How users are renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renewal {
+pub(super) enum RenewalStep {
     /// One small step for each room, however many users it has.
     Renew,
     /// All users arrive in a new term: Redis may have forgotten some, or not know that some are gone.
@@ -61,9 +61,9 @@ pub(super) enum Renewal {
 
 /// What is due.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Due {
+pub(super) struct DueRounds {
     pub(super) prove: bool,
-    pub(super) renew: Option<Renewal>,
+    pub(super) renew: Option<RenewalStep>,
     pub(super) sweep: bool,
     pub(super) compare: bool,
 }
@@ -103,8 +103,13 @@ impl Schedule {
     }
 
     /// Returns what is due, and notes that it is done.
-    pub(super) fn due(&mut self, now: Instant, connections: Connections, doubts: &Doubts) -> Due {
-        let mut due = Due::default();
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        connections: RoundConnections,
+        doubts: &Doubts,
+    ) -> DueRounds {
+        let mut due = DueRounds::default();
         if connections.epochs != self.epochs {
             // Redis was away or took no writes. It may have let users expire whom nobody could renew,
             // or have forgotten everyone.
@@ -154,16 +159,16 @@ impl Schedule {
         due
     }
 
-    fn renewal(&mut self) -> Renewal {
+    fn renewal(&mut self) -> RenewalStep {
         match std::mem::take(&mut self.arrive_anew) {
             true => {
                 // A room whose steps keep failing must not have all arrive anew every second.
                 self.renew_again = (self.renew_again * 2).min(self.third);
-                Renewal::ArriveAnew
+                RenewalStep::ArriveAnew
             }
             false => {
                 self.renew_again = RENEW_AGAIN;
-                Renewal::Renew
+                RenewalStep::Renew
             }
         }
     }

@@ -117,7 +117,7 @@ pub(super) fn give(chain: Chain, client: &ModelClient, given: Given) -> Rc<Outco
 }
 
 fn run((chain, seat, given): &(Chain, Seat, Given)) -> Outcome {
-    let room = Room::with(seat);
+    let room = RoomUnderTest::with(seat);
     let mut heard = Heard::anew(LOBBY.clone(), Vec::new());
     heard.chain = *chain;
     let (mut is_current, mut has_gap) = (true, false);
@@ -155,12 +155,12 @@ fn run((chain, seat, given): &(Chain, Seat, Given)) -> Outcome {
 }
 
 /// A hub whose only member is in this state.
-struct Room {
+struct RoomUnderTest {
     hub: Hub,
     queue: Queue,
 }
 
-impl Room {
+impl RoomUnderTest {
     fn with(seat: &Seat) -> Self {
         let (_, queue) = outbox(Encoding::JsonLines, BUDGET, None);
         let room = Self {

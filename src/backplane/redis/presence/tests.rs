@@ -22,7 +22,7 @@ const CLOCK: u64 = 1_000_000;
 
 /// What Redis was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Asked {
+struct AskedRedis {
     /// An operation of `presence.lua`, or the name of the command.
     operation: String,
     channel: String,
@@ -31,7 +31,7 @@ struct Asked {
     millis: u64,
 }
 
-impl Asked {
+impl AskedRedis {
     fn of(pending: &PendingCommand) -> Self {
         let words = match parse_redis_value(&pending.command).expect("a command") {
             Value::Array(words) => words,
@@ -53,7 +53,7 @@ impl Asked {
 }
 
 /// The answer of a Redis to which nothing happens.
-fn calm(asked: &Asked) -> Result<Value, BackplaneError> {
+fn calm(asked: &AskedRedis) -> Result<Value, BackplaneError> {
     Ok(match &*asked.operation {
         "renew" => Value::Int(1),
         "sweep" => swept(1, 0),
@@ -74,7 +74,7 @@ fn swept(is_known: i64, next: u64) -> Value {
 fn but(
     operation: &str,
     answer: Result<Value, BackplaneError>,
-) -> impl Fn(&Asked) -> Result<Value, BackplaneError> {
+) -> impl Fn(&AskedRedis) -> Result<Value, BackplaneError> {
     move |asked| match asked.operation == operation {
         true => answer.clone(),
         false => calm(asked),
@@ -150,15 +150,15 @@ impl<F: Fn() -> Option<PendingCommand> + Sync> House<F> {
     /// Does something, and returns what Redis is asked meanwhile, and answers.
     fn asks(
         &mut self,
-        answer: impl Fn(&Asked) -> Result<Value, BackplaneError> + Sync,
+        answer: impl Fn(&AskedRedis) -> Result<Value, BackplaneError> + Sync,
         act: impl FnOnce(&mut Rounds),
-    ) -> Vec<Asked> {
+    ) -> Vec<AskedRedis> {
         let Self { rounds, next, .. } = self;
         thread::scope(|scope| {
             let redis = scope.spawn(|| {
                 let mut all = Vec::new();
                 while let Some(pending) = next() {
-                    let asked = Asked::of(&pending);
+                    let asked = AskedRedis::of(&pending);
                     (pending.on_answer)(answer(&asked));
                     all.push(asked);
                 }
@@ -174,7 +174,7 @@ impl<F: Fn() -> Option<PendingCommand> + Sync> House<F> {
     fn round(
         &mut self,
         at: f64,
-        answer: impl Fn(&Asked) -> Result<Value, BackplaneError> + Sync,
+        answer: impl Fn(&AskedRedis) -> Result<Value, BackplaneError> + Sync,
     ) -> Vec<String> {
         let now = self.began + seconds(at);
         let asked = self.asks(answer, |rounds| rounds.tick(now));

@@ -54,7 +54,7 @@ impl fmt::Display for BrokenPresence {
 
 /// Where a connection is on its way into the room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
+pub(super) enum VisitPhase {
     Out,
     /// The list of members is asked for.
     Asked,
@@ -103,7 +103,7 @@ pub(super) struct Told {
 pub(super) struct ModelConnection {
     pub(super) user: &'static str,
     pub(super) instance: usize,
-    pub(super) phase: Phase,
+    pub(super) phase: VisitPhase,
     /// How often it may still enter, leave, and break off.
     pub(super) enters: u8,
     pub(super) leaves: u8,
@@ -116,7 +116,7 @@ impl ModelConnection {
         Self {
             user,
             instance,
-            phase: Phase::Out,
+            phase: VisitPhase::Out,
             enters: 1,
             leaves: 0,
             breaks: 0,
@@ -130,7 +130,7 @@ impl ModelConnection {
         for user in &list.users {
             self.told.entry(user).or_default().is_here = true;
         }
-        self.phase = Phase::Read(list);
+        self.phase = VisitPhase::Read(list);
     }
 
     /// A user came, or went, by the shared state.
@@ -167,23 +167,23 @@ impl ModelConnection {
     }
 
     /// It is out.
-    pub(super) fn ends(&mut self, phase: Phase) {
+    pub(super) fn ends(&mut self, phase: VisitPhase) {
         self.phase = phase;
         self.told.clear();
     }
 
     pub(super) fn is_member(&self) -> bool {
         match self.phase {
-            Phase::Asked | Phase::Read(_) | Phase::In => true,
-            Phase::Out | Phase::Broken(_) => false,
+            VisitPhase::Asked | VisitPhase::Read(_) | VisitPhase::In => true,
+            VisitPhase::Out | VisitPhase::Broken(_) => false,
         }
     }
 
     /// Whether a list of members was read for it.
     pub(super) fn has_list(&self) -> bool {
         match self.phase {
-            Phase::Read(_) | Phase::In => true,
-            Phase::Out | Phase::Asked | Phase::Broken(_) => false,
+            VisitPhase::Read(_) | VisitPhase::In => true,
+            VisitPhase::Out | VisitPhase::Asked | VisitPhase::Broken(_) => false,
         }
     }
 

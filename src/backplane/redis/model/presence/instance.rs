@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::{MemberListView, name_of};
-use super::script::{Operation, ScriptAnswer, Term};
+use super::script::{InstanceTerm, Operation, ScriptAnswer};
 use crate::backplane::redis::schedule::{
-    Connections, Doubts, Due, Renewal, SWEPT_WITHIN, Schedule, Sweeps,
+    Doubts, DueRounds, RenewalStep, RoundConnections, SWEPT_WITHIN, Schedule, Sweeps,
 };
 use crate::backplane::redis::wire::Swept;
 use crate::backplane::roster::Roster;
@@ -35,7 +35,7 @@ pub(super) static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// A command on its way to Redis, and what is done with the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ModelCommand {
-    pub(super) at: Term,
+    pub(super) at: InstanceTerm,
     pub(super) operation: Operation,
     pub(super) asks: Asks,
 }
@@ -70,7 +70,7 @@ pub(super) enum Asks {
 
 /// What the subscriber has not taken yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Push {
+pub(super) struct PresencePush {
     pub(super) joined: bool,
     pub(super) user: &'static str,
     pub(super) revision: (u64, u64),
@@ -93,7 +93,7 @@ pub(super) struct ModelInstance {
     pub(super) queue: VecDeque<ModelCommand>,
     /// Written on a connection that is lost, and still on their way.
     pub(super) late: VecDeque<ModelCommand>,
-    pub(super) pushes: VecDeque<Push>,
+    pub(super) pushes: VecDeque<PresencePush>,
     /// `Task::Present`.
     pub(super) lists: VecDeque<MemberListView>,
     pub(super) has_ticked: bool,
@@ -182,8 +182,8 @@ impl ModelInstance {
         &self.hub
     }
 
-    fn at(&self) -> Term {
-        Term {
+    fn at(&self) -> InstanceTerm {
+        InstanceTerm {
             instance: 10 + self.number as u8,
             term: self.term,
         }
@@ -221,7 +221,7 @@ impl ModelInstance {
         for (_, change) in self.roster.expire(now) {
             self.gone(super::client::user_of(change.user.as_str()), now);
         }
-        let connections = Connections {
+        let connections = RoundConnections {
             epochs: self.epochs,
             is_connected: self.is_connected,
             is_refused: false,
@@ -236,7 +236,7 @@ impl ModelInstance {
         self.take_due(&due, now);
     }
 
-    fn take_due(&mut self, due: &Due, now: Instant) {
+    fn take_due(&mut self, due: &DueRounds, now: Instant) {
         let ttl = TTL.as_millis() as u64;
         if let Some(renewal) = due.renew {
             self.renew(renewal, ttl);
@@ -256,10 +256,10 @@ impl ModelInstance {
     }
 
     /// `Rounds::renew`.
-    fn renew(&mut self, renewal: Renewal, ttl: u64) {
+    fn renew(&mut self, renewal: RenewalStep, ttl: u64) {
         let users = self.users();
         match renewal {
-            Renewal::ArriveAnew => {
+            RenewalStep::ArriveAnew => {
                 self.term += 1;
                 if users.is_empty() {
                     self.is_sure = true;
@@ -267,8 +267,8 @@ impl ModelInstance {
                     self.ask(Operation::Anew { ttl, users }, Asks::Keeper);
                 }
             }
-            Renewal::Renew if users.is_empty() => {}
-            Renewal::Renew => self.ask(Operation::Renew { ttl }, Asks::Keeper),
+            RenewalStep::Renew if users.is_empty() => {}
+            RenewalStep::Renew => self.ask(Operation::Renew { ttl }, Asks::Keeper),
         }
     }
 

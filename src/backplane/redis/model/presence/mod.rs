@@ -15,14 +15,14 @@ mod client;
 mod instance;
 mod world;
 
-use self::client::{ModelConnection, Phase};
-use self::world::{Accidents, World};
+use self::client::{ModelConnection, VisitPhase};
+use self::world::{PresenceAccidents, PresenceWorld};
 use crate::backplane::redis::model::search::{holds, more};
 
 /// A connection that is in from the beginning, and stays.
 fn stays(user: &'static str, instance: usize) -> ModelConnection {
     ModelConnection {
-        phase: Phase::In,
+        phase: VisitPhase::In,
         enters: 0,
         ..ModelConnection::new(user, instance)
     }
@@ -49,45 +49,51 @@ fn comes_back(user: &'static str, instance: usize) -> ModelConnection {
 const BEFORE: [u64; 2] = [2, 7];
 
 /// One second in which everything may happen, and so many more. `HUBBUB_MODEL=1` adds one.
-fn seconds(seconds: u8) -> Accidents {
-    Accidents {
+fn seconds(seconds: u8) -> PresenceAccidents {
+    PresenceAccidents {
         seconds: seconds + more(),
-        ..Accidents::default()
+        ..PresenceAccidents::default()
     }
 }
 
 #[test]
 fn a_user_with_connections_to_two_instances_joins_once_and_leaves_once() {
     let connections = vec![stays("bob", 0), visits("alice", 0), visits("alice", 1)];
-    holds("two tabs", World::new(2, connections, 2, seconds(0)));
+    holds(
+        "two tabs",
+        PresenceWorld::new(2, connections, 2, seconds(0)),
+    );
 }
 
 #[test]
 fn a_user_with_two_connections_to_one_instance_joins_once_and_leaves_once() {
     let connections = vec![stays("bob", 1), visits("alice", 0), visits("alice", 0)];
-    holds("one instance", World::new(2, connections, 2, seconds(0)));
+    holds(
+        "one instance",
+        PresenceWorld::new(2, connections, 2, seconds(0)),
+    );
 }
 
 #[test]
 fn a_departure_that_redis_refuses_is_made_up_for() {
     let connections = vec![stays("bob", 0), comes_back("alice", 0)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         refusals: 1,
         ..seconds(1)
     };
-    holds("refused", World::new(1, connections, 2, accidents));
+    holds("refused", PresenceWorld::new(1, connections, 2, accidents));
 }
 
 #[test]
 fn a_redis_that_was_frozen_takes_nobody_for_gone() {
     let connections = vec![stays("bob", 0), stays("carol", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         outages: 1,
         late: true,
         waits: 1,
         ..seconds(1)
     };
-    holds("frozen", World::new(2, connections, 2, accidents));
+    holds("frozen", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
@@ -98,28 +104,31 @@ fn a_user_who_breaks_off_and_comes_back_within_the_grace_does_not_leave() {
         ..comes_back("alice", 0)
     };
     let connections = vec![stays("bob", 0), alice, stays("carol", 1)];
-    holds("broken off", World::new(2, connections, 2, seconds(1)));
+    holds(
+        "broken off",
+        PresenceWorld::new(2, connections, 2, seconds(1)),
+    );
 }
 
 #[test]
 fn the_users_of_an_instance_that_is_killed_are_gone() {
     let connections = vec![stays("bob", 0), visits("alice", 0), stays("alice", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         crashes: 1,
         ..seconds(1)
     };
-    holds("killed", World::new(2, connections, 2, accidents));
+    holds("killed", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
 fn two_instances_that_sweep_announce_the_users_of_a_third_once() {
     let connections = vec![stays("bob", 0), stays("alice", 1), stays("carol", 2)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         crashes: 1,
         waits: 1,
         ..seconds(1)
     };
-    holds("three", World::new(3, connections, 2, accidents));
+    holds("three", PresenceWorld::new(3, connections, 2, accidents));
 }
 
 #[test]
@@ -129,22 +138,22 @@ fn a_redis_that_is_away_for_long_makes_nobody_come_or_go() {
         ..comes_back("alice", 0)
     };
     let connections = vec![stays("bob", 0), alice, stays("carol", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         outages: 1,
         waits: 1,
         ..seconds(1)
     };
-    holds("away", World::new(2, connections, 2, accidents));
+    holds("away", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
 fn the_users_of_an_instance_that_ends_are_gone() {
     let connections = vec![stays("bob", 0), visits("alice", 0), stays("alice", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         ends: 1,
         ..seconds(1)
     };
-    holds("ended", World::new(2, connections, 2, accidents));
+    holds("ended", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
@@ -154,45 +163,48 @@ fn the_users_of_an_instance_that_was_cut_off_are_here_again() {
         ..visits("alice", 0)
     };
     let connections = vec![stays("bob", 0), alice, stays("carol", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         cuts: 1,
         waits: 1,
         ..seconds(0)
     };
-    holds("cut", World::new(2, connections, 2, accidents));
+    holds("cut", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
 fn a_command_that_arrives_after_its_instance_is_back_makes_nobody_leave() {
     let connections = vec![stays("bob", 0), comes_back("alice", 0)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         cuts: 1,
         late: true,
         ..seconds(1)
     };
-    holds("late", World::new(1, connections, 2, accidents));
+    holds("late", PresenceWorld::new(1, connections, 2, accidents));
 }
 
 #[test]
 fn a_notice_that_is_lost_is_made_up_for() {
     for before in BEFORE {
         let connections = vec![stays("bob", 0), visits("alice", 1)];
-        let accidents = Accidents {
+        let accidents = PresenceAccidents {
             drops: 1,
             ..seconds(1)
         };
-        holds("lost notice", World::new(2, connections, before, accidents));
+        holds(
+            "lost notice",
+            PresenceWorld::new(2, connections, before, accidents),
+        );
     }
 }
 
 #[test]
 fn a_subscription_that_is_cut_is_made_up_for() {
     let connections = vec![stays("bob", 0), visits("alice", 1)];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         deaf: 1,
         ..seconds(1)
     };
-    holds("deaf", World::new(2, connections, 2, accidents));
+    holds("deaf", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
@@ -200,21 +212,24 @@ fn a_user_who_enters_beside_a_lost_notice_is_right_in_the_end() {
     let (mut alice, mut dave) = (comes_back("alice", 1), visits("dave", 0));
     (alice.enters, dave.leaves) = (more(), more());
     let connections = vec![stays("bob", 0), alice, dave];
-    let accidents = Accidents {
+    let accidents = PresenceAccidents {
         drops: 1,
         ..seconds(0)
     };
-    holds("newcomer", World::new(2, connections, 2, accidents));
+    holds("newcomer", PresenceWorld::new(2, connections, 2, accidents));
 }
 
 #[test]
 fn a_redis_that_forgets_everything_is_told_again() {
     for instance in 0..2 {
         let connections = vec![stays("bob", 0), visits("alice", instance)];
-        let accidents = Accidents {
+        let accidents = PresenceAccidents {
             forgets: 1,
             ..seconds(1)
         };
-        holds("forgotten", World::new(2, connections, 2, accidents));
+        holds(
+            "forgotten",
+            PresenceWorld::new(2, connections, 2, accidents),
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// An instance in one of its terms: INSTANCE.TERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Term {
+pub(crate) struct InstanceTerm {
     pub(crate) instance: u8,
     pub(crate) term: u64,
 }
@@ -52,15 +52,15 @@ pub(crate) enum ScriptAnswer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ModelPresence {
     /// In the order in which they were added.
-    pub(crate) users: Vec<(&'static str, Vec<Term>)>,
-    pub(crate) instances: BTreeMap<Term, u64>,
+    pub(crate) users: Vec<(&'static str, Vec<InstanceTerm>)>,
+    pub(crate) instances: BTreeMap<InstanceTerm, u64>,
     pub(crate) revision: Option<ScriptRevision>,
 }
 
 /// One run of the script.
 struct Run<'a> {
     keys: &'a mut ModelPresence,
-    at: Term,
+    at: InstanceTerm,
     /// In milliseconds.
     now: u64,
     began: u64,
@@ -72,7 +72,7 @@ impl ModelPresence {
     /// Runs the script for an instance at a time in microseconds. A sweep takes `most_swept` users out at most.
     pub(crate) fn run(
         &mut self,
-        at: Term,
+        at: InstanceTerm,
         operation: &Operation,
         time: u64,
         most_swept: usize,
@@ -145,11 +145,11 @@ impl Run<'_> {
         self.announced.push((joined, self.revision(), user));
     }
 
-    fn note(&mut self, user: &'static str, at: Term, is_connected: bool) {
+    fn note(&mut self, user: &'static str, at: InstanceTerm, is_connected: bool) {
         let users = &mut self.keys.users;
         let place = users.iter().position(|(name, _)| *name == user);
         let mut held = place.map_or(Vec::new(), |place| users[place].1.clone());
-        let is_late = |other: &Term| other.instance == at.instance && other.term > at.term;
+        let is_late = |other: &InstanceTerm| other.instance == at.instance && other.term > at.term;
         if held.iter().any(is_late) {
             return;
         }
@@ -171,7 +171,7 @@ impl Run<'_> {
         }
     }
 
-    fn expired(&self) -> Vec<Term> {
+    fn expired(&self) -> Vec<InstanceTerm> {
         let instances = self.keys.instances.iter();
         let expired = instances.filter(|(_, ends)| **ends <= self.now);
         let mut expired: Vec<_> = expired
@@ -227,7 +227,7 @@ impl Run<'_> {
     }
 }
 
-impl std::fmt::Display for Term {
+impl std::fmt::Display for InstanceTerm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:x}.{}", self.instance, self.term)
     }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::client::{
-    BrokenPresence, MemberListView, ModelConnection, Phase, USERS, name_of, user_of,
+    BrokenPresence, MemberListView, ModelConnection, USERS, VisitPhase, name_of, user_of,
 };
-use super::instance::{Asks, BEGIN, GRACE, LOBBY, ModelCommand, ModelInstance, Push, TTL};
+use super::instance::{Asks, BEGIN, GRACE, LOBBY, ModelCommand, ModelInstance, PresencePush, TTL};
 use super::script::{ModelPresence, Operation, ScriptAnswer};
 use crate::backplane::Departure;
 use crate::backplane::redis::model::search::{Model, hash};
@@ -31,7 +31,7 @@ const CLOCK: u64 = 1_000_000;
 
 /// What may still happen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Accidents {
+pub(super) struct PresenceAccidents {
     /// Seconds in which everything may happen in any order.
     pub(super) seconds: u8,
     /// Several seconds pass in which nothing else happens.
@@ -88,7 +88,7 @@ pub(super) enum PresenceEvent {
 }
 
 #[derive(Clone)]
-pub(super) struct World {
+pub(super) struct PresenceWorld {
     second: u64,
     /// How often counting began anew, in microseconds: Redis's clock never stands still.
     micros: u64,
@@ -98,20 +98,20 @@ pub(super) struct World {
     connections: Vec<ModelConnection>,
     /// The outboxes of the connections. They are empty between two steps.
     queues: Rc<Vec<Queue>>,
-    left: Accidents,
+    left: PresenceAccidents,
     is_out: bool,
     is_settled: bool,
     /// All states that were passed while everything settled.
     settled: Rc<RefCell<HashSet<u64>>>,
 }
 
-impl World {
+impl PresenceWorld {
     /// So many instances, and connections of which those that may enter once more than `out` are in.
     pub(super) fn new(
         instances: usize,
         connections: Vec<ModelConnection>,
         prelude: u64,
-        left: Accidents,
+        left: PresenceAccidents,
     ) -> Self {
         let queues = connections
             .iter()
@@ -131,7 +131,7 @@ impl World {
             settled: Rc::default(),
         };
         for client in 0..world.connections.len() {
-            if world.connections[client].phase == Phase::In {
+            if world.connections[client].phase == VisitPhase::In {
                 world.enter(client);
             }
         }
@@ -155,7 +155,7 @@ impl World {
 
     fn enter(&mut self, client: usize) {
         let connection = &mut self.connections[client];
-        connection.phase = Phase::Asked;
+        connection.phase = VisitPhase::Asked;
         let instance = Rc::make_mut(&mut self.instances[connection.instance]).changes();
         let name = name_of(connection.user);
         let outbox = self.queues[client].outbox();
@@ -173,8 +173,8 @@ impl World {
     /// The end of `Joiner::send_past`.
     fn release(&mut self, client: usize) -> Result<(), BrokenPresence> {
         let connection = &mut self.connections[client];
-        let phase = std::mem::replace(&mut connection.phase, Phase::In);
-        if let Phase::Read(mut list) = phase {
+        let phase = std::mem::replace(&mut connection.phase, VisitPhase::In);
+        if let VisitPhase::Read(mut list) = phase {
             // `with_user`.
             if !list.users.contains(&connection.user) {
                 list.users.push(connection.user);
@@ -189,7 +189,7 @@ impl World {
     }
 
     /// `Membership::drop`.
-    fn leave(&mut self, client: usize, departure: Departure, phase: Phase) {
+    fn leave(&mut self, client: usize, departure: Departure, phase: VisitPhase) {
         let now = self.now();
         let connection = &mut self.connections[client];
         connection.ends(phase);
@@ -240,7 +240,7 @@ impl World {
             for one in living {
                 let one = Rc::make_mut(one).changes();
                 if one.is_subscribed {
-                    one.pushes.push_back(Push {
+                    one.pushes.push_back(PresencePush {
                         joined,
                         user,
                         revision,
@@ -259,8 +259,10 @@ impl World {
         let mut broken = self.connections.iter().filter(|one| one.user == user);
         self.instances.iter().any(|one| one.has_surely(user))
             || broken.any(|one| match one.phase {
-                Phase::Broken(at) => self.instances[one.instance].is_sure && self.second < end(at),
-                Phase::Out | Phase::Asked | Phase::Read(_) | Phase::In => false,
+                VisitPhase::Broken(at) => {
+                    self.instances[one.instance].is_sure && self.second < end(at)
+                }
+                VisitPhase::Out | VisitPhase::Asked | VisitPhase::Read(_) | VisitPhase::In => false,
             })
     }
 
@@ -311,7 +313,7 @@ impl World {
         instance.lists.clear();
         let connections = self.connections.iter_mut();
         for connection in connections.filter(|one| one.instance == at) {
-            connection.ends(Phase::Out);
+            connection.ends(VisitPhase::Out);
         }
     }
 
@@ -324,8 +326,8 @@ impl World {
         self.tell()?;
         for client in 0..self.connections.len() {
             let connection = &self.connections[client];
-            if connection.instance == at && connection.phase == Phase::Asked {
-                self.leave(client, Departure::Clean, Phase::Out);
+            if connection.instance == at && connection.phase == VisitPhase::Asked {
+                self.leave(client, Departure::Clean, VisitPhase::Out);
             }
         }
         Ok(())
@@ -403,7 +405,7 @@ impl World {
             }
             self.tell()?;
             for client in 0..self.connections.len() {
-                if let Phase::Read(_) = self.connections[client].phase {
+                if let VisitPhase::Read(_) = self.connections[client].phase {
                     is_calm = false;
                     self.release(client)?;
                 }
@@ -453,7 +455,7 @@ impl World {
     }
 }
 
-impl Model for World {
+impl Model for PresenceWorld {
     type Step = PresenceEvent;
     type Broken = BrokenPresence;
 
@@ -504,14 +506,14 @@ impl Model for World {
         for (client, connection) in self.connections.iter().enumerate() {
             let instance = &self.instances[connection.instance];
             let is_on = instance.is_alive && instance.is_connected && instance.is_subscribed;
-            let is_out = matches!(connection.phase, Phase::Out | Phase::Broken(_));
-            let is_in = connection.phase == Phase::In;
+            let is_out = matches!(connection.phase, VisitPhase::Out | VisitPhase::Broken(_));
+            let is_in = connection.phase == VisitPhase::In;
             may(
                 connection.enters > 0 && is_out && is_on,
                 PresenceEvent::Enter(client),
             );
             may(
-                matches!(connection.phase, Phase::Read(_)),
+                matches!(connection.phase, VisitPhase::Read(_)),
                 PresenceEvent::Release(client),
             );
             may(connection.leaves > 0 && is_in, PresenceEvent::Leave(client));
@@ -562,11 +564,11 @@ impl Model for World {
             PresenceEvent::Release(client) => return self.release(client),
             PresenceEvent::Leave(client) => {
                 self.connections[client].leaves -= 1;
-                self.leave(client, Departure::Clean, Phase::Out);
+                self.leave(client, Departure::Clean, VisitPhase::Out);
             }
             PresenceEvent::BreakOff(client) => {
                 self.connections[client].breaks -= 1;
-                self.leave(client, Departure::Dropped, Phase::Broken(self.second));
+                self.leave(client, Departure::Dropped, VisitPhase::Broken(self.second));
             }
             PresenceEvent::Run(at) => return self.run(at),
             PresenceEvent::RunLate(at) => return self.run_late(at),
@@ -666,7 +668,7 @@ impl Model for World {
     }
 }
 
-impl World {
+impl PresenceWorld {
     /// Judges the end.
     fn agree(&self) -> Result<(), BrokenPresence> {
         let here = self.here();
@@ -675,7 +677,7 @@ impl World {
             return Ok(());
         }
         for operation in [Operation::Members, Operation::Roll, Operation::Count] {
-            let at = super::script::Term {
+            let at = super::script::InstanceTerm {
                 instance: 10,
                 term: 0,
             };
@@ -698,7 +700,7 @@ impl World {
             }
         }
         for (client, connection) in self.connections.iter().enumerate() {
-            if connection.phase == Phase::In && !connection.knows(&here) {
+            if connection.phase == VisitPhase::In && !connection.knows(&here) {
                 return Err(BrokenPresence::WronglyTold(client));
             }
         }
